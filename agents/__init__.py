@@ -1,0 +1,1 @@
+"""Search algorithms: one file each, one method `search(objective, rng)`; see `agent.py`."""

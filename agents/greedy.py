@@ -1,0 +1,75 @@
+"""Greedy: from dense, always take the step that hurts least for what it saves, until the budgets hold.
+
+Steps are kept in a queue by their last measured price and measured again only when they come to the top (lazy greedy,
+Minoux 1978), so that the dozens of steps cost a few measurements each and not one for every unit.
+"""
+
+import heapq
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoprune.objective import Objective
+from autoprune.space import Levels, SearchSpace
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """Args:
+    measurements: expected measurements for each step, from which the tokens of one are set.
+    tokens: the most tokens for one measurement.
+    """
+
+    measurements: float = 4.0
+    tokens: int = 8192
+
+    def search(self, objective: Objective, rng: np.random.Generator) -> None:
+        """Walk from dense to the budgets, then score where it ended on the whole split."""
+        space = objective.space
+        objective([space.uniform()])
+        sequences = range(self._fidelity(objective))
+
+        def measure(policy: Levels) -> float:
+            return float(objective.by_sequence([policy], sequences, probe=True).mean())
+
+        current = space.dense
+        loss = measure(current)
+        queue = [(-np.inf, u, current) for u in range(len(space.units))]
+        heapq.heapify(queue)
+        while not space.feasible(current):
+            price, u, context = heapq.heappop(queue)
+            if context != current or price == -np.inf:
+                step = _sparser(space, current, u)
+                if step is None:
+                    continue
+                price = (measure(step) - loss) / _saving(space, current, step)
+                heapq.heappush(queue, (price, u, current))
+                continue
+            current = current[:u] + (current[u] + 1,) + current[u + 1 :]
+            loss = measure(current)
+            heapq.heappush(queue, (price, u, ()))
+        objective([space.repair(current)])
+
+    def _fidelity(self, objective: Objective) -> int:
+        """Sequences for one measurement, so that the walk ends within the tokens and the last score still fits."""
+        space = objective.space
+        steps = float(np.sum(space.n_levels_U - 1)) / 2 + len(space.units)
+        reserve = objective.n_sequences * objective.tokens_per_sequence
+        affordable = (objective.tokens_left - reserve) / (self.measurements * steps)
+        return objective.sequences_for(int(max(0, min(self.tokens, affordable))))
+
+
+def _sparser(space: SearchSpace, levels: Levels, u: int) -> Levels | None:
+    if levels[u] + 1 >= space.n_levels_U[u]:
+        return None
+    return levels[:u] + (levels[u] + 1,) + levels[u + 1 :]
+
+
+def _saving(space: SearchSpace, before: Levels, after: Levels) -> float:
+    """How much of the excess over the broken budgets a step removes."""
+    saved = 0.0
+    for metric, bound in space.budgets.items():
+        excess = space.cost(before, metric) - bound
+        if excess > 0:
+            saved += (space.cost(before, metric) - space.cost(after, metric)) / excess
+    return max(saved, 1e-12)

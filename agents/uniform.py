@@ -1,0 +1,16 @@
+"""Uniform: the same fraction of every unit. The baseline that every search must beat."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoprune.objective import Objective
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Scores one policy."""
+
+    def search(self, objective: Objective, rng: np.random.Generator) -> None:
+        """Score the densest uniform policy within the budgets on the whole search split."""
+        objective([objective.space.uniform()])

@@ -1,0 +1,30 @@
+"""autoprune: search how much of every layer to keep, and get the smaller network."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autoprune.api import resume, search
+    from autoprune.config import SearchConfig
+    from autoprune.errors import UserError
+    from autoprune.policy import Policy
+    from autoprune.study import SearchResult
+
+__all__ = ["Policy", "SearchConfig", "SearchResult", "UserError", "resume", "search"]
+
+_HOME = {
+    "Policy": "policy",
+    "SearchConfig": "config",
+    "SearchResult": "study",
+    "UserError": "errors",
+    "resume": "api",
+    "search": "api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Names are imported when they are used: `autoprune --help` must not wait for torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'autoprune' has no attribute '{name}'")
+    import importlib
+
+    return getattr(importlib.import_module(f"autoprune.{_HOME[name]}"), name)

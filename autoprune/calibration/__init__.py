@@ -1,0 +1,1 @@
+"""What losses are measured on: text, fixed splits, moments of activations."""

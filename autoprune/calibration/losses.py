@@ -1,0 +1,51 @@
+"""Calibration losses: how far a pruned network's predictions are from the dense network's, or from the text.
+
+Shapes: B sequences, T tokens, V vocabulary. A loss is a small object: `prepare` keeps what it needs of the dense
+logits once, `measure` compares a candidate's logits with it. Nats per token, one number a sequence.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Loss(Protocol):
+    """The port of a loss."""
+
+    def prepare(self, logits_BTV: Tensor, tokens_BT: Tensor) -> tuple[Tensor, ...]:
+        """What is kept of the dense network's logits."""
+        ...
+
+    def measure(self, logits_BTV: Tensor, reference: tuple[Tensor, ...]) -> Tensor:
+        """Mean over tokens for each sequence, `[B]`."""
+        ...
+
+
+class KullbackLeibler:
+    """KL(dense || pruned) over the next token."""
+
+    def prepare(self, logits_BTV: Tensor, tokens_BT: Tensor) -> tuple[Tensor, ...]:
+        logp_BTV = logits_BTV.float().log_softmax(-1)
+        p_BTV = logp_BTV.exp()
+        return p_BTV, (p_BTV * logp_BTV).sum(-1)
+
+    def measure(self, logits_BTV: Tensor, reference: tuple[Tensor, ...]) -> Tensor:
+        p_BTV, negentropy_BT = reference
+        z_BTV = logits_BTV.float()
+        # sum p (log p - z + lse z), with one pass over the vocabulary for each term
+        cross_BT = torch.linalg.vecdot(p_BTV, z_BTV) - z_BTV.logsumexp(-1)
+        return (negentropy_BT - cross_BT).mean(-1)
+
+
+class CrossEntropy:
+    """Negative log-likelihood of the text's own next token; `exp` of its mean is the perplexity."""
+
+    def prepare(self, logits_BTV: Tensor, tokens_BT: Tensor) -> tuple[Tensor, ...]:
+        return (tokens_BT[:, 1:],)
+
+    def measure(self, logits_BTV: Tensor, reference: tuple[Tensor, ...]) -> Tensor:
+        (next_BT,) = reference
+        z_BTV = logits_BTV[:, :-1].float()
+        chosen_BT = z_BTV.gather(-1, next_BT[..., None]).squeeze(-1)
+        return (z_BTV.logsumexp(-1) - chosen_BT).mean(-1)

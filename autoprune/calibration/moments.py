@@ -1,0 +1,45 @@
+"""Second moments of each consumer's inputs, streamed: H_DD = sum over tokens of x x^T (SparseGPT, OBS).
+
+Memory is one D x D matrix a unit whatever the number of tokens; sums are kept in float64.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.models.blocks import BlockView
+
+
+def collect(view: BlockView, tokens_NT: Tensor, batch: int, progress: Callable[[float], None] | None = None) -> list[list[Tensor]]:
+    """Mean second moments for every width of every block, `[D, D]` float64 on the CPU, at the dense network.
+
+    Args:
+        view: the dense network.
+        tokens_NT: the reconstruction split.
+        batch: sequences a forward pass.
+        progress: called with the fraction done.
+    """
+    sums = [[torch.zeros(0) for _ in widths] for widths in view.widths]
+    for start in range(0, len(tokens_NT), batch):
+        hidden = view.embed(tokens_NT[start : start + batch])
+        for block, widths in enumerate(view.widths):
+            inputs: list[Tensor] = []
+            hooks = [width.consumer.register_forward_pre_hook(_catch(inputs)) for width in widths]
+            hidden = view.run(block, hidden)
+            for hook in hooks:
+                hook.remove()
+            for i, x in enumerate(inputs):
+                x_ND = x.reshape(-1, x.shape[-1]).float()
+                h_DD = (x_ND.T @ x_ND).double().cpu()
+                sums[block][i] = sums[block][i] + h_DD if sums[block][i].numel() else h_DD
+        if progress:
+            progress(min(1.0, (start + batch) / len(tokens_NT)))
+    return [[h_DD / tokens_NT.numel() for h_DD in row] for row in sums]
+
+
+def _catch(inputs: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        inputs.append(args[0])
+
+    return hook

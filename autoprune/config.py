@@ -1,0 +1,169 @@
+"""The configuration of a search: one frozen record from defaults, a YAML file, flags and `key=value` overrides."""
+
+import difflib
+import math
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from autoprune.errors import UserError
+from autoprune.policy import write_atomically
+
+
+class SearchConfig(BaseModel):
+    """Everything that decides a run's result; saved in the run as `config.yaml`.
+
+    Sizes of splits are in sequences of `sequence_length` tokens; `max_tokens` counts policies x tokens.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    model: str | None = Field(None, description="Hugging Face directory or hub name; none is the embedded model")
+    data: str | None = Field(None, description="calibration text file; none is Python's own documentation")
+    agent: str = Field("evolution", description="search algorithm")
+    agent_options: dict[str, Any] = Field(default_factory=dict, description="settings of the agent")
+    budgets: dict[str, float] = Field(default_factory=lambda: {"params": 0.5}, description="metric: bound; up to 1 a fraction of what is prunable")
+    space: Literal["width", "depth"] = Field("width", description="width: all levels; depth: keep or drop each sub-block")
+    levels: int | list[float] = Field(9, description="number of evenly spaced levels, or the fractions kept")
+    round_to: int = Field(1, ge=1, description="MLP levels keep multiples of this many neurons")
+    mlp_group: int = Field(1, ge=1, description="neighbouring neurons that are removed together")
+    criterion: str = Field("obs", description="orders groups, reconstructs consumers")
+    loss: str = Field("kl", description="what agents minimise")
+    seed: int = Field(0, ge=0, description="of the agent")
+    data_seed: int = Field(0, ge=0, description="of the splits")
+    max_evals: int | None = Field(None, gt=0, description="policies scored")
+    max_tokens: int | None = Field(None, gt=0, description="policies x tokens scored")
+    max_time: float | None = Field(None, gt=0, description="seconds of search")
+    sequence_length: int = Field(512, ge=8, description="tokens of a sequence")
+    reconstruction_sequences: int = Field(128, ge=2)
+    search_sequences: int = Field(64, ge=2)
+    validation_sequences: int = Field(64, ge=2)
+    batch: int = Field(1, ge=1, description="sequences a forward pass")
+    device: str = Field("cpu", description="torch device")
+    dtype: str = Field("auto", description="what to compute in; auto: float32 on a CPU, the checkpoint's on a GPU")
+    trust_remote_code: bool = Field(False, description="run code that ships with the model")
+
+    @field_validator("budgets", mode="before")
+    @classmethod
+    def _written(cls, budgets: Any) -> Any:
+        """Bounds may be written as on the command line: `params: 1.2M`."""
+        if not isinstance(budgets, dict):
+            return budgets
+        return {m: parse_budget(f"{m}={bound}")[1] if isinstance(bound, str) else bound for m, bound in budgets.items()}
+
+    @field_validator("budgets")
+    @classmethod
+    def _bounds(cls, budgets: dict[str, float]) -> dict[str, float]:
+        for metric, bound in budgets.items():
+            if not (math.isfinite(bound) and bound > 0):
+                raise ValueError(f"the budget {metric}={bound} must be a number above 0")
+        if not budgets:
+            raise ValueError("at least one budget is needed, as params=0.5")
+        return budgets
+
+    @field_validator("levels")
+    @classmethod
+    def _levels(cls, levels: int | list[float]) -> int | list[float]:
+        if isinstance(levels, int) and levels < 2:
+            raise ValueError(f"{levels} levels leave nothing to choose: at least 2 are needed")
+        if isinstance(levels, list) and not (levels and all(0 <= f <= 1 for f in levels) and min(levels) < 1):
+            raise ValueError(f"the levels {levels} must be fractions kept, in [0, 1], at least one below 1")
+        return levels
+
+    def fractions(self) -> list[float]:
+        """Fractions kept at each level, before rounding to groups."""
+        if self.space == "depth":
+            return [1.0, 0.0]
+        if isinstance(self.levels, list):
+            return sorted(self.levels, reverse=True)
+        return [1 - i / (self.levels - 1) for i in range(self.levels)]
+
+    def save(self, path: Path) -> None:
+        """Write as YAML.
+
+        Raises:
+            UserError: the disk is full or not writable.
+        """
+        write_atomically(path, yaml.safe_dump(self.model_dump(), sort_keys=False))
+
+
+def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> SearchConfig:
+    """A configuration from a YAML file and overrides, which win.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown key (with near misses), or a value out of range.
+    """
+    data: dict[str, Any] = {}
+    if path is not None:
+        data = _read_yaml(path)
+    for key, value in (overrides or {}).items():
+        head, _, tail = key.partition(".")
+        if tail:
+            inside = data.get(head) or {}
+            if not isinstance(inside, dict):
+                raise UserError(f"'{key}' names a setting within {head}, which is {inside!r} and has none.")
+            data[head] = {**inside, tail: value}
+        else:
+            data[key] = value
+    known = list(SearchConfig.model_fields)
+    for key in data:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(known)}."
+            raise UserError(f"no setting is called '{key}'{f' (in {path})' if path else ''}.{hint}")
+    try:
+        return SearchConfig(**data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{where}: {message} (got {first['input']!r}).") from error
+
+
+def parse_budget(text: str) -> tuple[str, float]:
+    """`params=0.5`, `params=1.2M`, `macs=3e9` -> metric and bound.
+
+    Raises:
+        UserError: not of that form.
+    """
+    metric, separator, value = text.rpartition("=")
+    match = re.fullmatch(r"([0-9.]+(?:e[+-]?\d+)?)([kMGTB]?)", value.strip())
+    try:
+        if not separator or not metric or match is None:
+            raise ValueError
+        scale = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}[match[2]]
+        return metric.strip(), float(match[1]) * scale
+    except ValueError:
+        raise UserError(f"the budget '{text}' is not of the form METRIC=VALUE, as params=0.5 or params=1.2M.") from None
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`key=value` -> key and the value read as YAML.
+
+    Raises:
+        UserError: not of that form.
+    """
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise UserError(f"'{text}' is not of the form key=value.")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"the value in '{text}' is no YAML.") from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"the configuration '{path}' cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"the configuration '{path}' is no YAML: {str(error).splitlines()[0]}.") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UserError(f"the configuration '{path}' must be a mapping of settings, not a {type(data).__name__}.")
+    return data

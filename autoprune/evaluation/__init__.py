@@ -1,0 +1,1 @@
+"""Scoring policies on a live network."""

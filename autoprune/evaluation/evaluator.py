@@ -1,0 +1,130 @@
+"""The evaluator: per-sequence losses of policies on one split, blocks outermost, shared prefixes run once.
+
+Policies that agree on the first blocks share the hidden states there. A pruned block is computed at its pruned size:
+levels are views that are swapped into the block. Policies never meet in one matrix product, so a policy's loss does
+not depend on the batch it came in.
+
+Shapes: P policies, S sequences, B sequences a forward pass, T tokens, D hidden.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autoprune.calibration.losses import Loss
+from autoprune.levels.store import LevelStore
+from autoprune.models.blocks import BlockView
+from autoprune.space import Levels, SearchSpace
+
+REFERENCE_BYTES = 256 * 2**20  # dense probabilities kept in memory; beyond that they are computed again
+
+
+class Evaluator:
+    """Scores policies on a fixed set of sequences.
+
+    Args:
+        view: the network, its groups already in the store's order (see `sort_groups`).
+        tokens_NT: the split.
+        losses: what is measured; agents see the first.
+        batch: sequences a forward pass.
+    """
+
+    def __init__(
+        self,
+        view: BlockView,
+        space: SearchSpace,
+        store: LevelStore,
+        tokens_NT: Tensor,
+        losses: Sequence[Loss],
+        batch: int = 1,
+    ) -> None:
+        self.view, self.space, self.store, self.losses, self.batch = view, space, store, tuple(losses), batch
+        self.tokens_NT = tokens_NT
+        self._units_of_block = [[u for u, unit in enumerate(space.units) if unit.block == b] for b in range(len(view.blocks))]
+        self._dense_hidden: dict[int, Tensor] = {}
+        self._references: dict[int, list[tuple[Tensor, ...]]] = {}
+        self._reference_bytes = 0
+
+    @property
+    def n_sequences(self) -> int:
+        """Sequences in the split."""
+        return len(self.tokens_NT)
+
+    @property
+    def tokens_per_sequence(self) -> int:
+        """Their length."""
+        return self.tokens_NT.shape[1]
+
+    def score(self, policies: Sequence[Levels], sequences: Sequence[int]) -> NDArray[np.float64]:
+        """The first loss of policies on some sequences, `[P, S]`, nats per token. NaN where a network overflows."""
+        return np.asarray(self.score_each(policies, sequences)[0])
+
+    def score_each(self, policies: Sequence[Levels], sequences: Sequence[int]) -> NDArray[np.float64]:
+        """Every loss, `[number of losses, P, S]`."""
+        losses_KPS = np.empty((len(self.losses), len(policies), len(sequences)))
+        for start in range(0, len(sequences), self.batch):
+            chunk = list(sequences[start : start + self.batch])
+            references = self._references_of(chunk)
+            for p, hidden in self._walk(policies, self.view.embed(self.tokens_NT[chunk])):
+                logits_BTV = self.view.head(hidden)
+                for k, loss in enumerate(self.losses):
+                    loss_B = loss.measure(logits_BTV, references[k])
+                    losses_KPS[k, p, start : start + len(chunk)] = loss_B.double().cpu().numpy()[None]
+        return losses_KPS
+
+    def place(self, levels: Levels) -> None:
+        """Put a whole policy in place."""
+        for block in range(len(self.view.blocks)):
+            self._place_block(block, self._levels_of(levels, block))
+
+    def _walk(self, policies: Sequence[Levels], hidden: Tensor) -> list[tuple[list[int], Tensor]]:
+        """Hidden states behind the last block for each distinct policy: (indices of policies, `[B, T, D]`)."""
+        states = [(list(range(len(policies))), hidden)]
+        for block in range(len(self.view.blocks)):
+            branches: list[tuple[tuple[int, ...], list[int], Tensor]] = []
+            for members, hidden in states:
+                by_levels: dict[tuple[int, ...], list[int]] = {}
+                for p in members:
+                    by_levels.setdefault(self._levels_of(policies[p], block), []).append(p)
+                branches += [(levels, ps, hidden) for levels, ps in by_levels.items()]
+            states = []
+            for levels, ps, hidden in sorted(branches, key=lambda branch: branch[0]):
+                self._place_block(block, levels)
+                states.append((ps, self.view.run(block, hidden)))
+        return states
+
+    def _levels_of(self, policy: Levels, block: int) -> tuple[int, ...]:
+        return tuple(policy[u] for u in self._units_of_block[block])
+
+    def _place_block(self, block: int, levels: tuple[int, ...]) -> None:
+        for width, u, level in zip(self.view.widths[block], self._units_of_block[block], levels, strict=True):
+            width.keep(self.space.units[u].kept[level], self.store.consumer(u, level))
+
+    def _references_of(self, chunk: list[int]) -> list[tuple[Tensor, ...]]:
+        """For each loss, what it keeps of the dense network on these sequences, from memory where it fits."""
+        kept = [self._references.get(s) or self._compute_references(s) for s in chunk]
+        if len(kept) == 1:
+            return kept[0]
+        return [tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*kept, strict=True)]
+
+    def _compute_references(self, sequence: int) -> list[tuple[Tensor, ...]]:
+        tokens_1T = self.tokens_NT[[sequence]]
+        if sequence not in self._dense_hidden:
+            ((_, hidden),) = self._walk([self.space.dense], self.view.embed(tokens_1T))
+            self._dense_hidden[sequence] = hidden
+        logits_1TV = self.view.head(self._dense_hidden[sequence])
+        references = [loss.prepare(logits_1TV, tokens_1T) for loss in self.losses]
+        size = sum(t.numel() * t.element_size() for reference in references for t in reference)
+        if self._reference_bytes + size <= REFERENCE_BYTES:
+            self._references[sequence] = references
+            self._reference_bytes += size
+        return references
+
+
+def sort_groups(view: BlockView, store: LevelStore) -> None:
+    """Permute the live network's groups into the store's order, once; it computes the same function."""
+    for u, width in enumerate(width for row in view.widths for width in row):
+        width.permute(store.order(u))

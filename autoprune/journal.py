@@ -1,0 +1,143 @@
+"""The journal of a search: every score as one JSON line, appended as it arrives; what resume replays.
+
+A line: `{"levels": [...], "sequences": [...], "losses": [...], "seconds": s}`. Losses are written so that they read
+back to the same float; an infinite loss (a network that overflows) is null. The first line names the format and what
+was scored: scores of another network, text or space are never replayed. A torn last line, from a process that was
+killed, is dropped.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoprune.errors import UserError
+from autoprune.space import Levels
+
+HEADER: dict[str, object] = {"autoprune_journal": 1}
+
+
+@dataclass(frozen=True)
+class Score:
+    """Losses of one policy on some sequences, and the seconds of search that had passed."""
+
+    levels: Levels
+    sequences: tuple[int, ...]
+    losses: list[float]
+    seconds: float
+
+
+class Replay:
+    """Scores of an earlier life of the search, handed out once each."""
+
+    def __init__(self, scores: Sequence[Score]) -> None:
+        self._scores = {(score.levels, score.sequences): score for score in scores}
+
+    def take(self, levels: Levels, sequences: Sequence[int]) -> Score | None:
+        """The score of exactly this request, if it was journalled."""
+        return self._scores.pop((levels, tuple(sequences)), None)
+
+    def __len__(self) -> int:
+        return len(self._scores)
+
+
+class Journal:
+    """An append-only file of scores.
+
+    Args:
+        path: the file, or None to keep nothing.
+        subject: what is scored; a file about another subject is refused.
+
+    Raises:
+        UserError: the file is not a journal, is of another subject, is damaged in the middle, or cannot be written.
+    """
+
+    def __init__(self, path: Path | None, subject: str = "") -> None:
+        self.path, self._header = path, HEADER | {"subject": subject}
+        self._scores: list[Score] = []
+        if path is None:
+            return
+        try:
+            if path.exists() and path.stat().st_size:
+                self._read(path)
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"the journal '{path}' cannot be opened ({error.strerror}).") from error
+        if self._file.tell() == 0:
+            self._write(json.dumps(self._header) + "\n")
+
+    @classmethod
+    def in_memory(cls) -> "Journal":
+        """A journal that forgets."""
+        return cls(None)
+
+    def replay(self) -> Replay:
+        """What the file held when it was opened."""
+        return Replay(self._scores)
+
+    def append(self, scores: Sequence[Score]) -> None:
+        """Write scores and hand them to the operating system, which keeps them if this process is killed."""
+        if self.path is not None:
+            self._write("".join(_encode(score) + "\n" for score in scores))
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.path is not None:
+            self._file.close()
+
+    def _write(self, text: str) -> None:
+        try:
+            self._file.write(text)
+            self._file.flush()
+        except OSError as error:
+            with suppress(OSError):  # closing tries to write what is left once more
+                self._file.close()
+            raise UserError(
+                f"the journal '{self.path}' could not be written ({error.strerror}). What was written before is "
+                "kept: make room and `autoprune resume` the run."
+            ) from error
+
+    def _check_header(self, header: dict[str, object]) -> None:
+        if header != HEADER | {"subject": header["subject"]}:
+            raise ValueError("no journal, or one of another version")
+        if header != self._header:
+            raise UserError(
+                f"the journal '{self.path}' is of another network, text, space or loss ({header['subject']}) than the "
+                f"run has now ({self._header['subject']}): put back what has changed, or start a new run."
+            )
+
+    def _read(self, path: Path) -> None:
+        raw = path.read_bytes()
+        whole = raw[: raw.rfind(b"\n") + 1]
+        if len(whole) < len(raw):
+            with path.open("r+b") as file:
+                file.truncate(len(whole))
+        for number, line in enumerate(whole.decode("utf-8", "replace").splitlines(), 1):
+            try:
+                data = json.loads(line)
+                if number == 1:
+                    self._check_header(data)
+                else:
+                    self._scores.append(_decode(data))
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"line {number} of the journal '{path}' is damaged: restore the file, or delete that line and "
+                    "those after it to resume from there."
+                ) from error
+
+
+def _encode(score: Score) -> str:
+    losses = [loss if math.isfinite(loss) else None for loss in score.losses]
+    record = {"levels": score.levels, "sequences": score.sequences, "losses": losses, "seconds": score.seconds}
+    return json.dumps(record, separators=(",", ":"))
+
+
+def _decode(data: dict[str, list[float]]) -> Score:
+    losses = [math.inf if loss is None else float(loss) for loss in data["losses"]]
+    levels = tuple(int(level) for level in data["levels"])
+    sequences = tuple(int(s) for s in data["sequences"])
+    if len(losses) != len(sequences):
+        raise ValueError("losses and sequences differ in number")
+    return Score(levels, sequences, losses, float(data["seconds"]))  # type: ignore[arg-type]

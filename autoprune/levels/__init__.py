@@ -1,0 +1,1 @@
+"""From moments to levels: criteria that order groups, reconstruction of consumers, the level store."""

@@ -1,0 +1,15 @@
+"""Magnitude: a group is worth the norm of its weights in the consumer (Han et al. 2015, on groups)."""
+
+import torch
+from torch import Tensor
+
+
+class Magnitude:
+    """Order by weights alone; consumers keep their dense weights."""
+
+    reconstructs = False
+
+    def order(self, weight_OD: Tensor, moments_DD: Tensor, groups: int) -> Tensor:
+        """Groups by the sum of their squared weights, largest first, `[G]`."""
+        score_G = weight_OD.double().square().sum(0).view(groups, -1).sum(1)
+        return torch.argsort(score_G, descending=True, stable=True)

@@ -1,0 +1,66 @@
+"""Optimal brain surgeon on groups: exact elimination order, then reconstruction (default).
+
+Hassibi & Stork 1993; on structures: ZipLM (Kurtic et al. 2023, sec. 3.1). Removing group g costs
+sum_o w_og (Hinv_gg)^-1 w_og^T; the weights that stay and the inverse are then updated in closed form.
+"""
+
+import torch
+from torch import Tensor
+
+from autoprune.levels.criterion import damped
+
+
+class OptimalBrainSurgeon:
+    """Eliminate the group whose removal, after the best correction of the others, hurts the output least."""
+
+    reconstructs = True
+
+    def order(self, weight_OD: Tensor, moments_DD: Tensor, groups: int) -> Tensor:
+        """Groups in reverse order of elimination, `[G]`: the first is the last that would leave.
+
+        One elimination at a time, each O(D^2 + O D) for groups of one input; buffers shrink as groups leave.
+        """
+        size = weight_OD.shape[1] // groups
+        w_OD = weight_OD.double().clone()
+        inverse_DD = torch.linalg.inv(damped(moments_DD))
+        inverse_DD = (inverse_DD + inverse_DD.T) / 2
+        alive_G = torch.arange(groups, device=w_OD.device)
+        gone_G = torch.zeros(groups, dtype=torch.bool, device=w_OD.device)  # within the present buffers
+        eliminated: list[int] = []
+        while len(eliminated) < groups:
+            cost_G = _costs(w_OD, inverse_DD, size).masked_fill(gone_G, torch.inf)
+            g = int(cost_G.argmin())
+            eliminated.append(int(alive_G[g]))
+            _remove(w_OD, inverse_DD, slice(g * size, (g + 1) * size))
+            gone_G[g] = True
+            if int(gone_G.sum()) * 4 > len(gone_G):
+                stay = ~gone_G
+                entries = stay.repeat_interleave(size)
+                w_OD, inverse_DD = w_OD[:, entries], inverse_DD[entries][:, entries]
+                alive_G, gone_G = alive_G[stay], gone_G[stay]
+        return torch.tensor(eliminated[::-1], device=weight_OD.device)
+
+
+def _costs(w_OD: Tensor, inverse_DD: Tensor, size: int) -> Tensor:
+    """Increase of the squared output error if each group left now, `[G]`."""
+    if size == 1:
+        return w_OD.square().sum(0) / inverse_DD.diagonal().clamp_min(1e-300)
+    groups = w_OD.shape[1] // size
+    blocks_GSS = torch.stack([inverse_DD[i : i + size, i : i + size] for i in range(0, groups * size, size)])
+    w_GOS = w_OD.view(-1, groups, size).transpose(0, 1)
+    identity_GSS = torch.eye(size, dtype=w_OD.dtype, device=w_OD.device).expand_as(blocks_GSS)
+    empty = blocks_GSS.diagonal(dim1=1, dim2=2).amax(1) == 0  # groups already gone
+    safe_GSS = torch.where(empty[:, None, None], identity_GSS, blocks_GSS)
+    return (torch.linalg.solve(safe_GSS, w_GOS, left=False) * w_GOS).sum((1, 2))
+
+
+def _remove(w_OD: Tensor, inverse_DD: Tensor, group: slice) -> None:
+    """Update weights and inverse in place as the inputs of `group` leave; their rows and columns become 0."""
+    block_SS = inverse_DD[group, group].clone()
+    rows_SD = torch.linalg.solve(block_SS, inverse_DD[group].clone())
+    columns_DS = inverse_DD[:, group].clone()
+    w_OD.addmm_(w_OD[:, group].clone(), rows_SD, alpha=-1)
+    inverse_DD.addmm_(columns_DS, rows_SD, alpha=-1)
+    w_OD[:, group] = 0
+    inverse_DD[group] = 0
+    inverse_DD[:, group] = 0

@@ -1,0 +1,142 @@
+"""The level store: the order of every unit's groups and its consumer's weights at every level, built once.
+
+On disk, in `<cache>/levels/<key>/`: one `<unit>.safetensors` for each unit with `order` `[G]` and, where the criterion
+reconstructs, `level.<l>`, the consumer's weight at level l in the module's own layout, columns in `order`; and
+`manifest.json`, written last. The key is a hash of model, data, levels and criterion. Files are memory-mapped.
+Weights are rounded to the checkpoint's dtype, so that what is scored is what is shipped.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from autoprune.errors import UserError
+from autoprune.levels.criterion import Criterion, reconstruct
+from autoprune.models.blocks import BlockView
+from autoprune.models.surgery import LiveWidth
+from autoprune.space import Unit
+
+VERSION = 1
+
+
+def cache_directory() -> Path:
+    """`$AUTOPRUNE_CACHE`, or `~/.cache/autoprune`."""
+    return Path(os.environ.get("AUTOPRUNE_CACHE") or Path.home() / ".cache" / "autoprune")
+
+
+def store_key(units: Sequence[Unit], *parts: str) -> str:
+    """The name of a store: a hash of its units' levels and of `parts` (model, data and criterion)."""
+    described = [VERSION, [[unit.name, unit.groups, unit.kept] for unit in units], *parts]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
+
+
+class LevelStore:
+    """A store on disk, opened read-only and mapped.
+
+    Args:
+        directory: where `build` put it.
+        device: tensors are handed out on this device; on a CPU they are views of the mapped files.
+
+    Raises:
+        UserError: the store is incomplete or damaged.
+    """
+
+    def __init__(self, directory: Path, units: Sequence[Unit], device: str = "cpu") -> None:
+        self.directory, self.device = directory, device
+        self._orders: list[Tensor] = []
+        self._consumers: dict[tuple[int, int], Tensor] = {}
+        try:
+            for u, unit in enumerate(units):
+                with safe_open(directory / f"{unit.name}.safetensors", framework="pt", device=device) as file:
+                    self._orders.append(file.get_tensor("order"))
+                    for name in file.keys():  # noqa: SIM118 (no mapping)
+                        if name.startswith("level."):
+                            self._consumers[u, int(name.removeprefix("level."))] = file.get_tensor(name)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"the level store in '{directory}' is damaged ({error}): delete that folder.") from error
+        except Exception as error:  # SafetensorError derives from Exception alone
+            raise UserError(f"the level store in '{directory}' is damaged ({error}): delete that folder.") from error
+
+    def order(self, u: int) -> Tensor:
+        """Groups of unit `u`, most important first, `[G]`."""
+        return self._orders[u]
+
+    def consumer(self, u: int, level: int) -> Tensor | None:
+        """The reconstructed weight of unit `u`'s consumer, or None where the dense weight's prefix serves."""
+        return self._consumers.get((u, level))
+
+    def kept_groups(self, u: int, kept: int) -> list[int]:
+        """The groups that stay when `kept` are kept, by their number in the original network, ascending."""
+        return sorted(int(g) for g in self._orders[u][:kept])
+
+
+def is_complete(directory: Path) -> bool:
+    """Whether a store was finished there."""
+    return (directory / "manifest.json").is_file()
+
+
+def build(
+    directory: Path,
+    view: BlockView,
+    units: Sequence[Unit],
+    moments: Sequence[Sequence[Tensor]],
+    criterion: Criterion,
+    dtype: torch.dtype,
+    progress: Callable[[float], None] | None = None,
+) -> None:
+    """Compute every level of every unit and put the finished store in `directory` in one step.
+
+    Args:
+        moments: per block and width, `[D, D]`.
+        dtype: the checkpoint's, which weights are rounded to.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    widths = [width for row in view.widths for width in row]
+    flat = [h_DD for row in moments for h_DD in row]
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".building-"))
+    except OSError as error:
+        raise UserError(f"the cache '{directory.parent}' cannot be written ({error.strerror}): set AUTOPRUNE_CACHE.") from error
+    try:
+        for done, (unit, width, h_DD) in enumerate(zip(units, widths, flat, strict=True)):
+            save_file(_levels(unit, width, h_DD, criterion, dtype), temporary / f"{unit.name}.safetensors")
+            if progress:
+                progress((done + 1) / len(units))
+        manifest = {"version": VERSION, "units": [unit.name for unit in units]}
+        (temporary / "manifest.json").write_text(json.dumps(manifest))
+        if not is_complete(directory):
+            shutil.rmtree(directory, ignore_errors=True)
+            temporary.rename(directory)
+    except OSError as error:
+        raise UserError(f"the level store could not be written to '{directory}' ({error.strerror}).") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _levels(unit: Unit, width: LiveWidth, h_DD: Tensor, criterion: Criterion, dtype: torch.dtype) -> dict[str, Tensor]:
+    weight_OD = width.consumer_weight
+    h_DD = h_DD.to(weight_OD.device)
+    order = criterion.order(weight_OD, h_DD, unit.groups)
+    tensors = {"order": order.cpu()}
+    if not criterion.reconstructs:
+        return tensors
+    size = weight_OD.shape[1] // unit.groups
+    inputs = (order[:, None] * size + torch.arange(size, device=order.device)).flatten()
+    for level, kept in enumerate(unit.kept):
+        if 0 < kept < unit.groups:
+            new_OK = reconstruct(weight_OD, h_DD, inputs[: kept * size]).to(dtype).to(weight_OD.dtype)
+            in_place = new_OK if width.width.consumer.dim == 1 else new_OK.T
+            tensors[f"level.{level}"] = in_place.cpu().contiguous()
+    return tensors

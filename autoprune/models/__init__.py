@@ -1,0 +1,1 @@
+"""Networks: loading, the view as blocks, cutting widths out of them."""

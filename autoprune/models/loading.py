@@ -1,0 +1,143 @@
+"""Loading a trained network and its tokenizer: a local directory, a hub name, or the embedded default."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune import registry
+from autoprune.errors import UserError
+from autoprune.models.family import Family
+
+EMBEDDED = Path(__file__).parent.parent / "assets" / "tiny-llama"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network, its tokenizer and where they came from.
+
+    Args:
+        checkpoint_dtype: dtype of the weights on disk; what is exported has it again.
+        n_params: parameters of the dense network, tied ones once.
+        digest: hash of configuration and weights, which keys the level store and marks policies.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    family: Family
+    path: str
+    checkpoint_dtype: torch.dtype
+    n_params: int
+    digest: str
+
+
+def load_model(name: str | None, device: str = "cpu", dtype: str = "auto", trust_remote_code: bool = False) -> LoadedModel:
+    """Load a causal language model for scoring.
+
+    Args:
+        name: a directory in Hugging Face form or a hub name; None is the embedded default.
+        device: where to put it.
+        dtype: what to compute in; `auto` is float32 on a CPU and the checkpoint's own dtype on a GPU.
+        trust_remote_code: run modelling code that ships with the weights. Off unless the user turns it on.
+
+    Raises:
+        UserError: nothing there, no weights, corrupt weights, or a type that no family covers.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    path = str(EMBEDDED) if name is None else name
+    _check_directory(path)
+    with _explained(path):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    family = family_of(str(config.model_type))
+    checkpoint_dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    compute = _compute_dtype(dtype, device, checkpoint_dtype)
+    with _explained(path):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            path, dtype=compute, trust_remote_code=trust_remote_code, output_loading_info=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise UserError(f"{path} lacks {len(missing)} weights of its own architecture, as {missing[0]}.")
+    model = model.to(device).eval().requires_grad_(False)
+    return LoadedModel(model, tokenizer, family, path, checkpoint_dtype, model.num_parameters(), digest(model))
+
+
+def family_of(model_type: str) -> Family:
+    """The family that covers a `model_type`.
+
+    Raises:
+        UserError: none does; names those that are covered and the file to add.
+    """
+    families = [registry.load("families", name) for name in registry.names("families")]
+    for family in families:
+        if model_type in family.model_types:
+            assert isinstance(family, Family)
+            return family
+    covered = ", ".join(sorted(t for family in families for t in family.model_types))
+    raise UserError(
+        f"models of type '{model_type}' are not supported. Supported: {covered}. To add one: declare its widths in a "
+        f"new file search_spaces/{model_type}.py (search_spaces/opt.py is a short example) and name it in registry.py."
+    )
+
+
+def digest(model: nn.Module) -> str:
+    """Hash of a model's configuration and weights, 16 hex digits; reads every weight once."""
+    config: Any = model.config
+    described = {key: value for key, value in config.to_dict().items() if not key.startswith(("_", "transformers"))}
+    described.pop("dtype", None)
+    sha = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
+    for name, parameter in sorted(model.named_parameters()):
+        sha.update(name.encode())
+        # bytes of the compute dtype: one model in float32 and in bfloat16 has two level stores
+        sha.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return sha.hexdigest()[:16]
+
+
+def _check_directory(path: str) -> None:
+    directory = Path(path)
+    if not directory.is_dir():
+        if directory.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
+            raise UserError(f"no model directory at '{path}': --model takes a Hugging Face directory or a hub name.")
+        return
+    if not (directory / "config.json").is_file():
+        raise UserError(f"'{path}' holds no config.json: --model takes a directory in Hugging Face form.")
+    if not any(directory.glob("*.safetensors")):
+        other = sorted(p.name for p in directory.glob("*.bin"))
+        hint = f" {other[0]} is a pickle, which autoprune does not read: convert it to safetensors." if other else ""
+        raise UserError(f"'{path}' holds no weights (*.safetensors).{hint}")
+
+
+class _explained:
+    """Turn what transformers and safetensors raise while loading into one sentence."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, Exception) or isinstance(error, UserError):
+            return
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if not Path(self.path).is_dir():
+            raise UserError(
+                f"no model '{self.path}' here, and it could not be fetched from the hub ({first}). "
+                "Give a local directory, or download it first."
+            ) from error
+        raise UserError(f"the model in '{self.path}' could not be loaded: {first}") from error
+
+
+def _compute_dtype(dtype: str, device: str, checkpoint: torch.dtype) -> torch.dtype:
+    if dtype == "auto":
+        return torch.float32 if device == "cpu" else checkpoint
+    chosen = getattr(torch, dtype, None)
+    if not isinstance(chosen, torch.dtype):
+        raise UserError(f"no dtype is called '{dtype}': auto, float32, bfloat16 or float16.")
+    return chosen

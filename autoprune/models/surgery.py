@@ -1,0 +1,211 @@
+"""Cutting a width out of a live block: one generic piece of code for every family.
+
+A family declares `Width`s; here they are permuted, sliced, counted, dropped and put back. A `LiveWidth` keeps the
+dense tensors and swaps views of them in and out of the block's parameters, so that a level costs no copy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.space import Unit
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A dimension of a module's weight that follows a width.
+
+    Args:
+        module: path of the module in the block.
+        size: entries of that dimension that belong to one group (in each part).
+        dim: the dimension of `weight`.
+        parts: how many blocks of `groups * size` entries stand one after another (3 in a fused q|k|v).
+    """
+
+    module: str
+    size: int
+    dim: int
+    parts: int = 1
+
+
+@dataclass(frozen=True)
+class Width:
+    """An internal width of a block: what `producers` write and `consumer` reads.
+
+    Args:
+        kind: attention, mlp, ...; with the block's index it names the unit.
+        groups: removable pieces.
+        producers: weights (and biases) whose output shrinks with the width.
+        consumer: the weight whose input shrinks; its bias stays while anything is kept.
+        on_drop: module path -> "zero", "zero-attention" or "identity": what stands there when nothing is kept.
+        attributes: path of an integer attribute in the block -> its value for each kept group.
+        config: configuration attribute of the layer -> its value for each kept group.
+        context_macs: multiply-accumulates of one group per token and context position (attention scores).
+    """
+
+    kind: str
+    groups: int
+    producers: tuple[Slice, ...]
+    consumer: Slice
+    on_drop: Mapping[str, str]
+    attributes: Mapping[str, int] = field(default_factory=dict)
+    config: Mapping[str, int] = field(default_factory=dict)
+    context_macs: int = 0
+
+
+class Zero(nn.Module):
+    """A dropped sub-block: adds nothing to the residual stream."""
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        return torch.zeros_like(hidden_states)
+
+
+class ZeroAttention(nn.Module):
+    """A dropped attention, which in transformers returns its weights too."""
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+        return torch.zeros_like(hidden_states), None
+
+
+STAND_INS: dict[str, type[nn.Module]] = {"zero": Zero, "zero-attention": ZeroAttention, "identity": nn.Identity}
+
+
+class LiveWidth:
+    """A width of a live block, and the levels that are swapped into it.
+
+    Args:
+        block: the block, whose parameters are replaced in place.
+        width: what to cut.
+    """
+
+    def __init__(self, block: nn.Module, width: Width) -> None:
+        self.block, self.width = block, width
+        self.kept = width.groups
+        self._modules = {s.module: block.get_submodule(s.module) for s in (*width.producers, width.consumer)}
+        self._dropped = {path: block.get_submodule(path) for path in width.on_drop}
+        self._tensors = {
+            (path, name): parameter.data
+            for path, module in self._modules.items()
+            for name, parameter in module.named_parameters(recurse=False)
+        }
+
+    @property
+    def consumer(self) -> nn.Module:
+        """The module whose input is this width."""
+        return self._modules[self.width.consumer.module]
+
+    @property
+    def consumer_weight(self) -> Tensor:
+        """The consumer's dense weight with the width last, `[out, groups * size]`: a view."""
+        weight = self._tensors[self.width.consumer.module, "weight"]
+        return weight if self.width.consumer.dim == weight.dim() - 1 else weight.transpose(0, 1)
+
+    def unit(self, block: int, kept: tuple[int, ...]) -> Unit:
+        """The numbers of this width as a `Unit` of the search space (torch-free)."""
+        sliced = sum(self._group_numel(name, s) for name, s in self._sliced())
+        weights = sum(self._group_numel(name, s) for name, s in self._sliced() if name == "weight")
+        inside = {id(p): p.numel() for module in self._dropped.values() for p in module.parameters()}
+        inside |= {id(p): p.numel() for module in self._modules.values() for p in module.parameters(recurse=False)}
+        return Unit(
+            name=f"{block}.{self.width.kind}", kind=self.width.kind, block=block, groups=self.width.groups, kept=kept,
+            group_params=sliced, fixed_params=sum(inside.values()) - sliced * self.width.groups,
+            group_macs=weights, context_macs=self.width.context_macs,
+        )  # fmt: skip
+
+    def permute(self, order: Tensor) -> None:
+        """Put the groups in `order`, most important first, so that a level is a prefix. Changes no output."""
+        for name, s in self._sliced():
+            tensor = self._tensors[s.module, name]
+            dim = s.dim if name == "weight" else 0
+            index = _entries(order.to(tensor.device), s, self.width.groups)
+            self._tensors[s.module, name] = tensor.index_select(dim, index)
+        self.keep(self.kept)
+
+    def keep(self, groups: int, consumer: Tensor | None = None) -> None:
+        """Keep the first `groups` groups: views are swapped in, or the sub-block is dropped at 0.
+
+        Args:
+            consumer: the consumer's weight at this level, in its own layout, if it was reconstructed.
+        """
+        if (groups == 0) != (self.kept == 0):
+            for path, stand_in in self.width.on_drop.items():
+                _set_module(self.block, path, self._dropped[path] if groups else STAND_INS[stand_in]())
+        self.kept = groups
+        if groups == 0:
+            return
+        for name, s in self._sliced():
+            parameter = getattr(self._modules[s.module], name)
+            parameter.data = self._prefix(self._tensors[s.module, name], name, s, groups)
+        if consumer is not None:
+            getattr(self.consumer, "weight").data = consumer
+        for module in self._modules.values():
+            _follow_shape(module)
+        for path, per_group in self.width.attributes.items():
+            owner, _, attribute = path.rpartition(".")
+            setattr(self.block.get_submodule(owner), attribute, groups * per_group)
+
+    def pad(self, groups: int) -> None:
+        """Zero-pad what is kept now to `groups` groups (for exports that need equal layers)."""
+        for name, s in self._sliced():
+            parameter = getattr(self._modules[s.module], name)
+            dim = s.dim if name == "weight" else 0
+            pieces = parameter.data.chunk(s.parts, dim) if self.kept else ()
+            missing = (groups - self.kept) * s.size
+            shape = list(self._tensors[s.module, name].shape)
+            shape[dim] = missing
+            zeros = parameter.data.new_zeros(shape)
+            padded = [torch.cat([piece, zeros], dim) for piece in pieces] or [zeros] * s.parts
+            parameter.data = torch.cat(padded, dim)
+        if self.kept == 0:
+            for path, module in self._dropped.items():
+                _set_module(self.block, path, module)
+            bias = getattr(self.consumer, "bias", None)
+            if bias is not None:
+                bias.data = torch.zeros_like(bias.data)
+        for module in self._modules.values():
+            _follow_shape(module)
+        self.kept = groups
+
+    def _sliced(self) -> list[tuple[str, Slice]]:
+        """(parameter name, slice) of every tensor that follows the width; a consumer's bias does not."""
+        names = [("weight", s) for s in (*self.width.producers, self.width.consumer)]
+        return names + [("bias", s) for s in self.width.producers if (s.module, "bias") in self._tensors]
+
+    def _group_numel(self, name: str, s: Slice) -> int:
+        return self._tensors[s.module, name].numel() // self.width.groups
+
+    def _prefix(self, tensor: Tensor, name: str, s: Slice, groups: int) -> Tensor:
+        dim = s.dim if name == "weight" else 0
+        if s.parts == 1 or groups == self.width.groups:
+            return tensor.narrow(dim, 0, groups * s.size * s.parts)
+        # the parts of a fused projection are not neighbours: the one case that copies
+        return torch.cat([part.narrow(dim, 0, groups * s.size) for part in tensor.chunk(s.parts, dim)], dim)
+
+
+def materialise(module: nn.Module) -> None:
+    """Give every parameter its own contiguous memory, so that views of larger tensors can be saved and freed."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+
+
+def _entries(order: Tensor, s: Slice, groups: int) -> Tensor:
+    """Indices along the sliced dimension for groups in `order`, part by part."""
+    within = (order[:, None] * s.size + torch.arange(s.size, device=order.device)).flatten()
+    return torch.cat([within + part * groups * s.size for part in range(s.parts)])
+
+
+def _set_module(block: nn.Module, path: str, module: nn.Module) -> None:
+    owner, _, name = path.rpartition(".")
+    setattr(block.get_submodule(owner), name, module)
+
+
+def _follow_shape(module: nn.Module) -> None:
+    """Width attributes of Linear and Conv1D: the latter computes its output shape from them."""
+    weight = getattr(module, "weight")
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = weight.shape
+    elif hasattr(module, "nf"):
+        module.nx, module.nf = weight.shape

@@ -1,0 +1,236 @@
+"""The objective: what an agent calls. Policies in, losses out; it remembers, counts, records and ends the search.
+
+Losses are kept for each policy and sequence, so that fidelities share samples: asking for more tokens of a policy
+costs only the tokens that are new. Resume is replay: scores found in the journal are charged as they were, but not
+computed again.
+
+Shapes: P policies, S sequences.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.errors import LimitReached, UserError
+from autoprune.journal import Journal, Score
+from autoprune.space import Levels, SearchSpace
+
+POLICIES_AT_ONCE = 16  # scored and journalled together
+
+
+class Scorer(Protocol):
+    """What turns policies into losses: the evaluator, a farm of them, or a toy."""
+
+    @property
+    def n_sequences(self) -> int: ...
+    @property
+    def tokens_per_sequence(self) -> int: ...
+    def score(self, policies: Sequence[Levels], sequences: Sequence[int]) -> NDArray[np.float64]: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on a search; None is unbounded. Tokens count policies x tokens, whatever prefixes are shared."""
+
+    evals: int | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+
+
+@dataclass
+class Spent:
+    """What a search has used. An evaluation is a policy scored on at least one new sequence."""
+
+    evals: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class _Record:
+    losses: dict[int, float] = field(default_factory=dict)
+    candidate: bool = False
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(list(self.losses.values())))
+
+
+class Objective:
+    """Scores policies for an agent.
+
+    Args:
+        space: the units, levels and budgets.
+        scorer: computes losses.
+        limits: when to raise `LimitReached`.
+        journal: every score is appended to it; what it holds already is replayed.
+        on_score: called after every batch, for progress displays.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        scorer: Scorer,
+        limits: Limits,
+        journal: Journal | None = None,
+        on_score: Callable[["Objective"], None] | None = None,
+    ) -> None:
+        self.space, self.limits, self.spent = space, limits, Spent()
+        self.history: list[tuple[int, float, float]] = []
+        self._scorer, self._journal = scorer, journal or Journal.in_memory()
+        self._on_score = on_score or (lambda _: None)
+        self._records: dict[Levels, _Record] = {}
+        self._replay = self._journal.replay()
+        self._declared: Levels | None = None
+        self._started = time.monotonic()
+        self._seconds_before = 0.0
+
+    # -- what agents use ---------------------------------------------------------------------------------------
+
+    @property
+    def n_sequences(self) -> int:
+        """Sequences in the search split: the highest fidelity."""
+        return self._scorer.n_sequences
+
+    @property
+    def tokens_per_sequence(self) -> int:
+        """Tokens of one sequence: the smallest fidelity."""
+        return self._scorer.tokens_per_sequence
+
+    @property
+    def tokens_left(self) -> float:
+        """Tokens that may still be spent; infinite without a limit."""
+        return np.inf if self.limits.tokens is None else self.limits.tokens - self.spent.tokens
+
+    @property
+    def progress(self) -> float:
+        """Share of the tightest limit that is spent, in [0, 1]; 0 without limits. Time is left out: it is not replayable."""
+        limits, spent = self.limits, self.spent
+        shares = [spent.evals / limits.evals if limits.evals else 0.0, spent.tokens / limits.tokens if limits.tokens else 0.0]
+        return min(1.0, max(shares))
+
+    def __call__(self, policies: Sequence[Levels], tokens: int | None = None) -> NDArray[np.float64]:
+        """Mean losses on the first `tokens` tokens of the search split (all by default), `[P]`.
+
+        Raises:
+            LimitReached: the limits are spent; what fitted has been scored and recorded.
+        """
+        return self.by_sequence(policies, range(self.sequences_for(tokens))).mean(axis=1)
+
+    def by_sequence(self, policies: Sequence[Levels], sequences: Sequence[int], probe: bool = False) -> NDArray[np.float64]:
+        """Losses on chosen sequences, `[P, S]`, for paired comparisons and for sub-samples of an agent's own.
+
+        Args:
+            probe: the policies are not candidates (sensitivities, partial policies) and may break budgets.
+        """
+        policies = [tuple(int(level) for level in policy) for policy in policies]
+        for policy in policies:
+            self.space.check(policy)
+            if not probe and not self.space.feasible(policy):
+                raise ValueError(f"an agent proposed {policy}, which breaks a budget; use space.repair")
+        for start in range(0, len(policies), POLICIES_AT_ONCE):
+            self._score(policies[start : start + POLICIES_AT_ONCE], list(sequences), candidate=not probe)
+        return np.array([[self._records[p].losses[s] for s in sequences] for p in policies])
+
+    def declare(self, policy: Levels) -> None:
+        """Name the agent's present answer. Without it, `best` is the lowest loss at the highest fidelity."""
+        self._declared = policy
+
+    def sequences_for(self, tokens: int | None) -> int:
+        """How many sequences make up `tokens`, at least one."""
+        if tokens is None:
+            return self.n_sequences
+        return max(1, min(self.n_sequences, round(tokens / self.tokens_per_sequence)))
+
+    # -- what the study uses -----------------------------------------------------------------------------------
+
+    @property
+    def best(self) -> Levels:
+        """The declared policy, or else the lowest mean loss among candidates scored on the most sequences.
+
+        Raises:
+            UserError: nothing has been scored, or everything scored was NaN.
+        """
+        if self._declared is not None:
+            return self._declared
+        scored = [(len(r.losses), -r.mean, p) for p, r in self._records.items() if r.candidate and np.isfinite(r.mean)]
+        if not scored:
+            raise UserError("the search scored no policy with a finite loss: raise its limits, or look at the model's losses.")
+        return max(scored)[2]
+
+    def loss(self, policy: Levels) -> tuple[float, int]:
+        """Mean loss of a scored policy, and the tokens behind it."""
+        record = self._records[policy]
+        return record.mean, len(record.losses) * self.tokens_per_sequence
+
+    def archive(self) -> list[tuple[Levels, float, int]]:
+        """Every candidate scored: levels, mean loss, sequences."""
+        return [(p, r.mean, len(r.losses)) for p, r in self._records.items() if r.candidate]
+
+    # -- scoring -----------------------------------------------------------------------------------------------
+
+    def _score(self, policies: list[Levels], sequences: list[int], candidate: bool) -> None:
+        todo: dict[Levels, list[int]] = {}
+        for policy in policies:
+            known = self._records.setdefault(policy, _Record()).losses
+            new = [s for s in sequences if s not in known]
+            if new and policy not in todo:
+                todo[policy] = new
+        allowed = self._charge(todo)
+        self._compute(allowed)
+        for policy in policies:
+            record = self._records[policy]
+            record.candidate |= candidate and all(s in record.losses for s in sequences)
+            if not record.losses:
+                del self._records[policy]
+        if allowed:
+            self.history.append((self.spent.tokens, self.spent.seconds, self._best_so_far()))
+            self._on_score(self)
+        if len(allowed) < len(todo):
+            raise LimitReached
+
+    def _charge(self, todo: dict[Levels, list[int]]) -> dict[Levels, list[int]]:
+        """The part of the work that the limits allow, in order; it is counted as spent."""
+        allowed: dict[Levels, list[int]] = {}
+        limits, spent = self.limits, self.spent
+        if limits.seconds is not None and spent.seconds >= limits.seconds:
+            return allowed
+        for policy, new in todo.items():
+            tokens = len(new) * self.tokens_per_sequence
+            if limits.evals is not None and spent.evals + 1 > limits.evals:
+                break
+            if limits.tokens is not None and spent.tokens + tokens > limits.tokens:
+                break
+            spent.evals += 1
+            spent.tokens += tokens
+            allowed[policy] = new
+        return allowed
+
+    def _compute(self, todo: dict[Levels, list[int]]) -> None:
+        """Fill in losses: from the replay where it has them, otherwise by the scorer, journalled at once."""
+        fresh: dict[tuple[int, ...], list[Levels]] = {}
+        for policy, new in todo.items():
+            replayed = self._replay.take(policy, new)
+            if replayed is None:
+                fresh.setdefault(tuple(new), []).append(policy)
+                continue
+            self._records[policy].losses.update(zip(new, replayed.losses, strict=True))
+            self.spent.seconds = self._seconds_before = replayed.seconds
+            self._started = time.monotonic()
+        for sequences, policies in fresh.items():
+            losses_PS = self._scorer.score(policies, sequences)
+            losses_PS = np.where(np.isfinite(losses_PS), losses_PS, np.inf)
+            self.spent.seconds = self._seconds_before + time.monotonic() - self._started
+            scores = [Score(p, sequences, row.tolist(), self.spent.seconds) for p, row in zip(policies, losses_PS, strict=True)]
+            self._journal.append(scores)
+            for score in scores:
+                self._records[score.levels].losses.update(zip(sequences, score.losses, strict=True))
+
+    def _best_so_far(self) -> float:
+        if self._declared is not None:
+            return self._records[self._declared].mean
+        return max(((len(r.losses), -r.mean) for r in self._records.values() if r.candidate), default=(0, -np.inf))[1] * -1

@@ -1,0 +1,149 @@
+"""The policy file: how much of every unit is kept, which groups, at what cost and loss, and where it came from.
+
+`policy.json`, schema `autoprune.policy/1`:
+
+    {"schema": "autoprune.policy/1",
+     "units": [{"name": "3.mlp", "kind": "mlp", "block": 3, "groups": 512, "level": 4, "kept": 256,
+                "kept_groups": "0-3,7,9-11,..."}, ...],
+     "costs": {"params": {"dense": ..., "policy": ..., "budget": ...}, ...},
+     "losses": {"search": ..., "search_tokens": ..., "validation": {...}},
+     "provenance": {"model": ..., "model_hash": ..., "data_hash": ..., "agent": ..., "seed": ..., "versions": {...}}}
+
+Groups are numbered as in the original network; ranges include both ends.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from autoprune.errors import UserError
+from autoprune.space import Levels
+
+
+def ranges(numbers: list[int]) -> str:
+    """Ascending integers as `0-3,7`."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def unranges(text: str) -> list[int]:
+    """The integers of `0-3,7`.
+
+    Raises:
+        ValueError: malformed, or not ascending.
+    """
+    numbers: list[int] = []
+    for part in filter(None, text.split(",")):
+        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
+        if match is None:
+            raise ValueError(f"'{part}' is no range of groups")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if first > last or (numbers and first <= numbers[-1]):
+            raise ValueError(f"the range '{part}' is not ascending")
+        numbers.extend(range(first, last + 1))
+    return numbers
+
+
+def _checked_ranges(text: str) -> str:
+    unranges(text)
+    return text
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class UnitPolicy(_Record):
+    """What is kept of one unit."""
+
+    name: str
+    kind: str
+    block: int = Field(ge=0)
+    groups: int = Field(gt=0, le=10**7)
+    level: int = Field(ge=0)
+    kept: int = Field(ge=0)
+    kept_groups: Annotated[str, AfterValidator(_checked_ranges)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "UnitPolicy":
+        numbers = unranges(self.kept_groups)
+        if len(numbers) != self.kept or (numbers and numbers[-1] >= self.groups):
+            raise ValueError(
+                f"unit {self.name}: kept_groups '{self.kept_groups}' names {len(numbers)} groups of {self.groups}, "
+                f"kept says {self.kept}"
+            )
+        return self
+
+
+class Cost(_Record):
+    """Totals of a metric over the units; `budget` is None where none was set."""
+
+    dense: float
+    policy: float
+    budget: float | None = None
+
+
+class Policy(_Record):
+    """A pruning policy and its provenance."""
+
+    schema_: Literal["autoprune.policy/1"] = Field("autoprune.policy/1", alias="schema")
+    units: list[UnitPolicy]
+    costs: dict[str, Cost]
+    losses: dict[str, Any]
+    provenance: dict[str, Any]
+
+    @property
+    def levels(self) -> Levels:
+        """The level of every unit."""
+        return tuple(unit.level for unit in self.units)
+
+    def save(self, path: Path) -> None:
+        """Write in one step: readers see the old file or the new one.
+
+        Raises:
+            UserError: the disk is full or not writable.
+        """
+        text = json.dumps(self.model_dump(by_alias=True), indent=2)
+        write_atomically(path, text + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Policy":
+        """Read and validate.
+
+        Raises:
+            UserError: no such file, not JSON, or not of the schema.
+        """
+        try:
+            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise UserError(f"no policy at '{path}' ({error.strerror}).") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UserError(f"'{path}' is no valid policy: {where}: {first['msg']}.") from error
+        except ValueError as error:
+            raise UserError(f"'{path}' is no JSON: {error}.") from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file through a temporary neighbour.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"'{path}' could not be written ({error.strerror}).") from error

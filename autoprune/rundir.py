@@ -1,0 +1,75 @@
+"""A run's directory: `runs/<name>/`, used by one process at a time.
+
+Holds `config.yaml`, `journal.jsonl`, and once finished `policy.json` and `result.json` (runs/README.md).
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from autoprune.errors import UserError
+
+
+def new_run_path(agent: str, seed: int) -> Path:
+    """`runs/<date>-<agent>-s<seed>`, numbered when taken."""
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{agent.rpartition(':')[2]}-s{seed}"
+    candidates = [Path("runs") / stem, *(Path("runs") / f"{stem}-{i}" for i in range(2, 1000))]
+    return next(path for path in candidates if not path.exists())
+
+
+def create(path: Path) -> None:
+    """Make a new run's directory.
+
+    Raises:
+        UserError: it holds a run already, or cannot be made.
+    """
+    if (path / "config.yaml").exists():
+        raise UserError(f"'{path}' holds a run already: `autoprune resume {path}` goes on with it, or choose another --out.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"the run directory '{path}' cannot be written ({error.strerror}): choose another --out.") from error
+
+
+def discard(path: Path) -> None:
+    """Undo `create` for a run that never began, so that the same command can be given again, corrected."""
+    for name in ("config.yaml", ".lock"):
+        (path / name).unlink(missing_ok=True)
+    with suppress(OSError):  # the user's own folder may hold other things
+        path.rmdir()
+
+
+def check_is_run(path: Path) -> None:
+    """Raise a UserError unless a run was started there."""
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"'{path}' is no run: it has no config.yaml.")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the run for this process; the lock goes with the process, however it ends.
+
+    Raises:
+        UserError: another process holds it, or the directory is read-only.
+    """
+    try:
+        file = (path / ".lock").open("a+")
+    except OSError as error:
+        raise UserError(f"the run directory '{path}' cannot be written ({error.strerror}).") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise UserError(f"the run '{path}' is in use by another process (pid {owner}).") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

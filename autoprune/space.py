@@ -1,0 +1,220 @@
+"""The search space: units x levels, what each level costs, and how proposals are made to fit the budgets.
+
+Shapes: U units, L levels (of the unit that has most), P policies, M budgeted metrics.
+Levels are small integers: 0 is dense, higher
+keeps less. `cost_UL[u, l]` is what unit u costs at level l; levels that a unit lacks hold +inf and are never used.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.errors import UserError
+
+Levels = tuple[int, ...]
+"""One level for every unit: a policy as agents see it."""
+
+SLACK = 1 + 1e-9  # sums of floats may miss an exact budget by rounding
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is pruned as one: an internal width of one block.
+
+    Args:
+        name: `<block>.<kind>`, as in `3.mlp`.
+        kind: attention, mlp, ...
+        block: index of its block.
+        groups: how many removable groups it has.
+        kept: groups kept at each level, from `groups` downwards.
+        group_params: parameters that leave with one group.
+        fixed_params: parameters that leave only with the last group (bias of the consumer, norms). No cost counts
+            them, so that half of the groups is half of the cost; dropping a unit saves them on top.
+        group_macs: multiply-accumulates of one group per token, without attention scores.
+        context_macs: multiply-accumulates of one group per token and context position.
+    """
+
+    name: str
+    kind: str
+    block: int
+    groups: int
+    kept: tuple[int, ...]
+    group_params: int
+    fixed_params: int = 0
+    group_macs: int = 0
+    context_macs: int = 0
+
+    def params(self, kept: int) -> int:
+        """Parameters of `kept` groups."""
+        return kept * self.group_params
+
+    def macs(self, kept: int, context: int) -> int:
+        """Multiply-accumulates per token when `kept` groups stay and `context` positions are attended to."""
+        return kept * (self.group_macs + context * self.context_macs)
+
+
+def kept_groups(groups: int, fractions: Sequence[float], round_to: int = 1) -> tuple[int, ...]:
+    """Groups kept at each level: `fractions` of `groups`, rounded to multiples of `round_to`, denser first.
+
+    Always starts at `groups`; equal levels are merged, so a unit with few groups has fewer levels.
+    """
+    kept = {min(groups, round_to * round(fraction * groups / round_to)) for fraction in fractions}
+    return tuple(sorted(kept | {groups}, reverse=True))
+
+
+class SearchSpace:
+    """Units, their costs and the budgets. Everything here is exact, seeded and free of torch.
+
+    Args:
+        units: in the order of the network.
+        costs: metric -> for each unit, the cost of each of its levels.
+        budgets: metric -> bound on the sum over units, absolute.
+
+    Raises:
+        UserError: a metric has no cost, a cost is negative or grows as less is kept, or a budget cannot be met.
+    """
+
+    def __init__(
+        self, units: Sequence[Unit], costs: Mapping[str, Sequence[Sequence[float]]], budgets: Mapping[str, float]
+    ) -> None:
+        self.units = tuple(units)
+        self.budgets = dict(budgets)
+        self.n_levels_U = np.array([len(unit.kept) for unit in self.units])
+        self.costs = {metric: self._padded(metric, rows) for metric, rows in costs.items()}
+        shape = (len(self.budgets), *next(iter(self.costs.values())).shape)
+        self._cost_MUL = np.array([self.costs[metric] for metric in self.budgets]).reshape(shape)
+        self._bound_M = np.array([bound * SLACK for bound in self.budgets.values()])
+        for metric, bound in self.budgets.items():
+            smallest = self.cost(self.sparsest, metric)
+            if smallest > bound * SLACK:
+                dense = self.cost(self.dense, metric)
+                raise UserError(
+                    f"the budget {metric}={bound:g} cannot be met: the smallest reachable value is {smallest:g} "
+                    f"({smallest / dense if dense else 0:.3f} of dense, {dense:g})."
+                )
+
+    def _padded(self, metric: str, rows: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+        cost_UL = np.full((len(self.units), int(self.n_levels_U.max())), np.inf)
+        for u, (unit, row) in enumerate(zip(self.units, rows, strict=True)):
+            values = np.asarray(row, dtype=np.float64)
+            if not np.all(np.isfinite(values)) or np.any(values < 0):
+                raise UserError(f"the metric '{metric}' gives {values.tolist()} for unit {unit.name}: costs are >= 0.")
+            if np.any(np.diff(values) > 0):
+                raise UserError(
+                    f"the metric '{metric}' gives {values.tolist()} for unit {unit.name} at "
+                    f"{list(unit.kept)} groups kept: a level may not cost more than a denser one."
+                )
+            cost_UL[u, : len(values)] = values
+        return cost_UL
+
+    @cached_property
+    def dense(self) -> Levels:
+        """Level 0 everywhere."""
+        return (0,) * len(self.units)
+
+    @cached_property
+    def sparsest(self) -> Levels:
+        """The last level everywhere."""
+        return tuple(int(n) - 1 for n in self.n_levels_U)
+
+    def cost(self, levels: Levels, metric: str) -> float:
+        """Total of a metric over the units."""
+        return float(self.costs[metric][np.arange(len(levels)), levels].sum())
+
+    def feasible(self, levels: Levels) -> bool:
+        """Whether every budget holds."""
+        return all(self.cost(levels, metric) <= bound * SLACK for metric, bound in self.budgets.items())
+
+    def check(self, levels: Levels) -> None:
+        """Raise a UserError unless there is one existing level for each unit."""
+        if len(levels) != len(self.units) or any(
+            not 0 <= level < n for level, n in zip(levels, self.n_levels_U, strict=False)
+        ):
+            raise UserError(f"levels {levels} do not fit a space of {len(self.units)} units with {self.n_levels_U}.")
+
+    # -- proposals ---------------------------------------------------------------------------------------------
+
+    def uniform(self) -> Levels:
+        """The densest feasible policy that keeps one common fraction of every unit (baseline of every paper)."""
+        fractions = sorted({kept / unit.groups for unit in self.units for kept in unit.kept}, reverse=True)
+        for fraction in fractions:
+            levels = tuple(
+                next((i for i, kept in enumerate(unit.kept) if kept <= fraction * unit.groups), len(unit.kept) - 1)
+                for unit in self.units
+            )
+            if self.feasible(levels):
+                return levels
+        return self.sparsest
+
+    def sample(self, rng: np.random.Generator) -> Levels:
+        """A random policy within the budgets: independent uniform levels, then `repair`."""
+        return self.repair(tuple(int(level) for level in rng.integers(self.n_levels_U)), rng)
+
+    def mutate(self, levels: Levels, rng: np.random.Generator, switches: int = 1) -> Levels:
+        """Trade between units: each switch densifies one by a level and thins another until the budgets hold.
+
+        The level switch of EvoPress and DarwinLM, without their restriction to units of one kind or one cost.
+        """
+        changed = levels
+        for _ in range(switches):
+            up, down = (int(i) for i in rng.choice(len(levels), size=2, replace=False))
+            trial = list(changed)
+            if trial[up] == 0:
+                up, down = down, up
+            if trial[up] == 0:
+                continue
+            trial[up] -= 1
+            while trial[down] < self.n_levels_U[down] - 1 and not self.feasible(tuple(trial)):
+                trial[down] += 1
+            changed = tuple(trial)
+        return self.repair(changed, rng)
+
+    def crossover(self, mother: Levels, father: Levels, rng: np.random.Generator) -> Levels:
+        """Each unit's level from either parent with equal chance, then `repair`."""
+        choice = rng.random(len(mother)) < 0.5
+        mixed = tuple(m if c else f for m, f, c in zip(mother, father, choice, strict=True))
+        return self.repair(mixed, rng)
+
+    def repair(self, levels: Levels, rng: np.random.Generator | None = None) -> Levels:
+        """The proposal made feasible: units thinned one level at a time, then what is left of the budget is filled.
+
+        Keeps what it can: filling first undoes the thinning where that fits, then densifies any unit. The result is
+        maximal: no unit can be one level denser within the budgets. The order is `rng`'s, or without one the order
+        of the units.
+        """
+        self.check(levels)
+        order = np.arange(len(levels)) if rng is None else rng.permutation(len(levels))
+        thinned = self._thin(levels, order)
+        return self._fill(self._fill(thinned, order, floor=levels), order, floor=self.dense)
+
+    def _thin(self, levels: Levels, order: NDArray[np.int64]) -> Levels:
+        """One level sparser, unit after unit, round after round, until every budget holds."""
+        current, used_M = list(levels), self._used(levels)
+        while True:
+            for u in order:
+                if np.all(used_M <= self._bound_M):
+                    return tuple(current)
+                if current[u] + 1 < self.n_levels_U[u]:
+                    used_M = used_M + self._cost_MUL[:, u, current[u] + 1] - self._cost_MUL[:, u, current[u]]
+                    current[u] += 1
+
+    def _fill(self, levels: Levels, order: NDArray[np.int64], floor: Levels) -> Levels:
+        """One level denser, unit after unit, down to `floor`'s level, while every budget holds."""
+        current, used_M = list(levels), self._used(levels)
+        open_units = [int(u) for u in order if current[u] > floor[u]]
+        while open_units:
+            still_open = []
+            for u in open_units:
+                denser_M = used_M + self._cost_MUL[:, u, current[u] - 1] - self._cost_MUL[:, u, current[u]]
+                if np.all(denser_M <= self._bound_M):
+                    current[u], used_M = current[u] - 1, denser_M
+                    if current[u] > floor[u]:
+                        still_open.append(u)
+            open_units = still_open
+        return tuple(current)
+
+    def _used(self, levels: Levels) -> NDArray[np.float64]:
+        return np.asarray(self._cost_MUL[:, np.arange(len(levels)), levels].sum(axis=1))

@@ -1,0 +1,284 @@
+"""One search from configuration to result: assemble -> search -> finish; resume is the same with a journal to replay."""
+
+import inspect
+import json
+import platform
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from autoprune import registry, rundir
+from autoprune.assembly import Assembly, Progress, assemble
+from autoprune.config import SearchConfig, load_config
+from autoprune.errors import LimitReached, UserError
+from autoprune.evaluation.timing import tokens_per_second
+from autoprune.journal import Journal
+from autoprune.objective import Limits, Objective, Spent
+from autoprune.policy import Cost, Policy, UnitPolicy, ranges, write_atomically
+from autoprune.space import Levels
+
+DEFAULT_TOKENS = 400_000
+"""Searched when no limit is given: where a 12-layer model's curve has flattened (benchmarks/README.md)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the final table."""
+
+    name: str
+    validation_loss: float
+    validation_ce: float
+    perplexity: float
+    params: int
+    macs: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Args:
+        policy: as saved in `policy.json`.
+        loss: validation loss of the policy in the configured loss, nats per token.
+        history: (tokens spent, seconds, best search loss) after every batch.
+        path: the run's directory.
+        table: dense, uniform and best, measured on the validation split.
+        spent: evaluations, tokens and seconds.
+        interrupted: whether Ctrl-C ended it; `resume` goes on.
+    """
+
+    policy: Policy
+    loss: float
+    history: list[tuple[int, float, float]]
+    path: Path
+    table: list[Row]
+    spent: Spent
+    interrupted: bool
+    assembly: Assembly = field(repr=False, compare=False)
+
+    def export(self, path: str | Path, to: str = "hf", **options: Any) -> Path:
+        """Write the pruned network to `path`; `to` is an exporter's name, `uniform=True` pads for stock loaders."""
+        return export_policy(self.assembly, self.policy, Path(path), to, **options)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a display is told: stages of preparation, and the objective after every batch."""
+
+    stage: Progress = lambda stage, share: None
+    score: Callable[[Objective], None] = lambda objective: None
+
+
+def start(config: SearchConfig, out: Path | None = None, watch: Watch | None = None) -> SearchResult:
+    """Run a new search in `out` (by default a new folder in `runs/`).
+
+    The configuration is saved first, so that a run that is killed while it prepares can be resumed; a run that cannot
+    begin leaves nothing behind.
+    """
+    if config.max_evals is None and config.max_tokens is None and config.max_time is None:
+        config = config.model_copy(update={"max_tokens": DEFAULT_TOKENS})
+    make_agent(config.agent, config.agent_options)
+    out = out or rundir.new_run_path(config.agent, config.seed)
+    rundir.create(out)
+    with rundir.locked(out):
+        try:
+            config.save(out / "config.yaml")
+            assembly = _prepare(config, watch or Watch())
+        except UserError:
+            rundir.discard(out)
+            raise
+        return _search(assembly, out, watch or Watch())
+
+
+def resume(out: Path, watch: Watch | None = None) -> SearchResult:
+    """Go on with a run where its journal ends; a finished run is finished again."""
+    rundir.check_is_run(out)
+    with rundir.locked(out):
+        config = load_config(out / "config.yaml")
+        return _search(_prepare(config, watch or Watch()), out, watch or Watch())
+
+
+def reopen(out: Path, progress: Progress = lambda stage, share: None) -> tuple[Assembly, Policy]:
+    """The assembly and the policy of a finished run, for exports."""
+    rundir.check_is_run(out)
+    if not (out / "policy.json").is_file():
+        raise UserError(f"the run '{out}' has no policy yet: `autoprune resume {out}` goes on with it.")
+    policy = Policy.load(out / "policy.json")
+    return assemble(load_config(out / "config.yaml"), progress), policy
+
+
+def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str, **options: Any) -> Path:
+    """Write a policy's network with an exporter.
+
+    Raises:
+        UserError: the policy is of another model or space.
+    """
+    check_policy(assembly, policy)
+    exporter = registry.load("exporters", to)
+    known = inspect.signature(exporter).parameters
+    for option in options:
+        if option not in known:
+            raise UserError(f"the exporter '{to}' has no option '{option}'.")
+    try:
+        exporter(assembly, policy, path, **options)
+    except OSError as error:
+        raise UserError(f"'{path}' could not be written ({error.strerror or error}).") from error
+    return path
+
+
+def check_policy(assembly: Assembly, policy: Policy) -> None:
+    """Raise a UserError unless the policy fits the network it is to be applied to."""
+    made_for = policy.provenance.get("model_hash")
+    if made_for != assembly.loaded.digest:
+        raise UserError(
+            f"the policy was made for the model {made_for} ({policy.provenance.get('model')}), and this one is "
+            f"{assembly.loaded.digest} ({assembly.loaded.path})."
+        )
+    expected = _units(assembly, policy.levels) if len(policy.units) == len(assembly.space.units) else []
+    if policy.units != expected:
+        raise UserError("the policy's units or kept groups are not those of this run's level store: search again.")
+
+
+def _prepare(config: SearchConfig, watch: Watch) -> Assembly:
+    assembly = assemble(config, watch.stage)
+    _check_dense(assembly)
+    return assembly
+
+
+def _search(assembly: Assembly, out: Path, watch: Watch) -> SearchResult:
+    config = assembly.config
+    evaluator = assembly.evaluator(assembly.splits.search, config.loss)
+    journal = Journal(out / "journal.jsonl", f"{assembly.store.directory.name}/{config.loss}")
+    limits = Limits(config.max_evals, config.max_tokens, config.max_time)
+    objective = Objective(assembly.space, evaluator, limits, journal, watch.score)
+    agent = make_agent(config.agent, config.agent_options)
+    interrupted = False
+    try:
+        try:
+            with suppress(LimitReached):
+                agent.search(objective, np.random.default_rng(config.seed))
+        except KeyboardInterrupt:  # Ctrl-C ends the search, not the run
+            if not objective.archive():
+                raise
+            interrupted = True
+        return _finish(assembly, objective, out, watch, interrupted)
+    finally:
+        journal.close()
+
+
+def make_agent(name: str, options: dict[str, Any]) -> Any:
+    """An agent by name with its settings.
+
+    Raises:
+        UserError: no such agent, or it has no such setting, or not such a value.
+    """
+    agent = registry.load("agents", name)
+    known = inspect.signature(agent).parameters
+    hints = get_type_hints(agent.__init__)
+    checked = {}
+    for option, value in options.items():
+        if option not in known:
+            raise UserError(f"the agent '{name}' has no setting '{option}'. It has: {', '.join(known) or 'none'}.")
+        try:
+            checked[option] = TypeAdapter(hints.get(option, Any)).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise UserError(f"agent_options.{option} of the agent '{name}': {reason} (got {value!r}).") from error
+    return agent(**checked)
+
+
+def _check_dense(assembly: Assembly) -> None:
+    loss = assembly.evaluator(assembly.splits.search[:1], "ce").score([assembly.space.dense], [0])
+    if not np.isfinite(loss).all():
+        raise UserError(
+            f"the dense network's own loss on the calibration text is {float(loss[0, 0])}: its weights or dtype "
+            f"({next(assembly.loaded.model.parameters()).dtype}) are broken; try dtype=float32."
+        )
+
+
+def _finish(assembly: Assembly, objective: Objective, out: Path, watch: Watch, interrupted: bool) -> SearchResult:
+    best = objective.best
+    table = measure(assembly, {"dense": assembly.space.dense, "uniform": assembly.space.uniform(), "best": best}, watch.stage)
+    search_loss, search_tokens = objective.loss(best)
+    losses = {
+        "search": search_loss,
+        "search_tokens": search_tokens,
+        "validation": {row.name: {"loss": row.validation_loss, "ce": row.validation_ce} for row in table},
+    }
+    policy = make_policy(assembly, best, losses)
+    policy.save(out / "policy.json")
+    result = {
+        "table": [vars(row) for row in table],
+        "spent": vars(objective.spent),
+        "history": objective.history,
+    }
+    write_atomically(out / "result.json", json.dumps(result) + "\n")
+    loss, history = table[-1].validation_loss, objective.history
+    return SearchResult(policy, loss, history, out, table, objective.spent, interrupted, assembly)
+
+
+def measure(assembly: Assembly, policies: dict[str, Levels], progress: Progress = lambda stage, share: None) -> list[Row]:
+    """Losses on the validation split, sizes and speed of named policies."""
+    tokens_NT, names = assembly.splits.validation, list(policies)
+    levels = list(policies.values())
+    progress("validating", 0.0)
+    evaluator = assembly.evaluator(tokens_NT, assembly.config.loss, "ce")
+    loss_P, ce_P = evaluator.score_each(levels, range(len(tokens_NT))).mean(axis=2)
+    rows = []
+    for i, (name, policy) in enumerate(zip(names, levels, strict=True)):
+        evaluator.place(policy)
+        speed = tokens_per_second(assembly.loaded.model, tokens_NT[:1].to(assembly.config.device))
+        loss, ce, macs = float(loss_P[i]), float(ce_P[i]), assembly.space.cost(policy, "macs")
+        rows.append(Row(name, loss, ce, float(np.exp(ce)), total_params(assembly, policy), macs, speed))
+    return rows
+
+
+def total_params(assembly: Assembly, levels: Levels) -> int:
+    """Parameters of the whole network under a policy, embeddings and what a dropped unit takes along included."""
+    units = list(zip(assembly.space.units, levels, strict=True))
+    saved = sum(unit.params(unit.groups - unit.kept[level]) for unit, level in units)
+    return assembly.loaded.n_params - saved - sum(unit.fixed_params for unit, level in units if unit.kept[level] == 0)
+
+
+def make_policy(assembly: Assembly, levels: Levels, losses: dict[str, Any]) -> Policy:
+    """The policy file of some levels."""
+    space, config = assembly.space, assembly.config
+    costs = {
+        metric: Cost(dense=space.cost(space.dense, metric), policy=space.cost(levels, metric), budget=space.budgets.get(metric))
+        for metric in space.costs
+    }
+    provenance = {
+        "model": config.model or "embedded",
+        "model_hash": assembly.loaded.digest,
+        "data_hash": assembly.splits.digest,
+        "agent": config.agent,
+        "criterion": config.criterion,
+        "seed": config.seed,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": {
+            "autoprune": version("autoprune"),
+            "torch": torch.__version__,
+            "transformers": version("transformers"),
+            "python": platform.python_version(),
+        },
+    }
+    return Policy(schema="autoprune.policy/1", units=_units(assembly, levels), costs=costs, losses=losses, provenance=provenance)
+
+
+def _units(assembly: Assembly, levels: Levels) -> list[UnitPolicy]:
+    assembly.space.check(levels)
+    rows = []
+    for u, (unit, level) in enumerate(zip(assembly.space.units, levels, strict=True)):
+        kept = unit.kept[level]
+        groups = ranges(assembly.store.kept_groups(u, kept))
+        rows.append(UnitPolicy(name=unit.name, kind=unit.kind, block=unit.block, groups=unit.groups, level=level, kept=kept, kept_groups=groups))
+    return rows

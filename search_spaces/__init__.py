@@ -1,0 +1,1 @@
+"""How each model family is cut into units: one file a family, declarations only."""
