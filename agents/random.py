@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoprune.objective import Objective
+from autoprune.space import Levels
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Random:
 
     def search(self, objective: Objective, rng: np.random.Generator) -> None:
         """Sample until the limits, or until the space seems exhausted."""
-        seen, misses = {objective.space.uniform()}, 0
-        objective(list(seen), self.tokens)
+        seen: set[Levels] = set()
+        misses = 0
         while misses < self.max_misses:
             batch = {objective.space.sample(rng) for _ in range(self.batch)} - seen
             misses = 0 if batch else misses + 1

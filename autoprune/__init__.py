@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from autoprune.models import registration as _registration
+
 if TYPE_CHECKING:
     from autoprune.api import resume, search
     from autoprune.config import SearchConfig
@@ -10,6 +12,8 @@ if TYPE_CHECKING:
     from autoprune.study import SearchResult
 
 __all__ = ["Policy", "SearchConfig", "SearchResult", "UserError", "resume", "search"]
+
+_registration.install()
 
 _HOME = {
     "Policy": "policy",

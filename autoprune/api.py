@@ -4,8 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from autoprune import study
+from autoprune.calibration.text import read_text, sequences
 from autoprune.config import load_config, parse_budget
+from autoprune.errors import UserError
+from autoprune.evaluation.timing import tokens_per_second
 from autoprune.study import SearchResult
 
 
@@ -45,7 +50,8 @@ def search(
     if budgets is not None:
         given["budgets"] = dict(parse_budget(f"{metric}={bound}") for metric, bound in budgets.items())
     defaults = {"model": None, "data": None, "agent": "evolution", "seed": 0, "max_evals": None, "max_tokens": None}
-    arguments = {"model": model, "data": data, "agent": agent, "seed": seed, "max_evals": max_evals, "max_tokens": max_tokens}
+    arguments = {"model": model, "data": data, "agent": agent, "seed": seed}
+    arguments |= {"max_evals": max_evals, "max_tokens": max_tokens}
     given |= {key: value for key, value in arguments.items() if value != defaults[key]}
     return study.start(load_config(Path(config) if config else None, given), Path(out) if out else None)
 
@@ -53,3 +59,53 @@ def search(
 def resume(path: str | Path) -> SearchResult:
     """Go on with an interrupted run."""
     return study.resume(Path(path))
+
+
+def evaluate(
+    path: str | Path,
+    data: str | None = None,
+    sequence_length: int = 512,
+    max_sequences: int = 64,
+    device: str = "cpu",
+    dtype: str = "auto",
+) -> dict[str, Any]:
+    """Cross-entropy, perplexity, size and speed of a network, or of a run's policy, on a text.
+
+    Args:
+        path: a directory in Hugging Face form, exported or not, or a run's.
+        data: text file; None is Python's own documentation, for a run its own validation split.
+        sequence_length: tokens of a sequence; a run keeps its own.
+        max_sequences: sequences at most, from the start of the text.
+        device: torch device; a run keeps its own.
+        dtype: what to compute in, `auto` as in a search; a run keeps its own.
+
+    Raises:
+        UserError: there is no such network or text, or they do not fit.
+    """
+    if not (Path(path) / "policy.json").is_file() or not (Path(path) / "config.yaml").is_file():
+        from autoprune.evaluation.report import evaluate_directory
+
+        return evaluate_directory(Path(path), data, sequence_length, max_sequences, device, dtype)
+    return _evaluate_run(Path(path), data, max_sequences)
+
+
+def _evaluate_run(path: Path, data: str | None, max_sequences: int) -> dict[str, Any]:
+    assembly, policy = study.reopen(path)
+    study.check_policy(assembly, policy)
+    tokens_NT = assembly.splits.validation
+    if data is not None:
+        tokens_NT = sequences(read_text(data), assembly.loaded.tokenizer, assembly.config.sequence_length)
+    tokens_NT = tokens_NT[:max_sequences]
+    if not len(tokens_NT):
+        raise UserError(f"the text '{data}' is shorter than one sequence of {assembly.config.sequence_length} tokens.")
+    evaluator = assembly.evaluator(tokens_NT, "ce")
+    ce = float(evaluator.score([policy.levels], range(len(tokens_NT))).mean())
+    evaluator.place(policy.levels)
+    return {
+        "path": str(path),
+        "cross_entropy": ce,
+        "perplexity": float(np.exp(ce)),
+        "params": study.total_params(assembly, policy.levels),
+        "tokens": tokens_NT.numel(),
+        "tokens_per_second": tokens_per_second(assembly.loaded.model, tokens_NT[:1].to(assembly.config.device)),
+    }

@@ -57,7 +57,9 @@ def assemble(config: SearchConfig, progress: Progress = lambda stage, share: Non
     loaded = load_model(config.model, config.device, config.dtype, config.trust_remote_code)
     _check_length(loaded, config.sequence_length)
     limits = {name: getattr(config, f"{name}_sequences") for name in ("reconstruction", "search", "validation")}
-    splits = split(sequences(text, loaded.tokenizer, config.sequence_length), limits, config.data_seed)
+    tokens_NT = sequences(text, loaded.tokenizer, config.sequence_length)
+    _check_vocabulary(loaded, tokens_NT)
+    splits = split(tokens_NT, limits, config.data_seed)
     view = BlockView(loaded.model, loaded.family, config.mlp_group)
     units = units_of(view, config)
     space = space_of(units, config)
@@ -65,8 +67,8 @@ def assemble(config: SearchConfig, progress: Progress = lambda stage, share: Non
     key = store_key(units, loaded.digest, splits.digest, config.criterion, dtype, str(config.mlp_group))
     directory = cache_directory() / "levels" / key
     if not is_complete(directory):
-        tokens_NT = splits.reconstruction.to(config.device)
-        moments = collect(view, tokens_NT, config.batch, lambda share: progress("collecting moments", share))
+        reconstruction_NT = splits.reconstruction.to(config.device)
+        moments = collect(view, reconstruction_NT, config.batch, lambda share: progress("collecting moments", share))
         build(directory, view, units, moments, criterion, loaded.checkpoint_dtype, lambda s: progress("building levels", s))
     store = LevelStore(directory, units, config.device)
     sort_groups(view, store)
@@ -109,3 +111,13 @@ def _check_length(loaded: LoadedModel, length: int) -> None:
     longest = getattr(loaded.model.config, "max_position_embeddings", None)
     if longest is not None and length > longest:
         raise UserError(f"sequence_length={length} is beyond the model's {longest} positions.")
+
+
+def _check_vocabulary(loaded: LoadedModel, tokens_NT: Tensor) -> None:
+    embeddings = loaded.model.get_input_embeddings().weight.shape[0]
+    highest = int(tokens_NT.max()) if tokens_NT.numel() else 0
+    if highest >= embeddings:
+        raise UserError(
+            f"the tokenizer in '{loaded.path}' gives token {highest}, and the model embeds {embeddings} tokens: it is "
+            "another model's tokenizer."
+        )

@@ -49,25 +49,35 @@ def names(kind: str) -> list[str]:
     return sorted({*PARTS[kind], *(point.name for point in entry_points(group=f"autoprune.{kind}"))})
 
 
-def load(kind: str, name: str) -> Any:
-    """The part called `name`: a built-in, an entry point, or `package.module:Object`.
+def target(kind: str, name: str) -> str:
+    """`package.module:Object` of the part called `name`: a built-in, an entry point, or given so already.
 
     Raises:
-        UserError: no such name (with near misses), or the target does not import.
+        UserError: no such name (with near misses).
     """
-    target = PARTS[kind].get(name) or _entry_point(kind, name) or (name if ":" in name else None)
-    if target is None:
+    found = PARTS[kind].get(name) or _entry_point(kind, name) or (name if ":" in name else None)
+    if found is None:
         near = difflib.get_close_matches(name, names(kind), n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise UserError(
             f"no {singular(kind)} is called '{name}'.{hint} Known: {', '.join(names(kind))}; "
             "your own is given as package.module:Object."
         )
-    module, _, attribute = target.partition(":")
+    return found
+
+
+def load(kind: str, name: str) -> Any:
+    """The part called `name`, imported.
+
+    Raises:
+        UserError: no such name (with near misses), or its target does not import.
+    """
+    found = target(kind, name)
+    module, _, attribute = found.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"the {singular(kind)} '{name}' could not be loaded from '{target}': {error}.") from error
+        raise UserError(f"the {singular(kind)} '{name}' could not be loaded from '{found}': {error}.") from error
 
 
 def singular(kind: str) -> str:

@@ -45,6 +45,19 @@ def discard(path: Path) -> None:
         path.rmdir()
 
 
+def policy_path(path: Path) -> Path:
+    """The policy of a finished run.
+
+    Raises:
+        UserError: it has none yet, or there is no run.
+    """
+    policy = path / "policy.json"
+    if not policy.is_file():
+        check_is_run(path)
+        raise UserError(f"the run '{path}' has no policy yet: `autoprune resume {path}` goes on with it.")
+    return policy
+
+
 def check_is_run(path: Path) -> None:
     """Raise a UserError unless a run was started there."""
     if not (path / "config.yaml").is_file():

@@ -17,7 +17,7 @@ from autoprune.errors import UserError
 Levels = tuple[int, ...]
 """One level for every unit: a policy as agents see it."""
 
-SLACK = 1 + 1e-9  # sums of floats may miss an exact budget by rounding
+SLACK = 1e-9  # of dense: sums of floats may miss an exact budget by rounding
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,15 @@ class SearchSpace:
         self.budgets = dict(budgets)
         self.n_levels_U = np.array([len(unit.kept) for unit in self.units])
         self.costs = {metric: self._padded(metric, rows) for metric, rows in costs.items()}
-        shape = (len(self.budgets), *next(iter(self.costs.values())).shape)
-        self._cost_MUL = np.array([self.costs[metric] for metric in self.budgets]).reshape(shape)
-        self._bound_M = np.array([bound * SLACK for bound in self.budgets.values()])
-        for metric, bound in self.budgets.items():
+        self._cost_MUL = np.array([self.costs[metric] for metric in self.budgets])
+        dense_M = np.array([self.cost(self.dense, metric) for metric in self.budgets])
+        self._bound_M = np.array(list(self.budgets.values())) + SLACK * dense_M
+        for m, (metric, bound) in enumerate(self.budgets.items()):
             smallest = self.cost(self.sparsest, metric)
-            if smallest > bound * SLACK:
-                dense = self.cost(self.dense, metric)
+            if smallest > self._bound_M[m]:
                 raise UserError(
                     f"the budget {metric}={bound:g} cannot be met: the smallest reachable value is {smallest:g} "
-                    f"({smallest / dense if dense else 0:.3f} of dense, {dense:g})."
+                    f"({smallest / dense_M[m]:.3f} of dense, {dense_M[m]:g})."
                 )
 
     def _padded(self, metric: str, rows: Sequence[Sequence[float]]) -> NDArray[np.float64]:
@@ -126,7 +125,7 @@ class SearchSpace:
 
     def feasible(self, levels: Levels) -> bool:
         """Whether every budget holds."""
-        return all(self.cost(levels, metric) <= bound * SLACK for metric, bound in self.budgets.items())
+        return bool(np.all(self._used(levels) <= self._bound_M))
 
     def check(self, levels: Levels) -> None:
         """Raise a UserError unless there is one existing level for each unit."""
@@ -193,13 +192,14 @@ class SearchSpace:
     def _thin(self, levels: Levels, order: NDArray[np.int64]) -> Levels:
         """One level sparser, unit after unit, round after round, until every budget holds."""
         current, used_M = list(levels), self._used(levels)
-        while True:
+        while tuple(current) != self.sparsest:
             for u in order:
                 if np.all(used_M <= self._bound_M):
                     return tuple(current)
                 if current[u] + 1 < self.n_levels_U[u]:
                     used_M = used_M + self._cost_MUL[:, u, current[u] + 1] - self._cost_MUL[:, u, current[u]]
                     current[u] += 1
+        return tuple(current)
 
     def _fill(self, levels: Levels, order: NDArray[np.int64], floor: Levels) -> Levels:
         """One level denser, unit after unit, down to `floor`'s level, while every budget holds."""

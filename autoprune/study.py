@@ -110,9 +110,7 @@ def resume(out: Path, watch: Watch | None = None) -> SearchResult:
 def reopen(out: Path, progress: Progress = lambda stage, share: None) -> tuple[Assembly, Policy]:
     """The assembly and the policy of a finished run, for exports."""
     rundir.check_is_run(out)
-    if not (out / "policy.json").is_file():
-        raise UserError(f"the run '{out}' has no policy yet: `autoprune resume {out}` goes on with it.")
-    policy = Policy.load(out / "policy.json")
+    policy = Policy.load(rundir.policy_path(out))
     return assemble(load_config(out / "config.yaml"), progress), policy
 
 

@@ -34,7 +34,7 @@ def widths(block: nn.Module, config: Any, mlp_group: int) -> list[Width]:
         producers=(Slice("mlp.c_fc", mlp_group, 1),),
         consumer=Slice("mlp.c_proj", mlp_group, 0),
         on_drop={"mlp": "zero", "ln_2": "identity"},
-        config={"intermediate_size": mlp_group},
+        config={"n_inner": mlp_group},
     )
     return [attention, mlp]
 

@@ -10,29 +10,39 @@ from torch import nn
 from autoprune.models.family import Family
 from autoprune.models.surgery import Slice, Width
 
-# The norm next to a sub-block leaves with it: before it in most families, after it in OLMo 2, both in Gemma 2 and 3.
-_ATTENTION_NORMS = ("input_layernorm", "post_attention_layernorm")
-_MLP_NORMS = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
+# A norm leaves with the sub-block that it alone serves, before it or after it.
+_ATTENTION_NORMS = ("input_layernorm", "attention_layernorm", "post_norm1")
+_MLP_NORMS = ("pre_feedforward_layernorm", "post_feedforward_layernorm", "feedforward_layernorm", "post_norm2")
 
 
 def widths(block: nn.Module, config: Any, mlp_group: int) -> list[Width]:
     """The attention and MLP widths of one decoder layer."""
-    return [_attention(block, config), _mlp(block, mlp_group)]
+    attention_norms, mlp_norms = _norms(block)
+    return [_attention(block, attention_norms), _mlp(block, mlp_group, mlp_norms)]
 
 
-def _attention(block: nn.Module, config: Any) -> Width:
-    attention = block.get_submodule("self_attn")
-    head_dim = int(getattr(attention, "head_dim"))
-    groups = block.get_submodule("self_attn.k_proj").out_features // head_dim
-    heads = block.get_submodule("self_attn.q_proj").out_features // head_dim
-    per_group = heads // groups
-    # A norm over all heads at once (OLMo 2) ties them together: the attention is then one group.
-    q_norm = getattr(attention, "q_norm", None)
-    if q_norm is not None and q_norm.weight.numel() != head_dim:
-        groups, per_group, head_dim = 1, 1, heads * head_dim
-    sandwich = hasattr(block, "pre_feedforward_layernorm") or not hasattr(block, "input_layernorm")
-    norms = [name for name in _ATTENTION_NORMS if hasattr(block, name)]
-    key_value = block.get_submodule("self_attn.k_proj").out_features // groups
+def _norms(block: nn.Module) -> tuple[list[str], list[str]]:
+    """The norms that leave with the attention, and with the MLP."""
+    present = [name for name, child in block.named_children() if child is not None]
+    attention = [name for name in _ATTENTION_NORMS if name in present]
+    mlp = [name for name in _MLP_NORMS if name in present]
+    if "post_attention_layernorm" in present:
+        # behind the attention where the MLP has a norm of its own (Gemma 2, OLMo 2), else before the MLP (Llama)
+        behind_attention = any(name.endswith("feedforward_layernorm") for name in mlp)
+        (attention if behind_attention else mlp).append("post_attention_layernorm")
+    if not mlp:
+        return [], []  # attention and MLP side by side behind one norm (Cohere)
+    return attention, mlp
+
+
+def _attention(block: nn.Module, norms: list[str]) -> Width:
+    attention: Any = block.get_submodule("self_attn")
+    head_dim = int(attention.head_dim)
+    groups = attention.k_proj.out_features // head_dim
+    heads = attention.q_proj.out_features // head_dim
+    per_group, key_value = heads // groups, head_dim
+    if _heads_are_tied(attention, head_dim):
+        groups, per_group, key_value = 1, heads, groups * head_dim
     return Width(
         kind="attention",
         groups=groups,
@@ -42,23 +52,25 @@ def _attention(block: nn.Module, config: Any) -> Width:
             Slice("self_attn.v_proj", key_value, 0),
         ),
         consumer=Slice("self_attn.o_proj", per_group * head_dim, 1),
-        on_drop={"self_attn": "zero-attention"} | dict.fromkeys(norms if sandwich else norms[:1], "identity"),
-        config={
-            "num_attention_heads": heads // groups,
-            "num_key_value_heads": key_value // int(getattr(attention, "head_dim")),
-        },
+        on_drop={"self_attn": "zero-attention"} | dict.fromkeys(norms, "identity"),
+        config={"num_attention_heads": per_group, "num_key_value_heads": key_value // head_dim},
         context_macs=2 * per_group * head_dim,
     )
 
 
-def _mlp(block: nn.Module, mlp_group: int) -> Width:
-    neurons = block.get_submodule("mlp.up_proj").out_features
-    mlp = block.get_submodule("mlp")
+def _heads_are_tied(attention: nn.Module, head_dim: int) -> bool:
+    """Whether norms inside run over all heads (OLMo 2), or hold weights for each (Cohere): then they go together."""
+    projections = {"q_proj", "k_proj", "v_proj", "o_proj"}
+    inside = [p for name, child in attention.named_children() if name not in projections for p in child.parameters()]
+    return sum(parameter.numel() for parameter in inside) > 2 * head_dim
+
+
+def _mlp(block: nn.Module, mlp_group: int, norms: list[str]) -> Width:
+    mlp: Any = block.get_submodule("mlp")
     projections = [name for name in ("gate_proj", "up_proj") if hasattr(mlp, name)]
-    norms = [name for name in _MLP_NORMS if hasattr(block, name)] or ["post_attention_layernorm"]
     return Width(
         kind="mlp",
-        groups=neurons // mlp_group,
+        groups=mlp.up_proj.out_features // mlp_group,
         producers=tuple(Slice(f"mlp.{name}", mlp_group, 0) for name in projections),
         consumer=Slice("mlp.down_proj", mlp_group, 1),
         on_drop={"mlp": "zero"} | dict.fromkeys(norms, "identity"),
@@ -69,8 +81,10 @@ def _mlp(block: nn.Module, mlp_group: int) -> Width:
 FAMILY = Family(
     name="llama",
     model_types=(
-        "llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo", "olmo2",
-        "granite", "smollm3", "seed_oss", "exaone4", "arcee",
+        "apertus", "arcee", "cohere", "cohere2", "cwm", "ernie4_5", "exaone4", "gemma", "gemma2", "gemma3_text",
+        "granite", "helium", "hunyuan_v1_dense", "hyperclovax", "internlm3", "iquestcoder", "jais2", "llama",
+        "ministral", "ministral3", "mistral", "nemotron", "olmo", "olmo2", "olmo3", "qwen2", "qwen3", "seed_oss",
+        "smollm3", "stablelm", "vaultgemma",
     ),
     blocks="model.layers",
     widths=widths,

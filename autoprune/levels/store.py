@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -119,8 +119,8 @@ def build(
         if not is_complete(directory):
             shutil.rmtree(directory, ignore_errors=True)
             temporary.rename(directory)
-    except OSError as error:
-        raise UserError(f"the level store could not be written to '{directory}' ({error.strerror}).") from error
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
+        raise UserError(f"the level store could not be written to '{directory}' ({error}).") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

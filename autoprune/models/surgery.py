@@ -141,6 +141,9 @@ class LiveWidth:
             parameter.data = self._prefix(self._tensors[s.module, name], name, s, groups)
         if consumer is not None:
             getattr(self.consumer, "weight").data = consumer
+        bias = self._tensors.get((self.width.consumer.module, "bias"))
+        if bias is not None:
+            getattr(self.consumer, "bias").data = bias  # padding a dropped sub-block had put zeros there
         for module in self._modules.values():
             _follow_shape(module)
         for path, per_group in self.width.attributes.items():

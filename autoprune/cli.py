@@ -1,0 +1,250 @@
+"""The command line: each command is a few lines over the API. Torch and transformers are imported when one runs.
+
+A user's mistake is one line on stderr and exit status 2; Ctrl-C outside the search itself is 130.
+"""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autoprune.errors import UserError
+
+if TYPE_CHECKING:
+    from autoprune.study import SearchResult
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Search how much of every layer of a network to keep, and get the smaller network.",
+)
+
+USERS_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+Run = Annotated[Path, typer.Argument(help="Directory of a run.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script. Exits with 0, 2 for a user's mistake, 130 for Ctrl-C; anything else is a bug."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # their warnings and bars would tear our progress
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", module=r"(torch|transformers|huggingface_hub)\b")
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="autoprune")
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in USERS_ERRNO:
+            raise
+        _fail(f"{error.strerror}: '{error.filename}'" if error.filename else f"{error.strerror}.")
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+            raise
+        _fail(f"{str(error).splitlines()[0]} Try batch=1, a shorter sequence_length or another --device.")
+
+
+@app.command()
+def search(
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting.")] = None,
+    model: Annotated[str | None, typer.Option(help="Hugging Face directory or hub name [embedded model].")] = None,
+    data: Annotated[str | None, typer.Option(help="Calibration text file [Python's own documentation].")] = None,
+    agent: Annotated[str | None, typer.Option(help="Search algorithm, see `autoprune list` [evolution].")] = None,
+    budget: Annotated[list[str] | None, typer.Option(metavar="METRIC=VALUE", help="Repeatable [params=0.5].")] = None,
+    levels: Annotated[str | None, typer.Option(metavar="N|F,F,...", help="Levels or fractions kept [9].")] = None,
+    space: Annotated[str | None, typer.Option(metavar="width|depth", help="What levels mean [width].")] = None,
+    criterion: Annotated[str | None, typer.Option(help="Orders groups and reconstructs [obs].")] = None,
+    loss: Annotated[str | None, typer.Option(help="What agents minimise [kl].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the agent [0].")] = None,
+    max_evals: Annotated[int | None, typer.Option(help="Policies scored at most.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Policies x tokens scored at most.")] = None,
+    max_time: Annotated[float | None, typer.Option(help="Seconds of search at most.")] = None,
+    round_to: Annotated[int | None, typer.Option(help="MLP levels are multiples of this many neurons.")] = None,
+    device: Annotated[str | None, typer.Option(help="Torch device [cpu].")] = None,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's own code.")] = False,
+    out: Annotated[Path | None, typer.Option(help="The run's directory [a new one in runs/].")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings; options override it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Search the best pruning policy within a budget; with no options, of the embedded model."""
+    from autoprune import rundir
+    from autoprune.config import load_config, parse_budget, parse_override
+
+    options = {
+        "model": model, "data": data, "agent": agent, "space": space, "criterion": criterion, "loss": loss,
+        "seed": seed, "max_evals": max_evals, "max_tokens": max_tokens, "max_time": max_time, "round_to": round_to,
+        "device": device, "trust_remote_code": trust_remote_code or None,
+        "budgets": dict(parse_budget(text) for text in budget) if budget else None,
+        "levels": None if levels is None else _levels(levels),
+    }  # fmt: skip
+    given = {key: value for key, value in options.items() if value is not None}
+    settings = load_config(config, given | dict(parse_override(text) for text in overrides or []))
+    path = out or rundir.new_run_path(settings.agent, settings.seed)
+    with _searching(path, as_json) as watch:
+        from autoprune import study
+
+        result = study.start(settings, path, watch())
+    _report(result, as_json)
+
+
+@app.command()
+def resume(run: Run, as_json: Json = False) -> None:
+    """Go on with a run where its journal ends."""
+    with _searching(run, as_json) as watch:
+        from autoprune import study
+
+        result = study.resume(run, watch())
+    _report(result, as_json)
+
+
+@app.command()
+def show(run: Annotated[Path, typer.Argument(help="Directory of a run, or a policy file.")], as_json: Json = False) -> None:
+    """The policy that was found: bars for every layer and unit, costs, losses, where it came from."""
+    from autoprune import display, rundir
+    from autoprune.policy import Policy
+
+    policy = Policy.load(run if run.is_file() else rundir.policy_path(run))
+    if as_json:
+        _emit(policy.model_dump(by_alias=True))
+    else:
+        display.print_policy(policy)
+
+
+@app.command(name="list")
+def list_parts(kind: Annotated[str | None, typer.Argument(help="agents, budgets, ...")] = None, as_json: Json = False) -> None:
+    """The parts that can be chosen by name."""
+    from autoprune import listing
+
+    parts = listing.describe(kind)
+    if as_json:
+        _emit(parts)
+        return
+    for kind_name, described in parts.items():
+        typer.echo(f"{kind_name}:")
+        for name, line in described.items():
+            typer.echo(f"  {name:<12} {line}")
+
+
+@app.command()
+def export(
+    run: Run,
+    directory: Annotated[Path, typer.Argument(help="Where to write.")],
+    to: Annotated[str, typer.Option(help="Form, see `autoprune list exporters`.")] = "hf",
+    uniform: Annotated[bool, typer.Option("--uniform", help="Pad with zeros, so that stock transformers loads it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the pruned network of a finished run."""
+    from autoprune import study
+
+    with _progress(as_json) as display:
+        assembly, policy = study.reopen(run, display.stage)
+        path = study.export_policy(assembly, policy, directory, to, **({"uniform": True} if uniform else {}))
+    if as_json:
+        _emit({"path": str(path), "to": to, "uniform": uniform, "run": str(run)})
+    else:
+        typer.echo(f"exported: {path}")
+
+
+@app.command()
+def evaluate(
+    directory: Annotated[Path, typer.Argument(help="A network in Hugging Face form, exported or not, or a run.")],
+    data: Annotated[str | None, typer.Option(help="Text file [Python's own documentation].")] = None,
+    sequence_length: Annotated[int, typer.Option(min=8, help="Tokens of a sequence.")] = 512,
+    max_sequences: Annotated[int, typer.Option(min=1, help="Sequences at most.")] = 64,
+    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Cross-entropy, perplexity, parameters, size and speed of a network on a text."""
+    from autoprune import api
+
+    with _progress(as_json):
+        report = api.evaluate(directory, data, sequence_length, max_sequences, device)
+    if as_json:
+        _emit(report)
+        return
+    for key, value in report.items():
+        typer.echo(f"{key:<20} {value:.6g}" if isinstance(value, float) else f"{key:<20} {value}")
+
+
+# -- what commands share ---------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _progress(as_json: bool) -> Iterator[Any]:
+    """Progress on stderr; with --json, whatever a library prints goes there too."""
+    from autoprune.display import Display
+
+    with Display() as display, contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield display
+
+
+@contextlib.contextmanager
+def _searching(path: Path, as_json: bool) -> Iterator[Any]:
+    """Progress for a search, as a function that makes its `study.Watch`; and what Ctrl-C says."""
+    try:
+        with _progress(as_json) as display:
+
+            def watch() -> Any:
+                from autoprune.study import Watch
+
+                return Watch(display.stage, display.score)
+
+            yield watch
+    except KeyboardInterrupt:
+        begun = (path / "config.yaml").exists()
+        way_on = f"nothing is lost, `autoprune resume {path}` goes on." if begun else "the run had not begun."
+        typer.echo(f"autoprune: interrupted: {way_on}", err=True)
+        raise typer.Exit(130) from None
+
+
+def _report(result: "SearchResult", as_json: bool) -> None:
+    path = result.path / "policy.json"
+    table = [vars(row) for row in result.table]
+    if as_json:
+        dumped = result.policy.model_dump()
+        record = {"policy": str(path), "run": str(result.path), "loss": result.loss, "table": table}
+        record |= {"losses": dumped["losses"], "costs": dumped["costs"], "spent": vars(result.spent)}
+        _emit(record | {"interrupted": result.interrupted})
+        return
+    from autoprune import display
+
+    display.print_results(table, result.assembly.config.loss)
+    typer.echo(f"policy:  {path}")
+    if result.interrupted:
+        typer.echo(f"go on:   autoprune resume {result.path}")
+    typer.echo(f"export:  autoprune export {result.path} {result.path / 'hf'} --to hf")
+
+
+def _levels(text: str) -> int | list[float]:
+    try:
+        return int(text) if text.strip("+-").isdigit() else [float(fraction) for fraction in text.split(",")]
+    except ValueError:
+        raise UserError(f"--levels takes a number of levels or fractions kept, as 9 or 1,0.5,0 (got '{text}').") from None
+
+
+def _emit(record: Any) -> None:
+    typer.echo(json.dumps(_finite(record), allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: an overflowed loss is null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"autoprune: error: {' '.join(message.split())}", err=True)
+    raise SystemExit(2) from None

@@ -1,0 +1,174 @@
+"""What a person sees: progress on stderr, tables and bars on stdout. Nothing here decides anything.
+
+Imports neither torch nor transformers: `autoprune show` answers at once.
+"""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from autoprune.policy import Policy, UnitPolicy
+
+if TYPE_CHECKING:
+    from autoprune.objective import Objective
+
+BAR = 16  # characters of one unit's bar
+LINE_EVERY = 0.1  # of the search, between two lines where stderr is no terminal
+WIDTH = 100  # of tables where stdout is no terminal
+
+
+class Display:
+    """Progress of one command on stderr: a live bar on a terminal, a few lines elsewhere.
+
+    `stage` and `score` are the two hooks of `study.Watch`.
+    """
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.fields[details]}"),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task("", total=1.0, details="", visible=False)
+        self._stage, self._next_line = "", 0.0
+        self._since, self._tokens_before = 0.0, 0
+
+    def __enter__(self) -> "Display":
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def stage(self, name: str, share: float) -> None:
+        """A stage of preparation or of the end, and how much of it is done."""
+        self._show(name, share, "")
+
+    def score(self, objective: "Objective") -> None:
+        """The search after a batch of scores."""
+        spent, first = objective.spent, self._stage != "searching"
+        if first:
+            self._since, self._tokens_before, self._next_line = time.monotonic(), spent.tokens, 0.0
+        share = share_spent(objective)
+        elapsed = time.monotonic() - self._since
+        facts = [f"best loss {objective.history[-1][2]:.4f}", f"{spent.evals:,} scored"]
+        if elapsed > 0 and not first:
+            facts.append(f"{(spent.tokens - self._tokens_before) / elapsed:,.0f} tokens/s")
+        if share > 0:
+            facts.append(f"{duration(spent.seconds * (1 - share) / share)} left")
+        self._show("searching", share, ", ".join(facts))
+
+    def _show(self, name: str, share: float, details: str) -> None:
+        changed, self._stage = name != self._stage, name
+        if not self._bar.disable:
+            total = 1.0 if share > 0 else None  # pulses where nothing is known
+            self._bar.update(self._task, description=name, completed=share, total=total, details=details, visible=True)
+        elif details and share >= self._next_line:
+            self._next_line = share + LINE_EVERY
+            print(f"{name}: {share:.0%}, {details}", file=sys.stderr, flush=True)
+        elif changed and not details:
+            print(name, file=sys.stderr, flush=True)
+
+
+def share_spent(objective: "Objective") -> float:
+    """How much of the tightest limit is spent, time included, in [0, 1]."""
+    seconds = objective.limits.seconds
+    return min(1.0, max(objective.progress, objective.spent.seconds / seconds if seconds else 0.0))
+
+
+def duration(seconds: float) -> str:
+    """`2 h 05 min`, `3 min 10 s`, `9 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def number(value: float) -> str:
+    """`22.6M`, `1.2k`, `0.5`: three digits and a scale."""
+    for scale, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= scale:
+            return f"{value / scale:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on stdout: first column left, the others right."""
+    drawn = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(columns):
+        drawn.add_column(column, justify="right" if i else "left", no_wrap=True)
+    for row in rows:
+        drawn.add_row(*row)
+    console().print(drawn)
+
+
+def console() -> Console:
+    """stdout as it is now; wide enough for a table where it is no terminal."""
+    stdout = Console(highlight=False, markup=False)
+    return stdout if stdout.is_terminal else Console(highlight=False, markup=False, width=WIDTH)
+
+
+def print_results(rows: Sequence[Mapping[str, Any]], loss: str) -> None:
+    """The final table: dense, uniform, best found, on the validation split."""
+    print_table(
+        "Validation split",
+        ["", f"loss ({loss})", "perplexity", "parameters", "MACs/token", "tokens/s"],
+        [
+            [
+                row["name"],
+                f"{row['validation_loss']:.4f}",
+                f"{row['perplexity']:.4g}",
+                number(row["params"]),
+                number(row["macs"]),
+                f"{row['tokens_per_second']:,.0f}",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def print_policy(found: Policy) -> None:
+    """A policy as bars for each block and unit, its costs, losses and provenance."""
+    kinds = list(dict.fromkeys(unit.kind for unit in found.units))
+    blocks = sorted({unit.block for unit in found.units})
+    units = {(unit.block, kind): "" for unit in found.units for kind in kinds}
+    for unit in found.units:
+        units[unit.block, unit.kind] = f"{units[unit.block, unit.kind]} {bar(unit)}".strip()
+    print_table("Kept of every unit", ["block", *kinds], [[str(b), *(units[b, kind] for kind in kinds)] for b in blocks])
+    costs = [
+        [metric, number(cost.dense), number(cost.policy), f"{_share(cost.policy, cost.dense):.1%}", _budget(cost.budget)]
+        for metric, cost in found.costs.items()
+    ]
+    print_table("Costs", ["metric", "dense", "policy", "kept", "budget"], costs)
+    validation = found.losses.get("validation", {})
+    losses = [[name, *(_loss(measured.get(key)) for key in ("loss", "ce"))] for name, measured in validation.items()]
+    print_table("Validation losses", ["", "loss", "cross-entropy"], losses)
+    for key, value in found.provenance.items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        console().print(f"{key:>10}  {text}", soft_wrap=True)
+
+
+def bar(unit: UnitPolicy) -> str:
+    """`██████······  50 %  3/6`."""
+    share = unit.kept / unit.groups
+    full = round(share * BAR)
+    return f"{'█' * full}{'·' * (BAR - full)} {share:4.0%} {unit.kept:>5}/{unit.groups}"
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _budget(bound: float | None) -> str:
+    return "" if bound is None else number(bound)
+
+
+def _loss(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

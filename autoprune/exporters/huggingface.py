@@ -1,0 +1,183 @@
+"""A directory that `from_pretrained` loads: the pruned network, its tokenizer, and the policy it came from.
+
+Two forms. By default each layer has its own widths: the smallest files; `import autoprune` makes transformers load
+them (see autoprune/models/pruned.py). With `uniform=True` layers are padded with zeros to the widest: a stock model
+of the original type, which stock transformers loads, without autoprune. Layers of which nothing is left are gone in
+both.
+"""
+
+import copy
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from autoprune.assembly import Assembly
+from autoprune.errors import UserError
+from autoprune.exporters import padding
+from autoprune.models.pruned import can_cache, layer_config, layer_types, per_layer_config, pruned_classes
+from autoprune.models.surgery import LiveWidth
+from autoprune.policy import Policy
+from autoprune.space import Levels
+
+
+def export(assembly: Assembly, policy: Policy, path: Path, uniform: bool = False) -> None:
+    """Write a policy's network to the directory `path`, in the checkpoint's dtype; an earlier export is replaced.
+
+    The live network is as before when this returns, with every unit dense.
+
+    Args:
+        uniform: pad with zeros to a stock model.
+
+    Raises:
+        UserError: `path` holds something else, cannot be written, or no stock model has this shape.
+    """
+    _check_target(path)
+    with _placed(assembly, policy.levels):
+        network = _uniform(assembly) if uniform else _pruned(assembly)
+        with _neighbour(path) as directory:
+            network.save_pretrained(directory)
+            _save_generation_config(network, assembly.loaded.model, directory)
+            assembly.loaded.tokenizer.save_pretrained(directory)
+            policy.save(directory / "policy.json")
+
+
+@contextmanager
+def _placed(assembly: Assembly, levels: Levels) -> Iterator[None]:
+    """Put a policy in place on the live network for a while."""
+    units, widths = assembly.space.units, _widths(assembly)
+    try:
+        for u, (unit, width, level) in enumerate(zip(units, widths, levels, strict=True)):
+            width.keep(unit.kept[level], assembly.store.consumer(u, level))
+        yield
+    finally:
+        for width in widths:
+            width.keep(width.width.groups)
+
+
+def _widths(assembly: Assembly) -> list[LiveWidth]:
+    return [width for row in assembly.view.widths for width in row]
+
+
+# -- the network to be saved -----------------------------------------------------------------------------------
+
+
+def _pruned(assembly: Assembly) -> Any:
+    """A model of the pruned class that shares the live network's tensors."""
+    stays = _layers_that_stay(assembly)
+    config = _config_of_layers(assembly, stays)
+    layers = [layer_config(assembly.view.widths[i]) for i in stays]
+    attends = ["attention" not in layer.get("skip", ()) for layer in layers]
+    if not layers or not can_cache(attends, layer_types(config)):
+        config.use_cache = False
+    config_class, model_class = pruned_classes(config.model_type)
+    config = config_class.from_dict(config.to_dict() | {"per_layer_config": per_layer_config(layers)})
+    return _filled(model_class, config, _state(assembly, stays))
+
+
+def _uniform(assembly: Assembly) -> Any:
+    """A stock model of the original class, every layer padded to one width."""
+    stays = _layers_that_stay(assembly)
+    config = _config_of_layers(assembly, stays)
+    model_class = type(assembly.loaded.model)
+    config = padding.pad(model_class, config, [assembly.view.widths[i] for i in stays])
+    return _filled(model_class, config, _state(assembly, stays))
+
+
+def _layers_that_stay(assembly: Assembly) -> list[int]:
+    """Layers that still hold parameters. One that holds none passes its input on as it is."""
+    return [i for i, block in enumerate(assembly.view.blocks) if next(block.parameters(), None) is not None]
+
+
+def _config_of_layers(assembly: Assembly, stays: list[int]) -> Any:
+    """The configuration with these layers alone, in the checkpoint's dtype."""
+    config: Any = copy.deepcopy(assembly.loaded.model.config)
+    layers = len(assembly.view.blocks)
+    config.num_hidden_layers = len(stays)
+    config.dtype = assembly.loaded.checkpoint_dtype
+    for name, value in list(vars(config).items()):
+        # layer_types, no_rope_layers, ...: one entry a layer
+        if isinstance(value, list | tuple) and len(value) == layers and "layer" in name:
+            setattr(config, name, [value[i] for i in stays])
+    return config
+
+
+def _state(assembly: Assembly, stays: list[int]) -> dict[str, Tensor]:
+    """The live network's state as it stands, layers that stay numbered from 0, in the checkpoint's dtype."""
+    model, prefix = assembly.loaded.model, assembly.loaded.family.blocks + "."
+    dtype = assembly.loaded.checkpoint_dtype
+    buffers = {name for name, _ in model.named_buffers()}
+    numbers = {old: new for new, old in enumerate(stays)}
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if name.startswith(prefix):
+            index, _, rest = name.removeprefix(prefix).partition(".")
+            if int(index) not in numbers:
+                continue
+            renamed = f"{prefix}{numbers[int(index)]}.{rest}"
+        else:
+            renamed = name
+        state[renamed] = (tensor if name in buffers else tensor.to(dtype)).contiguous()
+    return state
+
+
+def _filled(model_class: Any, config: Any, state: dict[str, Tensor]) -> Any:
+    """A model built without memory that takes `state` for its own."""
+    with torch.device("meta"):
+        model = model_class(config)
+    assert isinstance(model, nn.Module)
+    model.load_state_dict(state, assign=True)
+    getattr(model, "tie_weights")()
+    return model.eval()
+
+
+def _save_generation_config(network: Any, live: Any, directory: Path) -> None:
+    """As it was, unchecked: transformers refuses to save some that it loads. No cache where none can be kept."""
+    generation_config = copy.deepcopy(live.generation_config)
+    if not getattr(network.config, "use_cache", True):
+        generation_config.use_cache = False
+    generation_config.to_json_file(directory / "generation_config.json")
+
+
+# -- the directory ---------------------------------------------------------------------------------------------
+
+
+def _check_target(path: Path) -> None:
+    if path.is_dir():
+        names = {entry.name for entry in path.iterdir()}
+        if names and not {"config.json", "policy.json"} <= names:
+            raise UserError(
+                f"'{path}' holds files that no export wrote, as {min(names)}: choose an empty or a new directory."
+            )
+    elif path.exists():
+        raise UserError(f"'{path}' is a file: an export is a directory, choose another name.")
+
+
+@contextmanager
+def _neighbour(path: Path) -> Iterator[Path]:
+    """A new directory beside `path` that takes its place at the end, if nothing goes wrong.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    path = path.resolve()
+    new, old = (path.with_name(f".{path.name}.{os.getpid()}.{word}") for word in ("new", "old"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.mkdir()
+        yield new
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"the network could not be written to '{path}' ({reason}).") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

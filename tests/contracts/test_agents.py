@@ -1,0 +1,102 @@
+"""What holds for every registered agent, on a toy with a known optimum."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoprune import registry
+from autoprune.errors import LimitReached
+from autoprune.journal import Journal
+from autoprune.objective import Limits, Objective
+from autoprune.space import Levels
+from tests.toys import ToyScorer, best_loss, toy_space
+
+BASELINES = {"uniform", "random"}
+AGENTS = registry.names("agents")
+TOKENS = 32 * 1200
+# Agents count in tokens of real text; the toy's sequences are 32 tokens, so their stages are scaled alike.
+OPTIONS = {
+    "random": {"tokens": 32 * 16},
+    "greedy": {"tokens": 32 * 16},
+    "evolution": {"first_tokens": 32 * 4},
+    "evopress": {"stages": ((32, 4), (128, 1), (512, 1))},
+}
+
+
+def run(agent: str, seed: int, journal: Journal | None = None, tokens: int = TOKENS, toy: int = 0) -> tuple[Objective, ToyScorer]:
+    space = toy_space(seed=toy)
+    scorer = ToyScorer(space, seed=toy)
+    objective = Objective(space, scorer, Limits(tokens=tokens), journal)
+    with suppress(LimitReached):
+        registry.load("agents", agent)(**OPTIONS.get(agent, {})).search(objective, np.random.default_rng(seed))
+    return objective, scorer
+
+
+def trace(objective: Objective) -> list[tuple[Levels, float, int]]:
+    return objective.archive()
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_only_feasible_policies_within_the_limits(agent: str) -> None:
+    objective, _ = run(agent, seed=0)
+    assert objective.archive()
+    assert all(objective.space.feasible(policy) for policy, _, _ in objective.archive())
+    assert objective.space.feasible(objective.best)
+    assert objective.spent.tokens <= TOKENS
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_two_runs_of_one_seed_are_equal(agent: str) -> None:
+    first, second = run(agent, seed=5)[0], run(agent, seed=5)[0]
+    assert trace(first) == trace(second)
+    assert first.best == second.best
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_killed_and_resumed_equals_uninterrupted(agent: str, tmp_path: Path) -> None:
+    whole, _ = run(agent, seed=2, journal=Journal(tmp_path / "whole"))
+    lines = (tmp_path / "whole").read_text().splitlines(keepends=True)
+    for share in (0.0, 0.3, 0.9):
+        path = tmp_path / f"killed-{share}"
+        kept = lines[: max(1, int(len(lines) * share))]
+        path.write_text("".join(kept) + '{"levels": [1, 2')
+        resumed, scorer = run(agent, seed=2, journal=Journal(path))
+        assert trace(resumed) == trace(whole)
+        assert resumed.best == whole.best
+        assert resumed.spent.tokens == whole.spent.tokens
+        assert scorer.calls == whole.spent.evals - (len(kept) - 1)
+        assert sorted(path.read_text().splitlines(), key=_without_time) == sorted(
+            (line.strip() for line in lines), key=_without_time
+        ) or _scores(path) == _scores(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("agent", [name for name in AGENTS if name not in BASELINES])
+def test_better_than_random_at_equal_tokens(agent: str) -> None:
+    gaps = {"random": [], agent: []}  # type: dict[str, list[float]]
+    for toy in range(3):
+        optimum = None
+        for name in gaps:
+            objective, scorer = run(name, seed=toy, toy=toy)
+            optimum = optimum if optimum is not None else best_loss(scorer, restarts=8)
+            gaps[name].append(scorer.true_loss(objective.best) - optimum)
+    assert np.mean(gaps[agent]) < 0.5 * np.mean(gaps["random"]), gaps
+
+
+def test_evolution_comes_close_to_the_optimum() -> None:
+    gaps = []
+    for toy in range(3):
+        objective, scorer = run("evolution", seed=toy, toy=toy)
+        start = scorer.true_loss(objective.space.uniform())
+        optimum = best_loss(scorer, restarts=8)
+        gaps.append((scorer.true_loss(objective.best) - optimum) / (start - optimum))
+    assert np.mean(gaps) < 0.1, gaps
+
+
+def _without_time(line: str) -> str:
+    return line.rpartition(',"seconds"')[0]
+
+
+def _scores(path: Path) -> list[str]:
+    return sorted(_without_time(line) for line in path.read_text().splitlines())

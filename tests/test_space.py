@@ -1,0 +1,95 @@
+"""The budget arithmetic: exact, maximal and seeded, on random spaces."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoprune.errors import UserError
+from autoprune.space import SearchSpace, Unit, kept_groups
+from tests.toys import toy_space
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> SearchSpace:
+    """Random units with one or two random non-increasing metrics and reachable budgets."""
+    n_levels = draw(st.lists(st.integers(2, 6), min_size=2, max_size=8))
+    metrics = draw(st.sampled_from([["params"], ["params", "latency"]]))
+    units = [Unit(f"{u}.mlp", "mlp", u, n - 1, tuple(range(n - 1, -1, -1)), 1) for u, n in enumerate(n_levels)]
+    costs, budgets = {}, {}
+    for metric in metrics:
+        whole = metric == "params"
+        number = st.integers(0, 1000) if whole else st.floats(0, 10, allow_subnormal=False)
+        rows = [sorted(draw(st.lists(number, min_size=n, max_size=n)), reverse=True) for n in n_levels]
+        costs[metric] = rows
+        low, high = sum(row[-1] for row in rows), sum(row[0] for row in rows)
+        budgets[metric] = low + draw(st.floats(0, 1)) * (high - low)
+    return SearchSpace(units, costs, budgets)
+
+
+@given(spaces(), st.integers(0, 2**32 - 1), st.booleans())
+def test_repair_is_feasible_maximal_and_leaves_maximal_proposals_alone(space: SearchSpace, seed: int, ordered: bool) -> None:
+    rng = np.random.default_rng(seed)
+    proposal = tuple(int(level) for level in rng.integers(space.n_levels_U))
+    repaired = space.repair(proposal, None if ordered else rng)
+    assert space.feasible(repaired)
+    for u, level in enumerate(repaired):
+        if level > 0:
+            denser = (*repaired[:u], level - 1, *repaired[u + 1 :])
+            assert not space.feasible(denser), "the budget is not filled up"
+    assert space.repair(repaired, rng) == repaired
+
+
+@given(spaces(), st.integers(0, 2**32 - 1))
+def test_repair_keeps_a_feasible_proposal_or_makes_it_denser(space: SearchSpace, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    proposal = tuple(int(level) for level in rng.integers(space.n_levels_U))
+    if space.feasible(proposal):
+        assert all(r <= p for r, p in zip(space.repair(proposal, rng), proposal, strict=True))
+
+
+@given(spaces(), st.integers(0, 2**32 - 1))
+def test_every_operator_stays_within_the_budgets(space: SearchSpace, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mother, father = space.sample(rng), space.sample(rng)
+    for policy in (mother, father, space.uniform(), space.mutate(mother, rng, 3), space.crossover(mother, father, rng)):
+        space.check(policy)
+        assert space.feasible(policy)
+
+
+def test_operators_are_seeded() -> None:
+    space = toy_space()
+
+    def draw(seed: int) -> list[tuple[int, ...]]:
+        rng = np.random.default_rng(seed)
+        start = space.sample(rng)
+        return [start, space.mutate(start, rng, 2), space.crossover(start, space.uniform(), rng)]
+
+    assert draw(3) == draw(3)
+    assert draw(3) != draw(4)
+
+
+def test_an_impossible_budget_names_the_smallest_reachable_value() -> None:
+    units = [Unit("0.mlp", "mlp", 0, 4, (4, 1), 25)]
+    with pytest.raises(UserError, match=r"params=10 .* smallest reachable value is 25 \(0\.250 of dense, 100\)"):
+        SearchSpace(units, {"params": [[100, 25]]}, {"params": 10})
+
+
+@pytest.mark.parametrize(("row", "word"), [([1.0, 2.0], "may not cost more"), ([1.0, -1.0], ">= 0"), ([1.0, np.nan], ">= 0")])
+def test_a_metric_that_makes_no_sense_is_refused(row: list[float], word: str) -> None:
+    with pytest.raises(UserError, match=word):
+        SearchSpace([Unit("0.mlp", "mlp", 0, 1, (1, 0), 1)], {"mine": [row]}, {"mine": 1.0})
+
+
+def test_uniform_is_half_of_everything_where_half_exists() -> None:
+    space = toy_space(levels=5, budget=0.5)
+    assert space.uniform() == (2,) * len(space.units)
+
+
+@given(st.integers(1, 5000), st.integers(2, 17), st.integers(1, 64))
+def test_kept_groups_start_dense_and_fall(groups: int, levels: int, round_to: int) -> None:
+    kept = kept_groups(groups, [1 - i / (levels - 1) for i in range(levels)], round_to)
+    assert kept[0] == groups
+    assert kept[-1] == 0
+    assert all(a > b for a, b in zip(kept, kept[1:], strict=False))
+    assert all(k % round_to == 0 or k == groups for k in kept)

@@ -1,0 +1,81 @@
+"""Search spaces without a network, with a known optimum."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.space import Levels, SearchSpace, Unit
+
+
+def toy_space(units: int = 10, levels: int = 5, budget: float = 0.5, seed: int = 0) -> SearchSpace:
+    """Units of different sizes with `params` costs and a budget that half of everything fits."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for u in range(units):
+        kept = tuple(range(levels - 1, -1, -1))
+        kind = "attention" if u % 2 == 0 else "mlp"
+        made.append(Unit(f"{u // 2}.{kind}", kind, u // 2, levels - 1, kept, int(rng.integers(2, 9) if kind == "mlp" else 3)))
+    costs = {"params": [[unit.params(k) for k in unit.kept] for unit in made]}
+    return SearchSpace(made, costs, {"params": budget * sum(row[0] for row in costs["params"])})
+
+
+class ToyScorer:
+    """Additive convex losses with noise that a sequence shares over policies, and a pairwise term."""
+
+    n_sequences = 16
+    tokens_per_sequence = 32
+
+    def __init__(self, space: SearchSpace, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.space = space
+        self.importance_U = rng.exponential(1.0, len(space.units)) ** 2 + 0.02
+        self.common_S = rng.normal(0, 0.2, self.n_sequences)
+        self.noise_SU = rng.normal(0, 0.05, (self.n_sequences, len(space.units)))
+        self.calls = 0
+
+    def true_loss(self, levels: Levels) -> float:
+        depth_U = np.array(levels) / (self.space.n_levels_U - 1)
+        pairs = float((depth_U[:-1] * depth_U[1:]).sum())
+        return float((self.importance_U * depth_U**2).sum()) + 0.05 * pairs
+
+    def score(self, policies: Sequence[Levels], sequences: Sequence[int]) -> NDArray[np.float64]:
+        self.calls += len(policies)
+        rows = []
+        for policy in policies:
+            depth_U = np.array(policy) / (self.space.n_levels_U - 1)
+            rows.append([self.true_loss(policy) + self.common_S[s] + float(self.noise_SU[s] @ depth_U) for s in sequences])
+        return np.array(rows)
+
+
+def best_loss(scorer: ToyScorer, restarts: int = 30) -> float:
+    """The optimum, by exhaustive single and pair moves from many starts (exact on these convex toys)."""
+    space, rng = scorer.space, np.random.default_rng(1)
+    best = np.inf
+    for _ in range(restarts):
+        current = space.sample(rng)
+        loss = scorer.true_loss(current)
+        improved = True
+        while improved:
+            improved = False
+            for neighbour in _neighbours(space, current):
+                if scorer.true_loss(neighbour) < loss - 1e-12:
+                    current, loss, improved = neighbour, scorer.true_loss(neighbour), True
+                    break
+        best = min(best, loss)
+    return best
+
+
+def _neighbours(space: SearchSpace, levels: Levels) -> list[Levels]:
+    found = []
+    for u in range(len(levels)):
+        for v in range(len(levels)):
+            for du in (-1, -2):
+                for dv in (0, 1, 2, 3):
+                    trial = list(levels)
+                    trial[u] += du
+                    if v != u:
+                        trial[v] += dv
+                    if all(0 <= x < n for x, n in zip(trial, space.n_levels_U, strict=True)) and space.feasible(tuple(trial)):
+                        found.append(tuple(trial))
+    return found
