@@ -10,7 +10,9 @@ from autoprune import study
 from autoprune.calibration.text import read_text, sequences
 from autoprune.config import load_config, parse_budget
 from autoprune.errors import UserError
+from autoprune.evaluation.report import evaluate_directory
 from autoprune.evaluation.timing import tokens_per_second
+from autoprune.provenance import check_policy
 from autoprune.study import SearchResult
 
 
@@ -82,16 +84,14 @@ def evaluate(
     Raises:
         UserError: there is no such network or text, or they do not fit.
     """
-    if not (Path(path) / "policy.json").is_file() or not (Path(path) / "config.yaml").is_file():
-        from autoprune.evaluation.report import evaluate_directory
-
-        return evaluate_directory(Path(path), data, sequence_length, max_sequences, device, dtype)
-    return _evaluate_run(Path(path), data, max_sequences)
+    if (Path(path) / "config.yaml").is_file():
+        return _evaluate_run(Path(path), data, max_sequences)
+    return evaluate_directory(Path(path), data, sequence_length, max_sequences, device, dtype)
 
 
 def _evaluate_run(path: Path, data: str | None, max_sequences: int) -> dict[str, Any]:
     assembly, policy = study.reopen(path)
-    study.check_policy(assembly, policy)
+    check_policy(assembly, policy)
     tokens_NT = assembly.splits.validation
     if data is not None:
         tokens_NT = sequences(read_text(data), assembly.loaded.tokenizer, assembly.config.sequence_length)

@@ -5,6 +5,7 @@ Read top to bottom: model -> text -> units -> costs -> level store -> sorted net
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,7 +70,15 @@ def assemble(config: SearchConfig, progress: Progress = lambda stage, share: Non
     if not is_complete(directory):
         reconstruction_NT = splits.reconstruction.to(config.device)
         moments = collect(view, reconstruction_NT, config.batch, lambda share: progress("collecting moments", share))
-        build(directory, view, units, moments, criterion, loaded.checkpoint_dtype, lambda s: progress("building levels", s))
+        build(
+            directory,
+            view,
+            units,
+            moments,
+            criterion,
+            loaded.checkpoint_dtype,
+            lambda s: progress("building levels", s),
+        )
     store = LevelStore(directory, units, config.device)
     sort_groups(view, store)
     return Assembly(config, loaded, splits, view, space, store)
@@ -82,7 +91,9 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
         for width in widths:
             groups, mlp = width.width.groups, width.width.kind == "mlp"
             if mlp and groups * config.mlp_group != width.consumer_weight.shape[1]:
-                raise UserError(f"mlp_group={config.mlp_group} does not divide {width.consumer_weight.shape[1]} neurons.")
+                raise UserError(
+                    f"mlp_group={config.mlp_group} does not divide {width.consumer_weight.shape[1]} neurons."
+                )
             round_to = max(1, config.round_to // config.mlp_group) if mlp else 1
             units.append(width.unit(b, kept_groups(groups, config.fractions(), round_to)))
     return units
@@ -114,7 +125,8 @@ def _check_length(loaded: LoadedModel, length: int) -> None:
 
 
 def _check_vocabulary(loaded: LoadedModel, tokens_NT: Tensor) -> None:
-    embeddings = loaded.model.get_input_embeddings().weight.shape[0]
+    model: Any = loaded.model
+    embeddings = model.get_input_embeddings().weight.shape[0]
     highest = int(tokens_NT.max()) if tokens_NT.numel() else 0
     if highest >= embeddings:
         raise UserError(

@@ -5,8 +5,6 @@ A user's mistake is one line on stderr and exit status 2; Ctrl-C outside the sea
 
 import contextlib
 import errno
-import json
-import math
 import os
 import sys
 import warnings
@@ -108,7 +106,9 @@ def resume(run: Run, as_json: Json = False) -> None:
 
 
 @app.command()
-def show(run: Annotated[Path, typer.Argument(help="Directory of a run, or a policy file.")], as_json: Json = False) -> None:
+def show(
+    run: Annotated[Path, typer.Argument(help="Directory of a run, or a policy file.")], as_json: Json = False
+) -> None:
     """The policy that was found: bars for every layer and unit, costs, losses, where it came from."""
     from autoprune import display, rundir
     from autoprune.policy import Policy
@@ -121,7 +121,9 @@ def show(run: Annotated[Path, typer.Argument(help="Directory of a run, or a poli
 
 
 @app.command(name="list")
-def list_parts(kind: Annotated[str | None, typer.Argument(help="agents, budgets, ...")] = None, as_json: Json = False) -> None:
+def list_parts(
+    kind: Annotated[str | None, typer.Argument(help="agents, budgets, ...")] = None, as_json: Json = False
+) -> None:
     """The parts that can be chosen by name."""
     from autoprune import listing
 
@@ -140,7 +142,9 @@ def export(
     run: Run,
     directory: Annotated[Path, typer.Argument(help="Where to write.")],
     to: Annotated[str, typer.Option(help="Form, see `autoprune list exporters`.")] = "hf",
-    uniform: Annotated[bool, typer.Option("--uniform", help="Pad with zeros, so that stock transformers loads it.")] = False,
+    uniform: Annotated[
+        bool, typer.Option("--uniform", help="Pad with zeros, so that stock transformers loads it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write the pruned network of a finished run."""
@@ -229,20 +233,15 @@ def _levels(text: str) -> int | list[float]:
     try:
         return int(text) if text.strip("+-").isdigit() else [float(fraction) for fraction in text.split(",")]
     except ValueError:
-        raise UserError(f"--levels takes a number of levels or fractions kept, as 9 or 1,0.5,0 (got '{text}').") from None
+        raise UserError(
+            f"--levels takes a number of levels or fractions kept, as 9 or 1,0.5,0 (got '{text}')."
+        ) from None
 
 
 def _emit(record: Any) -> None:
-    typer.echo(json.dumps(_finite(record), allow_nan=False))
+    from autoprune.policy import to_json
 
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity: an overflowed loss is null."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    typer.echo(to_json(record))
 
 
 def _fail(message: str) -> None:

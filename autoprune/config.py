@@ -25,8 +25,12 @@ class SearchConfig(BaseModel):
     data: str | None = Field(None, description="calibration text file; none is Python's own documentation")
     agent: str = Field("evolution", description="search algorithm")
     agent_options: dict[str, Any] = Field(default_factory=dict, description="settings of the agent")
-    budgets: dict[str, float] = Field(default_factory=lambda: {"params": 0.5}, description="metric: bound; up to 1 a fraction of what is prunable")
-    space: Literal["width", "depth"] = Field("width", description="width: all levels; depth: keep or drop each sub-block")
+    budgets: dict[str, float] = Field(
+        default_factory=lambda: {"params": 0.5}, description="metric: bound; up to 1 a fraction of what is prunable"
+    )
+    space: Literal["width", "depth"] = Field(
+        "width", description="width: all levels; depth: keep or drop each sub-block"
+    )
     levels: int | list[float] = Field(9, description="number of evenly spaced levels, or the fractions kept")
     round_to: int = Field(1, ge=1, description="MLP levels keep multiples of this many neurons")
     mlp_group: int = Field(1, ge=1, description="neighbouring neurons that are removed together")

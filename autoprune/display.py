@@ -44,8 +44,11 @@ class Display:
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._bar.stop()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._bar.disable:  # else it would print an empty line
+            self._bar.stop()
 
     def stage(self, name: str, share: float) -> None:
         """A stage of preparation or of the end, and how much of it is done."""
@@ -71,7 +74,7 @@ class Display:
             total = 1.0 if share > 0 else None  # pulses where nothing is known
             self._bar.update(self._task, description=name, completed=share, total=total, details=details, visible=True)
         elif details and share >= self._next_line:
-            self._next_line = share + LINE_EVERY
+            self._next_line = min(1.0, share + LINE_EVERY)
             print(f"{name}: {share:.0%}, {details}", file=sys.stderr, flush=True)
         elif changed and not details:
             print(name, file=sys.stderr, flush=True)
@@ -123,7 +126,7 @@ def print_results(rows: Sequence[Mapping[str, Any]], loss: str) -> None:
         [
             [
                 row["name"],
-                f"{row['validation_loss']:.4f}",
+                _loss(row["validation_loss"]),
                 f"{row['perplexity']:.4g}",
                 number(row["params"]),
                 number(row["macs"]),
@@ -141,9 +144,17 @@ def print_policy(found: Policy) -> None:
     units = {(unit.block, kind): "" for unit in found.units for kind in kinds}
     for unit in found.units:
         units[unit.block, unit.kind] = f"{units[unit.block, unit.kind]} {bar(unit)}".strip()
-    print_table("Kept of every unit", ["block", *kinds], [[str(b), *(units[b, kind] for kind in kinds)] for b in blocks])
+    print_table(
+        "Kept of every unit", ["block", *kinds], [[str(b), *(units[b, kind] for kind in kinds)] for b in blocks]
+    )
     costs = [
-        [metric, number(cost.dense), number(cost.policy), f"{_share(cost.policy, cost.dense):.1%}", _budget(cost.budget)]
+        [
+            metric,
+            number(cost.dense),
+            number(cost.policy),
+            f"{_share(cost.policy, cost.dense):.1%}",
+            _budget(cost.budget),
+        ]
         for metric, cost in found.costs.items()
     ]
     print_table("Costs", ["metric", "dense", "policy", "kept", "budget"], costs)
@@ -171,4 +182,4 @@ def _budget(bound: float | None) -> str:
 
 
 def _loss(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    return "" if value is None else f"{round(value, 4) + 0.0:.4f}"  # no -0.0000

@@ -55,7 +55,7 @@ class Journal:
     """
 
     def __init__(self, path: Path | None, subject: str = "") -> None:
-        self.path, self._header = path, HEADER | {"subject": subject}
+        self.path, self._subject = path, subject
         self._scores: list[Score] = []
         if path is None:
             return
@@ -66,7 +66,7 @@ class Journal:
         except OSError as error:
             raise UserError(f"the journal '{path}' cannot be opened ({error.strerror}).") from error
         if self._file.tell() == 0:
-            self._write(json.dumps(self._header) + "\n")
+            self._write(json.dumps(HEADER | {"subject": self._subject}) + "\n")
 
     @classmethod
     def in_memory(cls) -> "Journal":
@@ -100,12 +100,13 @@ class Journal:
             ) from error
 
     def _check_header(self, header: dict[str, object]) -> None:
-        if header != HEADER | {"subject": header["subject"]}:
+        if not HEADER.items() <= header.items():
             raise ValueError("no journal, or one of another version")
-        if header != self._header:
+        subject = header.get("subject", "")
+        if subject != self._subject:
             raise UserError(
-                f"the journal '{self.path}' is of another network, text, space or loss ({header['subject']}) than the "
-                f"run has now ({self._header['subject']}): put back what has changed, or start a new run."
+                f"the journal '{self.path}' is of another network, text, space or loss ({subject}) than the "
+                f"run has now ({self._subject}): put back what has changed, or start a new run."
             )
 
     def _read(self, path: Path) -> None:

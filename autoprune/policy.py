@@ -13,6 +13,7 @@ Groups are numbered as in the original network; ranges include both ends.
 """
 
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -112,8 +113,7 @@ class Policy(_Record):
         Raises:
             UserError: the disk is full or not writable.
         """
-        text = json.dumps(self.model_dump(by_alias=True), indent=2)
-        write_atomically(path, text + "\n")
+        write_atomically(path, to_json(self.model_dump(by_alias=True), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Policy":
@@ -132,6 +132,19 @@ class Policy(_Record):
             raise UserError(f"'{path}' is no valid policy: {where}: {first['msg']}.") from error
         except ValueError as error:
             raise UserError(f"'{path}' is no JSON: {error}.") from error
+
+
+def to_json(record: Any, indent: int | None = None) -> str:
+    """Strict JSON, which has no infinity: the loss of a network that overflows is null."""
+    return json.dumps(_finite(record), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -27,14 +27,18 @@ def create(path: Path) -> None:
         UserError: it holds a run already, or cannot be made.
     """
     if (path / "config.yaml").exists():
-        raise UserError(f"'{path}' holds a run already: `autoprune resume {path}` goes on with it, or choose another --out.")
+        raise UserError(
+            f"'{path}' holds a run already: `autoprune resume {path}` goes on with it, or choose another --out."
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".writable"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"the run directory '{path}' cannot be written ({error.strerror}): choose another --out.") from error
+        raise UserError(
+            f"the run directory '{path}' cannot be written ({error.strerror}): choose another --out."
+        ) from error
 
 
 def discard(path: Path) -> None:

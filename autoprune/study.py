@@ -1,18 +1,13 @@
-"""One search from configuration to result: assemble -> search -> finish; resume is the same with a journal to replay."""
+"""One search from configuration to result: assemble -> search -> finish; resume is the same, replaying a journal."""
 
 import inspect
-import json
-import platform
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
-import torch
 from pydantic import TypeAdapter, ValidationError
 
 from autoprune import registry, rundir
@@ -22,7 +17,8 @@ from autoprune.errors import LimitReached, UserError
 from autoprune.evaluation.timing import tokens_per_second
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective, Spent
-from autoprune.policy import Cost, Policy, UnitPolicy, ranges, write_atomically
+from autoprune.policy import Policy, to_json, write_atomically
+from autoprune.provenance import check_policy, make_policy
 from autoprune.space import Levels
 
 DEFAULT_TOKENS = 400_000
@@ -133,19 +129,6 @@ def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str, **opt
     return path
 
 
-def check_policy(assembly: Assembly, policy: Policy) -> None:
-    """Raise a UserError unless the policy fits the network it is to be applied to."""
-    made_for = policy.provenance.get("model_hash")
-    if made_for != assembly.loaded.digest:
-        raise UserError(
-            f"the policy was made for the model {made_for} ({policy.provenance.get('model')}), and this one is "
-            f"{assembly.loaded.digest} ({assembly.loaded.path})."
-        )
-    expected = _units(assembly, policy.levels) if len(policy.units) == len(assembly.space.units) else []
-    if policy.units != expected:
-        raise UserError("the policy's units or kept groups are not those of this run's level store: search again.")
-
-
 def _prepare(config: SearchConfig, watch: Watch) -> Assembly:
     assembly = assemble(config, watch.stage)
     _check_dense(assembly)
@@ -162,7 +145,8 @@ def _search(assembly: Assembly, out: Path, watch: Watch) -> SearchResult:
     interrupted = False
     try:
         try:
-            with suppress(LimitReached):
+            # overflowed networks lose infinitely: agents may compare two of them without a warning from numpy
+            with suppress(LimitReached), np.errstate(invalid="ignore"):
                 agent.search(objective, np.random.default_rng(config.seed))
         except KeyboardInterrupt:  # Ctrl-C ends the search, not the run
             if not objective.archive():
@@ -205,8 +189,12 @@ def _check_dense(assembly: Assembly) -> None:
 
 def _finish(assembly: Assembly, objective: Objective, out: Path, watch: Watch, interrupted: bool) -> SearchResult:
     best = objective.best
-    table = measure(assembly, {"dense": assembly.space.dense, "uniform": assembly.space.uniform(), "best": best}, watch.stage)
     search_loss, search_tokens = objective.loss(best)
+    if not np.isfinite(search_loss):
+        raise UserError("the search scored no policy with a finite loss: look at the model's weights, dtype and text.")
+    table = measure(
+        assembly, {"dense": assembly.space.dense, "uniform": assembly.space.uniform(), "best": best}, watch.stage
+    )
     losses = {
         "search": search_loss,
         "search_tokens": search_tokens,
@@ -219,12 +207,14 @@ def _finish(assembly: Assembly, objective: Objective, out: Path, watch: Watch, i
         "spent": vars(objective.spent),
         "history": objective.history,
     }
-    write_atomically(out / "result.json", json.dumps(result) + "\n")
+    write_atomically(out / "result.json", to_json(result) + "\n")
     loss, history = table[-1].validation_loss, objective.history
     return SearchResult(policy, loss, history, out, table, objective.spent, interrupted, assembly)
 
 
-def measure(assembly: Assembly, policies: dict[str, Levels], progress: Progress = lambda stage, share: None) -> list[Row]:
+def measure(
+    assembly: Assembly, policies: dict[str, Levels], progress: Progress = lambda stage, share: None
+) -> list[Row]:
     """Losses on the validation split, sizes and speed of named policies."""
     tokens_NT, names = assembly.splits.validation, list(policies)
     levels = list(policies.values())
@@ -245,38 +235,3 @@ def total_params(assembly: Assembly, levels: Levels) -> int:
     units = list(zip(assembly.space.units, levels, strict=True))
     saved = sum(unit.params(unit.groups - unit.kept[level]) for unit, level in units)
     return assembly.loaded.n_params - saved - sum(unit.fixed_params for unit, level in units if unit.kept[level] == 0)
-
-
-def make_policy(assembly: Assembly, levels: Levels, losses: dict[str, Any]) -> Policy:
-    """The policy file of some levels."""
-    space, config = assembly.space, assembly.config
-    costs = {
-        metric: Cost(dense=space.cost(space.dense, metric), policy=space.cost(levels, metric), budget=space.budgets.get(metric))
-        for metric in space.costs
-    }
-    provenance = {
-        "model": config.model or "embedded",
-        "model_hash": assembly.loaded.digest,
-        "data_hash": assembly.splits.digest,
-        "agent": config.agent,
-        "criterion": config.criterion,
-        "seed": config.seed,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": {
-            "autoprune": version("autoprune"),
-            "torch": torch.__version__,
-            "transformers": version("transformers"),
-            "python": platform.python_version(),
-        },
-    }
-    return Policy(schema="autoprune.policy/1", units=_units(assembly, levels), costs=costs, losses=losses, provenance=provenance)
-
-
-def _units(assembly: Assembly, levels: Levels) -> list[UnitPolicy]:
-    assembly.space.check(levels)
-    rows = []
-    for u, (unit, level) in enumerate(zip(assembly.space.units, levels, strict=True)):
-        kept = unit.kept[level]
-        groups = ranges(assembly.store.kept_groups(u, kept))
-        rows.append(UnitPolicy(name=unit.name, kind=unit.kind, block=unit.block, groups=unit.groups, level=level, kept=kept, kept_groups=groups))
-    return rows

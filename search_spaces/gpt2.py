@@ -17,7 +17,8 @@ def widths(block: nn.Module, config: Any, mlp_group: int) -> list[Width]:
             "and autoprune does not support that."
         )
     head_dim = config.n_embd // config.n_head
-    neurons = block.get_submodule("mlp.c_proj").weight.shape[0]
+    down: Any = block.get_submodule("mlp.c_proj")
+    neurons = down.weight.shape[0]
     attention = Width(
         kind="attention",
         groups=config.n_head,

@@ -43,6 +43,8 @@ def _attention(block: nn.Module, norms: list[str]) -> Width:
     per_group, key_value = heads // groups, head_dim
     if _heads_are_tied(attention, head_dim):
         groups, per_group, key_value = 1, heads, groups * head_dim
+    per_kept = {"num_attention_heads": per_group, "num_key_value_heads": key_value // head_dim}
+    counted = {"num_heads": per_group, "num_key_value_heads": per_kept["num_key_value_heads"]}  # as StableLM does
     return Width(
         kind="attention",
         groups=groups,
@@ -53,7 +55,8 @@ def _attention(block: nn.Module, norms: list[str]) -> Width:
         ),
         consumer=Slice("self_attn.o_proj", per_group * head_dim, 1),
         on_drop={"self_attn": "zero-attention"} | dict.fromkeys(norms, "identity"),
-        config={"num_attention_heads": per_group, "num_key_value_heads": key_value // head_dim},
+        attributes={f"self_attn.{name}": count for name, count in counted.items() if hasattr(attention, name)},
+        config=per_kept,
         context_macs=2 * per_group * head_dim,
     )
 

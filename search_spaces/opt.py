@@ -34,6 +34,4 @@ def widths(block: nn.Module, config: Any, mlp_group: int) -> list[Width]:
     return [attention, mlp]
 
 
-FAMILY = Family(
-    name="opt", model_types=("opt",), blocks="model.decoder.layers", widths=widths, attention="self_attn"
-)
+FAMILY = Family(name="opt", model_types=("opt",), blocks="model.decoder.layers", widths=widths, attention="self_attn")

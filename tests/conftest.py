@@ -3,6 +3,7 @@
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers of xdist share the cores
 
 import json
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-WORDS = "the a one of network layer neuron head keeps drops small large loss search policy level and or with by".split()
+WORDS = ("the", "a", "one", "of", "network", "layer", "neuron", "head", "keeps", "drops", "small", "search", "policy")
 
 QUICK = {
     "sequence_length": 32,

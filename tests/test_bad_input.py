@@ -83,7 +83,9 @@ def test_unknown_kind_of_parts(refused: Refused) -> None:
 
 def test_unknown_command_and_option() -> None:
     for arguments in (["prune"], ["search", "--modle", "x"], ["search", "--max-evals", "many"], ["resume"]):
-        done = subprocess.run([sys.executable, "-m", "autoprune", *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "autoprune", *arguments], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 2
         assert "Usage: autoprune" in done.stderr
         assert "Traceback" not in done.stderr
@@ -144,7 +146,10 @@ def test_corrupt_config(refused: Refused, model_copy: Path, quick_arguments: lis
 def test_unsupported_type(refused: Refused, model_copy: Path, quick_arguments: list[str]) -> None:
     change(model_copy / "config.json", model_type="bert")
     refused(
-        "search", *quick_arguments, f"model={model_copy}", seen=("'bert'", "llama, ", "search_spaces/bert.py", "registry.py")
+        "search",
+        *quick_arguments,
+        f"model={model_copy}",
+        seen=("'bert'", "llama, ", "search_spaces/bert.py", "registry.py"),
     )
 
 
@@ -216,7 +221,9 @@ def test_unreadable_text(refused: Refused, tmp_path: Path, content: bytes, compl
 
 def test_short_text(refused: Refused, tmp_path: Path, tiny_model: str) -> None:
     (tmp_path / "short.txt").write_text("too short to prune by")
-    refused("search", "--model", tiny_model, "--data", "short.txt", "sequence_length=32", seen=("0 sequences", "--data"))
+    refused(
+        "search", "--model", tiny_model, "--data", "short.txt", "sequence_length=32", seen=("0 sequences", "--data")
+    )
 
 
 # -- budgets and limits ----------------------------------------------------------------------------------------------
@@ -227,7 +234,9 @@ def test_impossible_budget(refused: Refused, quick_arguments: list[str]) -> None
     refused("search", *arguments, seen=("params=30720", "smallest reachable value is 61440", "0.500 of dense"))
 
 
-@pytest.mark.parametrize("budget", ["params", "params=", "=0.5", "params=half", "params=nan", "params=-1", "params=1.2Q"])
+@pytest.mark.parametrize(
+    "budget", ["params", "params=", "=0.5", "params=half", "params=nan", "params=-1", "params=1.2Q"]
+)
 def test_malformed_budget(refused: Refused, budget: str) -> None:
     refused("search", "--budget", budget, seen=(f"'{budget}'", "METRIC=VALUE"))
 
@@ -247,7 +256,9 @@ def test_limits_below_one(refused: Refused, limit: str, value: str) -> None:
     refused("search", f"--{limit}", value, seen=(limit.replace("-", "_"), "greater than 0", f"got {value}"))
 
 
-@pytest.mark.parametrize(("levels", "seen"), [("1", "1 levels"), ("1,0.5,-1", "-1.0"), ("few", "'few'"), ("1.0", "[1.0]")])
+@pytest.mark.parametrize(
+    ("levels", "seen"), [("1", "1 levels"), ("1,0.5,-1", "-1.0"), ("few", "'few'"), ("1.0", "[1.0]")]
+)
 def test_levels_that_leave_nothing_to_choose(refused: Refused, levels: str, seen: str) -> None:
     refused("search", "--levels", levels, seen=(seen,))
 
@@ -299,7 +310,7 @@ def test_folder_that_is_no_run(refused: Refused, tmp_path: Path, command: tuple[
 
 def test_run_without_policy(refused: Refused, run_copy: Path) -> None:
     (run_copy / "policy.json").unlink()
-    for command in (("show", run_copy), ("export", run_copy, "out")):
+    for command in (("show", run_copy), ("export", run_copy, "out"), ("evaluate", run_copy)):
         refused(*command, seen=(str(run_copy), "no policy yet", "autoprune resume"))
 
 
@@ -315,7 +326,10 @@ def test_out_that_cannot_be_written(refused: Refused, tmp_path: Path, quick_argu
 
 
 def test_run_in_use(refused: Refused, run_copy: Path) -> None:
-    code = "import sys, pathlib; from autoprune import rundir\nwith rundir.locked(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
+    code = (
+        "import sys, pathlib; from autoprune import rundir\n"
+        "with rundir.locked(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
+    )
     arguments = [sys.executable, "-c", code, str(run_copy)]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
@@ -375,6 +389,30 @@ def test_option_that_an_exporter_lacks(refused: Refused, finished_run: Path) -> 
     refused("export", finished_run, "out", "--to", "policy", "--uniform", seen=("'policy'", "'uniform'"))
 
 
+def test_export_over_something_else(refused: Refused, finished_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    refused("export", finished_run, "out", seen=("'out'",))
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("options", "seen"),
+    [
+        (("--sequence-length", "512"), "128 positions"),
+        (("--data", "nowhere.txt"), "'nowhere.txt'"),
+        (("--device", "gpu"), "gpu"),
+    ],
+)
+def test_evaluate_what_does_not_fit(refused: Refused, tiny_model: str, options: tuple[str, ...], seen: str) -> None:
+    refused("evaluate", tiny_model, "--sequence-length", "32", *options, seen=(seen,))
+
+
+def test_evaluate_nothing(refused: Refused, tmp_path: Path) -> None:
+    refused("evaluate", tmp_path / "nowhere", seen=("nowhere", "no model directory"))
+    refused("evaluate", tmp_path, seen=(str(tmp_path), "config.json"))
+
+
 # -- disks -----------------------------------------------------------------------------------------------------------
 
 
@@ -408,7 +446,10 @@ def test_disk_full_in_the_search(
 
 
 def test_file_size_limit_on_the_level_store(quick_arguments: list[str], tmp_path: Path) -> None:
-    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)); from autoprune.cli import main; main()"
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
+        "from autoprune.cli import main; main()"
+    )
     environment = os.environ | {"AUTOPRUNE_CACHE": str(tmp_path / "cache")}
     arguments = [sys.executable, "-c", code, "search", *quick_arguments, "--out", str(tmp_path / "run")]
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
@@ -426,7 +467,11 @@ def test_cache_that_cannot_be_written(
 
 
 def test_damaged_level_store(
-    refused: Refused, quick_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., object]
+    refused: Refused,
+    quick_arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cli: Callable[..., object],
 ) -> None:
     monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path / "cache"))
     cli("search", *quick_arguments, "--agent", "uniform")

@@ -2,6 +2,8 @@
 
 import json
 import math
+import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -100,8 +102,6 @@ scores = st.lists(
 
 @given(scores, st.integers(0, 200))
 def test_a_journal_reads_back_exactly_and_survives_a_torn_end(written: list[Score], cut: int) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "journal.jsonl"
         journal = Journal(path)
@@ -124,7 +124,7 @@ def test_a_journal_reads_back_exactly_and_survives_a_torn_end(written: list[Scor
 
 def test_a_journal_damaged_in_the_middle_names_the_line(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    path.write_text(json.dumps(HEADER) + "\n{broken\n")
+    path.write_text(json.dumps(HEADER | {"subject": ""}) + "\n{broken\n")
     with pytest.raises(UserError, match="line 2"):
         Journal(path)
 
@@ -133,11 +133,13 @@ def test_replayed_scores_are_charged_but_not_computed_again(tmp_path: Path) -> N
     space = toy_space()
     rng = np.random.default_rng(0)
     policies = list(dict.fromkeys(space.sample(rng) for _ in range(12)))
-    first = Objective(space, ToyScorer(space), Limits(tokens=3200), Journal(tmp_path / "j"))
-    losses = first(policies, tokens=64)
+    with closing(Journal(tmp_path / "j")) as journal:
+        first = Objective(space, ToyScorer(space), Limits(tokens=3200), journal)
+        losses = first(policies, tokens=64)
     scorer = ToyScorer(space)
-    second = Objective(space, scorer, Limits(tokens=3200), Journal(tmp_path / "j"))
-    assert np.array_equal(second(policies, tokens=64), losses)
+    with closing(Journal(tmp_path / "j")) as journal:
+        second = Objective(space, scorer, Limits(tokens=3200), journal)
+        assert np.array_equal(second(policies, tokens=64), losses)
     assert scorer.calls == 0
     assert second.spent.tokens == first.spent.tokens
     assert [h[0] for h in second.history] == [h[0] for h in first.history]

@@ -28,7 +28,9 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
 
 
 @given(spaces(), st.integers(0, 2**32 - 1), st.booleans())
-def test_repair_is_feasible_maximal_and_leaves_maximal_proposals_alone(space: SearchSpace, seed: int, ordered: bool) -> None:
+def test_repair_is_feasible_maximal_and_leaves_maximal_proposals_alone(
+    space: SearchSpace, seed: int, ordered: bool
+) -> None:
     rng = np.random.default_rng(seed)
     proposal = tuple(int(level) for level in rng.integers(space.n_levels_U))
     repaired = space.repair(proposal, None if ordered else rng)
@@ -75,7 +77,9 @@ def test_an_impossible_budget_names_the_smallest_reachable_value() -> None:
         SearchSpace(units, {"params": [[100, 25]]}, {"params": 10})
 
 
-@pytest.mark.parametrize(("row", "word"), [([1.0, 2.0], "may not cost more"), ([1.0, -1.0], ">= 0"), ([1.0, np.nan], ">= 0")])
+@pytest.mark.parametrize(
+    ("row", "word"), [([1.0, 2.0], "may not cost more"), ([1.0, -1.0], ">= 0"), ([1.0, np.nan], ">= 0")]
+)
 def test_a_metric_that_makes_no_sense_is_refused(row: list[float], word: str) -> None:
     with pytest.raises(UserError, match=word):
         SearchSpace([Unit("0.mlp", "mlp", 0, 1, (1, 0), 1)], {"mine": [row]}, {"mine": 1.0})

@@ -56,7 +56,7 @@ def _attention_groups(config: Any, columns: Columns, shape: Mapping[str, int]) -
 
 
 def _config(config: Any, columns: Columns, shape: Mapping[str, int]) -> Any | None:
-    """The configuration of a shape, or None where its own checks refuse, as heads that do not divide the hidden size."""
+    """The configuration of a shape, or None where its own checks refuse: some want heads that divide the hidden size."""
     padded = copy.deepcopy(config)
     for kind, column in columns.items():
         width = column[0].width

@@ -108,7 +108,9 @@ def build(
         directory.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".building-"))
     except OSError as error:
-        raise UserError(f"the cache '{directory.parent}' cannot be written ({error.strerror}): set AUTOPRUNE_CACHE.") from error
+        raise UserError(
+            f"the cache '{directory.parent}' cannot be written ({error.strerror}): set AUTOPRUNE_CACHE."
+        ) from error
     try:
         for done, (unit, width, h_DD) in enumerate(zip(units, widths, flat, strict=True)):
             save_file(_levels(unit, width, h_DD, criterion, dtype), temporary / f"{unit.name}.safetensors")

@@ -81,7 +81,8 @@ class BlockView:
         """One block as it stands, `[B, T, D] -> [B, T, D]`. `embed` must have seen the shape."""
         call = self._calls[tuple(hidden_BTD.shape[:2])][block]
         out = self.blocks[block](hidden_BTD, *call.args, **call.kwargs)
-        return out[0] if isinstance(out, tuple) else out
+        hidden: Tensor = out[0] if isinstance(out, tuple) else out
+        return hidden
 
     @torch.no_grad()
     def head(self, hidden_BTD: Tensor) -> Tensor:

@@ -35,7 +35,9 @@ class LoadedModel:
     digest: str
 
 
-def load_model(name: str | None, device: str = "cpu", dtype: str = "auto", trust_remote_code: bool = False) -> LoadedModel:
+def load_model(
+    name: str | None, device: str = "cpu", dtype: str = "auto", trust_remote_code: bool = False
+) -> LoadedModel:
     """Load a causal language model for scoring.
 
     Args:
@@ -95,7 +97,7 @@ def digest(model: nn.Module) -> str:
     for name, parameter in sorted(model.named_parameters()):
         sha.update(name.encode())
         # bytes of the compute dtype: one model in float32 and in bfloat16 has two level stores
-        sha.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
+        sha.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return sha.hexdigest()[:16]
 
 
@@ -113,7 +115,7 @@ def _check_directory(path: str) -> None:
         raise UserError(f"'{path}' holds no weights (*.safetensors).{hint}")
 
 
-class _explained:
+class _explained:  # noqa: N801 (reads as what it does: `with _explained(path)`)
     """Turn what transformers and safetensors raise while loading into one sentence."""
 
     def __init__(self, path: str) -> None:

@@ -75,7 +75,7 @@ class PrunedModel:
     """Goes in front of a family's model class: builds it dense, then cuts it to its configuration."""
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(config, *args, **kwargs)
+        super().__init__(config, *args, **kwargs)  # type: ignore[call-arg] # of the class behind this one
         assert isinstance(self, nn.Module)
         cut(self, config)
 
@@ -98,7 +98,7 @@ def pruned_classes(base_model_type: str) -> tuple[Any, Any]:
     family_of(base_model_type)
     base_config = CONFIG_MAPPING[base_model_type]
     base_model = MODEL_FOR_CAUSAL_LM_MAPPING[base_config]
-    own = {"__module__": __name__, "model_type": MODEL_TYPE, "base_model_type": base_model_type}
+    own: dict[str, Any] = {"__module__": __name__, "model_type": MODEL_TYPE, "base_model_type": base_model_type}
     config_class = type(f"Pruned{base_config.__name__}", (PrunedFields, base_config), own)
     own = {"__module__": __name__, "config_class": config_class}
     model_class = type(f"Pruned{base_model.__name__}", (PrunedModel, base_model), own)
@@ -141,7 +141,8 @@ def cut(model: nn.Module, config: Any) -> None:
     attends = ["attention" not in layer.get("skip", ()) for layer in layers]
     for block, attending, slot in zip(blocks, attends, cache_slots(attends, layer_types(config)), strict=True):
         if attending:
-            setattr(block.get_submodule(family.attention), "layer_idx", slot)
+            attention: Any = block.get_submodule(family.attention)
+            attention.layer_idx = slot
 
 
 def _kept_groups(width: Width, layer: LayerConfig, index: int) -> int:

@@ -60,6 +60,7 @@ class Zero(nn.Module):
     """A dropped sub-block: adds nothing to the residual stream."""
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        """Zeros like the input."""
         return torch.zeros_like(hidden_states)
 
 
@@ -67,6 +68,7 @@ class ZeroAttention(nn.Module):
     """A dropped attention, which in transformers returns its weights too."""
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+        """Zeros like the input, and no weights."""
         return torch.zeros_like(hidden_states), None
 
 

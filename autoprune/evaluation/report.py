@@ -1,0 +1,85 @@
+"""What a saved network is worth: loss, perplexity, size and speed of a directory, dense, pruned or padded."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autoprune.calibration.losses import CrossEntropy
+from autoprune.calibration.text import read_text, sequences
+from autoprune.errors import UserError
+from autoprune.evaluation.timing import tokens_per_second
+from autoprune.models.loading import _check_directory, _compute_dtype, _explained
+
+
+def evaluate_directory(
+    path: Path,
+    data: str | None,
+    sequence_length: int,
+    max_sequences: int | None,
+    device: str = "cpu",
+    dtype: str = "auto",
+) -> dict[str, Any]:
+    """Measure a network in Hugging Face form on a text, with the loss that searches report.
+
+    Args:
+        path: the directory, exported or not; no family needs to cover its type.
+        data: text file; None is Python's own documentation.
+        sequence_length: tokens of a sequence.
+        max_sequences: sequences at most, from the start of the text; None is all.
+        device: torch device.
+        dtype: what to compute in; `auto` is float32 on a CPU and the checkpoint's own on a GPU.
+
+    Returns:
+        `path`; `cross_entropy` in nats per token (mean over a sequence's predictions, then over sequences) and its
+        exponential `perplexity`; `params`, tied ones once; `bytes` of the weights on disk; `tokens` that were read;
+        `tokens_per_second` of a forward pass over one sequence.
+
+    Raises:
+        UserError: there is no such network or text, or the sequences do not fit them.
+    """
+    text = read_text(data)
+    model, tokenizer = _load(path, device, dtype)
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest is not None and sequence_length > longest:
+        raise UserError(f"sequence_length={sequence_length} is beyond the model's {longest} positions.")
+    tokens_NT = sequences(text, tokenizer, sequence_length)[:max_sequences].to(device)
+    if not len(tokens_NT):
+        raise UserError(f"the text is shorter than one sequence of {sequence_length} tokens: give a longer one.")
+    loss = float(torch.stack([_cross_entropy(model, tokens_NT[[n]]) for n in range(len(tokens_NT))]).mean())
+    return {
+        "path": str(path),
+        "cross_entropy": loss,
+        "perplexity": math.exp(loss) if loss < 700 else math.inf,
+        "params": model.num_parameters(),
+        "bytes": sum(file.stat().st_size for file in path.glob("*.safetensors")),
+        "tokens": tokens_NT.numel(),
+        "tokens_per_second": tokens_per_second(model, tokens_NT[:1]),
+    }
+
+
+@torch.no_grad()
+def _cross_entropy(model: Any, tokens_1T: Tensor) -> Tensor:
+    loss = CrossEntropy()
+    logits_1TV = model(input_ids=tokens_1T, use_cache=False).logits
+    return loss.measure(logits_1TV, loss.prepare(logits_1TV, tokens_1T)).double().squeeze(0)
+
+
+def _load(path: Path, device: str, dtype: str) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    if not path.is_dir():
+        raise UserError(f"no model directory at '{path}'.")
+    _check_directory(str(path))
+    with _explained(str(path)):
+        config = AutoConfig.from_pretrained(path)
+        checkpoint = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+        compute = _compute_dtype(dtype, device, checkpoint)
+        model, report = AutoModelForCausalLM.from_pretrained(path, dtype=compute, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = model.to(device).eval().requires_grad_(False)
+    if report["missing_keys"]:
+        raise UserError(f"'{path}' lacks weights of its own architecture, as {min(report['missing_keys'])}.")
+    return model, tokenizer

@@ -1,0 +1,99 @@
+"""Run in a fresh process: load exported directories as a user would, and print what was found as JSON.
+
+    python check_exports.py ORDER DIRECTORY...
+
+ORDER: `before` or `after` imports autoprune before or after transformers; `without` does not import it.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+order, *directories = sys.argv[1:]
+if order == "before":
+    import autoprune
+import torch  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+from transformers import AutoModelForCausalLM  # noqa: E402
+
+if order == "after":
+    import autoprune  # noqa: F401
+
+NEW_TOKENS = 8
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    found = {}
+    for directory in directories:
+        try:
+            found[directory] = check(Path(directory))
+        except Exception as error:
+            found[directory] = {"error": f"{type(error).__name__}: {error}"}
+    print(json.dumps(found))
+
+
+@torch.no_grad()
+def check(path: Path) -> dict[str, object]:
+    reference = load_file(path.with_suffix(".safetensors"))
+    model, report = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    tokens_BT, expected = reference["tokens"], reference["logits"]
+    found: dict[str, object] = {
+        "class": type(model).__name__,
+        "parameters": model.num_parameters(),
+        "lost": sorted(report["missing_keys"]) + sorted(report["unexpected_keys"]) + sorted(report["mismatched_keys"]),
+        "implementation": model.config._attn_implementation,
+        "use_cache": model.generation_config.use_cache,
+        "logits": difference(model(input_ids=tokens_BT).logits, expected),
+        "padded": padded(model, tokens_BT, expected),
+    }
+    found |= generated(model, tokens_BT)
+    with tempfile.TemporaryDirectory() as again:
+        model.save_pretrained(again)
+        second = AutoModelForCausalLM.from_pretrained(again, dtype=torch.float32, attn_implementation="eager")
+        found["round trip, eager"] = difference(second(input_ids=tokens_BT).logits, expected)
+        found["same config"] = second.config.to_diff_dict() == model.config.to_diff_dict()
+    return found
+
+
+def difference(logits: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest difference, as a share of the largest logit."""
+    return float((logits - expected).abs().max() / expected.abs().max())
+
+
+def left_padded(tokens_BT: torch.Tensor, pads: int) -> dict[str, torch.Tensor]:
+    """The first row as it is, the others shifted right behind `pads` padding tokens, losing their ends."""
+    rows, mask = tokens_BT.clone(), torch.ones_like(tokens_BT)
+    rows[1:, :pads], rows[1:, pads:] = 0, tokens_BT[1:, :-pads]
+    mask[1:, :pads] = 0
+    return {"input_ids": rows, "attention_mask": mask}
+
+
+def padded(model: torch.nn.Module, tokens_BT: torch.Tensor, expected: torch.Tensor, pads: int = 3) -> float:
+    batch = left_padded(tokens_BT, pads)
+    positions = (batch["attention_mask"].cumsum(-1) - 1).clamp_min(0)
+    logits = model(**batch, position_ids=positions).logits
+    return max(difference(logits[:1], expected[:1]), difference(logits[1:, pads:], expected[1:, :-pads]))
+
+
+def generated(model: torch.nn.Module, tokens_BT: torch.Tensor) -> dict[str, object]:
+    """Greedy tokens of a padded batch by each kind of cache, and of its rows alone."""
+    batch = left_padded(tokens_BT, 3)
+    greedy = {"do_sample": False, "max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "disable_compile": True}
+
+    def tokens(inputs: dict[str, torch.Tensor], **cache: object) -> list[list[int]]:
+        return model.generate(**inputs, **greedy, **cache)[:, -NEW_TOKENS:].tolist()
+
+    alone = [{"input_ids": row[None, mask.bool()]} for row, mask in zip(*batch.values(), strict=True)]
+    found: dict[str, object] = {
+        "default": tokens(batch),
+        "no cache": tokens(batch, use_cache=False),
+        "rows": [tokens(inputs | {"attention_mask": torch.ones_like(inputs["input_ids"])})[0] for inputs in alone],
+    }
+    if model.generation_config.use_cache is not False:
+        found["static"] = tokens(batch, cache_implementation="static")
+    return found
+
+
+main()
