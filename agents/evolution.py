@@ -32,7 +32,7 @@ class Evolution:
         more_switches: chance of each further switch in one offspring.
     """
 
-    offspring: int = 8
+    offspring: int = 6
     first_tokens: int = 4096
     widening: float = 0.5
     more_switches: float = 0.5

@@ -9,5 +9,5 @@ class UserError(Exception):
     """
 
 
-class LimitReached(Exception):
+class LimitReached(Exception):  # noqa: N818 (an end, not an error, as StopIteration)
     """Raised by the objective when the evaluations, tokens or seconds of a search are spent."""

@@ -26,10 +26,18 @@ class Scorer(Protocol):
     """What turns policies into losses: the evaluator, a farm of them, or a toy."""
 
     @property
-    def n_sequences(self) -> int: ...
+    def n_sequences(self) -> int:
+        """Sequences in the search split."""
+        ...
+
     @property
-    def tokens_per_sequence(self) -> int: ...
-    def score(self, policies: Sequence[Levels], sequences: Sequence[int]) -> NDArray[np.float64]: ...
+    def tokens_per_sequence(self) -> int:
+        """Their length."""
+        ...
+
+    def score(self, policies: Sequence[Levels], sequences: Sequence[int]) -> NDArray[np.float64]:
+        """Losses, `[P, S]`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -108,9 +116,12 @@ class Objective:
 
     @property
     def progress(self) -> float:
-        """Share of the tightest limit that is spent, in [0, 1]; 0 without limits. Time is left out: it is not replayable."""
+        """Share of the tightest limit that is spent, in [0, 1]; 0 without limits. Time cannot be replayed: left out."""
         limits, spent = self.limits, self.spent
-        shares = [spent.evals / limits.evals if limits.evals else 0.0, spent.tokens / limits.tokens if limits.tokens else 0.0]
+        shares = [
+            spent.evals / limits.evals if limits.evals else 0.0,
+            spent.tokens / limits.tokens if limits.tokens else 0.0,
+        ]
         return min(1.0, max(shares))
 
     def __call__(self, policies: Sequence[Levels], tokens: int | None = None) -> NDArray[np.float64]:
@@ -119,9 +130,11 @@ class Objective:
         Raises:
             LimitReached: the limits are spent; what fitted has been scored and recorded.
         """
-        return self.by_sequence(policies, range(self.sequences_for(tokens))).mean(axis=1)
+        return np.asarray(self.by_sequence(policies, range(self.sequences_for(tokens))).mean(axis=1))
 
-    def by_sequence(self, policies: Sequence[Levels], sequences: Sequence[int], probe: bool = False) -> NDArray[np.float64]:
+    def by_sequence(
+        self, policies: Sequence[Levels], sequences: Sequence[int], probe: bool = False
+    ) -> NDArray[np.float64]:
         """Losses on chosen sequences, `[P, S]`, for paired comparisons and for sub-samples of an agent's own.
 
         Args:
@@ -159,7 +172,9 @@ class Objective:
             return self._declared
         scored = [(len(r.losses), -r.mean, p) for p, r in self._records.items() if r.candidate and np.isfinite(r.mean)]
         if not scored:
-            raise UserError("the search scored no policy with a finite loss: raise its limits, or look at the model's losses.")
+            raise UserError(
+                "the search scored no policy with a finite loss: raise its limits, or look at the model's losses."
+            )
         return max(scored)[2]
 
     def loss(self, policy: Levels) -> tuple[float, int]:
@@ -225,7 +240,10 @@ class Objective:
             losses_PS = self._scorer.score(policies, sequences)
             losses_PS = np.where(np.isfinite(losses_PS), losses_PS, np.inf)
             self.spent.seconds = self._seconds_before + time.monotonic() - self._started
-            scores = [Score(p, sequences, row.tolist(), self.spent.seconds) for p, row in zip(policies, losses_PS, strict=True)]
+            scores = [
+                Score(p, sequences, row.tolist(), self.spent.seconds)
+                for p, row in zip(policies, losses_PS, strict=True)
+            ]
             self._journal.append(scores)
             for score in scores:
                 self._records[score.levels].losses.update(zip(sequences, score.losses, strict=True))
@@ -233,4 +251,6 @@ class Objective:
     def _best_so_far(self) -> float:
         if self._declared is not None:
             return self._records[self._declared].mean
-        return max(((len(r.losses), -r.mean) for r in self._records.values() if r.candidate), default=(0, -np.inf))[1] * -1
+        return (
+            max(((len(r.losses), -r.mean) for r in self._records.values() if r.candidate), default=(0, -np.inf))[1] * -1
+        )

@@ -1,6 +1,6 @@
 """Criteria at the same uniform levels: nats per token on a text that calibration did not see.
 
-    python benchmarks/criteria.py --model DIR --data FILE --test FILE [--device cpu] [--json]
+python benchmarks/criteria.py --model DIR --data FILE --test FILE [--device cpu] [--json]
 """
 
 import argparse

@@ -46,10 +46,20 @@ def main() -> None:
     budgets = dict(parse_budget(b) for b in args.budget or ["params=0.5"])
     settings = dict(parse_override(text) for text in args.set)
     config = load_config(
-        None, {"model": args.model, "data": args.data, "budgets": budgets, "space": args.space, "device": args.device, **settings}
+        None,
+        {
+            "model": args.model,
+            "data": args.data,
+            "budgets": budgets,
+            "space": args.space,
+            "device": args.device,
+            **settings,
+        },
     )
     assembly = assemble(config)
-    tokens_NT = sequences(read_text(args.test), assembly.loaded.tokenizer, config.sequence_length)[: args.test_sequences]
+    tokens_NT = sequences(read_text(args.test), assembly.loaded.tokenizer, config.sequence_length)[
+        : args.test_sequences
+    ]
     test = assembly.evaluator(tokens_NT, "kl", "ce")
     search = assembly.evaluator(assembly.splits.search, config.loss)
     search.score([assembly.space.dense], range(search.n_sequences))  # the dense references, before any clock runs
@@ -75,7 +85,9 @@ def run(assembly: Assembly, search: Evaluator, test: Evaluator, spec: str, seed:
     best = objective.best
     kl, ce = test.score_each([best], range(test.n_sequences)).mean(axis=(1, 2))
     whole = float(search.score([best], range(search.n_sequences)).mean())
-    return Outcome(spec, seed, whole, float(kl), float(ce), objective.spent.tokens, objective.spent.evals, seconds, best)
+    return Outcome(
+        spec, seed, whole, float(kl), float(ce), objective.spent.tokens, objective.spent.evals, seconds, best
+    )
 
 
 def report(outcomes: list[Outcome], dense_ce: float, as_json: bool) -> None:

@@ -93,6 +93,7 @@ def generated(model: torch.nn.Module, tokens_BT: torch.Tensor) -> dict[str, obje
     }
     if model.generation_config.use_cache is not False:
         found["static"] = tokens(batch, cache_implementation="static")
+        found["in chunks"] = tokens(batch, cache_implementation="static", prefill_chunk_size=4)
     return found
 
 

@@ -15,7 +15,9 @@ def toy_space(units: int = 10, levels: int = 5, budget: float = 0.5, seed: int =
     for u in range(units):
         kept = tuple(range(levels - 1, -1, -1))
         kind = "attention" if u % 2 == 0 else "mlp"
-        made.append(Unit(f"{u // 2}.{kind}", kind, u // 2, levels - 1, kept, int(rng.integers(2, 9) if kind == "mlp" else 3)))
+        made.append(
+            Unit(f"{u // 2}.{kind}", kind, u // 2, levels - 1, kept, int(rng.integers(2, 9) if kind == "mlp" else 3))
+        )
     costs = {"params": [[unit.params(k) for k in unit.kept] for unit in made]}
     return SearchSpace(made, costs, {"params": budget * sum(row[0] for row in costs["params"])})
 
@@ -44,7 +46,9 @@ class ToyScorer:
         rows = []
         for policy in policies:
             depth_U = np.array(policy) / (self.space.n_levels_U - 1)
-            rows.append([self.true_loss(policy) + self.common_S[s] + float(self.noise_SU[s] @ depth_U) for s in sequences])
+            rows.append(
+                [self.true_loss(policy) + self.common_S[s] + float(self.noise_SU[s] @ depth_U) for s in sequences]
+            )
         return np.array(rows)
 
 
@@ -76,6 +80,8 @@ def _neighbours(space: SearchSpace, levels: Levels) -> list[Levels]:
                     trial[u] += du
                     if v != u:
                         trial[v] += dv
-                    if all(0 <= x < n for x, n in zip(trial, space.n_levels_U, strict=True)) and space.feasible(tuple(trial)):
+                    if all(0 <= x < n for x, n in zip(trial, space.n_levels_U, strict=True)) and space.feasible(
+                        tuple(trial)
+                    ):
                         found.append(tuple(trial))
     return found

@@ -26,25 +26,30 @@ class KullbackLeibler:
     """KL(dense || pruned) over the next token."""
 
     def prepare(self, logits_BTV: Tensor, tokens_BT: Tensor) -> tuple[Tensor, ...]:
+        """Dense probabilities `[B, T, V]` and their negative entropy `[B, T]`."""
         logp_BTV = logits_BTV.float().log_softmax(-1)
         p_BTV = logp_BTV.exp()
         return p_BTV, (p_BTV * logp_BTV).sum(-1)
 
     def measure(self, logits_BTV: Tensor, reference: tuple[Tensor, ...]) -> Tensor:
+        """Divergence averaged over the tokens of each sequence, `[B]`."""
         p_BTV, negentropy_BT = reference
         z_BTV = logits_BTV.float()
         # sum p (log p - z + lse z), with one pass over the vocabulary for each term
         cross_BT = torch.linalg.vecdot(p_BTV, z_BTV) - z_BTV.logsumexp(-1)
-        return (negentropy_BT - cross_BT).mean(-1)
+        loss_B: Tensor = (negentropy_BT - cross_BT).mean(-1)
+        return loss_B
 
 
 class CrossEntropy:
     """Negative log-likelihood of the text's own next token; `exp` of its mean is the perplexity."""
 
     def prepare(self, logits_BTV: Tensor, tokens_BT: Tensor) -> tuple[Tensor, ...]:
+        """The next tokens `[B, T - 1]`; the dense logits are not needed."""
         return (tokens_BT[:, 1:],)
 
     def measure(self, logits_BTV: Tensor, reference: tuple[Tensor, ...]) -> Tensor:
+        """Negative log-likelihood averaged over the T - 1 predictions of each sequence, `[B]`."""
         (next_BT,) = reference
         z_BTV = logits_BTV[:, :-1].float()
         chosen_BT = z_BTV.gather(-1, next_BT[..., None]).squeeze(-1)

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from autoprune.models.blocks import BlockView
 
 
-def collect(view: BlockView, tokens_NT: Tensor, batch: int, progress: Callable[[float], None] | None = None) -> list[list[Tensor]]:
+def collect(
+    view: BlockView, tokens_NT: Tensor, batch: int, progress: Callable[[float], None] | None = None
+) -> list[list[Tensor]]:
     """Mean second moments for every width of every block, `[D, D]` float64 on the CPU, at the dense network.
 
     Args:

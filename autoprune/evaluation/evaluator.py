@@ -43,7 +43,9 @@ class Evaluator:
     ) -> None:
         self.view, self.space, self.store, self.losses, self.batch = view, space, store, tuple(losses), batch
         self.tokens_NT = tokens_NT
-        self._units_of_block = [[u for u, unit in enumerate(space.units) if unit.block == b] for b in range(len(view.blocks))]
+        self._units_of_block = [
+            [u for u, unit in enumerate(space.units) if unit.block == b] for b in range(len(view.blocks))
+        ]
         self._dense_hidden: dict[int, Tensor] = {}
         self._references: dict[int, list[tuple[Tensor, ...]]] = {}
         self._reference_bytes = 0

@@ -14,7 +14,7 @@ def tokens_per_second(model: Any, tokens_BT: Tensor, repeats: int = 5) -> float:
     seconds = []
     for _ in range(repeats + 1):
         begun = time.perf_counter()
-        model(input_ids=tokens_BT, use_cache=False).logits
+        model(input_ids=tokens_BT, use_cache=False)
         if tokens_BT.is_cuda:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)

@@ -56,7 +56,7 @@ def _attention_groups(config: Any, columns: Columns, shape: Mapping[str, int]) -
 
 
 def _config(config: Any, columns: Columns, shape: Mapping[str, int]) -> Any | None:
-    """The configuration of a shape, or None where its own checks refuse: some want heads that divide the hidden size."""
+    """The configuration of a shape, or None where its own checks refuse it (heads that do not divide the width)."""
     padded = copy.deepcopy(config)
     for kind, column in columns.items():
         width = column[0].width
@@ -73,8 +73,11 @@ def _config(config: Any, columns: Columns, shape: Mapping[str, int]) -> Any | No
 
 def _fits(model_class: Any, config: Any, blocks: Sequence[nn.Module]) -> bool:
     """Whether the class builds blocks of the shapes that these have now."""
-    with torch.device("meta"):
-        model: nn.Module = model_class(config)
+    try:
+        with torch.device("meta"):
+            model: nn.Module = model_class(config)
+    except ValueError:  # GPT-2 and OPT check their heads here
+        return False
     stock = [module for module in model.modules() if type(module) is type(blocks[0])]
     return [_shapes(block) for block in stock] == [_shapes(block) for block in blocks]
 

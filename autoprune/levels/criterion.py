@@ -50,5 +50,6 @@ def reconstruct(weight_OD: Tensor, moments_DD: Tensor, kept: Tensor) -> Tensor:
     h_KK = h_DD[kept][:, kept] + ridge * torch.eye(len(kept), dtype=h_DD.dtype, device=h_DD.device)
     # correction = W_gone H_{gone,K} (H_KK + ridge)^-1
     cross_OK = w_OD[:, gone] @ h_DD[gone][:, kept]
-    correction_OK = torch.linalg.solve(h_KK, cross_OK, left=False)
-    return (w_OD[:, kept] + correction_OK).to(weight_OD.dtype)
+    correction_OK: Tensor = torch.linalg.solve(h_KK, cross_OK, left=False)
+    new_OK: Tensor = w_OD[:, kept] + correction_OK
+    return new_OK.to(weight_OD.dtype)

@@ -51,7 +51,8 @@ def _costs(w_OD: Tensor, inverse_DD: Tensor, size: int) -> Tensor:
     identity_GSS = torch.eye(size, dtype=w_OD.dtype, device=w_OD.device).expand_as(blocks_GSS)
     empty = blocks_GSS.diagonal(dim1=1, dim2=2).amax(1) == 0  # groups already gone
     safe_GSS = torch.where(empty[:, None, None], identity_GSS, blocks_GSS)
-    return (torch.linalg.solve(safe_GSS, w_GOS, left=False) * w_GOS).sum((1, 2))
+    cost_G: Tensor = (torch.linalg.solve(safe_GSS, w_GOS, left=False) * w_GOS).sum((1, 2))
+    return cost_G
 
 
 def _remove(w_OD: Tensor, inverse_DD: Tensor, group: slice) -> None:

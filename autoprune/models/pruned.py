@@ -67,7 +67,7 @@ class PrunedFields:
         """As in `config.json`."""
         output: dict[str, Any] = super().to_dict()  # type: ignore[misc]
         output["base_model_type"] = self.base_model_type
-        output["per_layer_config"] = per_layer_config(output.pop("layer_configs"))
+        output["per_layer_config"] = per_layer_config(output.pop("layer_configs", ()))
         return output
 
 
