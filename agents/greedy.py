@@ -45,7 +45,7 @@ class Greedy:
                 price = (measure(step) - loss) / _saving(space, current, step)
                 heapq.heappush(queue, (price, u, current))
                 continue
-            current = (*current[:u], current[u] + 1, *current[u + 1:])
+            current = (*current[:u], current[u] + 1, *current[u + 1 :])
             loss = measure(current)
             heapq.heappush(queue, (price, u, ()))
         objective([space.repair(current)])
@@ -62,7 +62,7 @@ class Greedy:
 def _sparser(space: SearchSpace, levels: Levels, u: int) -> Levels | None:
     if levels[u] + 1 >= space.n_levels_U[u]:
         return None
-    return (*levels[:u], levels[u] + 1, *levels[u + 1:])
+    return (*levels[:u], levels[u] + 1, *levels[u + 1 :])
 
 
 def _saving(space: SearchSpace, before: Levels, after: Levels) -> float:

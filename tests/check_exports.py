@@ -1,8 +1,9 @@
-"""Run in a fresh process: load exported directories as a user would, and print what was found as JSON.
+"""Run in a fresh process: load exported directories as a user would, and tell what was found.
 
-    python check_exports.py ORDER DIRECTORY...
+    python check_exports.py ORDER < DIRECTORIES
 
-ORDER: `before` or `after` imports autoprune before or after transformers; `without` does not import it.
+ORDER: `before` or `after` imports autoprune before or after transformers; `without` does not import it. Answers each
+line of the input, a directory with its reference beside it, by a line of JSON.
 """
 
 import json
@@ -10,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-order, *directories = sys.argv[1:]
+(order,) = sys.argv[1:]
 if order == "before":
     import autoprune
 import torch  # noqa: E402
@@ -25,13 +26,12 @@ NEW_TOKENS = 8
 
 def main() -> None:
     torch.set_num_threads(1)
-    found = {}
-    for directory in directories:
+    for line in sys.stdin:
         try:
-            found[directory] = check(Path(directory))
+            found = check(Path(line.strip()))
         except Exception as error:
-            found[directory] = {"error": f"{type(error).__name__}: {error}"}
-    print(json.dumps(found))
+            found = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(found), flush=True)
 
 
 @torch.no_grad()

@@ -2,12 +2,13 @@
 
 import errno
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from autoprune import study
@@ -20,7 +21,7 @@ from autoprune.models.pruned import cache_slots, can_cache
 from autoprune.policy import Policy
 from autoprune.space import Levels
 from tests import families
-from tests.contracts.test_exporters import awkward_levels, checked, placed_logits, tiny_assembly
+from tests.contracts.test_exporters import Loader, awkward_levels, export, is_exact, placed_logits, tiny_assembly
 
 TOKENS = families.random_tokens(2, 13)
 
@@ -37,13 +38,6 @@ def policy_of(assembly: Assembly, levels: Levels | None = None) -> Policy:
 def without(assembly: Assembly, kind: str, blocks: set[int]) -> Levels:
     """Dense but for one kind of unit in some blocks."""
     return tuple(len(u.kept) - 1 if u.kind == kind and u.block in blocks else 0 for u in assembly.space.units)
-
-
-def export(assembly: Assembly, levels: Levels, path: Path, **options: Any) -> Path:
-    """An export with its reference beside it, for `checked`."""
-    reference = {"tokens": TOKENS, "logits": placed_logits(assembly, levels, TOKENS).contiguous()}
-    save_file(reference, path.with_suffix(".safetensors"))
-    return study.export_policy(assembly, policy_of(assembly, levels), path, "hf", **options)
 
 
 # -- the cache -------------------------------------------------------------------------------------------------
@@ -65,14 +59,12 @@ def test_generation_without_attention_in_the_first_type_or_at_all(tmp_path: Path
     full = export(gemma, without(gemma, "attention", {1, 3, 5}), tmp_path / "full")
     none = export(gemma, without(gemma, "attention", set(range(families.LAYERS))), tmp_path / "none")
     nothing = export(gemma, gemma.space.sparsest, tmp_path / "nothing")
-    found = checked("before", sliding, full, none, nothing)
-    assert [(name, result["use_cache"]) for name, result in found.items()] == [
-        ("sliding", False), ("full", True), ("none", False), ("nothing", False),
-    ]  # fmt: skip
+    with closing(Loader("before")) as loader:
+        found = {path.name: loader.check(path) for path in (sliding, full, none, nothing)}
+    uses = {name: result["use_cache"] for name, result in found.items()}
+    assert uses == {"sliding": False, "full": True, "none": False, "nothing": False}
     for result in found.values():
-        assert result["lost"] == []
-        assert max(result["logits"], result["padded"], result["round trip, eager"]) < 1e-5
-        assert result["default"] == result["rows"] == result["no cache"] == result.get("static", result["rows"])
+        is_exact(result)
 
 
 # -- what is written -------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """The budget arithmetic: exact, maximal and seeded, on random spaces."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +10,6 @@ from hypothesis import strategies as st
 from autoprune.errors import UserError
 from autoprune.space import SearchSpace, Unit, kept_groups
 from tests.toys import toy_space
-import itertools
 
 
 @st.composite

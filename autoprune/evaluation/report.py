@@ -11,7 +11,7 @@ from autoprune.calibration.losses import CrossEntropy
 from autoprune.calibration.text import read_text, sequences
 from autoprune.errors import UserError
 from autoprune.evaluation.timing import tokens_per_second
-from autoprune.models.loading import _check_directory, _compute_dtype, _explained
+from autoprune.models.loading import check_directory, compute_dtype, explained
 
 
 def evaluate_directory(
@@ -72,11 +72,11 @@ def _load(path: Path, device: str, dtype: str) -> tuple[Any, Any]:
 
     if not path.is_dir():
         raise UserError(f"no model directory at '{path}'.")
-    _check_directory(str(path))
-    with _explained(str(path)):
+    check_directory(str(path))
+    with explained(str(path)):
         config = AutoConfig.from_pretrained(path)
         checkpoint = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
-        compute = _compute_dtype(dtype, device, checkpoint)
+        compute = compute_dtype(dtype, device, checkpoint)
         model, report = AutoModelForCausalLM.from_pretrained(path, dtype=compute, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = model.to(device).eval().requires_grad_(False)

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,13 +54,13 @@ def load_model(
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     path = str(EMBEDDED) if name is None else name
-    _check_directory(path)
-    with _explained(path):
+    check_directory(path)
+    with explained(path):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     family = family_of(str(config.model_type))
     checkpoint_dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
-    compute = _compute_dtype(dtype, device, checkpoint_dtype)
-    with _explained(path):
+    compute = compute_dtype(dtype, device, checkpoint_dtype)
+    with explained(path):
         model, report = AutoModelForCausalLM.from_pretrained(
             path, dtype=compute, trust_remote_code=trust_remote_code, output_loading_info=True
         )
@@ -101,7 +103,8 @@ def digest(model: nn.Module) -> str:
     return sha.hexdigest()[:16]
 
 
-def _check_directory(path: str) -> None:
+def check_directory(path: str) -> None:
+    """Raise a UserError where a local directory, or what looks like one, holds no safetensors model."""
     directory = Path(path)
     if not directory.is_dir():
         if directory.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
@@ -115,28 +118,25 @@ def _check_directory(path: str) -> None:
         raise UserError(f"'{path}' holds no weights (*.safetensors).{hint}")
 
 
-class _explained:  # noqa: N801 (reads as what it does: `with _explained(path)`)
-    """Turn what transformers and safetensors raise while loading into one sentence."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, Exception) or isinstance(error, UserError):
-            return
+@contextmanager
+def explained(path: str) -> Iterator[None]:
+    """Turn what transformers and safetensors raise while loading `path` into one sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if not Path(self.path).is_dir():
-            raise UserError(
-                f"no model '{self.path}' here, and it could not be fetched from the hub ({first}). "
-                "Give a local directory, or download it first."
-            ) from error
-        raise UserError(f"the model in '{self.path}' could not be loaded: {first}") from error
+        if Path(path).is_dir():
+            raise UserError(f"the model in '{path}' could not be loaded: {first}") from error
+        raise UserError(
+            f"no model '{path}' here, and it could not be fetched from the hub ({first}). "
+            "Give a local directory, or download it first."
+        ) from error
 
 
-def _compute_dtype(dtype: str, device: str, checkpoint: torch.dtype) -> torch.dtype:
+def compute_dtype(dtype: str, device: str, checkpoint: torch.dtype) -> torch.dtype:
+    """The dtype that `auto` or a name stands for; a UserError for an unknown name."""
     if dtype == "auto":
         return torch.float32 if device == "cpu" else checkpoint
     chosen = getattr(torch, dtype, None)

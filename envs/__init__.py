@@ -1,0 +1,1 @@
+"""Pruning as a Gymnasium environment."""
