@@ -98,7 +98,7 @@ def _evaluate_run(path: Path, data: str | None, max_sequences: int) -> dict[str,
     tokens_NT = tokens_NT[:max_sequences]
     if not len(tokens_NT):
         raise UserError(f"the text '{data}' is shorter than one sequence of {assembly.config.sequence_length} tokens.")
-    evaluator = assembly.evaluator(tokens_NT, "ce")
+    evaluator = assembly.evaluator(tokens_NT, "ce", once=True)
     ce = float(evaluator.score([policy.levels], range(len(tokens_NT))).mean())
     evaluator.place(policy.levels)
     return {

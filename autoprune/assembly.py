@@ -15,7 +15,7 @@ from autoprune.calibration.moments import collect
 from autoprune.calibration.text import Splits, read_text, sequences, split
 from autoprune.config import SearchConfig
 from autoprune.errors import UserError
-from autoprune.evaluation.evaluator import Evaluator, sort_groups
+from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, sort_groups
 from autoprune.levels.store import LevelStore, build, cache_directory, is_complete, store_key
 from autoprune.models.blocks import BlockView
 from autoprune.models.loading import LoadedModel, load_model
@@ -36,11 +36,16 @@ class Assembly:
     space: SearchSpace
     store: LevelStore
 
-    def evaluator(self, tokens_NT: Tensor, *losses: str) -> Evaluator:
-        """An evaluator of named losses on sequences of the user's choice."""
+    def evaluator(self, tokens_NT: Tensor, *losses: str, once: bool = False) -> Evaluator:
+        """An evaluator of named losses on sequences of the user's choice.
+
+        Args:
+            once: every sequence will be asked for once, so nothing of the dense network need be remembered.
+        """
+        memory = 0 if once else REFERENCE_BYTES
         measured = [registry.load("losses", loss)() for loss in losses]
         tokens_NT = tokens_NT.to(self.config.device)
-        return Evaluator(self.view, self.space, self.store, tokens_NT, measured, self.config.batch)
+        return Evaluator(self.view, self.space, self.store, tokens_NT, measured, self.config.batch_size(), memory)
 
 
 def assemble(config: SearchConfig, progress: Progress = lambda stage, share: None) -> Assembly:
@@ -69,7 +74,9 @@ def assemble(config: SearchConfig, progress: Progress = lambda stage, share: Non
     directory = cache_directory() / "levels" / key
     if not is_complete(directory):
         reconstruction_NT = splits.reconstruction.to(config.device)
-        moments = collect(view, reconstruction_NT, config.batch, lambda share: progress("collecting moments", share))
+        moments = collect(
+            view, reconstruction_NT, config.batch_size(), lambda share: progress("collecting moments", share)
+        )
         build(
             directory,
             view,

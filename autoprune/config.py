@@ -45,7 +45,7 @@ class SearchConfig(BaseModel):
     reconstruction_sequences: int = Field(128, ge=2)
     search_sequences: int = Field(64, ge=2)
     validation_sequences: int = Field(64, ge=2)
-    batch: int = Field(1, ge=1, description="sequences a forward pass")
+    batch: int | None = Field(None, ge=1, description="sequences a forward pass; none is 1 on a CPU, 16 on a GPU")
     device: str = Field("cpu", description="torch device")
     dtype: str = Field("auto", description="what to compute in; auto: float32 on a CPU, the checkpoint's on a GPU")
     trust_remote_code: bool = Field(False, description="run code that ships with the model")
@@ -76,6 +76,10 @@ class SearchConfig(BaseModel):
         if isinstance(levels, list) and not (levels and all(0 <= f <= 1 for f in levels) and min(levels) < 1):
             raise ValueError(f"the levels {levels} must be fractions kept, in [0, 1], at least one below 1")
         return levels
+
+    def batch_size(self) -> int:
+        """Sequences a forward pass on the configured device."""
+        return self.batch or (1 if self.device == "cpu" else 16)
 
     def fractions(self) -> list[float]:
         """Fractions kept at each level, before rounding to groups."""

@@ -179,7 +179,7 @@ def make_agent(name: str, options: dict[str, Any]) -> Any:
 
 
 def _check_dense(assembly: Assembly) -> None:
-    loss = assembly.evaluator(assembly.splits.search[:1], "ce").score([assembly.space.dense], [0])
+    loss = assembly.evaluator(assembly.splits.search[:1], "ce", once=True).score([assembly.space.dense], [0])
     if not np.isfinite(loss).all():
         raise UserError(
             f"the dense network's own loss on the calibration text is {float(loss[0, 0])}: its weights or dtype "
@@ -219,7 +219,7 @@ def measure(
     tokens_NT, names = assembly.splits.validation, list(policies)
     levels = list(policies.values())
     progress("validating", 0.0)
-    evaluator = assembly.evaluator(tokens_NT, assembly.config.loss, "ce")
+    evaluator = assembly.evaluator(tokens_NT, assembly.config.loss, "ce", once=True)
     loss_P, ce_P = evaluator.score_each(levels, range(len(tokens_NT))).mean(axis=2)
     rows = []
     for i, (name, policy) in enumerate(zip(names, levels, strict=True)):

@@ -483,3 +483,11 @@ def test_damaged_level_store(
 def change(config: Path, **values: object) -> None:
     """Set entries of a config.json."""
     config.write_text(json.dumps(json.loads(config.read_text()) | values))
+
+
+def test_a_model_that_is_pruned_already(finished_run: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+    from autoprune import study
+
+    assembly, policy = study.reopen(finished_run)
+    pruned = study.export_policy(assembly, policy, tmp_path / "pruned", "hf")
+    refused("search", "--model", pruned, seen=("pruned already",))

@@ -19,7 +19,7 @@ from autoprune.levels.store import LevelStore
 from autoprune.models.blocks import BlockView
 from autoprune.space import Levels, SearchSpace
 
-REFERENCE_BYTES = 256 * 2**20  # dense probabilities kept in memory; beyond that they are computed again
+REFERENCE_BYTES = 256 * 2**20
 
 
 class Evaluator:
@@ -30,6 +30,7 @@ class Evaluator:
         tokens_NT: the split.
         losses: what is measured; agents see the first.
         batch: sequences a forward pass.
+        reference_bytes: memory for what the losses keep of the dense network; beyond it, that is computed again.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Evaluator:
         tokens_NT: Tensor,
         losses: Sequence[Loss],
         batch: int = 1,
+        reference_bytes: int = REFERENCE_BYTES,
     ) -> None:
         self.view, self.space, self.store, self.losses, self.batch = view, space, store, tuple(losses), batch
         self.tokens_NT = tokens_NT
@@ -48,7 +50,7 @@ class Evaluator:
         ]
         self._dense_hidden: dict[int, Tensor] = {}
         self._references: dict[int, list[tuple[Tensor, ...]]] = {}
-        self._reference_bytes = 0
+        self._reference_bytes_left = reference_bytes
 
     @property
     def n_sequences(self) -> int:
@@ -120,9 +122,9 @@ class Evaluator:
         logits_1TV = self.view.head(self._dense_hidden[sequence])
         references = [loss.prepare(logits_1TV, tokens_1T) for loss in self.losses]
         size = sum(t.numel() * t.element_size() for reference in references for t in reference)
-        if self._reference_bytes + size <= REFERENCE_BYTES:
+        if size <= self._reference_bytes_left:
             self._references[sequence] = references
-            self._reference_bytes += size
+            self._reference_bytes_left -= size
         return references
 
 

@@ -83,6 +83,8 @@ def family_of(model_type: str) -> Family:
         if model_type in family.model_types:
             assert isinstance(family, Family)
             return family
+    if model_type == "autoprune":
+        raise UserError("this model is pruned already: search on the network that it was exported from.")
     covered = ", ".join(sorted(t for family in families for t in family.model_types))
     raise UserError(
         f"models of type '{model_type}' are not supported. Supported: {covered}. To add one: declare its widths in a "
