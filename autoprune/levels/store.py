@@ -61,9 +61,7 @@ class LevelStore:
                     for name in file.keys():  # noqa: SIM118 (no mapping)
                         if name.startswith("level."):
                             self._consumers[u, int(name.removeprefix("level."))] = file.get_tensor(name)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"the level store in '{directory}' is damaged ({error}): delete that folder.") from error
-        except Exception as error:  # SafetensorError derives from Exception alone
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise UserError(f"the level store in '{directory}' is damaged ({error}): delete that folder.") from error
 
     def order(self, u: int) -> Tensor:
