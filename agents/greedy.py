@@ -28,25 +28,27 @@ class Greedy:
         space = objective.space
         objective([space.uniform()])
         sequences = range(self._fidelity(objective))
+        reserve = (objective.n_sequences + len(sequences)) * objective.tokens_per_sequence
 
         def measure(policy: Levels) -> float:
             return float(objective.by_sequence([policy], sequences, probe=True).mean())
 
         current = space.dense
         loss = measure(current)
-        queue = [(-np.inf, u, current) for u in range(len(space.units))]
-        heapq.heapify(queue)
+        queue: list[tuple[float, int, Levels]] = [(-np.inf, u, ()) for u in range(len(space.units))]
         while not space.feasible(current):
             price, u, context = heapq.heappop(queue)
-            if context != current or price == -np.inf:
-                step = _sparser(space, current, u)
-                if step is None:
-                    continue
+            step = _sparser(space, current, u)
+            if step is None:
+                continue
+            # the last tokens are for the answer: when they are reached, old prices must do
+            if context != current and objective.tokens_left >= reserve:
                 price = (measure(step) - loss) / _saving(space, current, step)
                 heapq.heappush(queue, (price, u, current))
                 continue
-            current = (*current[:u], current[u] + 1, *current[u + 1 :])
-            loss = measure(current)
+            current = step
+            if objective.tokens_left >= reserve:
+                loss = measure(current)
             heapq.heappush(queue, (price, u, ()))
         objective([space.repair(current)])
 

@@ -17,6 +17,7 @@ from autoprune.errors import UserError
 Levels = tuple[int, ...]
 """One level for every unit: a policy as agents see it."""
 
+GOLDEN = 0.6180339887  # multiples of it, modulo 1, are spread evenly however many are taken
 SLACK = 1e-9  # of dense: sums of floats may miss an exact budget by rounding
 
 
@@ -137,16 +138,26 @@ class SearchSpace:
     # -- proposals ---------------------------------------------------------------------------------------------
 
     def uniform(self) -> Levels:
-        """The densest feasible policy that keeps one common fraction of every unit (baseline of every paper)."""
+        """As even as the budgets allow: one common fraction of every unit (baseline of every paper).
+
+        What the densest such policy leaves of the budgets densifies units by one step of that fraction, spread over
+        the depth, so that a baseline does not lose by an unspent budget.
+        """
         fractions = sorted({kept / unit.groups for unit in self.units for kept in unit.kept}, reverse=True)
+        denser = self.dense
         for fraction in fractions:
-            levels = tuple(
-                next((i for i, kept in enumerate(unit.kept) if kept <= fraction * unit.groups), len(unit.kept) - 1)
-                for unit in self.units
-            )
+            levels = self._at_fraction(fraction)
             if self.feasible(levels):
-                return levels
-        return self.sparsest
+                break
+            denser = levels
+        spread = np.argsort((np.arange(len(levels)) * GOLDEN) % 1)
+        return self._fill(levels, spread, floor=denser)
+
+    def _at_fraction(self, fraction: float) -> Levels:
+        return tuple(
+            next((i for i, kept in enumerate(unit.kept) if kept <= fraction * unit.groups), len(unit.kept) - 1)
+            for unit in self.units
+        )
 
     def sample(self, rng: np.random.Generator) -> Levels:
         """A random policy within the budgets: independent uniform levels, then `repair`."""

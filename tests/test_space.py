@@ -99,3 +99,10 @@ def test_kept_groups_start_dense_and_fall(groups: int, levels: int, round_to: in
     assert kept[-1] == 0
     assert all(a > b for a, b in itertools.pairwise(kept))
     assert all(k % round_to == 0 or k == groups for k in kept)
+
+
+def test_uniform_spends_what_it_can_evenly() -> None:
+    space = toy_space(units=8, levels=2, budget=0.5)  # keep or drop: no common fraction but 0 fits
+    kept = [1 - level for level in space.uniform()]
+    assert 3 <= sum(kept) <= 5
+    assert 1 <= sum(kept[:4]) <= 3, "spread over the depth"

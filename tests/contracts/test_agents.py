@@ -91,3 +91,13 @@ def test_evolution_comes_close_to_the_optimum() -> None:
 def _scores(path: Path) -> list[str]:
     """The journal's lines without their times."""
     return sorted(line.rpartition(',"seconds"')[0] for line in path.read_text().splitlines())
+
+
+def test_greedy_ends_within_few_tokens() -> None:
+    space = toy_space()
+    scorer = ToyScorer(space)
+    objective = Objective(space, scorer, Limits(tokens=32 * (16 + 30 + 17)))
+    with suppress(LimitReached):
+        registry.load("agents", "greedy")().search(objective, np.random.default_rng(0))
+    assert len(objective.archive()) == 2, "uniform, and where the walk ended"
+    assert all(n == 16 for _, _, n in objective.archive())
