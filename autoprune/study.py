@@ -22,7 +22,8 @@ from autoprune.provenance import check_policy, make_policy
 from autoprune.space import Levels
 
 DEFAULT_TOKENS = 400_000
-"""Searched when no limit is given: where a 12-layer model's curve has flattened (benchmarks/README.md)."""
+"""Searched when no limit is given: about a minute for 22 M parameters on two cores. Four times as many gain some
+0.013 nats more there (benchmarks/README.md)."""
 
 
 @dataclass(frozen=True)
