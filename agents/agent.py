@@ -13,6 +13,8 @@ class Agent(Protocol):
     Contracts, tested over every registered agent: only feasible policies are scored as candidates; all randomness
     comes from `rng`, so that two runs of one seed are equal and a killed run, replayed, goes on as if uninterrupted;
     better than `random` at equal tokens on a toy with a known optimum (baselines excepted).
+
+    An agent that has learned something may have a method `save(directory)` too; it is called when a search ends.
     """
 
     def search(self, objective: Objective, rng: np.random.Generator) -> None:

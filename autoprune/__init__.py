@@ -2,24 +2,26 @@
 
 from typing import TYPE_CHECKING, Any
 
-from autoprune.models import registration as _registration
+from autoprune import on_import as _on_import
 
 if TYPE_CHECKING:
     from autoprune.api import resume, search
     from autoprune.config import SearchConfig
+    from autoprune.envs.make import make_env
     from autoprune.errors import UserError
     from autoprune.policy import Policy
     from autoprune.study import SearchResult
 
-__all__ = ["Policy", "SearchConfig", "SearchResult", "UserError", "resume", "search"]
+__all__ = ["Policy", "SearchConfig", "SearchResult", "UserError", "make_env", "resume", "search"]
 
-_registration.install()
+_on_import.install()
 
 _HOME = {
     "Policy": "policy",
     "SearchConfig": "config",
     "SearchResult": "study",
     "UserError": "errors",
+    "make_env": "envs.make",
     "resume": "api",
     "search": "api",
 }

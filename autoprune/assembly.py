@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from autoprune import registry
+from autoprune.budgets.metric import cost_rows
 from autoprune.calibration.moments import collect
 from autoprune.calibration.text import Splits, read_text, sequences, split
 from autoprune.config import SearchConfig
@@ -107,12 +108,14 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
 
 
 def space_of(units: list[Unit], config: SearchConfig) -> SearchSpace:
-    """The search space: costs of every metric that is budgeted or always shown, and absolute budgets."""
+    """The search space: costs of every metric that is budgeted or always shown, and absolute budgets.
+
+    Raises:
+        UserError: a metric is no metric (autoprune/budgets/metric.py), or a budget cannot be met.
+    """
     workload = Workload(context=config.sequence_length)
-    costs = {}
-    for metric in dict.fromkeys([*config.budgets, "params", "macs"]):
-        cost = registry.load("budgets", metric)
-        costs[metric] = [[float(cost(unit, kept, workload)) for kept in unit.kept] for unit in units]
+    metrics = dict.fromkeys([*config.budgets, "params", "macs"])
+    costs = {metric: cost_rows(metric, units, workload) for metric in metrics}
     dense = {metric: sum(row[0] for row in rows) for metric, rows in costs.items()}
     budgets = {m: bound * dense[m] if bound <= 1 else bound for m, bound in config.budgets.items()}
     return SearchSpace(units, costs, budgets)

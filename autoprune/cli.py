@@ -58,6 +58,8 @@ def search(
     model: Annotated[str | None, typer.Option(help="Hugging Face directory or hub name [embedded model].")] = None,
     data: Annotated[str | None, typer.Option(help="Calibration text file [Python's own documentation].")] = None,
     agent: Annotated[str | None, typer.Option(help="Search algorithm, see `autoprune list` [evolution].")] = None,
+    reward: Annotated[str | None, typer.Option(help="Of an RL agent, see `autoprune list rewards` [amc].")] = None,
+    pretrained: Annotated[str | None, typer.Option(metavar="RUN", help="Start from that run's trained agent.")] = None,
     budget: Annotated[list[str] | None, typer.Option(metavar="METRIC=VALUE", help="Repeatable [params=0.5].")] = None,
     levels: Annotated[str | None, typer.Option(metavar="N|F,F,...", help="Levels or fractions kept [9].")] = None,
     space: Annotated[str | None, typer.Option(metavar="width|depth", help="What levels mean [width].")] = None,
@@ -79,7 +81,7 @@ def search(
     from autoprune.config import load_config, parse_budget, parse_override
 
     options = {
-        "model": model, "data": data, "agent": agent, "space": space, "criterion": criterion, "loss": loss,
+        "model": model, "data": data, "agent": agent, "reward": reward, "pretrained": pretrained, "space": space, "criterion": criterion, "loss": loss,
         "seed": seed, "max_evals": max_evals, "max_tokens": max_tokens, "max_time": max_time, "round_to": round_to,
         "device": device, "trust_remote_code": trust_remote_code or None,
         "budgets": dict(parse_budget(text) for text in budget) if budget else None,

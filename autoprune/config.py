@@ -25,6 +25,8 @@ class SearchConfig(BaseModel):
     data: str | None = Field(None, description="calibration text file; none is Python's own documentation")
     agent: str = Field("evolution", description="search algorithm")
     agent_options: dict[str, Any] = Field(default_factory=dict, description="settings of the agent")
+    reward: str | None = Field(None, description="what an agent that learns by reinforcement is paid")
+    pretrained: str | None = Field(None, description="a run whose trained agent the search starts from")
     budgets: dict[str, float] = Field(
         default_factory=lambda: {"params": 0.5}, description="metric: bound; up to 1 a fraction of what is prunable"
     )
@@ -76,6 +78,11 @@ class SearchConfig(BaseModel):
         if isinstance(levels, list) and not (levels and all(0 <= f <= 1 for f in levels) and min(levels) < 1):
             raise ValueError(f"the levels {levels} must be fractions kept, in [0, 1], at least one below 1")
         return levels
+
+    def agent_settings(self) -> dict[str, Any]:
+        """The agent's own settings, with those that have an option of their own on the command line."""
+        own = {"reward": self.reward, "pretrained": self.pretrained}
+        return self.agent_options | {key: value for key, value in own.items() if value is not None}
 
     def batch_size(self) -> int:
         """Sequences a forward pass on the configured device."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from autoprune.errors import LimitReached, UserError
 from autoprune.journal import Journal, Score
 from autoprune.space import Levels, SearchSpace
+from autoprune.statistics import UnitStatistics
 
 POLICIES_AT_ONCE = 16  # scored and journalled together
 
@@ -37,6 +38,10 @@ class Scorer(Protocol):
 
     def score(self, policies: Sequence[Levels], sequences: Sequence[int]) -> NDArray[np.float64]:
         """Losses, `[P, S]`."""
+        ...
+
+    def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
+        """Losses of the dense network, `[S]`."""
         ...
 
 
@@ -77,6 +82,7 @@ class Objective:
         limits: when to raise `LimitReached`.
         journal: every score is appended to it; what it holds already is replayed.
         on_score: called after every batch, for progress displays.
+        statistics: of each unit, for agents that look at layers; empty where nothing is known.
     """
 
     def __init__(
@@ -86,12 +92,14 @@ class Objective:
         limits: Limits,
         journal: Journal | None = None,
         on_score: Callable[["Objective"], None] | None = None,
+        statistics: Sequence[UnitStatistics] = (),
     ) -> None:
-        self.space, self.limits, self.spent = space, limits, Spent()
+        self.space, self.limits, self.spent, self.statistics = space, limits, Spent(), tuple(statistics)
         self.history: list[tuple[int, float, float]] = []
         self._scorer, self._journal = scorer, journal or Journal.in_memory()
         self._on_score = on_score or (lambda _: None)
         self._records: dict[Levels, _Record] = {}
+        self._dense: dict[int, float] = {}
         self._replay = self._journal.replay()
         self._declared: Levels | None = None
         self._started = time.monotonic()
@@ -149,6 +157,14 @@ class Objective:
             self._score(policies[start : start + POLICIES_AT_ONCE], list(sequences), candidate=not probe)
         return np.array([[self._records[p].losses[s] for s in sequences] for p in policies])
 
+    def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
+        """The dense network's own losses, `[S]`: 0 for a divergence from it. A yardstick, not charged or journalled."""
+        new = [s for s in sequences if s not in self._dense]
+        if new:
+            losses_S = self._scorer.dense_losses(new)
+            self._dense.update(zip(new, (float(loss) for loss in losses_S), strict=True))
+        return np.array([self._dense[s] for s in sequences])
+
     def declare(self, policy: Levels) -> None:
         """Name the agent's present answer. Without it, `best` is the lowest loss at the highest fidelity."""
         self._declared = policy
@@ -197,7 +213,7 @@ class Objective:
                 todo[policy] = new
         allowed = self._charge(todo)
         self._compute(allowed)
-        for policy in policies:
+        for policy in dict.fromkeys(policies):
             record = self._records[policy]
             record.candidate |= candidate and all(s in record.losses for s in sequences)
             if not record.losses:

@@ -1,14 +1,23 @@
 """Every part that can be chosen by name, as `package.module:Object`, imported only when chosen.
 
 To add a part: one new file and one line here. From outside, without a fork, wherever a name is taken
-`package.module:Object` is taken too, and an entry point in the group `autoprune.<kind>` gives a name.
+`package.module:Object` and `file.py:Object` are taken too, and an entry point in the group `autoprune.<kind>` gives a
+name.
 """
 
 import difflib
+import hashlib
 import importlib
+import importlib.util
+import os
+import re
+import sys
 from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from autoprune import usercode
 from autoprune.errors import UserError
 
 PARTS: dict[str, dict[str, str]] = {
@@ -18,7 +27,20 @@ PARTS: dict[str, dict[str, str]] = {
         "greedy": "autoprune.agents.greedy:Greedy",
         "evolution": "autoprune.agents.evolution:Evolution",
         "evopress": "autoprune.agents.evopress:EvoPress",
+        "ppo": "autoprune.agents.ppo:PPO",
+        "maskable-ppo": "autoprune.agents.maskable_ppo:MaskablePPO",
+        "dqn": "autoprune.agents.dqn:DQN",
+        "ddpg": "autoprune.agents.ddpg:DDPG",
+        "sac": "autoprune.agents.sac:SAC",
+        "td3": "autoprune.agents.td3:TD3",
     },
+    "rewards": {
+        "amc": "autoprune.envs.rewards.amc:amc",
+        "purl": "autoprune.envs.rewards.purl:purl",
+        "loss": "autoprune.envs.rewards.loss:loss",
+        "rewarded-meta": "autoprune.envs.rewards.rewarded_meta:rewarded_meta",
+    },
+    "callbacks": {},
     "budgets": {
         "params": "autoprune.budgets.params:params",
         "macs": "autoprune.budgets.macs:macs",
@@ -44,45 +66,94 @@ PARTS: dict[str, dict[str, str]] = {
 }
 
 
+FILES: dict[str, dict[str, str]] = {"budgets": {".csv": "autoprune.budgets.table:read"}}
+"""Kind -> suffix -> what reads a part from a file of the user's that is not Python."""
+
+_MISSING = object()
+
+
 def names(kind: str) -> list[str]:
     """The names known for a kind, built in and plugged in, sorted."""
     return sorted({*PARTS[kind], *(point.name for point in entry_points(group=f"autoprune.{kind}"))})
 
 
 def target(kind: str, name: str) -> str:
-    """`package.module:Object` of the part called `name`: a built-in, an entry point, or given so already.
+    """`package.module:Object` or `file.py:Object` of the part called `name`: built in, plugged in, or given so already.
 
     Raises:
         UserError: no such name (with near misses).
     """
-    found = PARTS[kind].get(name) or _entry_point(kind, name) or (name if ":" in name else None)
+    found = PARTS[kind].get(name) or _entry_point(kind, name) or (name if all(name.rpartition(":")) else None)
     if found is None:
         near = difflib.get_close_matches(name, names(kind), n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
+        forms = ["package.module:Object", "file.py:Object", *(f"FILE{suffix}" for suffix in FILES.get(kind, {}))]
         raise UserError(
-            f"no {singular(kind)} is called '{name}'.{hint} Known: {', '.join(names(kind))}; "
-            "your own is given as package.module:Object."
+            f"no {singular(kind)} is called '{name}'.{hint} Known: {', '.join(names(kind)) or 'none'}; "
+            f"your own is given as {' or '.join(forms)}."
         )
     return found
 
 
 def load(kind: str, name: str) -> Any:
-    """The part called `name`, imported.
+    """The part called `name`, imported, or read from its file.
+
+    A Python file is run once per process, whatever paths lead to it.
 
     Raises:
-        UserError: no such name (with near misses), or its target does not import.
+        UserError: no such name (with near misses), its code does not import (with the file and line), or lacks the
+            object (with near misses), or its file cannot be read.
     """
-    found = target(kind, name)
-    module, _, attribute = found.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"the {singular(kind)} '{name}' could not be loaded from '{found}': {error}.") from error
+    reader = FILES.get(kind, {}).get(Path(name).suffix.lower())
+    if reader is not None:
+        return _import(kind, name, reader)(_path(name))
+    return _import(kind, name, target(kind, name))
 
 
 def singular(kind: str) -> str:
     """The word for one part of a kind, for messages."""
     return {"criteria": "criterion", "families": "family", "losses": "loss"}.get(kind, kind.removesuffix("s"))
+
+
+def _import(kind: str, name: str, found: str) -> Any:
+    source, _, attribute = found.rpartition(":")
+    origin = "" if found == name else f" from '{found}'"
+    failed = f"the {singular(kind)} '{name}' could not be loaded{origin}"
+    is_file = source.endswith(".py")
+    if is_file and not _path(source).is_file():
+        raise UserError(f"{failed}: there is no file '{_path(source).absolute()}'.")
+    try:
+        module = _run(_path(source).resolve()) if is_file else importlib.import_module(source)
+        part = getattr(module, attribute, _MISSING)
+    except (Exception, SystemExit) as error:  # a script may end itself when imported, and with status 0
+        raise UserError(f"{failed}: {usercode.told(error)}.") from error
+    if part is _MISSING:
+        near = difflib.get_close_matches(attribute, [known for known in vars(module) if not known.startswith("_")], n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise UserError(f"{failed}: there is no '{attribute}' in {source}.{hint}")
+    return part
+
+
+def _run(path: Path) -> ModuleType:
+    """The module of a Python file. It is in `sys.modules`, where dataclasses and pickle look their classes up."""
+    digest = hashlib.sha256(bytes(path)).hexdigest()[:16]
+    name = f"_autoprune_file_{re.sub(r'[^A-Za-z0-9]', '_', path.stem)}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]  # half a module is no module
+        raise
+    return module
+
+
+def _path(text: str) -> Path:
+    return Path(os.path.expanduser(text))  # unlike Path.expanduser, leaves an unknown user's ~ as it is
 
 
 def _entry_point(kind: str, name: str) -> str | None:

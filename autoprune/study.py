@@ -83,7 +83,7 @@ def start(config: SearchConfig, out: Path | None = None, watch: Watch | None = N
     """
     if config.max_evals is None and config.max_tokens is None and config.max_time is None:
         config = config.model_copy(update={"max_tokens": DEFAULT_TOKENS})
-    make_agent(config.agent, config.agent_options)
+    make_agent(config.agent, config.agent_settings())
     out = out or rundir.new_run_path(config.agent, config.seed)
     rundir.create(out)
     with rundir.locked(out):
@@ -141,8 +141,8 @@ def _search(assembly: Assembly, out: Path, watch: Watch) -> SearchResult:
     evaluator = assembly.evaluator(assembly.splits.search, config.loss)
     journal = Journal(out / "journal.jsonl", f"{assembly.store.directory.name}/{config.loss}")
     limits = Limits(config.max_evals, config.max_tokens, config.max_time)
-    objective = Objective(assembly.space, evaluator, limits, journal, watch.score)
-    agent = make_agent(config.agent, config.agent_options)
+    objective = Objective(assembly.space, evaluator, limits, journal, watch.score, assembly.store.statistics)
+    agent = make_agent(config.agent, config.agent_settings())
     interrupted = False
     try:
         try:
@@ -153,6 +153,8 @@ def _search(assembly: Assembly, out: Path, watch: Watch) -> SearchResult:
             if not objective.archive():
                 raise
             interrupted = True
+        if hasattr(agent, "save"):
+            agent.save(out)
         return _finish(assembly, objective, out, watch, interrupted)
     finally:
         journal.close()

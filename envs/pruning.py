@@ -4,115 +4,146 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
-from autoprune.objective import Objective
-from autoprune.space import Levels, Unit
+from autoprune.envs.episodes import Episodes, Task
+from autoprune.envs.observation import split
+from autoprune.space import Levels
 
 
-class PruningEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
+class PruningEnv(gymnasium.Env[Any, Any]):
     """Set the level of one unit after another within the budgets; the last step scores the policy.
 
-    Observation, `Box(0, 1, (8,), float32)`:
+    ## Observations
 
-    | index | meaning | range |
-    | --- | --- | --- |
-    | 0 | position: units set / units | 0 to 1 |
-    | 1 | the unit is an attention | 0 or 1 |
-    | 2 | block / blocks | 0 to 1 |
-    | 3 | the unit's share of the dense cost, mean over budgets | 0 to 1 |
-    | 4 | cost of the units set so far, share of the budget, mean over budgets | 0 to 1 |
-    | 5 | cost of the units to come if dense, share of dense, mean over budgets | 0 to 1 |
-    | 6 | share of groups that the previous step kept | 0 to 1 |
-    | 7 | share of groups kept by the sparsest level allowed now | 0 to 1 |
+    `Box(float32)` of the table below, all about the unit to be set next; or with `observation="dict"` a `Dict` of its
+    four groups. Numbers that depend on a network's scale are compared with its other units: z-scores over the units,
+    a third of them, clipped, so that a table is finite for any model and a trained agent can be used on another.
 
-    Actions, `Discrete(L)`: the level, 0 is dense. `action_masks()` marks the levels that exist and leave enough of each
-    budget for the sparsest rest; any other action is taken as the nearest allowed one, so that a budget holds whatever
-    the actions. What is left of the budgets at the end is filled up (`space.repair`).
+    | index | name | meaning | unit | range | group |
+    | --- | --- | --- | --- | --- | --- |
+    | 0 | position | units before this one / units | share | 0 to 1 | layer |
+    | 1 | depth | block / blocks | share | 0 to 1 | layer |
+    | 2 | depth_sin_1 | sin of 2 pi x 1 x depth | - | -1 to 1 | layer |
+    | 3 | depth_cos_1 | cos of 2 pi x 1 x depth | - | -1 to 1 | layer |
+    | 4 | depth_sin_2 | sin of 2 pi x 2 x depth | - | -1 to 1 | layer |
+    | 5 | depth_cos_2 | cos of 2 pi x 2 x depth | - | -1 to 1 | layer |
+    | 6 | depth_sin_4 | sin of 2 pi x 4 x depth | - | -1 to 1 | layer |
+    | 7 | depth_cos_4 | cos of 2 pi x 4 x depth | - | -1 to 1 | layer |
+    | 8 | attention | the unit is an attention | 0 or 1 | 0 to 1 | layer |
+    | 9 | mlp | the unit is an MLP | 0 or 1 | 0 to 1 | layer |
+    | 10 | groups | log2 of its groups / 20 | share | 0 to 1 | layer |
+    | 11 | group_params | log2 of the parameters of one group / 30 | share | 0 to 1 | layer |
+    | 12 | levels | its levels / levels of the unit that has most | share | 0 to 1 | layer |
+    | 13 | params_share | its share of all units' parameters | share | 0 to 1 | layer |
+    | 14 | macs_share | its share of all units' MACs | share | 0 to 1 | layer |
+    | 15 | weight_norm | root mean square of its weights | z-score of log / 3 | -1 to 1 | layer |
+    | 16 | weight_spread | spread of its groups' norms | z-score / 3 | -1 to 1 | layer |
+    | 17 | weight_kurtosis | kurtosis of its weights | z-score of log / 3 | -1 to 1 | layer |
+    | 18 | pq_index | PQ-index of its groups' norms (compressibility) | index | 0 to 1 | layer |
+    | 19 | activation_norm | root mean square of the consumer's inputs | z-score of log / 3 | -1 to 1 | layer |
+    | 20 | activation_rank | participation ratio of these inputs | share | 0 to 1 | layer |
+    | 21 | error_75 | output error of the consumer with 3/4 kept | share | 0 to 1 | layer |
+    | 22 | error_50 | with 1/2 kept | share | 0 to 1 | layer |
+    | 23 | error_25 | with 1/4 kept | share | 0 to 1 | layer |
+    | 24 | sensitivity_1 | loss that level 1/3 of this unit alone adds | z-score of log / 3 | -1 to 1 | sensitivity |
+    | 25 | sensitivity_2 | loss that level 2/3 of this unit alone adds | z-score of log / 3 | -1 to 1 | sensitivity |
+    | 26 | sensitivity_3 | loss that level 3/3 of this unit alone adds | z-score of log / 3 | -1 to 1 | sensitivity |
+    | 27 | reference | share that the reference policy keeps of it | share | 0 to 1 | sensitivity |
+    | 28 | used | budget spent by the units set, most of any metric | share of budget | 0 to 1 | budget |
+    | 29 | room | budget that it may use at most, least of any metric | share of budget | 0 to 1 | budget |
+    | 30 | to_come | cost of it and the units to come if dense | share of dense | 0 to 1 | budget |
+    | 31 | pace | common share of all units to come that would meet the budget | share | 0 to 1 | budget |
+    | 32 | sparsest | least it may keep now | share | 0 to 1 | budget |
+    | 33 | densest | most it may keep now | share | 0 to 1 | budget |
+    | 34 | previous | share that the previous step kept; 1 at the first | share | 0 to 1 | episode |
+    | 35 | loss | (running loss - dense) / (uniform - dense) / 4 where rewards are dense, else 0 | share | 0 to 1 | episode |
 
-    Reward: 0, and at the last step minus the loss of the policy, nats per token. `info` then has `levels` and `loss`.
-    Episodes end when every unit is set. The objective's `LimitReached` passes through `step`: it ends a search.
+    Weight statistics, activations and output errors are of the dense network on the reconstruction split (`UnitStatistics`
+    has their formulas and sources); sensitivities are measured once on a few tokens of the search split.
+
+    ## Actions
+
+    - `discrete`, `Discrete(L)`: the level, 0 is dense; with a `reference`, L // 2 is the level that keeps its pace, and
+      each step up or down one level sparser or denser. `action_masks()` marks the actions whose level exists and leaves
+      enough of each budget for the sparsest rest.
+    - `continuous`, `Box(-1, 1, (1,))`: -1 keeps nothing, 1 everything, linearly between; with a `reference`, 0 keeps
+      what the reference does at its pace. The nearest allowed level is taken.
+
+    The pace of a reference policy is what it keeps of the unit, scaled so that all units to come, scaled alike, would
+    end on the budgets (`Walk.ratios`).
+
+    A level that is not allowed is replaced by the nearest one that is, so that a budget holds whatever the actions. What
+    is left of the budgets at the end is filled up (`SearchSpace.repair`). An action outside the space raises
+    `InvalidAction`.
+
+    ## Rewards
+
+    A function of a `RewardRecord`, built in (`amc`, `loss`, `purl`, `rewarded-meta`) or the user's own. Terminal ones
+    pay at the last step; those marked `every_step` pay at each, from the policy so far with all units to come dense.
+    With `shaping`, Phi(s') - Phi(s) is added at each step, Phi being minus the additive estimate of the loss so far and
+    0 at the end: it sums to nothing, so the best policy stays the best. Episodes are meant undiscounted (gamma = 1).
+
+    ## Episode
+
+    Starts with nothing set; terminates when every unit is; never truncates. `info` of the last step has `levels` (the
+    policy) and `loss`. The objective's `LimitReached` passes through `step`: it ends a search. `reset(seed=...)` seeds
+    the sample of sequences where that is drawn.
+
+    ## Rendering
+
+    `ansi`: a bar of the share kept for every unit set.
+
+    ## Version history
+
+    - v0: first.
 
     Args:
-        objective: scores finished policies and knows the space.
-        tokens: of each score; None is the whole search split.
+        task: what an episode is; `autoprune.make_env` makes one from a model, a text and budgets.
+        render_mode: `ansi` or None.
     """
 
     metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 (Gymnasium's convention)
 
-    def __init__(self, objective: Objective, tokens: int | None = None, render_mode: str | None = None) -> None:
-        self.objective, self.tokens, self.render_mode = objective, tokens, render_mode
-        space = objective.space
-        self.action_space = spaces.Discrete(int(space.n_levels_U.max()))
-        self.observation_space = spaces.Box(0.0, 1.0, (8,), np.float32)
-        self._cost_MUL = np.array([space.costs[metric] for metric in space.budgets])
-        self._bound_M = np.array(list(space.budgets.values()))
-        units = np.arange(len(space.units))
-        sparsest_MU = self._cost_MUL[:, units, space.sparsest]
-        self._rest_MU = sparsest_MU[:, ::-1].cumsum(axis=1)[:, ::-1] - sparsest_MU  # cheapest cost of what follows
-        self._levels: list[int] = []
+    def __init__(self, task: Task, render_mode: str | None = None) -> None:
+        self.task, self.render_mode = task, render_mode
+        self.episodes = Episodes(task)
+        self.action_space = task.action_space()
+        self.observation_space = task.observation_space()
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Forget the levels set."""
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Forget the levels set, and draw a sample."""
         super().reset(seed=seed)
-        self._levels = []
+        self.episodes.begin(self.np_random)
         return self._observation(), {}
 
-    def step(self, action: np.int64) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Set the present unit's level to `action`, or to the nearest allowed level."""
-        if not self.action_space.contains(action):
-            raise ValueError(f"the action {action!r} is not in {self.action_space}")
-        allowed = np.flatnonzero(self.action_masks())
-        self._levels.append(int(allowed[np.argmin(np.abs(allowed - int(action)))]))
-        if len(self._levels) < len(self.objective.space.units):
-            return self._observation(), 0.0, False, False, {}
-        policy = self.objective.space.repair(tuple(self._levels))
-        loss = float(self.objective([policy], self.tokens)[0])
-        return self._observation(), -loss, True, False, {"levels": policy, "loss": loss}
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Set the present unit.
+
+        Raises:
+            InvalidAction: the action is outside the space.
+            UserError: the reward raised, or is no finite number.
+            LimitReached: the objective's limits are spent.
+        """
+        reward = float(self.episodes.step(np.asarray(action).reshape(1))[0])
+        outcome = self.episodes.outcome
+        info = {"levels": outcome.policies[0], "loss": float(outcome.losses_N[0])} if outcome else {}
+        return self._observation(), reward, outcome is not None, False, info
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Levels allowed for the present unit, `[L]` (the name that sb3-contrib's MaskablePPO asks for)."""
-        u = min(len(self._levels), len(self.objective.space.units) - 1)
-        total_ML = self._used()[:, None] + self._cost_MUL[:, u] + self._rest_MU[:, u, None]
-        mask = np.all(total_ML <= self._bound_M[:, None] + 1e-9 * self._dense()[:, None], axis=0)
-        mask[int(self.objective.space.n_levels_U[u]) - 1] = True  # rounding of sums must not leave no way out
-        return np.asarray(mask)
+        """Discrete actions allowed for the present unit, `[L]` (the name that sb3-contrib's MaskablePPO asks for)."""
+        return np.asarray(self.episodes.masks()[0])
 
-    def render(self) -> str:
-        """A bar of the share kept for every unit set so far."""
-        rows = []
-        for unit, level in zip(self.objective.space.units, self._levels, strict=False):
-            kept = unit.kept[level] / unit.groups
-            rows.append(f"{unit.name:>14} {'#' * round(20 * kept):<20} {kept:4.0%}")
-        return "\n".join(rows)
+    def render(self) -> str | None:  # type: ignore[override] # Gymnasium types it by a generic that it never binds
+        """A bar for every unit set so far."""
+        return self.episodes.render() if self.render_mode == "ansi" else None
 
     @property
     def levels(self) -> Levels:
         """The levels set so far."""
-        return tuple(self._levels)
+        walk = self.episodes.walk
+        return tuple(int(level) for level in walk.levels_NU[0, : walk.step])
 
-    def _used(self) -> NDArray[np.float64]:
-        return np.asarray(self._cost_MUL[:, np.arange(len(self._levels)), self._levels].sum(axis=1))
-
-    def _dense(self) -> NDArray[np.float64]:
-        return np.asarray(self._cost_MUL[:, :, 0].sum(axis=1))
-
-    def _observation(self) -> NDArray[np.float32]:
-        units: tuple[Unit, ...] = self.objective.space.units
-        done = len(self._levels)
-        unit, u = units[min(done, len(units) - 1)], min(done, len(units) - 1)
-        dense_M, previous = self._dense(), units[done - 1] if done else None
-        values = [
-            done / len(units),
-            float(unit.kind == "attention"),
-            unit.block / (units[-1].block + 1),
-            np.mean(self._cost_MUL[:, u, 0] / dense_M),
-            np.mean(self._used() / self._bound_M),
-            np.mean(self._cost_MUL[:, done:, 0].sum(axis=1) / dense_M),
-            previous.kept[self._levels[-1]] / previous.groups if previous else 1.0,
-            unit.kept[int(np.flatnonzero(self.action_masks())[-1])] / unit.groups,
-        ]
-        return np.clip(np.array(values, dtype=np.float32), 0.0, 1.0)
+    def _observation(self) -> Any:
+        observed_F = self.episodes.observe()[0]
+        return split(observed_F) if self.task.observation == "dict" else observed_F

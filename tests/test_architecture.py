@@ -16,10 +16,10 @@ from autoprune import registry
 
 ROOT = Path(__file__).parent.parent
 WINGS = ("agents", "envs", "search_spaces")
-MAY_IMPORT_WING = {("agents", "envs")}
+MAY_IMPORT_WING = {("agents", "envs"), ("", "envs")}  # the package itself lends its front door to make_env
 
 LAYERS = (
-    {"errors", "workload"},
+    {"errors", "usercode", "workload", "statistics"},
     {"registry", "space", "policy", "config", "journal", "rundir"},
     {"models", "calibration", "budgets"},
     {"levels"},
@@ -29,7 +29,7 @@ LAYERS = (
     {"exporters"},
     {"study"},
     {"api"},
-    {"cli", "display", "listing", "__main__"},
+    {"cli", "display", "listing", "on_import", "__main__"},
 )
 """The engine from the ground up; a module imports from its own layer and from those before it."""
 

@@ -491,3 +491,104 @@ def test_a_model_that_is_pruned_already(finished_run: Path, tmp_path: Path, refu
     assembly, policy = study.reopen(finished_run)
     pruned = study.export_policy(assembly, policy, tmp_path / "pruned", "hf")
     refused("search", "--model", pruned, seen=("pruned already",))
+
+
+# -- budgets of one's own --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_metric(refused: Refused, quick_arguments: list[str], tmp_path: Path) -> Refused:
+    """Search with the metric `energy` of a file with this code, which must be refused."""
+
+    def run(code: str, *, seen: tuple[str, ...]) -> str:
+        (tmp_path / "my.py").write_text(code)
+        return refused("search", *quick_arguments, "--budget", "my.py:energy=0.5", "--out", "run", seen=seen)
+
+    return run
+
+
+def test_own_metric_that_raises(own_metric: Refused, tmp_path: Path) -> None:
+    code = "def per(kept):\n    return 1 / kept\n\ndef energy(unit, kept, workload):\n    return per(kept)\n"
+    sentence = own_metric(code, seen=("'energy' (my.py, line 4)", "ZeroDivisionError at my.py, line 2: "))
+    assert sentence.endswith("division by zero.")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "seen"),
+    [
+        ("float('nan')", "gives nan for unit 0.attention at 2 of 2 groups kept"),
+        ("kept - 1", "gives -1 for unit 0.attention at 0 of 2 groups kept"),
+        ("None", "gives None (a NoneType) for unit 0.attention"),
+        ("numpy.ones(3)", "gives array([1., 1., 1.]) (a numpy.ndarray) for unit 0.attention"),
+        ("100 - kept", "gives 98 for unit 0.attention at 2 of 2 groups kept, and 99 at 1: "),
+        ("0", "gives 0 for the dense network"),
+    ],
+)
+def test_own_metric_that_gives_no_cost(own_metric: Refused, value: str, seen: str) -> None:
+    code = f"import numpy\n\ndef energy(unit, kept, workload):\n    return {value}\n"
+    own_metric(code, seen=("the budget 'energy' (my.py, line 3) ", seen))
+
+
+@pytest.mark.parametrize(
+    ("code", "seen"),
+    [
+        ("def energy(unit, kept): return kept", "'energy' (my.py, line 1) takes (unit, kept)"),
+        ("energy = {'mlp': 3}", "'my.py:energy' is a dict"),
+    ],
+)
+def test_own_metric_of_another_form(own_metric: Refused, code: str, seen: str) -> None:
+    own_metric(code, seen=(seen, "(unit, kept, workload) -> cost"))
+
+
+@pytest.mark.parametrize(
+    ("code", "seen"),
+    [
+        ("\ndef energy(unit, kept, workload:\n", "SyntaxError at my.py, line 2: "),
+        ("import torch\n\nenergy = torch.oops\n", "AttributeError at my.py, line 3: "),
+        ("raise SystemExit(0)\n", "SystemExit at my.py, line 1: 0"),
+        ("def enrgy(unit, kept, workload): return kept\n", "no 'energy' in my.py. Did you mean 'enrgy'?"),
+    ],
+)
+def test_own_file_that_does_not_load(own_metric: Refused, code: str, seen: str) -> None:
+    own_metric(code, seen=("the budget 'my.py:energy' could not be loaded: ", seen))
+
+
+def test_own_file_that_is_not_there(refused: Refused, tmp_path: Path) -> None:
+    refused("search", "--budget", "my.py:energy=0.5", seen=("'my.py:energy'", f"there is no file '{tmp_path}/my.py'"))
+    refused("search", "--agent", "my.py:Agent", seen=("agent", "'my.py:Agent'", f"there is no file '{tmp_path}/my.py'"))
+
+
+def test_table_that_is_not_there(refused: Refused, quick_arguments: list[str]) -> None:
+    refused("search", *quick_arguments, "--budget", "no.csv=0.5", seen=("'no.csv'", "cannot be read", "No such file"))
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("unit;kept;cost\nmlp;96;1", "line 1: the header 'unit;kept;cost' must name the column 'unit' once"),
+        ("unit,kept,cost\nmlp,96,1\nmlp,48,slow", "line 3: cost is 'slow'"),
+        ("unit,kept,cost\nmlp,96,-1", "line 2: cost is '-1'"),
+        ("unit,kept,cost\nmlp,96.5,1", "line 2: kept is '96.5'"),
+        ("unit,kept,cost\nmlp,96,1\nmlp,96,2", "line 3: 'mlp' at 96 groups kept was given before"),
+    ],
+)
+def test_malformed_table(refused: Refused, quick_arguments: list[str], tmp_path: Path, text: str, seen: str) -> None:
+    (tmp_path / "latency.csv").write_text(text)
+    arguments = [*quick_arguments, "--budget", "latency.csv=0.5"]
+    refused("search", *arguments, seen=(f"the table 'latency.csv', {seen}",))
+
+
+def test_table_without_all_levels(refused: Refused, quick_arguments: list[str], tmp_path: Path) -> None:
+    rows = ["attention,2,2", "attention,1,1", "mlp,96,4", "mlp,48,2", "0.mlp,72,3", "0.mlp,24,1"]
+    (tmp_path / "latency.csv").write_text("\n".join(["unit,kept,cost", *rows]))
+    arguments = [*quick_arguments, "--budget", "latency.csv=0.5"]
+    seen = ("'latency.csv' lacks unit 1.mlp at 72, 24 of 96 groups kept", "2 other units", "rows for '1.mlp', or 'mlp'")
+    refused("search", *arguments, seen=seen)
+
+
+def test_table_that_costs_more_where_less_is_kept(refused: Refused, quick_arguments: list[str], tmp_path: Path) -> None:
+    rows = [f"{kind},{kept},{100 - kept}" for kind in ("attention", "mlp") for kept in range(97)]
+    (tmp_path / "latency.csv").write_text("\n".join(["unit,kept,cost", *rows]))
+    seen = ("the budget 'latency.csv' gives 98 for unit 0.attention at 2 of 2 groups kept, and 99 at 1",)
+    refused("search", *quick_arguments, "--budget", "latency.csv=0.5", seen=seen)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Loss(Protocol):
-    """The port of a loss."""
+    """The port of a loss. One that is 0 for the dense network may say so with `zero_at_dense = True`."""
 
     def prepare(self, logits_BTV: Tensor, tokens_BT: Tensor) -> tuple[Tensor, ...]:
         """What is kept of the dense network's logits."""
@@ -24,6 +24,8 @@ class Loss(Protocol):
 
 class KullbackLeibler:
     """KL(dense || pruned) over the next token."""
+
+    zero_at_dense = True
 
     def prepare(self, logits_BTV: Tensor, tokens_BT: Tensor) -> tuple[Tensor, ...]:
         """Dense probabilities `[B, T, V]` and their negative entropy `[B, T]`."""

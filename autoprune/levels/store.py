@@ -2,7 +2,8 @@
 
 On disk, in `<cache>/levels/<key>/`: one `<unit>.safetensors` for each unit with `order` `[G]` and, where the criterion
 reconstructs, `level.<l>`, the consumer's weight at level l in the module's own layout, columns in `order`; and
-`manifest.json`, written last. The key is a hash of model, data, levels and criterion. Files are memory-mapped.
+`manifest.json`, written last, with the units' statistics. The key is a hash of model, data, levels and criterion.
+Files are memory-mapped.
 Weights are rounded to the checkpoint's dtype, so that what is scored is what is shipped.
 """
 
@@ -12,7 +13,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,11 +24,13 @@ from torch import Tensor
 
 from autoprune.errors import UserError
 from autoprune.levels.criterion import Criterion, reconstruct
+from autoprune.levels.statistics import measure
 from autoprune.models.blocks import BlockView
 from autoprune.models.surgery import LiveWidth
 from autoprune.space import Unit
+from autoprune.statistics import UnitStatistics
 
-VERSION = 1
+VERSION = 2
 
 
 def cache_directory() -> Path:
@@ -54,14 +59,17 @@ class LevelStore:
         self.directory, self.device = directory, device
         self._orders: list[Tensor] = []
         self._consumers: dict[tuple[int, int], Tensor] = {}
+        self.statistics: tuple[UnitStatistics, ...] = ()
         try:
+            manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+            self.statistics = tuple(_statistics(record) for record in manifest["statistics"])
             for u, unit in enumerate(units):
                 with safe_open(directory / f"{unit.name}.safetensors", framework="pt", device=device) as file:
                     self._orders.append(file.get_tensor("order"))
                     for name in file.keys():  # noqa: SIM118 (no mapping)
                         if name.startswith("level."):
                             self._consumers[u, int(name.removeprefix("level."))] = file.get_tensor(name)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise UserError(f"the level store in '{directory}' is damaged ({error}): delete that folder.") from error
 
     def order(self, u: int) -> Tensor:
@@ -109,12 +117,15 @@ def build(
         raise UserError(
             f"the cache '{directory.parent}' cannot be written ({error.strerror}): set AUTOPRUNE_CACHE."
         ) from error
+    statistics: list[dict[str, Any]] = []
     try:
         for done, (unit, width, h_DD) in enumerate(zip(units, widths, flat, strict=True)):
-            save_file(_levels(unit, width, h_DD, criterion, dtype), temporary / f"{unit.name}.safetensors")
+            levels = _levels(unit, width, h_DD, criterion, dtype)
+            save_file(levels, temporary / f"{unit.name}.safetensors")
+            statistics.append(asdict(measure(unit, width, h_DD, levels)))
             if progress:
                 progress((done + 1) / len(units))
-        manifest = {"version": VERSION, "units": [unit.name for unit in units]}
+        manifest = {"version": VERSION, "units": [unit.name for unit in units], "statistics": statistics}
         (temporary / "manifest.json").write_text(json.dumps(manifest))
         if not is_complete(directory):
             shutil.rmtree(directory, ignore_errors=True)
@@ -123,6 +134,10 @@ def build(
         raise UserError(f"the level store could not be written to '{directory}' ({error}).") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _statistics(record: dict[str, Any]) -> UnitStatistics:
+    return UnitStatistics(**{**record, "output_errors": tuple(record["output_errors"])})
 
 
 def _levels(unit: Unit, width: LiveWidth, h_DD: Tensor, criterion: Criterion, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -105,6 +105,10 @@ class LiveWidth:
         weight = self._tensors[self.width.consumer.module, "weight"]
         return weight if self.width.consumer.dim == weight.dim() - 1 else weight.transpose(0, 1)
 
+    def weights(self) -> list[Tensor]:
+        """The dense weight matrices that follow this width, producers before the consumer."""
+        return [self._tensors[s.module, name] for name, s in self._sliced() if name == "weight"]
+
     def unit(self, block: int, kept: tuple[int, ...]) -> Unit:
         """The numbers of this width as a `Unit` of the search space (torch-free)."""
         sliced = sum(self._group_numel(name, s) for name, s in self._sliced())

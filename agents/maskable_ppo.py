@@ -1,0 +1,44 @@
+"""PPO on levels, of which only those that keep the budgets are drawn (Huang & Ontanon 2022; needs sb3-contrib)."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from autoprune.agents.sb3 import Sb3Agent, prefer_pace
+from autoprune.envs.episodes import Actions
+from autoprune.envs.vectorized import PruningVecEnv
+from autoprune.errors import UserError
+
+
+@dataclass
+class MaskablePPO(Sb3Agent):
+    """A rollout is one batch of episodes; advantages are their returns, so `gae_lambda` is 1.
+
+    Args:
+        epochs: passes over a rollout.
+        clip: of the probability ratio.
+        spread: standard deviation, in levels, of the first policy around the reference's pace.
+    """
+
+    actions: ClassVar[Actions] = "discrete"
+
+    learning_rate: float = 3e-3
+    epochs: int = 10
+    clip: float = 0.2
+    spread: float = 1.0
+
+    def build(self, env: PruningVecEnv, seed: int, common: dict[str, Any]) -> BaseAlgorithm:
+        """MaskablePPO of sb3-contrib."""
+        try:
+            import sb3_contrib
+        except ImportError as error:
+            raise UserError("the agent 'maskable-ppo' needs sb3-contrib: pip install 'autoprune[rl]'.") from error
+        steps = env.episodes.walk.n_units
+        defaults = {
+            "n_steps": steps, "batch_size": steps * env.num_envs, "n_epochs": self.epochs, "gae_lambda": 1.0,
+            "clip_range": self.clip, "ent_coef": 0.0,
+        }  # fmt: skip
+        model = sb3_contrib.MaskablePPO("MlpPolicy", env, seed=seed, **common | defaults | self.options)
+        prefer_pace(model.policy.action_net, 1 / (2 * self.spread**2))
+        return model

@@ -1,0 +1,96 @@
+"""From a metric, ours or the user's own, to what every level of every unit costs; nothing it returns is trusted.
+
+A metric is a function `(unit, kept, workload) -> cost`: what `unit` costs with `kept` of its groups, in whatever the
+metric counts. Costs add over units, are at least 0, and never grow as less is kept.
+"""
+
+import inspect
+import math
+import reprlib
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+from autoprune import registry, usercode
+from autoprune.budgets.table import Table
+from autoprune.errors import UserError
+from autoprune.space import Unit
+from autoprune.workload import Workload
+
+FORM = "a metric is a function (unit, kept, workload) -> cost"
+
+
+def cost_rows(name: str, units: Sequence[Unit], workload: Workload) -> list[list[float]]:
+    """The metric called `name` at every level of every unit: for each unit, the cost of each of `unit.kept`.
+
+    Args:
+        name: a name, `package.module:Object`, `file.py:Object` or the path of a table.
+        units: in the order of the network.
+        workload: what the network will be run on.
+
+    Raises:
+        UserError: there is no such metric; it is no function of a unit, the groups kept and the workload; it raises an
+            exception; a cost is no number (a Python or NumPy scalar), not finite or below 0; a level costs more than a
+            denser one; everything together costs nothing; or a table lacks a level.
+    """
+    metric = registry.load("budgets", name)
+    _check_form(name, metric)
+    if isinstance(metric, Table):
+        metric.check(units)
+    rows = [[_cost(metric, unit, kept, workload) for kept in unit.kept] for unit in units]
+    for unit, row in zip(units, rows, strict=True):
+        _check_order(metric, unit, row)
+    dense = sum(row[0] for row in rows)
+    if not 0 < dense < math.inf:
+        raise UserError(
+            f"the budget {usercode.located(metric)} gives {dense:g} for the dense network, all groups of "
+            f"{len(units)} units kept: there is nothing to bound unless that is a finite number above 0."
+        )
+    return rows
+
+
+def _check_form(name: str, metric: Any) -> None:
+    if not callable(metric):
+        raise UserError(f"the budget '{name}' is a {_type(metric)} and cannot be called: {FORM}.")
+    try:
+        signature = inspect.signature(metric)
+    except (TypeError, ValueError):  # some builtins have none: the call will tell
+        return
+    try:
+        signature.bind(None, None, None)
+    except TypeError as error:
+        raise UserError(f"the budget {usercode.located(metric)} takes {signature}: {FORM}.") from error
+
+
+def _cost(metric: Any, unit: Unit, kept: int, workload: Workload) -> float:
+    value = usercode.call("budget", metric, unit, kept, workload)
+    given = f"the budget {usercode.located(metric)} gives"
+    where = f"for unit {unit.name} at {kept} of {unit.groups} groups kept"
+    if isinstance(value, bool) or not isinstance(value, Real):  # NumPy's scalars are Real, its arrays and bools not
+        raise UserError(f"{given} {_shown(value)} (a {_type(value)}) {where}: a cost is one plain number.")
+    try:
+        cost = float(value)
+    except OverflowError:  # an integer beyond any float
+        cost = math.inf
+    if not (math.isfinite(cost) and cost >= 0):
+        raise UserError(f"{given} {_shown(value)} {where}: a cost is a finite number of at least 0.")
+    return cost
+
+
+def _check_order(metric: Any, unit: Unit, row: Sequence[float]) -> None:
+    for level in range(1, len(row)):
+        if row[level] > row[level - 1]:
+            raise UserError(
+                f"the budget {usercode.located(metric)} gives {row[level - 1]:g} for unit {unit.name} at "
+                f"{unit.kept[level - 1]} of {unit.groups} groups kept, and {row[level]:g} at {unit.kept[level]}: a "
+                "level may not cost more than a denser one."
+            )
+
+
+def _type(value: object) -> str:
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _shown(value: object) -> str:
+    return " ".join(reprlib.repr(value).split())  # short, and on one line

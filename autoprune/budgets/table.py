@@ -1,0 +1,145 @@
+"""A table of measured costs (latencies, energy, ...) as a metric: `--budget latency.csv=0.6`.
+
+A CSV file in UTF-8 with a header and the columns `unit`, `kept` and `cost`, in any order; other columns are ignored:
+
+    unit,kept,cost
+    attention,2,0.31
+    attention,1,0.18
+    mlp,96,0.52
+    mlp,48,0.30
+    3.mlp,96,0.61
+
+- `unit` is a unit's name (`3.mlp`) or a kind (`mlp`) for all units of it. Where both give a cost, the unit's own holds.
+- `kept` is how many groups of the unit are kept, as policies count them. A search needs all levels of its units.
+- `cost` is what that takes, in any measure that adds over units. `kept` 0 may be left out and costs 0: a dropped unit
+  is not run.
+"""
+
+import csv
+import math
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoprune.errors import UserError
+from autoprune.space import Unit
+from autoprune.workload import Workload
+
+COLUMNS = ("unit", "kept", "cost")
+
+SHORT = reprlib.Repr()
+SHORT.maxstring = 80  # characters of a file that a message shows
+
+
+@dataclass(frozen=True)
+class Table:
+    """Costs that were looked up, not computed; called as any metric is.
+
+    Args:
+        path: the file it was read from, for messages.
+        costs: name or kind of a unit -> groups kept -> cost.
+    """
+
+    path: Path
+    costs: Mapping[str, Mapping[int, float]]
+
+    @property
+    def described(self) -> str:
+        """How messages name it."""
+        return f"'{self.path}'"
+
+    def __call__(self, unit: Unit, kept: int, workload: Workload) -> float:
+        """The cost of `kept` groups of `unit`. The workload is the one that was measured.
+
+        Raises:
+            UserError: the table lacks it; names all levels of the unit that it lacks.
+        """
+        costs = self._costs(unit)
+        if kept not in costs:
+            raise UserError(self._lacks(unit, [k for k in unit.kept if k not in costs] or [kept]))
+        return costs[kept]
+
+    def check(self, units: Iterable[Unit]) -> None:
+        """Nothing, when every level of the units has a cost.
+
+        Raises:
+            UserError: some lack theirs; names the levels of the first such unit and counts the other units.
+        """
+        lacking = [
+            (unit, missing) for unit in units if (missing := [k for k in unit.kept if k not in self._costs(unit)])
+        ]
+        if lacking:
+            raise UserError(self._lacks(*lacking[0], others=len(lacking) - 1))
+
+    def _costs(self, unit: Unit) -> dict[int, float]:
+        return {0: 0.0, **self.costs.get(unit.kind, {}), **self.costs.get(unit.name, {})}
+
+    def _lacks(self, unit: Unit, missing: Iterable[int], others: int = 0) -> str:
+        more = f" (and levels of {others} other unit{'s' if others > 1 else ''})" if others else ""
+        return (
+            f"the table '{self.path}' lacks unit {unit.name} at {', '.join(map(str, missing))} of {unit.groups} groups "
+            f"kept{more}: add rows for '{unit.name}', or '{unit.kind}' for all units of the kind."
+        )
+
+
+def read(path: Path) -> Table:
+    """The table in a CSV file, of the form above.
+
+    Raises:
+        UserError: the file cannot be read, is not UTF-8, or a line is not of the form; names the line.
+    """
+    costs: dict[str, dict[int, float]] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets write a byte order mark
+            for line, unit, kept, cost in _rows(path, file):
+                if kept in costs.setdefault(unit, {}):
+                    raise _malformed(path, line, f"{unit!r} at {kept} groups kept was given before")
+                costs[unit][kept] = cost
+    except OSError as error:
+        raise UserError(f"the table '{path}' cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"the table '{path}' is no UTF-8 text (byte {error.start}).") from error
+    return Table(path, costs)
+
+
+def _rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, str, int, float]]:
+    """Line number, unit, groups kept and cost of every row."""
+    reader = csv.reader(lines, strict=True)
+    try:
+        header = [field.strip() for field in next(reader, [])]
+        for column in COLUMNS:
+            if header.count(column) != 1:
+                seen = SHORT.repr(",".join(header))
+                raise _malformed(path, 1, f"the header {seen} must name the column '{column}' once")
+        for fields in reader:
+            if not fields:  # a blank line
+                continue
+            if len(fields) != len(header):
+                raise _malformed(path, reader.line_num, f"{len(fields)} fields, where the header has {len(header)}")
+            row = dict(zip(header, (field.strip() for field in fields), strict=True))
+            yield reader.line_num, *_values(path, reader.line_num, row)
+    except csv.Error as error:
+        raise _malformed(path, reader.line_num, f"no CSV ({error})") from error
+
+
+def _values(path: Path, line: int, row: Mapping[str, str]) -> tuple[str, int, float]:
+    if not row["unit"]:
+        raise _malformed(path, line, "the unit is empty")
+    try:
+        kept = int(row["kept"])
+    except ValueError:
+        kept = -1
+    if kept < 0:
+        raise _malformed(path, line, f"kept is {SHORT.repr(row['kept'])}, and must be a number of groups, as 0 or 12")
+    try:
+        cost = float(row["cost"])
+    except ValueError:
+        cost = math.nan
+    if not (math.isfinite(cost) and cost >= 0):
+        raise _malformed(path, line, f"cost is {SHORT.repr(row['cost'])}, and must be a finite number of at least 0")
+    return row["unit"], kept, cost
+
+
+def _malformed(path: Path, line: int, complaint: str) -> UserError:
+    return UserError(f"the table '{path}', line {line}: {complaint}.")

@@ -1,0 +1,108 @@
+"""How a user's own code is called, and how messages tell where it is and what went wrong in it.
+
+A mistake in a plug-in is its author's to mend: they get one sentence with file and line, not our traceback.
+"""
+
+import functools
+import importlib
+import inspect
+import os
+import sys
+import sysconfig
+import textwrap
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from autoprune.errors import LimitReached, UserError
+
+LONGEST = 400  # characters of an exception's message: some hold whole tensors
+
+
+def located(function: Any) -> str:
+    """How messages name a callable of the user's: `'energy' (my_budget.py, line 12)`.
+
+    A partial or a wrapper is named after what it wraps, an object with an attribute `described` by that. Classes and
+    callables without source (builtins, instances) are quoted names.
+    """
+    described = getattr(function, "described", None)
+    if isinstance(described, str):
+        return described
+    function = _unwrapped(function)
+    name = f"'{getattr(function, '__name__', type(function).__name__)}'"
+    code = getattr(function, "__code__", None)
+    if code is None or code.co_filename.startswith("<"):
+        return name
+    return f"{name} ({_place(code.co_filename, code.co_firstlineno)})"
+
+
+def call(kind: str, function: Any, *args: Any, **kwargs: Any) -> Any:
+    """What the function returns.
+
+    Args:
+        kind: the word for what the function is, as `budget`.
+
+    Raises:
+        UserError: the function raised an exception; says which, and where. Its own UserErrors, the end of a search
+            (LimitReached), Ctrl-C and SystemExit pass as they are.
+    """
+    try:
+        return function(*args, **kwargs)
+    except (UserError, LimitReached):
+        raise
+    except Exception as error:
+        raise UserError(f"the {kind} {located(function)} raised {told(error, _file(function))}.") from error
+
+
+def told(error: BaseException, file: str | None = None) -> str:
+    """How messages tell an exception: `ZeroDivisionError at my_budget.py, line 14: division by zero`.
+
+    Args:
+        file: the place is the last line of this file that the traceback passed, or else its last line outside of
+            installed libraries, or else its last line. What caught the exception and Python's import do not count.
+    """
+    text, place = str(error), None
+    if isinstance(error, SyntaxError) and error.filename and os.path.isfile(error.filename):
+        text, place = error.msg, (error.filename, error.lineno or 1)
+    elif error.__traceback__ is not None:
+        places = _places(error.__traceback__)
+        own = [(path, line) for path, line in places if path == file]
+        installed = tuple(sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
+        outside = [(path, line) for path, line in places if not path.startswith(installed)]
+        place = next((found[-1] for found in (own, outside, places) if found), None)
+    where = f" at {_place(*place)}" if place else ""
+    text = textwrap.shorten(text, LONGEST, placeholder=" ...").rstrip(".")
+    return f"{type(error).__name__}{where}{': ' if text else ''}{text}"
+
+
+def _places(caught: TracebackType) -> list[tuple[str, int]]:
+    """File and line of a traceback's frames, without the module that caught it and the machinery of imports."""
+    machinery = (caught.tb_frame.f_code.co_filename, importlib.__file__)
+    places = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(caught)]
+    return [(path, line) for path, line in places if path not in machinery and not path.startswith("<frozen")]
+
+
+def _unwrapped(function: Any) -> Any:
+    """What is inside of partials and of decorators that used functools.wraps."""
+    while True:
+        inner = function.func if isinstance(function, functools.partial) else inspect.unwrap(function)
+        if inner is function:
+            return function
+        function = inner
+
+
+def _file(function: Any) -> str | None:
+    """The file a callable was written in, as tracebacks name it."""
+    function = _unwrapped(function)
+    code = getattr(function, "__code__", None)
+    if code is not None:
+        return str(code.co_filename)
+    return getattr(sys.modules.get(getattr(function, "__module__", None) or ""), "__file__", None)
+
+
+def _place(filename: str, line: int) -> str:
+    path = Path(filename)
+    if path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return f"{path}, line {line}"

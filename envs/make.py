@@ -1,0 +1,87 @@
+"""From a model, a text and budgets to an environment, in one call."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from autoprune import registry
+from autoprune.assembly import assemble
+from autoprune.config import load_config, parse_budget
+from autoprune.envs import sensitivity
+from autoprune.envs.episodes import Actions, Task
+from autoprune.envs.pruning import PruningEnv
+from autoprune.envs.rewards.record import Reward
+from autoprune.errors import UserError
+from autoprune.objective import Limits, Objective
+from autoprune.space import Levels
+
+SENSITIVITY_SEQUENCES = 1
+
+
+def make_env(
+    model: str | None = None,
+    data: str | None = None,
+    budgets: Mapping[str, float | str] | None = None,
+    actions: Actions = "discrete",
+    reward: str | Reward = "amc",
+    tokens: int | None = 2048,
+    resample: bool = False,
+    sensitivities: bool = True,
+    reference: Literal["uniform", "additive"] | None = None,
+    shaping: float = 0.0,
+    observation: Literal["vector", "dict"] = "vector",
+    render_mode: str | None = None,
+    **settings: Any,
+) -> PruningEnv:
+    """The environment `autoprune/Pruning-v0` of a network. `gymnasium.make("autoprune/Pruning-v0", ...)` takes the same.
+
+    Args:
+        model: Hugging Face directory or hub name; None is the embedded model.
+        data: calibration text file; None is Python's own documentation.
+        budgets: metric -> bound, up to 1 as a fraction of what is prunable, above absolute; None is params=0.5.
+        actions: `discrete` levels or a `continuous` ratio.
+        reward: a name from `autoprune list rewards`, `package.module:function`, `file.py:function`, or a function.
+        tokens: that each score reads; None is the whole search split.
+        resample: read other tokens in each episode, instead of the first of the split.
+        sensitivities: measure single-unit sensitivities first (three scores a unit on 1 sequence), for the observation.
+        reference: what the neutral continuous action keeps pace with: the uniform policy, or the best under the sum of
+            the sensitivities.
+        shaping: weight of the potential-based shaping from the sensitivities.
+        observation: `vector` or `dict`.
+        render_mode: `ansi` or None.
+        settings: anything else in `SearchConfig`: levels, criterion, loss, sequence_length, device, ...
+
+    Raises:
+        UserError: a setting, the model, the data, a budget or the reward is wrong.
+    """
+    _check_choice("actions", actions, ("discrete", "continuous"))
+    _check_choice("reference", reference, (None, "uniform", "additive"))
+    _check_choice("observation", observation, ("vector", "dict"))
+    if not sensitivities and (reference == "additive" or shaping):
+        raise UserError("reference='additive' and shaping are made of sensitivities, which sensitivities=False leaves out.")
+    function = registry.load("rewards", reward) if isinstance(reward, str) else reward
+    given = dict(settings) | {"model": model, "data": data}
+    if budgets is not None:
+        given["budgets"] = dict(parse_budget(f"{metric}={bound}") for metric, bound in budgets.items())
+    assembly = assemble(load_config(None, given))
+    evaluator = assembly.evaluator(assembly.splits.search, assembly.config.loss)
+    objective = Objective(assembly.space, evaluator, Limits(), statistics=assembly.store.statistics)
+    count = objective.sequences_for(tokens)
+
+    def sample(rng: np.random.Generator) -> Sequence[int]:
+        return sorted(int(s) for s in rng.choice(objective.n_sequences, count, replace=False)) if resample else first
+
+    first = range(count)
+    added_UL = sensitivity.measure(objective, range(SENSITIVITY_SEQUENCES)) if sensitivities else None
+    policies: dict[str, Levels] = {"uniform": assembly.space.uniform()}
+    if added_UL is not None:
+        policies["additive"] = sensitivity.additive_solution(assembly.space, added_UL)
+    chosen = None if reference is None else policies[reference]
+    task = Task(objective, function, actions, sample, added_UL, chosen, shaping, observation)
+    return PruningEnv(task, render_mode)
+
+
+def _check_choice(name: str, value: Any, known: Sequence[Any]) -> None:
+    if value not in known:
+        raise UserError(f"{name}={value!r}: it is one of {', '.join(repr(k) for k in known)}.")

@@ -1,0 +1,5 @@
+"""Rewards: one function a file, each of a `RewardRecord` (record.py)."""
+
+from autoprune.envs.rewards.record import RewardRecord, every_step
+
+__all__ = ["RewardRecord", "every_step"]

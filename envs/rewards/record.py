@@ -1,0 +1,99 @@
+"""What a reward is a function of, and how a user's own is checked.
+
+A reward is one function of a `RewardRecord` that returns a number; more is better. It is called once, at the end of
+each episode. With the decorator `every_step` it is called after every step, and the policy so far, its units to come
+dense, is scored each time: dense rewards cost as many scores as there are units.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from autoprune.errors import UserError
+from autoprune.space import Unit
+from autoprune.usercode import call, located
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+HIGHEST_LOSS = 100.0
+"""Nats that a network which overflows counts as, so that rewards stay finite."""
+
+
+@dataclass(frozen=True)
+class RewardRecord:
+    """One step of one episode. All losses are means over the episode's own sample, in nats per token.
+
+    Args:
+        step: how many units are set, from 1.
+        steps: how many units there are; the episode ends when `step` reaches it.
+        unit: the unit that was set.
+        kept: share of its groups that was kept.
+        loss: of the policy so far, units to come dense.
+        previous_loss: of the policy a step before; the dense network's at the first step. Only with `every_step`,
+            otherwise the dense network's.
+        dense_loss: of the dense network; 0 for the loss `kl`.
+        uniform_loss: of the uniform policy within the same budgets.
+        costs: metric -> cost of the policy so far as a fraction of dense.
+        budgets: metric -> its bound as a fraction of dense.
+    """
+
+    step: int
+    steps: int
+    unit: Unit
+    kept: float
+    loss: float
+    previous_loss: float
+    dense_loss: float
+    uniform_loss: float
+    costs: Mapping[str, float]
+    budgets: Mapping[str, float]
+
+    @property
+    def done(self) -> bool:
+        """Whether this was the last step."""
+        return self.step == self.steps
+
+    @property
+    def quality(self) -> float:
+        """Accuracy's part for language models: probability of the right tokens relative to dense, in (0, 1].
+
+        exp(-(loss - dense loss)): the ratio of geometric mean probabilities for `ce`, its expectation under the
+        dense network for `kl`.
+        """
+        return math.exp(-max(0.0, self.loss - self.dense_loss))
+
+
+Reward = Callable[[RewardRecord], float]
+
+
+def every_step(reward: Function) -> Function:
+    """Mark a reward that is paid at every step."""
+    setattr(reward, "every_step", True)
+    return reward
+
+
+def pays_every_step(reward: Reward) -> bool:
+    """Whether a reward is paid at every step."""
+    return bool(getattr(reward, "every_step", False))
+
+
+def pay(reward: Reward, record: RewardRecord) -> float:
+    """The reward for one step.
+
+    Raises:
+        UserError: it raised, or returned anything but one finite number; the message names the function and line.
+    """
+    value = call("reward", reward, record)
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        shape = getattr(value, "shape", None)
+        seen = type(value).__name__ + (f" of shape {tuple(shape)}" if shape is not None else f" ({value!r})")
+        raise UserError(f"the reward {located(reward)} must return one number; it returned {seen}.")
+    if not math.isfinite(value):
+        raise UserError(
+            f"the reward {located(reward)} returned {float(value)} at step {record.step} of {record.steps} (loss "
+            f"{record.loss:.4g}, costs {dict(record.costs)}): it must be finite."
+        )
+    return float(value)

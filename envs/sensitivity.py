@@ -1,0 +1,89 @@
+"""Single-unit sensitivities, the additive model they make, and the policy that is best under it.
+
+One unit at a time is set to a few of its levels while all others stay at a base policy, on a few tokens that all of
+these share. Between measured levels the loss is interpolated over the output error of the level store, which is known
+for every level. Puzzle (Bercovich et al. 2024) searches by such sums alone; here they are features, and a start.
+
+Shapes: U units, L levels.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.objective import Objective
+from autoprune.space import Levels, SearchSpace
+
+Floats = NDArray[np.float64]
+
+
+def measured_levels(space: SearchSpace, u: int, points: int) -> list[int]:
+    """`points` levels of unit u, evenly spread from the second densest to the last."""
+    last = int(space.n_levels_U[u]) - 1
+    return sorted({max(1, round(last * (i + 1) / points)) for i in range(points)}) if last else []
+
+
+def probes(space: SearchSpace, points: int) -> list[tuple[int, int]]:
+    """(unit, level) of every measurement."""
+    return [(u, level) for u in range(len(space.units)) for level in measured_levels(space, u, points)]
+
+
+def measure(objective: Objective, sequences: Sequence[int], points: int = 3) -> Floats:
+    """Loss that each level of each unit alone adds to the dense network, `[U, L]`, nats per token.
+
+    Never falls as less is kept; 0 at level 0. Costs `points` scores a unit on `sequences`.
+
+    Raises:
+        LimitReached: the limits do not allow it.
+    """
+    space = objective.space
+    asked = probes(space, points)
+    policies = [tuple(level if v == u else 0 for v in range(len(space.units))) for u, level in asked]
+    losses_P = objective.by_sequence(policies, sequences, probe=True).mean(axis=1)
+    dense = float(objective.dense_losses(sequences).mean())
+    added_UL = np.zeros((len(space.units), int(space.n_levels_U.max())))
+    found: list[dict[int, float]] = [{} for _ in space.units]
+    for (u, level), loss in zip(asked, losses_P, strict=True):
+        found[u][level] = float(loss) - dense if np.isfinite(loss) else 100.0
+    for u, known in enumerate(found):
+        added_UL[u] = _interpolated(objective, u, known, added_UL.shape[1])
+    return added_UL
+
+
+def _interpolated(objective: Objective, u: int, known: dict[int, float], levels: int) -> Floats:
+    unit, n = objective.space.units[u], int(objective.space.n_levels_U[u])
+    abscissa_L = 1 - np.array(unit.kept) / unit.groups
+    if objective.statistics:
+        # a little of the plain ratio, since levels of equal error must not coincide
+        abscissa_L = np.array(objective.statistics[u].output_errors) + 1e-3 * abscissa_L
+    at = [0, *sorted(known)]
+    values = np.maximum.accumulate([0.0, *(known[level] for level in at[1:])])
+    return np.interp(np.pad(abscissa_L, (0, levels - n), mode="edge"), abscissa_L[at], values)
+
+
+def additive_solution(space: SearchSpace, added_UL: Floats) -> Levels:
+    """The policy within the budgets whose added losses sum to the least, up to the last unit's gap.
+
+    Each unit takes the level with the least loss + price x cost; the price is found by bisection, costs are shares of
+    the bounds (Everett 1963, generalised Lagrange multipliers). What is left of the budgets is filled up.
+    """
+    cost_UL = sum(space.costs[metric] / max(bound, 1e-300) for metric, bound in space.budgets.items())
+    exists_UL = np.isfinite(cost_UL)
+    loss_UL = np.where(exists_UL, added_UL, np.inf)
+    cost_UL = np.where(exists_UL, cost_UL, 0.0)
+
+    def at(price: float) -> Levels:
+        return tuple(int(level) for level in (loss_UL + price * cost_UL).argmin(axis=1))
+
+    if space.feasible(at(0.0)):
+        return at(0.0)
+    low, high = 0.0, 1.0
+    while not space.feasible(at(high)):
+        if high > 1e12:
+            return space.repair(space.sparsest)
+        low, high = high, 4 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if space.feasible(at(middle)) else (middle, high)
+    return space.repair(at(high))

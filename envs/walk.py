@@ -1,0 +1,143 @@
+"""The walk over the units: what may be chosen for the next one so that every budget can still be met.
+
+N episodes walk side by side, since all of them have as many steps as there are units. Nothing is scored here.
+
+Shapes: N episodes, U units, L levels, M budgeted metrics.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.space import SLACK, Levels, SearchSpace
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Walk:
+    """Levels of N policies, set unit after unit.
+
+    Args:
+        space: the units, their costs and the budgets.
+        episodes: N.
+        reference: a policy that the neutral continuous action follows; None maps [-1, 1] to ratios plainly.
+    """
+
+    def __init__(self, space: SearchSpace, episodes: int = 1, reference: Levels | None = None) -> None:
+        self.space, self.episodes = space, episodes
+        self.n_units, self.n_levels = len(space.units), int(space.n_levels_U.max())
+        units = np.arange(self.n_units)
+        self.cost_MUL = np.array([space.costs[metric] for metric in space.budgets])
+        self.bound_M = np.array(list(space.budgets.values()))
+        self.dense_MU = self.cost_MUL[:, units, 0]
+        self.dense_M = np.maximum(self.dense_MU.sum(axis=1), 1e-300)
+        self.kept_UL = np.zeros((self.n_units, self.n_levels))  # share of groups; 0 where a unit has no such level
+        for u, unit in enumerate(space.units):
+            self.kept_UL[u, : len(unit.kept)] = np.array(unit.kept) / unit.groups
+        self._rest_MU = _behind(self.cost_MUL[:, units, space.sparsest])
+        self.to_come_MU = self.dense_MU[:, ::-1].cumsum(axis=1)[:, ::-1]  # this unit and those behind it, dense
+        self._reference_U = None if reference is None else self.kept_UL[units, list(reference)]
+        self._reference_MU = np.zeros_like(self.dense_MU)
+        if reference is not None:
+            self._reference_MU = self.cost_MUL[:, units, list(reference)][:, ::-1].cumsum(axis=1)[:, ::-1]
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the levels set."""
+        self.step = 0
+        self.levels_NU = np.zeros((self.episodes, self.n_units), dtype=np.int64)
+        self.used_NM = np.zeros((self.episodes, len(self.bound_M)))
+
+    @property
+    def done(self) -> bool:
+        """Whether every unit is set."""
+        return self.step == self.n_units
+
+    @property
+    def unit(self) -> int:
+        """Index of the unit to be set next; the last one when done."""
+        return min(self.step, self.n_units - 1)
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """Levels of the present unit that exist and leave enough of each budget for the sparsest rest, `[N, L]`."""
+        u = self.unit
+        total_NML = self.used_NM[:, :, None] + self.cost_MUL[None, :, u] + self._rest_MU[None, :, u, None]
+        bound_M = self.bound_M + SLACK * self.dense_M
+        allowed_NL = np.all(total_NML <= bound_M[None, :, None], axis=1)
+        allowed_NL[:, int(self.space.n_levels_U[u]) - 1] = True  # rounding of sums must not leave no way out
+        return np.asarray(allowed_NL)
+
+    def levels_at(self, ratio_N: Floats) -> Ints:
+        """The allowed levels whose kept share is nearest to a ratio, `[N]` (AMC, He et al. 2018, algorithm 1)."""
+        distance_NL = np.abs(self.kept_UL[self.unit] - ratio_N[:, None])
+        return np.asarray(np.where(self.allowed(), distance_NL, np.inf).argmin(axis=1))
+
+    def nearest_allowed(self, action_N: Ints) -> Ints:
+        """Each discrete action's level, or that of the nearest action that is allowed, `[N]`."""
+        distance_NL = np.abs(np.arange(self.n_levels) - action_N[:, None]).astype(np.float64)
+        return self.levels_of(np.where(self.action_masks(), distance_NL, np.inf).argmin(axis=1))
+
+    def levels_of(self, action_N: Ints) -> Ints:
+        """Levels of discrete actions, `[N]`, -1 where there is no such level.
+
+        Without a reference an action is the level. With one, the middle action keeps its pace, and each action above
+        or below is one level sparser or denser.
+        """
+        if self._reference_U is None:
+            return action_N
+        level_N = self.levels_at(self._pace()) + action_N - self.n_levels // 2
+        return np.asarray(np.where((level_N >= 0) & (level_N < self.n_levels), level_N, -1))
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Discrete actions whose level is allowed now, `[N, L]`."""
+        allowed_NL = self.allowed()
+        if self._reference_U is None:
+            return allowed_NL
+        masks_NL = np.zeros_like(allowed_NL)
+        for action in range(self.n_levels):
+            level_N = self.levels_of(np.full(self.episodes, action))
+            masks_NL[:, action] = (level_N >= 0) & allowed_NL[np.arange(self.episodes), level_N]
+        return masks_NL
+
+    def ratios(self, action_N: Floats) -> Floats:
+        """Keep ratios of actions in [-1, 1]: -1 nothing, 1 everything, 0 half, or the pace where there is a reference.
+
+        The pace is what the reference keeps of this unit, scaled so that the units to come would end on the budgets
+        if all of them were scaled alike: what earlier units took too much or left over is shared out by all that
+        follow, not left to the last ones.
+        """
+        if self._reference_U is None:
+            return (action_N + 1) / 2
+        pace_N = self._pace()
+        return np.where(action_N < 0, pace_N * (1 + action_N), pace_N + (1 - pace_N) * action_N)
+
+    def _pace(self) -> Floats:
+        assert self._reference_U is not None
+        u, share = self.unit, float(self._reference_U[self.unit])
+        left_NM = self.bound_M - self.used_NM
+        planned_M, dense_M = self._reference_MU[:, u], self.to_come_MU[:, u]
+        thinner_NM = share * left_NM / np.maximum(planned_M, 1e-300)
+        denser_NM = share + (1 - share) * (left_NM - planned_M) / np.maximum(dense_M - planned_M, 1e-300)
+        return np.asarray(np.where(left_NM < planned_M, thinner_NM, denser_NM).min(axis=1).clip(0.0, 1.0))
+
+    def set(self, level_N: Ints) -> None:
+        """Set the present unit's level in every episode, and go on to the next."""
+        assert not self.done
+        self.levels_NU[:, self.step] = level_N
+        self.used_NM += self.cost_MUL[:, self.step, level_N].T
+        self.step += 1
+
+    def policies(self) -> list[Levels]:
+        """The policies so far, units to come dense; once done, what is left of the budgets is filled up."""
+        policies = [tuple(int(level) for level in row) for row in self.levels_NU]
+        return [self.space.repair(policy) for policy in policies] if self.done else policies
+
+    def room(self) -> Floats:
+        """Share of each budget that the present unit may use at most, `[N, M]`."""
+        left_NM = self.bound_M - self.used_NM - self._rest_MU[:, self.unit]
+        return np.asarray(left_NM / np.maximum(self.bound_M, 1e-300))
+
+
+def _behind(value_MU: Floats) -> Floats:
+    """For each unit the sum over the units that follow it."""
+    return np.asarray(value_MU[:, ::-1].cumsum(axis=1)[:, ::-1] - value_MU)
