@@ -25,7 +25,7 @@ class DDPG(Sb3Agent):
 
     gradient_steps: int = 50
     batch_size: int = 256
-    noise: float = 0.5
+    noise: float = 0.3
     tau: float = 0.01
     returns: bool = True
 

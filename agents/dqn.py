@@ -26,7 +26,7 @@ class DQN(Sb3Agent):
 
     gradient_steps: int = 50
     batch_size: int = 256
-    exploration: float = 0.3
+    exploration: float = 0.15
     returns: bool = True
     preference: float = 0.05
 

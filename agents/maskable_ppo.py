@@ -1,7 +1,8 @@
 """PPO on levels, of which only those that keep the budgets are drawn (Huang & Ontanon 2022; needs sb3-contrib)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from importlib.util import find_spec
+from typing import Any, ClassVar, cast
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
@@ -26,19 +27,23 @@ class MaskablePPO(Sb3Agent):
     learning_rate: float = 3e-3
     epochs: int = 10
     clip: float = 0.2
-    spread: float = 1.0
+    spread: float = 0.6
+
+    def __post_init__(self) -> None:
+        """Find mistakes before anything is computed."""
+        super().__post_init__()
+        if find_spec("sb3_contrib") is None:
+            raise UserError("the agent 'maskable-ppo' needs sb3-contrib: pip install 'autoprune[rl]'.")
 
     def build(self, env: PruningVecEnv, seed: int, common: dict[str, Any]) -> BaseAlgorithm:
         """MaskablePPO of sb3-contrib."""
-        try:
-            import sb3_contrib
-        except ImportError as error:
-            raise UserError("the agent 'maskable-ppo' needs sb3-contrib: pip install 'autoprune[rl]'.") from error
+        import sb3_contrib
+
         steps = env.episodes.walk.n_units
         defaults = {
             "n_steps": steps, "batch_size": steps * env.num_envs, "n_epochs": self.epochs, "gae_lambda": 1.0,
             "clip_range": self.clip, "ent_coef": 0.0,
         }  # fmt: skip
-        model = sb3_contrib.MaskablePPO("MlpPolicy", env, seed=seed, **common | defaults | self.options)
+        model: Any = sb3_contrib.MaskablePPO("MlpPolicy", env, seed=seed, **common | defaults | self.options)
         prefer_pace(model.policy.action_net, 1 / (2 * self.spread**2))
-        return model
+        return cast(BaseAlgorithm, model)

@@ -21,8 +21,8 @@ class PPO(Sb3Agent):
     """
 
     learning_rate: float = 3e-3
-    epochs: int = 10
-    log_std: float = -1.0
+    epochs: int = 20
+    log_std: float = -2.0
     clip: float = 0.2
 
     def build(self, env: PruningVecEnv, seed: int, common: dict[str, Any]) -> BaseAlgorithm:

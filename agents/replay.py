@@ -38,7 +38,8 @@ class ReturnBuffer(ReplayBuffer):
         returns_N = np.zeros_like(reward)
         for held in reversed(self._held):
             returns_N = returns_N + held[3]
-            super().add(*held[:3], returns_N, np.ones_like(done), held[4])
+            obs, next_obs, action, _, infos = held
+            super().add(obs, next_obs, action, returns_N, np.ones_like(done), infos)
         self._held = []
 
 

@@ -24,7 +24,7 @@ class SAC(Sb3Agent):
 
     gradient_steps: int = 50
     batch_size: int = 256
-    log_std: float = -1.0
+    log_std: float = -1.5
     target_entropy: float = -1.0
     tau: float = 0.01
     returns: bool = True
@@ -39,5 +39,6 @@ class SAC(Sb3Agent):
             "replay_buffer_class": ReturnBuffer if self.returns else None,
         }  # fmt: skip
         model = stable_baselines3.SAC("MlpPolicy", env, seed=seed, **common | defaults | self.options)
-        model.actor.log_std.bias.data.fill_(self.log_std)
+        layer: Any = model.actor.log_std
+        layer.bias.data.fill_(self.log_std)
         return model

@@ -32,6 +32,14 @@ def save(model: BaseAlgorithm, directory: Path, algorithm: str) -> None:
         raise UserError(f"the trained agent could not be written to '{directory}' ({error}).") from error
 
 
+def find(path: Path) -> Path:
+    """The weights of a trained agent, in a run's directory or given by themselves; a UserError where there are none."""
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"no trained agent at '{file}': --pretrained takes the directory of a run with an RL agent.")
+    return file
+
+
 def load(model: BaseAlgorithm, path: Path, algorithm: str) -> None:
     """Put saved weights into a model.
 
@@ -41,9 +49,7 @@ def load(model: BaseAlgorithm, path: Path, algorithm: str) -> None:
     Raises:
         UserError: there are none, they are damaged, or of another algorithm, table or shape.
     """
-    file = path / FILE if path.is_dir() else path
-    if not file.is_file():
-        raise UserError(f"no trained agent at '{file}': --pretrained takes the directory of a run with an RL agent.")
+    file = find(path)
     try:
         with safe_open(file, framework="pt") as opened:
             header = opened.metadata() or {}
@@ -51,7 +57,9 @@ def load(model: BaseAlgorithm, path: Path, algorithm: str) -> None:
     except (OSError, SafetensorError) as error:
         raise UserError(f"the trained agent '{file}' is damaged ({error}).") from error
     if header.get("algorithm") != algorithm:
-        raise UserError(f"the trained agent '{file}' is of {header.get('algorithm')}, and this search is of {algorithm}.")
+        raise UserError(
+            f"the trained agent '{file}' is of {header.get('algorithm')}, and this search is of {algorithm}."
+        )
     if json.loads(header.get("observation", "[]")) != list(NAMES):
         raise UserError(f"the trained agent '{file}' observed another table than this version of autoprune shows.")
     own = model.policy.state_dict()

@@ -81,7 +81,8 @@ def search(
     from autoprune.config import load_config, parse_budget, parse_override
 
     options = {
-        "model": model, "data": data, "agent": agent, "reward": reward, "pretrained": pretrained, "space": space, "criterion": criterion, "loss": loss,
+        "model": model, "data": data, "agent": agent, "reward": reward, "pretrained": pretrained, "space": space,
+        "criterion": criterion, "loss": loss,
         "seed": seed, "max_evals": max_evals, "max_tokens": max_tokens, "max_time": max_time, "round_to": round_to,
         "device": device, "trust_remote_code": trust_remote_code or None,
         "budgets": dict(parse_budget(text) for text in budget) if budget else None,

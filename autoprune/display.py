@@ -3,6 +3,7 @@
 Imports neither torch nor transformers: `autoprune show` answers at once.
 """
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -61,7 +62,9 @@ class Display:
             self._since, self._tokens_before, self._next_line = time.monotonic(), spent.tokens, 0.0
         share = share_spent(objective)
         elapsed = time.monotonic() - self._since
-        facts = [f"best loss {objective.history[-1][2]:.4f}", f"{spent.evals:,} scored"]
+        best = objective.history[-1][2]
+        facts = [f"best loss {best:.4f}"] if math.isfinite(best) else []  # nothing but sensitivities so far
+        facts.append(f"{spent.evals:,} scored")
         if elapsed > 0 and not first:
             facts.append(f"{(spent.tokens - self._tokens_before) / elapsed:,.0f} tokens/s")
         if share > 0:

@@ -168,7 +168,7 @@ def make_agent(name: str, options: dict[str, Any]) -> Any:
     """
     agent = registry.load("agents", name)
     known = inspect.signature(agent).parameters
-    hints = get_type_hints(agent.__init__)
+    hints = get_type_hints(agent.__init__, include_extras=True)
     checked = {}
     for option, value in options.items():
         if option not in known:

@@ -24,7 +24,7 @@ Sampler = Callable[[np.random.Generator], Sequence[int]]
 """Draws the sequences that the next episodes are scored on."""
 
 
-class InvalidAction(UserError, ValueError):
+class InvalidAction(UserError, ValueError):  # noqa: N818 (as Gymnasium names its own)
     """An action outside the space."""
 
 
@@ -62,9 +62,7 @@ class Task:
         """The table's ranges, as one `Box` or as a `Dict` of its groups."""
         if self.observation == "vector":
             return spaces.Box(LOW_F, HIGH_F, dtype=np.float32)
-        return spaces.Dict(
-            {group: spaces.Box(LOW_F[columns_of(group)], HIGH_F[columns_of(group)]) for group in GROUPS}
-        )
+        return spaces.Dict({group: spaces.Box(LOW_F[columns_of(group)], HIGH_F[columns_of(group)]) for group in GROUPS})
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,7 @@ class Episodes:
             uniform_1S = objective.by_sequence([objective.space.uniform()], self.sample)
             self._uniform = min(HIGHEST_LOSS, float(uniform_1S.mean()))
         losses_N = objective.by_sequence(policies, self.sample, probe=probe).mean(axis=1)
-        return np.minimum(losses_N, HIGHEST_LOSS)
+        return np.asarray(np.minimum(losses_N, HIGHEST_LOSS))
 
     def _shaped(self, u: int, level_N: NDArray[np.int64]) -> Floats:
         """Phi(s') - Phi(s), undiscounted, with Phi of the last state 0: sums to 0 over an episode (Ng et al. 1999)."""
@@ -199,9 +197,7 @@ class Episodes:
         dense = max(space.cost(space.dense, metric), 1e-300)
         return np.array([space.cost(policy, metric) for policy in policies]) / dense
 
-    def _pay(
-        self, i: int, u: int, level_N: NDArray[np.int64], previous_N: Floats, costs: dict[str, float]
-    ) -> float:
+    def _pay(self, i: int, u: int, level_N: NDArray[np.int64], previous_N: Floats, costs: dict[str, float]) -> float:
         assert self._uniform is not None
         record = RewardRecord(
             step=self.walk.step,

@@ -34,7 +34,7 @@ def make_env(
     render_mode: str | None = None,
     **settings: Any,
 ) -> PruningEnv:
-    """The environment `autoprune/Pruning-v0` of a network. `gymnasium.make("autoprune/Pruning-v0", ...)` takes the same.
+    """The environment of a network; `gymnasium.make("autoprune/Pruning-v0", ...)` takes the same.
 
     Args:
         model: Hugging Face directory or hub name; None is the embedded model.
@@ -59,7 +59,9 @@ def make_env(
     _check_choice("reference", reference, (None, "uniform", "additive"))
     _check_choice("observation", observation, ("vector", "dict"))
     if not sensitivities and (reference == "additive" or shaping):
-        raise UserError("reference='additive' and shaping are made of sensitivities, which sensitivities=False leaves out.")
+        raise UserError(
+            "reference='additive' and shaping are made of sensitivities, which sensitivities=False leaves out."
+        )
     function = registry.load("rewards", reward) if isinstance(reward, str) else reward
     given = dict(settings) | {"model": model, "data": data}
     if budgets is not None:

@@ -71,7 +71,7 @@ TABLE: tuple[Feature, ...] = (
     _row("sparsest", "least it may keep now", "share", 0, group="budget"),
     _row("densest", "most it may keep now", "share", 0, group="budget"),
     _row("previous", "share that the previous step kept; 1 at the first", "share", 0, group="episode"),
-    _row("loss", "(running loss - dense) / (uniform - dense) / 4 where rewards are dense, else 0", "share", 0,
+    _row("loss", "loss so far over dense / (4 x uniform over dense), if paid at every step", "share", 0,
          group="episode"),
 )  # fmt: skip
 

@@ -57,10 +57,10 @@ class PruningEnv(gymnasium.Env[Any, Any]):
     | 32 | sparsest | least it may keep now | share | 0 to 1 | budget |
     | 33 | densest | most it may keep now | share | 0 to 1 | budget |
     | 34 | previous | share that the previous step kept; 1 at the first | share | 0 to 1 | episode |
-    | 35 | loss | (running loss - dense) / (uniform - dense) / 4 where rewards are dense, else 0 | share | 0 to 1 | episode |
+    | 35 | loss | loss so far over dense / (4 x uniform over dense), if paid at every step | share | 0 to 1 | episode |
 
-    Weight statistics, activations and output errors are of the dense network on the reconstruction split (`UnitStatistics`
-    has their formulas and sources); sensitivities are measured once on a few tokens of the search split.
+    Weight statistics, activations and output errors are of the dense network on the reconstruction split
+    (`UnitStatistics` has their formulas and sources); sensitivities are measured once on a few tokens of the search split.
 
     ## Actions
 
@@ -73,8 +73,8 @@ class PruningEnv(gymnasium.Env[Any, Any]):
     The pace of a reference policy is what it keeps of the unit, scaled so that all units to come, scaled alike, would
     end on the budgets (`Walk.ratios`).
 
-    A level that is not allowed is replaced by the nearest one that is, so that a budget holds whatever the actions. What
-    is left of the budgets at the end is filled up (`SearchSpace.repair`). An action outside the space raises
+    A level that is not allowed is replaced by the nearest one that is, so that a budget holds whatever the actions.
+    What is left of the budgets at the end is filled up (`SearchSpace.repair`). An action outside the space raises
     `InvalidAction`.
 
     ## Rewards
@@ -134,7 +134,7 @@ class PruningEnv(gymnasium.Env[Any, Any]):
         """Discrete actions allowed for the present unit, `[L]` (the name that sb3-contrib's MaskablePPO asks for)."""
         return np.asarray(self.episodes.masks()[0])
 
-    def render(self) -> str | None:  # type: ignore[override] # Gymnasium types it by a generic that it never binds
+    def render(self) -> str | None:
         """A bar for every unit set so far."""
         return self.episodes.render() if self.render_mode == "ansi" else None
 

@@ -60,7 +60,8 @@ class PruningVecEnv(VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         """Set the present unit in all episodes; the last step scores and starts anew."""
         rewards_N = self.episodes.step(self._actions).astype(np.float32)
-        outcome, infos = self.episodes.outcome, [{} for _ in range(self.num_envs)]  # type: list[dict[str, Any]]
+        outcome = self.episodes.outcome
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         done_N = np.full(self.num_envs, outcome is not None)
         if outcome is None:
             return self._observed(), rewards_N, done_N, infos

@@ -70,7 +70,7 @@ class Evaluator:
         """The first loss of the dense network, `[S]`; nothing is run for a loss that is 0 there."""
         if getattr(self.losses[0], "zero_at_dense", False):
             return np.zeros(len(sequences))
-        return self.score([self.space.dense], sequences)[0]
+        return np.asarray(self.score([self.space.dense], sequences)[0])
 
     def score_each(self, policies: Sequence[Levels], sequences: Sequence[int]) -> NDArray[np.float64]:
         """Every loss, `[number of losses, P, S]`."""

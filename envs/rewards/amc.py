@@ -13,4 +13,3 @@ def amc(record: RewardRecord) -> float:
     """Minus the loss over dense in units of the uniform policy's: -1 is as bad as uniform, 0 is dense."""
     uniform = record.uniform_loss - record.dense_loss
     return -(record.loss - record.dense_loss) / max(uniform, 1e-6)
-

@@ -71,7 +71,7 @@ Reward = Callable[[RewardRecord], float]
 
 def every_step(reward: Function) -> Function:
     """Mark a reward that is paid at every step."""
-    setattr(reward, "every_step", True)
+    reward.every_step = True  # type: ignore[attr-defined]
     return reward
 
 

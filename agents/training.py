@@ -1,0 +1,164 @@
+"""A search by reinforcement learning: training on the pruning environment until the limits, and what goes with it.
+
+The walk (He et al. 2018) is stable-baselines3's own training loop over N episodes side by side. Around it:
+
+- Single-unit sensitivities on few tokens come first. They are features, and the policy that is best under their sum is
+  the reference whose pace a neutral action keeps: training starts from there and learns where to depart from it.
+- The N episodes of a batch are scored on one sample, which is drawn anew for each batch and widens as the search goes
+  on, beside the uniform policy: what is learned from is differences on the same text.
+- The answer is an incumbent. After each batch the best episodes and the agent's own choice without noise race it on a
+  larger sample, as offspring race their parent in `evolution`.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+
+from autoprune import registry
+from autoprune.agents import weights
+from autoprune.agents.evolution import race
+from autoprune.envs import sensitivity
+from autoprune.envs.episodes import Episodes, Outcome, Task
+from autoprune.envs.vectorized import PruningVecEnv
+from autoprune.errors import UserError
+from autoprune.objective import Objective
+from autoprune.space import Levels
+from autoprune.usercode import call
+
+if TYPE_CHECKING:
+    from autoprune.agents.sb3 import Sb3Agent
+
+PATIENCE = 50  # batches in which fewer scores than batches were new: the policy has settled
+
+
+class Settled(Exception):  # noqa: N818 (an end, not an error)
+    """Nothing new is proposed any more."""
+
+
+class Training:
+    """One search by one agent.
+
+    Args:
+        agent: its settings.
+        objective: scores policies.
+        rng: all randomness comes from it.
+    """
+
+    def __init__(self, agent: "Sb3Agent", objective: Objective, rng: np.random.Generator) -> None:
+        self.agent, self.objective, self._rng = agent, objective, rng
+        self._evals: deque[int] = deque(maxlen=PATIENCE)
+        self.incumbent = objective.space.uniform()
+        reward = registry.load("rewards", agent.reward)
+        added_UL = self._sensitivities()
+        reference = self.incumbent if added_UL is None else sensitivity.additive_solution(objective.space, added_UL)
+        self.task = Task(objective, reward, agent.actions, self._sample, added_UL, reference, agent.shaping)
+        env = PruningVecEnv(self.task, agent.episodes, rng, self._ended)
+        with _explained(agent):
+            self.model = agent.build(env, int(rng.integers(2**31 - 1)), self._common())
+        if agent.pretrained is not None:
+            weights.load(self.model, Path(agent.pretrained), type(agent).__name__)
+
+    def run(self) -> None:
+        """Race the reference against uniform, then train.
+
+        Raises:
+            LimitReached: the limits are spent.
+            Settled: nothing new is proposed any more.
+        """
+        assert self.task.reference is not None
+        self._race([self.task.reference], [])
+        callback = self._callback()
+        with _explained(self.agent):
+            self.model.learn(total_timesteps=10**12, callback=callback, tb_log_name=type(self.agent).__name__)
+
+    def _common(self) -> dict[str, Any]:
+        agent = self.agent
+        return {
+            "learning_rate": agent.decaying(agent.learning_rate),
+            "gamma": 1.0,
+            "policy_kwargs": {"net_arch": list(agent.net_arch)},
+            "tensorboard_log": agent.tensorboard,
+            "device": "cpu",
+        }
+
+    def _sensitivities(self) -> Any:
+        """Sensitivities, if a tenth of the tokens and evaluations is enough for them."""
+        objective, points = self.objective, 3
+        if not self.agent.sensitivity_tokens:
+            return None
+        sequences = range(objective.sequences_for(self.agent.sensitivity_tokens))
+        count = len(sensitivity.probes(objective.space, points))
+        evals, tokens = objective.limits.evals, objective.limits.tokens
+        if evals is not None and count > evals / 4:
+            return None
+        if tokens is not None and count * len(sequences) * objective.tokens_per_sequence > tokens / 4:
+            return None
+        return sensitivity.measure(objective, sequences, points)
+
+    # -- samples, and what is done when episodes end --------------------------------------------------------------
+
+    def _sample(self, rng: np.random.Generator) -> list[int]:
+        return self._draw(self.agent.tokens, rng)
+
+    def _draw(self, tokens: int, rng: np.random.Generator) -> list[int]:
+        """Sequences in random order; their number grows geometrically with what is spent."""
+        first = self.objective.sequences_for(tokens)
+        growth = (self.objective.n_sequences / first) ** (self.agent.widening * self.objective.progress)
+        return [int(s) for s in rng.permutation(self.objective.n_sequences)[: round(first * growth)]]
+
+    def _ended(self, outcome: Outcome) -> None:
+        """A batch has ended: race its best, lower what falls with progress, and see whether anything is new."""
+        ranked = [outcome.policies[i] for i in np.argsort(outcome.losses_N, kind="stable")]
+        finalists = list(dict.fromkeys([*ranked[: self.agent.finalists], self._choice()]))
+        self._race(finalists, list(outcome.sample))
+        for decay in self.agent.decays:
+            decay.progress = self.objective.progress
+        evals = self.objective.spent.evals
+        if len(self._evals) == PATIENCE and evals - self._evals[0] < PATIENCE:
+            raise Settled
+        self._evals.append(evals)
+
+    def _race(self, finalists: list[Levels], seen: list[int]) -> None:
+        """Let policies race the incumbent on a sample that begins with the sequences that they were scored on."""
+        drawn = self._draw(self.agent.race_tokens, self._rng)
+        sample = list(dict.fromkeys([*seen, *drawn]))[: max(len(seen), len(drawn))]
+        self.objective.by_sequence([self.incumbent], sample)
+        self.objective.declare(self.incumbent)
+        rivals = [policy for policy in finalists if policy != self.incumbent]
+        self.incumbent = race(self.objective, self.incumbent, rivals, sample) or self.incumbent
+        self.objective.declare(self.incumbent)
+
+    def _choice(self) -> Levels:
+        """What the agent would choose now, without noise."""
+        episodes = Episodes(self.task)
+        while not episodes.walk.done:
+            action, _ = self.model.predict(episodes.observe(), deterministic=True)
+            episodes.choose(action)
+        return episodes.walk.policies()[0]
+
+    def _callback(self) -> BaseCallback | None:
+        if self.agent.callback is None:
+            return None
+        made = registry.load("callbacks", self.agent.callback)
+        callback = call("callback", made) if isinstance(made, type) else made
+        if not isinstance(callback, BaseCallback):
+            raise UserError(f"the callback '{self.agent.callback}' is no stable_baselines3 BaseCallback.")
+        return callback
+
+
+@contextmanager
+def _explained(agent: "Sb3Agent") -> Iterator[None]:
+    """Turn what stable-baselines3 says of a setting, or of weights that have become NaN, into one sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (AssertionError, TypeError, ValueError) as error:
+        name, first = type(agent).__name__, (str(error).strip() or type(error).__name__).splitlines()[0]
+        settings = f"learning_rate={agent.learning_rate}, options={agent.options}"
+        raise UserError(f"{name} of stable-baselines3 failed ({first}): look at its settings, {settings}.") from error
