@@ -4,41 +4,32 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import stable_baselines3
+from pydantic import NonNegativeFloat
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from autoprune.agents.replay import ReturnBuffer
-from autoprune.agents.sb3 import Sb3Agent, prefer_pace
+from autoprune.agents.off_policy import OffPolicyAgent
+from autoprune.agents.sb3 import prefer_pace
 from autoprune.envs.episodes import Actions
 from autoprune.envs.vectorized import PruningVecEnv
 
 
 @dataclass
-class DQN(Sb3Agent):
+class DQN(OffPolicyAgent):
     """Args:
-    gradient_steps: after each batch of episodes.
-    batch_size: transitions of one gradient step.
     exploration: chance of a random level at the start; falls linearly to 0 as the limits are spent.
-    returns: learn from whole returns; off bootstraps from the next step's value, as PuRL.
     preference: what the first values take off for each squared level away from the reference's pace.
     """
 
     actions: ClassVar[Actions] = "discrete"
 
-    gradient_steps: int = 50
-    batch_size: int = 256
-    exploration: float = 0.15
-    returns: bool = True
-    preference: float = 0.05
+    exploration: NonNegativeFloat = 0.15
+    preference: NonNegativeFloat = 0.05
 
     def build(self, env: PruningVecEnv, seed: int, common: dict[str, Any]) -> BaseAlgorithm:
         """DQN of stable-baselines3."""
-        steps = env.episodes.walk.n_units
-        defaults = {
-            "train_freq": (steps, "step"), "gradient_steps": self.gradient_steps, "batch_size": self.batch_size,
-            "learning_starts": steps * env.num_envs, "buffer_size": 100_000, "target_update_interval": steps,
-            "replay_buffer_class": ReturnBuffer if self.returns else None,
-        }  # fmt: skip
-        model = stable_baselines3.DQN("MlpPolicy", env, seed=seed, **common | defaults | self.options)
+        target = {"target_update_interval": env.episodes.walk.n_units}
+        arguments = common | self.replaying(env) | target | self.options
+        model = stable_baselines3.DQN("MlpPolicy", env, seed=seed, **arguments)
         model.exploration_schedule = self.decaying(self.exploration)
         for network in (model.q_net, model.q_net_target):
             prefer_pace(network.q_net[-1], self.preference)

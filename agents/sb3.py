@@ -1,5 +1,6 @@
 """What the agents on stable-baselines3 share: their settings, and a search that is training (training.py)."""
 
+import copy
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -61,6 +62,7 @@ class Sb3Agent:
 
     def __post_init__(self) -> None:
         """Find mistakes before anything is computed."""
+        self.options = copy.deepcopy(self.options)  # stable-baselines3 changes what is in it
         registry.load("rewards", self.reward)
         if self.pretrained is not None:
             weights.find(Path(self.pretrained))

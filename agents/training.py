@@ -25,7 +25,7 @@ from autoprune.agents.evolution import race
 from autoprune.envs import sensitivity
 from autoprune.envs.episodes import Episodes, Outcome, Task
 from autoprune.envs.vectorized import PruningVecEnv
-from autoprune.errors import UserError
+from autoprune.errors import LimitReached, UserError
 from autoprune.objective import Objective
 from autoprune.space import Levels
 from autoprune.usercode import call
@@ -73,8 +73,13 @@ class Training:
         assert self.task.reference is not None
         self._race([self.task.reference], [])
         callback = self._callback()
-        with _explained(self.agent):
-            self.model.learn(total_timesteps=10**12, callback=callback, tb_log_name=type(self.agent).__name__)
+        try:
+            with _explained(self.agent):
+                self.model.learn(total_timesteps=10**12, callback=callback, tb_log_name=type(self.agent).__name__)
+        except (LimitReached, Settled):
+            if callback is not None:
+                callback.on_training_end()  # which SB3 calls only where training ends by itself
+            raise
 
     def _common(self) -> dict[str, Any]:
         agent = self.agent

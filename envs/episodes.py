@@ -178,13 +178,12 @@ class Episodes:
         return self.walk.levels_at(self.walk.ratios(action_N))
 
     def _score(self, policies: list[Levels], probe: bool) -> Floats:
-        """Losses on the sample; the first batch has the uniform policy with it, as the measure of what is usual."""
-        objective = self.task.objective
-        if self._uniform is None:
-            uniform_1S = objective.by_sequence([objective.space.uniform()], self.sample)
-            self._uniform = min(HIGHEST_LOSS, float(uniform_1S.mean()))
-        losses_N = objective.by_sequence(policies, self.sample, probe=probe).mean(axis=1)
-        return np.asarray(np.minimum(losses_N, HIGHEST_LOSS))
+        """Losses on the sample; the uniform policy comes along as the measure of what is usual (free once scored)."""
+        batch = [self.task.objective.space.uniform(), *policies]
+        losses_P = self.task.objective.by_sequence(batch, self.sample, probe=probe).mean(axis=1)
+        losses_P = np.minimum(losses_P, HIGHEST_LOSS)
+        self._uniform = float(losses_P[0])
+        return np.asarray(losses_P[1:])
 
     def _shaped(self, u: int, level_N: NDArray[np.int64]) -> Floats:
         """Phi(s') - Phi(s), undiscounted, with Phi of the last state 0: sums to 0 over an episode (Ng et al. 1999)."""

@@ -60,7 +60,8 @@ class PruningEnv(gymnasium.Env[Any, Any]):
     | 35 | loss | loss so far over dense / (4 x uniform over dense), if paid at every step | share | 0 to 1 | episode |
 
     Weight statistics, activations and output errors are of the dense network on the reconstruction split
-    (`UnitStatistics` has their formulas and sources); sensitivities are measured once on a few tokens of the search split.
+    (`UnitStatistics` has their formulas and sources); sensitivities are measured once on a few tokens of the search
+    split.
 
     ## Actions
 

@@ -77,6 +77,10 @@ class PruningVecEnv(VecEnv):
         """Discrete actions allowed now, `[N, L]`."""
         return self.episodes.masks()
 
+    def render(self, mode: str | None = None) -> str:  # type: ignore[override] # SB3 returns images or nothing
+        """The first episode as bars (SB3 would ask its environments for it, which here are this one)."""
+        return self.episodes.render()
+
     def close(self) -> None:
         """Nothing to close."""
 
