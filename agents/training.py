@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from autoprune.agents.sb3 import Sb3Agent
 
 PATIENCE = 50  # batches in which fewer scores than batches were new: the policy has settled
+AFFORDABLE = 0.75  # share of the limits: sensitivities are worth more than as many episodes
 
 
 class Settled(Exception):  # noqa: N818 (an end, not an error)
@@ -64,14 +65,14 @@ class Training:
             weights.load(self.model, Path(agent.pretrained), type(agent).__name__)
 
     def run(self) -> None:
-        """Race the reference against uniform, then train.
+        """Race the reference, and what a pretrained agent would choose, against uniform, then train.
 
         Raises:
             LimitReached: the limits are spent.
             Settled: nothing new is proposed any more.
         """
         assert self.task.reference is not None
-        self._race([self.task.reference], [])
+        self._race([self.task.reference, *([self._choice()] if self.agent.pretrained else [])], [])
         callback = self._callback()
         try:
             with _explained(self.agent):
@@ -92,16 +93,16 @@ class Training:
         }
 
     def _sensitivities(self) -> Any:
-        """Sensitivities, if a tenth of the tokens and evaluations is enough for them."""
+        """Sensitivities, if the limits leave a quarter of the search for what comes after them."""
         objective, points = self.objective, 3
         if not self.agent.sensitivity_tokens:
             return None
         sequences = range(objective.sequences_for(self.agent.sensitivity_tokens))
         count = len(sensitivity.probes(objective.space, points))
         evals, tokens = objective.limits.evals, objective.limits.tokens
-        if evals is not None and count > evals / 4:
+        if evals is not None and count > AFFORDABLE * evals:
             return None
-        if tokens is not None and count * len(sequences) * objective.tokens_per_sequence > tokens / 4:
+        if tokens is not None and count * len(sequences) * objective.tokens_per_sequence > AFFORDABLE * tokens:
             return None
         return sensitivity.measure(objective, sequences, points)
 

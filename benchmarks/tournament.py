@@ -1,129 +1,139 @@
-"""Agents at equal tokens on one space: search loss, and losses on a text that no search saw.
+"""Agents at equal tokens or equal seconds on one space: search loss, and losses on a text that no search saw.
 
-    python benchmarks/tournament.py --model DIR --data FILE --test FILE [--agents a,b:key=value] [--seeds 5]
-        [--tokens 400000] [--budget params=0.5] [--space width] [--device cpu] [--json]
+    python benchmarks/tournament.py --model DIR --data FILE --test FILE [--agents a,b:key=value;key=value] [--seeds 5]
+        [--tokens 400000] [--seconds S] [--budget params=0.5] [--space width] [--device cpu] [--jobs 1]
+        [--out FILE.jsonl] [--plot FILE.svg] [--json]
+    python benchmarks/tournament.py --report-only --out FILE.jsonl [--plot FILE.svg] [--json]
 
-Every agent gets the same network, level store, splits and token limit; seeds differ in the agent's randomness only.
-The last line with --json is one JSON object.
+Every agent gets the same network, level store, splits and limit; seeds differ in the agent's randomness only. With
+--seconds alone there is no limit of tokens; what falls or widens with the tokens spent then stays as it starts.
+Whenever a search's answer changes it is noted, and scored afterwards on the whole search split, outside the limits:
+these are the learning curves. Outcomes go to --out as they are finished; the same command again does the rest only.
+Run several jobs with OMP_NUM_THREADS=1, and one when seconds matter. The last line with --json is one JSON object.
 """
 
 import argparse
-import json
 import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from json import dumps
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import Setup, agent_of, command, parser_of, prepare, specs, spread
+from curves import Watched, check_matplotlib, curve_of, plot
+from outcomes import Outcome, Record, print_table, rows_of
 
-from autoprune.assembly import Assembly, assemble
-from autoprune.calibration.text import read_text, sequences
-from autoprune.config import load_config, parse_budget, parse_override
-from autoprune.errors import LimitReached
-from autoprune.evaluation.evaluator import Evaluator
-from autoprune.objective import Limits, Objective
-from autoprune.study import make_agent
+from autoprune.errors import LimitReached, UserError
+from autoprune.objective import Limits
+
+AGENTS = "uniform,random,greedy,evopress,evolution,ppo,maskable-ppo,dqn,ddpg,sac,td3"
+DETERMINISTIC = ("uniform", "greedy")  # one seed is enough
+TOKENS = 400_000
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One search: what it spent and how its answer does, nats per token."""
+class Search:
+    """One agent, one seed."""
 
+    setup: Setup
     agent: str
     seed: int
-    search_kl: float
-    test_kl: float
-    test_ce: float
-    tokens: int
-    evals: int
-    seconds: float
-    levels: tuple[int, ...]
+    limits: Limits
+    points: int
 
 
 def main() -> None:
     args = arguments()
-    budgets = dict(parse_budget(b) for b in args.budget or ["params=0.5"])
-    settings = dict(parse_override(text) for text in args.set)
-    config = load_config(
-        None,
-        {
-            "model": args.model,
-            "data": args.data,
-            "budgets": budgets,
-            "space": args.space,
-            "device": args.device,
-            **settings,
-        },
-    )
-    assembly = assemble(config)
-    tokens_NT = sequences(read_text(args.test), assembly.loaded.tokenizer, config.sequence_length)[
-        : args.test_sequences
-    ]
-    test = assembly.evaluator(tokens_NT, "kl", "ce")
-    search = assembly.evaluator(assembly.splits.search, config.loss)
-    search.score([assembly.space.dense], range(search.n_sequences))  # the dense references, before any clock runs
-    dense_ce = float(test.score_each([assembly.space.dense], range(len(tokens_NT)))[1].mean())
-    outcomes = []
-    for spec in args.agents.split(","):
-        seeds = 1 if spec in ("uniform", "greedy") else args.seeds  # these draw nothing
-        for seed in range(seeds):
-            outcomes.append(run(assembly, search, test, spec, seed, args.tokens))
-            print(f"# {spec} seed {seed}: {outcomes[-1]}", file=sys.stderr, flush=True)
-    report(outcomes, dense_ce, args.json)
+    if args.plot:
+        check_matplotlib()
+    record = Record(Path(args.out), None) if args.report_only else searched(args)
+    chosen = specs(args.agents) if args.agents else [*specs(AGENTS), *(o.agent for o in record.outcomes)]
+    rank = {agent: i for i, agent in reversed(list(enumerate(chosen)))}
+    outcomes = sorted((o for o in record.outcomes if o.agent in rank), key=lambda o: (rank[o.agent], o.seed))
+    if not outcomes:
+        raise UserError(f"--report-only: '{args.out}' has no outcome of {args.agents}.")
+    rows = rows_of(outcomes, args.against)
+    print(f"dense: test ce {record.subject['dense_test_ce']:.4f}\n")
+    print_table(rows, args.against)
+    if args.plot:
+        curves = {agent: [o.curve for o in outcomes if o.agent == agent] for agent in rows}
+        plot(curves, Path(args.plot), title(record.subject))
+    if args.json:
+        told = [{key: value for key, value in asdict(o).items() if key != "history"} for o in outcomes]
+        print(dumps({**record.subject, "agents": rows, "outcomes": told}))
 
 
-def run(assembly: Assembly, search: Evaluator, test: Evaluator, spec: str, seed: int, tokens: int) -> Outcome:
+def searched(args: argparse.Namespace) -> Record:
+    """The record, with every search that it lacked."""
+    setup = Setup.of(args)
+    if setup.test is None:
+        raise UserError("--test FILE is needed: the text that no search sees.")
+    tokens = TOKENS if args.tokens is None and args.seconds is None else args.tokens
+    limits = Limits(tokens=tokens, seconds=args.seconds)
+    agents = specs(args.agents or AGENTS)
+    for agent in agents:
+        agent_of(agent)  # mistakes are found before the first search
+    bench = prepare(setup)
+    dense_ce = bench.test_losses(bench.assembly.space.dense)[1]
+    subject = {**setup.told(), "tokens": tokens, "seconds": args.seconds, "dense_test_ce": round(dense_ce, 6)}
+    record = Record(Path(args.out) if args.out else None, subject)
+    done = {(o.agent, o.seed) for o in record.outcomes}
+    asked = [(agent, seed) for agent in agents for seed in range(1 if agent in DETERMINISTIC else args.seeds)]
+    work = [Search(setup, *one, limits, args.points) for one in asked if one not in done]
+    if args.jobs > 1 and args.seconds is not None:
+        print("# searches side by side take seconds from each other: --jobs 1 compares them", file=sys.stderr)
+    for outcome in spread(run, work, args.jobs):
+        record.append(outcome)
+        print(f"# {outcome}", file=sys.stderr, flush=True)
+    return record
+
+
+def run(search: Search) -> Outcome:
     """One agent, one seed."""
-    name, _, options = spec.partition(":")
-    settings = dict(parse_override(text) for text in options.split(";") if text)
-    objective = Objective(assembly.space, search, Limits(tokens=tokens))
+    bench = prepare(search.setup)
+    objective = bench.objective(search.limits, Watched)
     begun = time.perf_counter()
-    with suppress(LimitReached):
-        make_agent(name, settings).search(objective, np.random.default_rng(seed))
+    with suppress(LimitReached), np.errstate(invalid="ignore"):
+        agent_of(search.agent).search(objective, np.random.default_rng(search.seed))
     seconds = time.perf_counter() - begun
-    best = objective.best
-    kl, ce = test.score_each([best], range(test.n_sequences)).mean(axis=(1, 2))
-    whole = float(search.score([best], range(search.n_sequences)).mean())
+    objective.note()
+    best, spent = objective.best, objective.spent
+    curve = curve_of(bench, objective.incumbents, search.points)
+    curve.append((spent.tokens, max(seconds, spent.seconds), curve[-1][2]))  # where it ended
+    kl, ce = bench.test_losses(best)
     return Outcome(
-        spec, seed, whole, float(kl), float(ce), objective.spent.tokens, objective.spent.evals, seconds, best
-    )
+        search.agent, search.seed, curve[-1][2], kl, ce, spent.tokens, spent.evals, seconds, best, curve,
+        objective.history,
+    )  # fmt: skip
 
 
-def report(outcomes: list[Outcome], dense_ce: float, as_json: bool) -> None:
-    """A table of means and standard deviations over seeds."""
-    rows: dict[str, dict[str, Any]] = {}
-    for spec in dict.fromkeys(o.agent for o in outcomes):
-        mine = [o for o in outcomes if o.agent == spec]
-        rows[spec] = {"seeds": len(mine)}
-        for field in ("search_kl", "test_kl", "test_ce", "tokens", "evals", "seconds"):
-            values = [float(getattr(o, field)) for o in mine]
-            rows[spec][field] = (float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)
-    print(f"dense: test ce {dense_ce:.4f}\n")
-    print(f"{'agent':44s} {'search KL':>17s} {'test KL':>17s} {'test CE':>17s} {'tokens':>9s} {'evals':>6s} {'s':>6s}")
-    for spec, row in rows.items():
-        losses = " ".join(f"{row[f][0]:8.4f} ± {row[f][1]:6.4f}" for f in ("search_kl", "test_kl", "test_ce"))
-        print(f"{spec:44s} {losses} {row['tokens'][0]:9.0f} {row['evals'][0]:6.0f} {row['seconds'][0]:6.1f}")
-    if as_json:
-        print(json.dumps({"dense_test_ce": dense_ce, "agents": rows, "outcomes": [asdict(o) for o in outcomes]}))
+def title(subject: dict[str, Any]) -> str:
+    """What the plot is of."""
+    name = Path(subject["model"]).name if subject["model"] else "embedded model"
+    budget = ", ".join(f"{metric}={bound:g}" for metric, bound in subject["budgets"].items())
+    shares = [("tokens", f"{subject['tokens'] or 0:,} tokens"), ("seconds", f"{subject['seconds'] or 0:g} s")]
+    return f"{name}, {budget}, {' and '.join(told for key, told in shares if subject[key] is not None)} a search"
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model")
-    parser.add_argument("--data")
-    parser.add_argument("--test", required=True)
-    parser.add_argument("--agents", default="uniform,random,greedy,evopress,evolution")
+    parser = parser_of(__doc__.splitlines()[0], test=True)
+    parser.add_argument("--agents", help=AGENTS)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=400_000)
-    parser.add_argument("--budget", action="append")
-    parser.add_argument("--space", default="width")
-    parser.add_argument("--test-sequences", type=int, default=128)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    return parser.parse_args()
+    parser.add_argument("--tokens", type=int, help=f"limit of each search; {TOKENS:,} where there is none of seconds")
+    parser.add_argument("--seconds", type=float, help="limit of each search")
+    parser.add_argument("--points", type=int, default=20, help="of a learning curve, at most")
+    parser.add_argument("--against", default="evopress", help="the agent that differences are to")
+    parser.add_argument("--out", metavar="FILE.jsonl")
+    parser.add_argument("--plot", metavar="FILE.svg")
+    parser.add_argument("--report-only", action="store_true", help="nothing is run: table and plot of --out")
+    args = parser.parse_args()
+    if args.report_only and not args.out:
+        parser.error("--report-only needs --out FILE.jsonl")
+    return args
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -112,12 +112,12 @@ class Observer:
         u = walk.unit
         observed_NF = np.repeat(self.static_UF[[u]], walk.episodes, axis=0)
         allowed_NL, kept_L = walk.allowed(), walk.kept_UL[u]
-        left_NM = (walk.bound_M - walk.used_NM) / np.maximum(walk.to_come_MU[:, u], 1e-300)
+        pace_NM = walk.left() / np.maximum(walk.to_come_MU[:, u], walk.slack_M)
         dynamic = {
-            "used": (walk.used_NM / np.maximum(walk.bound_M, 1e-300)).max(axis=1),
+            "used": (walk.used_NM / np.maximum(walk.bound_M, walk.slack_M)).max(axis=1),
             "room": walk.room().min(axis=1),
             "to_come": (walk.to_come_MU[:, u] / walk.dense_M).mean(),
-            "pace": left_NM.min(axis=1),
+            "pace": pace_NM.min(axis=1),
             "sparsest": np.where(allowed_NL, kept_L, np.inf).min(axis=1),
             "densest": np.where(allowed_NL, kept_L, -np.inf).max(axis=1),
             "previous": walk.kept_UL[walk.step - 1, walk.levels_NU[:, walk.step - 1]] if walk.step else 1.0,

@@ -104,7 +104,7 @@ class PruningEnv(gymnasium.Env[Any, Any]):
         render_mode: `ansi` or None.
     """
 
-    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 (Gymnasium's convention)
+    metadata = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's convention)
 
     def __init__(self, task: Task, render_mode: str | None = None) -> None:
         self.task, self.render_mode = task, render_mode

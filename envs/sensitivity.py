@@ -7,15 +7,18 @@ for every level. Puzzle (Bercovich et al. 2024) searches by such sums alone; her
 Shapes: U units, L levels.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.objective import Objective
-from autoprune.space import Levels, SearchSpace
+from autoprune.space import SLACK, Levels, SearchSpace
 
 Floats = NDArray[np.float64]
+
+MIXES = (1.0, 0.5, 0.25, 0.0)  # relative prices of several budgets that are tried
 
 
 def measured_levels(space: SearchSpace, u: int, points: int) -> list[int]:
@@ -66,12 +69,22 @@ def additive_solution(space: SearchSpace, added_UL: Floats) -> Levels:
     """The policy within the budgets whose added losses sum to the least, up to the last unit's gap.
 
     Each unit takes the level with the least loss + price x cost; the price is found by bisection, costs are shares of
-    the bounds (Everett 1963, generalised Lagrange multipliers). What is left of the budgets is filled up.
+    the bounds (Everett 1963, generalised Lagrange multipliers). What is left of the budgets is filled up. Of several
+    budgets some may not bind and should have no price: the best of a few mixes of their costs is taken.
     """
-    cost_UL = sum(space.costs[metric] / max(bound, 1e-300) for metric, bound in space.budgets.items())
-    exists_UL = np.isfinite(cost_UL)
+    mixes = [mix for mix in itertools.product(MIXES, repeat=len(space.budgets)) if max(mix) == 1]
+    solutions = [_priced(space, added_UL, mix) for mix in mixes]
+    return min(solutions, key=lambda levels: float(added_UL[np.arange(len(levels)), levels].sum()))
+
+
+def _priced(space: SearchSpace, added_UL: Floats, mix: Sequence[float]) -> Levels:
+    """The solution with one price on a mix of the budgets' costs."""
+    cost_MUL = np.array([space.costs[metric] for metric in space.budgets])
+    least_M = SLACK * cost_MUL[:, :, 0].sum(axis=1) + 1e-300  # a bound may be 0
+    share_MUL = cost_MUL / np.maximum(list(space.budgets.values()), least_M)[:, None, None]
+    exists_UL = np.isfinite(share_MUL).all(axis=0)
     loss_UL = np.where(exists_UL, added_UL, np.inf)
-    cost_UL = np.where(exists_UL, cost_UL, 0.0)
+    cost_UL = np.tensordot(mix, np.where(exists_UL, share_MUL, 0.0), axes=1)
 
     def at(price: float) -> Levels:
         return tuple(int(level) for level in (loss_UL + price * cost_UL).argmin(axis=1))

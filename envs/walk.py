@@ -31,6 +31,7 @@ class Walk:
         self.bound_M = np.array(list(space.budgets.values()))
         self.dense_MU = self.cost_MUL[:, units, 0]
         self.dense_M = np.maximum(self.dense_MU.sum(axis=1), 1e-300)
+        self.slack_M = SLACK * self.dense_M  # what sums may miss by rounding; costs below it are none
         self.kept_UL = np.zeros((self.n_units, self.n_levels))  # share of groups; 0 where a unit has no such level
         for u, unit in enumerate(space.units):
             self.kept_UL[u, : len(unit.kept)] = np.array(unit.kept) / unit.groups
@@ -62,8 +63,7 @@ class Walk:
         """Levels of the present unit that exist and leave enough of each budget for the sparsest rest, `[N, L]`."""
         u = self.unit
         total_NML = self.used_NM[:, :, None] + self.cost_MUL[None, :, u] + self._rest_MU[None, :, u, None]
-        bound_M = self.bound_M + SLACK * self.dense_M
-        allowed_NL = np.all(total_NML <= bound_M[None, :, None], axis=1)
+        allowed_NL = np.all(total_NML <= (self.bound_M + self.slack_M)[None, :, None], axis=1)
         allowed_NL[:, int(self.space.n_levels_U[u]) - 1] = True  # rounding of sums must not leave no way out
         return np.asarray(allowed_NL)
 
@@ -114,10 +114,9 @@ class Walk:
     def _pace(self) -> Floats:
         assert self._reference_U is not None
         u, share = self.unit, float(self._reference_U[self.unit])
-        left_NM = self.bound_M - self.used_NM
-        planned_M, dense_M = self._reference_MU[:, u], self.to_come_MU[:, u]
-        thinner_NM = share * left_NM / np.maximum(planned_M, 1e-300)
-        denser_NM = share + (1 - share) * (left_NM - planned_M) / np.maximum(dense_M - planned_M, 1e-300)
+        left_NM, planned_M, dense_M = self.left(), self._reference_MU[:, u], self.to_come_MU[:, u]
+        thinner_NM = share * left_NM / np.maximum(planned_M, self.slack_M)
+        denser_NM = share + (1 - share) * (left_NM - planned_M) / np.maximum(dense_M - planned_M, self.slack_M)
         return np.asarray(np.where(left_NM < planned_M, thinner_NM, denser_NM).min(axis=1).clip(0.0, 1.0))
 
     def set(self, level_N: Ints) -> None:
@@ -132,10 +131,13 @@ class Walk:
         policies = [tuple(int(level) for level in row) for row in self.levels_NU]
         return [self.space.repair(policy) for policy in policies] if self.done else policies
 
+    def left(self) -> Floats:
+        """What is left of each budget, with the slack for rounding, `[N, M]`."""
+        return np.asarray(self.bound_M + self.slack_M - self.used_NM)
+
     def room(self) -> Floats:
         """Share of each budget that the present unit may use at most, `[N, M]`."""
-        left_NM = self.bound_M - self.used_NM - self._rest_MU[:, self.unit]
-        return np.asarray(left_NM / np.maximum(self.bound_M, 1e-300))
+        return np.asarray((self.left() - self._rest_MU[:, self.unit]) / np.maximum(self.bound_M, self.slack_M))
 
 
 def _behind(value_MU: Floats) -> Floats:

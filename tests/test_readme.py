@@ -29,6 +29,7 @@ def test_the_tree_lists_every_source_file() -> None:
     sources = [
         *(ROOT / "autoprune").rglob("*.py"),
         *(ROOT / "agents").rglob("*.py"),
+        *(ROOT / "envs").rglob("*.py"),
         *(ROOT / "search_spaces").rglob("*.py"),
     ]
     relative = {path.relative_to(ROOT).as_posix() for path in sources}
@@ -50,12 +51,12 @@ def test_every_row_of_bad_inputs_names_tests_that_exist() -> None:
         assert set(named) <= tests, row
 
 
-@pytest.mark.parametrize("kind", ["agents", "budgets", "criteria", "losses"])
+@pytest.mark.parametrize("kind", ["agents", "budgets", "criteria", "losses", "rewards"])
 def test_tables_list_every_part(kind: str) -> None:
-    title = {"agents": "agent", "budgets": "budget", "criteria": "criterion", "losses": "loss"}[kind]
+    title = registry.singular(kind)
     table = re.search(rf"\| {title} \|.*?\n\n", README, re.DOTALL)
     assert table
-    assert set(re.findall(r"^\| `(\w+)`", table[0], re.MULTILINE)) == set(registry.PARTS[kind])
+    assert set(re.findall(r"^\| `([\w-]+)`", table[0], re.MULTILINE)) == set(registry.PARTS[kind])
 
 
 def test_the_agent_in_the_readme_searches(

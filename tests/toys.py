@@ -1,15 +1,27 @@
 """Search spaces without a network, with a known optimum."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.envs import sensitivity
+from autoprune.envs.episodes import Task
+from autoprune.envs.rewards.record import Reward
+from autoprune.objective import Limits, Objective
 from autoprune.space import Levels, SearchSpace, Unit
+from autoprune.statistics import UnitStatistics
 
 
-def toy_space(units: int = 10, levels: int = 5, budget: float = 0.5, seed: int = 0) -> SearchSpace:
-    """Units of different sizes with `params` costs and a budget that half of everything fits."""
+def toy_space(
+    units: int = 10, levels: int = 5, budget: float = 0.5, seed: int = 0, latency: float | None = None
+) -> SearchSpace:
+    """Units of different sizes with `params` costs and a budget that half of everything fits.
+
+    Args:
+        latency: share of dense of a second budget, whose costs have a step that grows with the unit; None is none.
+    """
     rng = np.random.default_rng(seed)
     made = []
     for u in range(units):
@@ -18,34 +30,47 @@ def toy_space(units: int = 10, levels: int = 5, budget: float = 0.5, seed: int =
         made.append(
             Unit(f"{u // 2}.{kind}", kind, u // 2, levels - 1, kept, int(rng.integers(2, 9) if kind == "mlp" else 3))
         )
-    costs = {"params": [[unit.params(k) for k in unit.kept] for unit in made]}
-    return SearchSpace(made, costs, {"params": budget * sum(row[0] for row in costs["params"])})
+    costs: dict[str, list[list[float]]] = {"params": [[unit.params(k) for k in unit.kept] for unit in made]}
+    budgets = {"params": budget * sum(row[0] for row in costs["params"])}
+    if latency is not None:
+        costs["latency"] = [[(k > 0) * (u + 1) + 0.7 * k for k in unit.kept] for u, unit in enumerate(made)]
+        budgets["latency"] = latency * sum(row[0] for row in costs["latency"])
+    return SearchSpace(made, costs, budgets)
 
 
 class ToyScorer:
-    """Additive convex losses with noise that a sequence shares over policies, and a pairwise term."""
+    """Additive convex losses with noise that a sequence shares over policies, and a pairwise term.
+
+    Args:
+        space: the units.
+        seed: of what matters and of the noise.
+        noise: times the noise; 0 makes all sequences alike.
+        pairs: weight of the pairwise term; 0 makes the losses additive.
+    """
 
     n_sequences = 16
     tokens_per_sequence = 32
 
-    def __init__(self, space: SearchSpace, seed: int = 0) -> None:
+    def __init__(self, space: SearchSpace, seed: int = 0, noise: float = 1.0, pairs: float = 0.05) -> None:
         rng = np.random.default_rng(seed)
-        self.space = space
+        self.space, self.pairs = space, pairs
         self.importance_U = rng.exponential(1.0, len(space.units)) ** 2 + 0.02
-        self.common_S = rng.normal(0, 0.2, self.n_sequences)
-        self.noise_SU = rng.normal(0, 0.05, (self.n_sequences, len(space.units)))
+        self.common_S = noise * rng.normal(0, 0.2, self.n_sequences)
+        self.noise_SU = noise * rng.normal(0, 0.05, (self.n_sequences, len(space.units)))
         self.calls = 0
+        self.batches: list[int] = []
 
     def true_loss(self, levels: Levels) -> float:
         depth_U = np.array(levels) / (self.space.n_levels_U - 1)
         pairs = float((depth_U[:-1] * depth_U[1:]).sum())
-        return float((self.importance_U * depth_U**2).sum()) + 0.05 * pairs
+        return float((self.importance_U * depth_U**2).sum()) + self.pairs * pairs
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
         return self.common_S[list(sequences)]
 
     def score(self, policies: Sequence[Levels], sequences: Sequence[int]) -> NDArray[np.float64]:
         self.calls += len(policies)
+        self.batches.append(len(policies))
         rows = []
         for policy in policies:
             depth_U = np.array(policy) / (self.space.n_levels_U - 1)
@@ -53,6 +78,25 @@ class ToyScorer:
                 [self.true_loss(policy) + self.common_S[s] + float(self.noise_SU[s] @ depth_U) for s in sequences]
             )
         return np.array(rows)
+
+
+def toy_statistics(space: SearchSpace) -> list[UnitStatistics]:
+    """Statistics that differ from unit to unit; output errors grow with the square of what is gone."""
+    return [
+        UnitStatistics(0.1 * (u + 1), 0.5 / (u + 1), 3.0 + u, 0.5, 2.0 + u, 1 / (u + 1), tuple(_errors(unit)))
+        for u, unit in enumerate(space.units)
+    ]
+
+
+def _errors(unit: Unit) -> list[float]:
+    return [(1 - kept / unit.groups) ** 2 for kept in unit.kept]
+
+
+def toy_task(reward: Reward, scorer: ToyScorer, reference: Levels | None = None, **options: Any) -> Task:
+    """A task on a toy with statistics and sensitivities; `options` are those of `Task`."""
+    objective = Objective(scorer.space, scorer, Limits(), statistics=toy_statistics(scorer.space))
+    added_UL = sensitivity.measure(objective, range(1))
+    return Task(objective, reward, added_UL=added_UL, reference=reference, **options)
 
 
 def best_loss(scorer: ToyScorer, restarts: int = 30) -> float:

@@ -62,7 +62,8 @@ class LevelStore:
         self.statistics: tuple[UnitStatistics, ...] = ()
         try:
             manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
-            self.statistics = tuple(_statistics(record) for record in manifest["statistics"])
+            records = zip(units, manifest["statistics"], strict=True)
+            self.statistics = tuple(_statistics(record) for _, record in records)
             for u, unit in enumerate(units):
                 with safe_open(directory / f"{unit.name}.safetensors", framework="pt", device=device) as file:
                     self._orders.append(file.get_tensor("order"))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from autoprune import registry
 from autoprune.errors import LimitReached
@@ -14,21 +15,30 @@ from tests.toys import ToyScorer, best_loss, toy_space
 
 BASELINES = {"uniform", "random"}
 AGENTS = registry.names("agents")
-TOKENS = 32 * 1200
+LEARNING = {"ppo", "maskable-ppo", "dqn", "ddpg", "sac", "td3"}  # gradient steps take their time: fewer tokens
+TOKENS = {name: 32 * (140 if name in LEARNING else 1200) for name in AGENTS}
 # Agents count in tokens of real text; the toy's sequences are 32 tokens, so their stages are scaled alike.
+TOY = {"tokens": 64, "race_tokens": 128, "sensitivity_tokens": 32, "episodes": 4, "net_arch": (32,)}
 OPTIONS = {
     "random": {"tokens": 32 * 16},
     "greedy": {"tokens": 32 * 16},
     "evolution": {"first_tokens": 32 * 4},
     "evopress": {"stages": ((32, 4), (128, 1), (512, 1))},
+    "ppo": TOY | {"epochs": 4},
+    "maskable-ppo": TOY | {"epochs": 4},
+    **{name: TOY | {"gradient_steps": 8, "batch_size": 64} for name in ("dqn", "ddpg", "sac", "td3")},
 }
 
 
-def run(agent: str, seed: int, journal: Path | None = None, toy: int = 0) -> tuple[Objective, ToyScorer]:
+def run(
+    agent: str, seed: int, journal: Path | None = None, toy: int = 0, tokens: int | None = None
+) -> tuple[Objective, ToyScorer]:
+    if agent == "maskable-ppo":
+        pytest.importorskip("sb3_contrib", reason="needs sb3-contrib")
     space = toy_space(seed=toy)
     scorer = ToyScorer(space, seed=toy)
     with closing(Journal(journal)) as opened:
-        objective = Objective(space, scorer, Limits(tokens=TOKENS), opened)
+        objective = Objective(space, scorer, Limits(tokens=tokens or TOKENS[agent]), opened)
         with suppress(LimitReached):
             registry.load("agents", agent)(**OPTIONS.get(agent, {})).search(objective, np.random.default_rng(seed))
     return objective, scorer
@@ -40,7 +50,7 @@ def test_only_feasible_policies_within_the_limits(agent: str) -> None:
     assert objective.archive()
     assert all(objective.space.feasible(policy) for policy, _, _ in objective.archive())
     assert objective.space.feasible(objective.best)
-    assert objective.spent.tokens <= TOKENS
+    assert objective.spent.tokens <= TOKENS[agent]
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -72,10 +82,25 @@ def test_better_than_random_at_equal_tokens(agent: str) -> None:
     for toy in range(3):
         optimum = None
         for name in gaps:
-            objective, scorer = run(name, seed=toy, toy=toy)
+            objective, scorer = run(name, seed=toy, toy=toy, tokens=TOKENS[agent])
             optimum = optimum if optimum is not None else best_loss(scorer, restarts=8)
             gaps[name].append(scorer.true_loss(objective.best) - optimum)
     assert np.mean(gaps[agent]) < 0.5 * np.mean(gaps["random"]), gaps
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_what_is_drawn_elsewhere_in_the_process_plays_no_part(agent: str) -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)
+    first = run(agent, seed=3)[0].archive()
+    torch.manual_seed(2)
+    np.random.seed(2)
+    assert run(agent, seed=3)[0].archive() == first
+
+
+def test_every_agent_that_learns_is_named_here() -> None:
+    """Its share of tokens is smaller, and its stages are scaled to the toy."""
+    assert {name for name in AGENTS if hasattr(registry.load("agents", name), "save")} == LEARNING
 
 
 def test_evolution_comes_close_to_the_optimum() -> None:

@@ -1,0 +1,74 @@
+"""A budget from a CSV: the latency of every level of every unit on this machine, measured, and 60 % of it allowed.
+
+    python examples/csv_budget.py [FOLDER]
+
+Writes `latency.csv` (autoprune/budgets/table.py describes the form) into FOLDER, or into a temporary one, and searches
+with it as the budget. A unit's latency is what its block takes with the unit at that level and the other unit dense,
+less what it takes without the unit. The sum of such latencies is an estimate: units are timed one at a time, and
+embedding, norms and head are in no row. So at the end the estimate is held against whole forward passes. Expect, in
+about a minute, a loss below uniform's, and two speeds that are near to each other on a quiet machine.
+"""
+
+import argparse
+import csv
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import autoprune
+from autoprune.assembly import assemble
+from autoprune.config import load_config
+
+SMALL = {
+    "sequence_length": 128, "reconstruction_sequences": 64, "search_sequences": 32, "validation_sequences": 32
+}  # fmt: skip
+
+
+def measure(path: Path, repeats: int = 15) -> None:
+    """Write the seconds of every level of every unit of the embedded model to a CSV file."""
+    assembly = assemble(load_config(overrides=SMALL))
+    tokens_1T = assembly.splits.search[:1]
+    evaluator, hidden_1TD = assembly.evaluator(tokens_1T, "kl"), assembly.view.embed(tokens_1T)
+
+    def block_seconds(u: int, level: int) -> float:
+        """Median time of the block of unit u with that unit at a level and everything else dense."""
+        evaluator.place(tuple(level if v == u else 0 for v in range(len(assembly.space.units))))
+        seconds = []
+        for _ in range(repeats + 1):
+            begun = time.perf_counter()
+            assembly.view.run(assembly.space.units[u].block, hidden_1TD)
+            seconds.append(time.perf_counter() - begun)
+        return float(np.median(seconds[1:]))
+
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["unit", "kept", "cost"])
+        for u, unit in enumerate(assembly.space.units):
+            seconds_L = np.array([block_seconds(u, level) for level in range(len(unit.kept))])
+            cost_L = np.maximum(seconds_L - seconds_L[-1], 0)  # the last level is without the unit
+            cost_L = np.minimum.accumulate(cost_L)  # no level may cost more than a denser one
+            writer.writerows((unit.name, kept, cost) for kept, cost in zip(unit.kept, cost_L, strict=True))
+
+
+parser = argparse.ArgumentParser()
+parser.add_argument("folder", nargs="?", type=Path, help="where latency.csv is written")
+parser.add_argument("--tokens", type=int, default=60_000, help="policies x tokens scored")
+arguments = parser.parse_args()
+
+table = (arguments.folder or Path(tempfile.mkdtemp())) / "latency.csv"
+measure(table)
+print(f"measured: {table}")
+
+result = autoprune.search(budgets={str(table): 0.6}, max_tokens=arguments.tokens, **SMALL)
+dense, uniform, best = result.table
+cost = result.policy.costs[str(table)]
+print(f"uniform: loss {uniform.validation_loss:.4f}, best: loss {best.validation_loss:.4f}")
+print(f"latency of the units by the table: {cost.policy / cost.dense:.0%} of dense")
+
+pass_seconds = SMALL["sequence_length"] / dense.tokens_per_second
+estimated = pass_seconds / (pass_seconds - (cost.dense - cost.policy))
+print(
+    f"speed of the network: {estimated:.2f}x by the table, {best.tokens_per_second / dense.tokens_per_second:.2f}x timed"
+)
