@@ -33,6 +33,7 @@ from autoprune.study import make_agent
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
+Kind = TypeVar("Kind", bound=Objective)
 
 
 def command(main: Callable[[], None]) -> None:
@@ -95,8 +96,12 @@ class Bench:
     search: Evaluator
     test: Evaluator | None
 
-    def objective(self, limits: Limits, kind: type[Objective] = Objective) -> Objective:
+    def objective(self, limits: Limits) -> Objective:
         """A new objective."""
+        return self.objective_of(Objective, limits)
+
+    def objective_of(self, kind: type[Kind], limits: Limits) -> Kind:
+        """A new objective of a class of the benchmark's own."""
         return kind(self.assembly.space, self.search, limits, statistics=self.assembly.store.statistics)
 
     def search_losses(self, policies: Sequence[Levels]) -> list[float]:

@@ -120,7 +120,7 @@ def plot(curves: Mapping[str, Sequence[Sequence[Point]]], path: Path, title: str
     told = "incumbent, median and quartiles over seeds; a line ends where the last of its searches did"
     figure.suptitle(f"{title}\n{told}", y=1.0)
     figure.subplots_adjust(wspace=0.42)
-    dated = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}  # the same file again for the same numbers
+    dated: dict[str, Any] = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}  # equal numbers, equal files
     figure.savefig(path, bbox_inches="tight", dpi=150, **dated)
     pyplot.close(figure)
 

@@ -56,7 +56,7 @@ class Learned:
     def smooth(self, how: str) -> list[float]:
         """Medians of the last three, or the best so far."""
         if how == "best":
-            return np.minimum.accumulate(self.losses).tolist()
+            return [float(loss) for loss in np.minimum.accumulate(self.losses)]
         return [float(np.median(self.losses[max(0, i + 1 - LAST) : i + 1])) for i in range(len(self.losses))]
 
 
@@ -136,12 +136,12 @@ def learn(run: Run) -> Learned:
         objective, scorer, losses_of = toy(run.seed)
     else:
         bench = prepare(run.setup)
-        objective, scorer, losses_of = bench.objective(Limits(), Paced), bench.search, bench.search_losses
+        objective, scorer, losses_of = bench.objective_of(Paced, Limits()), bench.search, bench.search_losses
     agent = agent_of(run.agent, reward=run.reward, sensitivity_tokens=0)
     watches: list[Watch] = []
 
     def watched(training: Training) -> None:
-        assert training._race
+        assert hasattr(training, "_race")
         training._race = lambda *_: None  # type: ignore[method-assign] # races score policies, and teach nothing
         watches.append(Watch(training, objective, scorer, run.episodes))
         training.model.learn(total_timesteps=10**12, callback=watches[0])

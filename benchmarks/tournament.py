@@ -54,7 +54,7 @@ def main() -> None:
     rank = {agent: i for i, agent in reversed(list(enumerate(chosen)))}
     outcomes = sorted((o for o in record.outcomes if o.agent in rank), key=lambda o: (rank[o.agent], o.seed))
     if not outcomes:
-        raise UserError(f"--report-only: '{args.out}' has no outcome of {args.agents}.")
+        raise UserError("there are no outcomes of these agents.")
     rows = rows_of(outcomes, args.against)
     print(f"dense: test ce {record.subject['dense_test_ce']:.4f}\n")
     print_table(rows, args.against)
@@ -85,16 +85,25 @@ def searched(args: argparse.Namespace) -> Record:
     work = [Search(setup, *one, limits, args.points) for one in asked if one not in done]
     if args.jobs > 1 and args.seconds is not None:
         print("# searches side by side take seconds from each other: --jobs 1 compares them", file=sys.stderr)
-    for outcome in spread(run, work, args.jobs):
-        record.append(outcome)
+    for outcome in spread(attempt, work, args.jobs):
+        if isinstance(outcome, Outcome):
+            record.append(outcome)
         print(f"# {outcome}", file=sys.stderr, flush=True)
     return record
+
+
+def attempt(search: Search) -> Outcome | str:
+    """One search, or why it has no answer: that is for its agent to bear, not for the others."""
+    try:
+        return run(search)
+    except UserError as error:
+        return f"{search.agent} seed {search.seed} has NO OUTCOME: {error}"
 
 
 def run(search: Search) -> Outcome:
     """One agent, one seed."""
     bench = prepare(search.setup)
-    objective = bench.objective(search.limits, Watched)
+    objective = bench.objective_of(Watched, search.limits)
     begun = time.perf_counter()
     with suppress(LimitReached), np.errstate(invalid="ignore"):
         agent_of(search.agent).search(objective, np.random.default_rng(search.seed))

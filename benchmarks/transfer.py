@@ -126,9 +126,10 @@ def search(seed: Seed, setup: Setup, tokens: int, pretrained: str | None, out: P
     if out is not None:
         agent.save(out)
     (first, sensitivities), best = chosen[0], objective.best
-    losses = bench.search_losses([first, best])
+    before, after = bench.search_losses([first, best])
     kl, ce = bench.test_losses(best)
-    return Outcome(seed.seed, tokens, pretrained is not None, sensitivities, *losses, kl, ce, objective.spent.tokens)
+    spent = objective.spent.tokens
+    return Outcome(seed.seed, tokens, pretrained is not None, sensitivities, before, after, kl, ce, spent)
 
 
 def row_of(outcomes: Sequence[Outcome], tokens: int) -> dict[str, Any]:

@@ -57,7 +57,9 @@ parser.add_argument("folder", nargs="?", type=Path, help="where latency.csv is w
 parser.add_argument("--tokens", type=int, default=60_000, help="policies x tokens scored")
 arguments = parser.parse_args()
 
-table = (arguments.folder or Path(tempfile.mkdtemp())) / "latency.csv"
+folder = arguments.folder or Path(tempfile.mkdtemp())
+folder.mkdir(parents=True, exist_ok=True)
+table = folder / "latency.csv"
 measure(table)
 print(f"measured: {table}")
 
@@ -69,6 +71,5 @@ print(f"latency of the units by the table: {cost.policy / cost.dense:.0%} of den
 
 pass_seconds = SMALL["sequence_length"] / dense.tokens_per_second
 estimated = pass_seconds / (pass_seconds - (cost.dense - cost.policy))
-print(
-    f"speed of the network: {estimated:.2f}x by the table, {best.tokens_per_second / dense.tokens_per_second:.2f}x timed"
-)
+timed = best.tokens_per_second / dense.tokens_per_second
+print(f"speed of the network: {estimated:.2f}x dense by the table, {timed:.2f}x timed")

@@ -1,17 +1,17 @@
-"""A reward of one's own: pays for every nat that is saved, and fines units that are cut to less than a quarter.
+r"""A reward of one's own: pays for every nat that is saved, and fines units that are cut to less than a quarter.
 
-    autoprune search --agent ppo --reward examples/my_reward.py:my_reward --max-tokens 80000 sequence_length=128 \\
-        reconstruction_sequences=64 search_sequences=32 validation_sequences=32 agent_options.sensitivity_tokens=0 \\
+    autoprune search --agent ppo --reward examples/my_reward.py:my_reward --max-tokens 80000 sequence_length=128 \
+        reconstruction_sequences=64 search_sequences=32 validation_sequences=32 agent_options.sensitivity_tokens=0 \
         agent_options.episodes=4 agent_options.tokens=128 agent_options.race_tokens=1024
     python examples/my_reward.py
 
 Both do the same; the second from Python. A reward is a function of a `RewardRecord` (envs/rewards/record.py lists its
 fields). It is called at the end of an episode or, with `every_step`, after every unit, which costs a score for each.
 
-The agent learns from the reward: it decides what is proposed. Which proposal is the answer is decided by the loss alone,
-so a fine makes thin units unattractive and forbids nothing. `sensitivity_tokens=0` starts the search from the uniform
-policy; it would otherwise start from one that knows nothing of the fine. Expect, in about a minute, a loss below
-uniform's, and no or few thin units.
+The agent learns from the reward: it decides what is proposed. Which of the proposals is the answer is decided by the
+loss alone, so a fine makes thin units unattractive and forbids nothing. `sensitivity_tokens=0` starts the search from
+the uniform policy; it would otherwise start from one that knows nothing of the fine. Expect, in about a minute, a loss
+below uniform's, and no or few thin units.
 """
 
 import argparse

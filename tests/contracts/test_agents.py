@@ -1,5 +1,6 @@
 """What holds for every registered agent, on a toy with a known optimum."""
 
+import functools
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -76,15 +77,22 @@ def test_killed_and_resumed_equals_uninterrupted(agent: str, tmp_path: Path) -> 
         assert _scores(path) == _scores(tmp_path / "whole")
 
 
+@functools.cache
+def optimum(toy: int) -> float:
+    """The lowest loss on a toy."""
+    return best_loss(ToyScorer(toy_space(seed=toy), seed=toy), restarts=8)
+
+
+@functools.cache
+def gap(agent: str, toy: int, tokens: int) -> float:
+    """How far above the optimum an agent's answer is."""
+    objective, scorer = run(agent, seed=toy, toy=toy, tokens=tokens)
+    return scorer.true_loss(objective.best) - optimum(toy)
+
+
 @pytest.mark.parametrize("agent", [name for name in AGENTS if name not in BASELINES])
 def test_better_than_random_at_equal_tokens(agent: str) -> None:
-    gaps = {"random": [], agent: []}  # type: dict[str, list[float]]
-    for toy in range(3):
-        optimum = None
-        for name in gaps:
-            objective, scorer = run(name, seed=toy, toy=toy, tokens=TOKENS[agent])
-            optimum = optimum if optimum is not None else best_loss(scorer, restarts=8)
-            gaps[name].append(scorer.true_loss(objective.best) - optimum)
+    gaps = {name: [gap(name, toy, TOKENS[agent]) for toy in range(3)] for name in ("random", agent)}
     assert np.mean(gaps[agent]) < 0.5 * np.mean(gaps["random"]), gaps
 
 
@@ -106,10 +114,9 @@ def test_every_agent_that_learns_is_named_here() -> None:
 def test_evolution_comes_close_to_the_optimum() -> None:
     gaps = []
     for toy in range(3):
-        objective, scorer = run("evolution", seed=toy, toy=toy)
-        start = scorer.true_loss(objective.space.uniform())
-        optimum = best_loss(scorer, restarts=8)
-        gaps.append((scorer.true_loss(objective.best) - optimum) / (start - optimum))
+        scorer = ToyScorer(toy_space(seed=toy), seed=toy)
+        start = scorer.true_loss(scorer.space.uniform()) - optimum(toy)
+        gaps.append(gap("evolution", toy, TOKENS["evolution"]) / start)
     assert np.mean(gaps) < 0.1, gaps
 
 
