@@ -54,6 +54,8 @@ class Training:
         self.agent, self.objective, self._rng = agent, objective, rng
         self._evals: deque[int] = deque(maxlen=PATIENCE)
         self.incumbent = objective.space.uniform()
+        objective([self.incumbent], agent.tokens)  # an answer, should the search end early
+        objective.declare(self.incumbent)
         reward = registry.load("rewards", agent.reward)
         added_UL = self._sensitivities()
         reference = self.incumbent if added_UL is None else sensitivity.additive_solution(objective.space, added_UL)

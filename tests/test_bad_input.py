@@ -592,3 +592,66 @@ def test_table_that_costs_more_where_less_is_kept(refused: Refused, quick_argume
     (tmp_path / "latency.csv").write_text("\n".join(["unit,kept,cost", *rows]))
     seen = ("the budget 'latency.csv' gives 98 for unit 0.attention at 2 of 2 groups kept, and 99 at 1",)
     refused("search", *quick_arguments, "--budget", "latency.csv=0.5", seen=seen)
+
+
+# -- rewards and environments ----------------------------------------------------------------------------------------
+
+CHEAP = ("--agent", "ppo", "agent_options.tokens=32", "agent_options.race_tokens=32", "agent_options.episodes=2")
+
+
+def rewarded(tmp_path: Path, body: str) -> tuple[str, ...]:
+    """Arguments of a cheap search with a reward of one's own, on line 2 of my.py."""
+    (tmp_path / "my.py").write_text(f"# mine\ndef paid(record):\n    {body}\n")
+    return (*CHEAP, "--reward", "my.py:paid")
+
+
+@pytest.mark.parametrize(
+    ("body", "seen"),
+    [
+        ("return float('nan')", ("returned nan at step 8 of 8", "must be finite")),
+        ("return record.loss / 0", ("raised ZeroDivisionError at my.py, line 3",)),
+        ("import numpy; return numpy.zeros(3)", ("must return one number; it returned ndarray of shape (3,)",)),
+        ("return None", ("must return one number", "NoneType")),
+        ("return record.los", ("raised AttributeError at my.py, line 3", "los")),
+    ],
+)
+def test_own_reward_that_is_no_number(
+    refused: Refused, quick_arguments: list[str], tmp_path: Path, body: str, seen: tuple[str, ...]
+) -> None:
+    refused("search", *quick_arguments, *rewarded(tmp_path, body), seen=("'paid' (my.py, line 2)", *seen))
+
+
+def test_unknown_reward(refused: Refused) -> None:
+    refused("search", *CHEAP, "--reward", "purrl", seen=("'purrl'", "Did you mean 'purl'?", "file.py:Object"))
+
+
+def test_reward_for_an_agent_that_takes_none(refused: Refused) -> None:
+    refused("search", "--reward", "amc", seen=("'evolution'", "'reward'", "offspring"))
+
+
+def test_pretrained_that_is_not_there(refused: Refused, finished_run: Path) -> None:
+    refused("search", *CHEAP, "--pretrained", finished_run, seen=(str(finished_run), "agent.safetensors", "RL agent"))
+
+
+def test_pretrained_that_is_damaged_or_of_another_algorithm(
+    refused: Refused, cli: Callable[..., object], quick_arguments: list[str], tmp_path: Path
+) -> None:
+    cli("search", *quick_arguments, *CHEAP, "--out", "learned")
+    other = ("--agent", "sac", *CHEAP[2:], "--pretrained", "learned")
+    refused("search", *quick_arguments, *other, seen=("learned/agent.safetensors", "is of PPO", "is of SAC"))
+    narrower = (*CHEAP, "agent_options.net_arch=[8]", "--pretrained", "learned")
+    refused("search", *quick_arguments, *narrower, seen=("does not fit", "net_arch"))
+    (tmp_path / "learned" / "agent.safetensors").write_bytes(b"no weights")
+    refused("search", *quick_arguments, *CHEAP, "--pretrained", "learned", seen=("agent.safetensors", "damaged"))
+
+
+def test_callback_that_is_none(refused: Refused, quick_arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text("class Watcher:\n    pass\n")
+    arguments = (*quick_arguments, *CHEAP, "agent_options.callback=my.py:Watcher")
+    refused("search", *arguments, seen=("'my.py:Watcher'", "BaseCallback"))
+
+
+def test_settings_that_stable_baselines3_refuses(refused: Refused, quick_arguments: list[str]) -> None:
+    unknown = (*CHEAP, "agent_options.options={n_stepz: 3}")
+    refused("search", *quick_arguments, *unknown, seen=("PPO", "n_stepz", "options="))
+    refused("search", *CHEAP, "agent_options.episodes=0", seen=("agent_options.episodes", "greater than 0", "0"))
