@@ -3,10 +3,11 @@
     python examples/cleanrl_style.py
 
 Expect, in about a minute, the mean loss of each batch of episodes falling, and at the end the loss of the most likely
-policy, below the uniform policy's.
+policy on all of the search split, below the uniform policy's.
 """
 
 import argparse
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,9 +19,10 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--tokens", type=int, default=80_000, help="policies x tokens scored")
 arguments = parser.parse_args()
 
-TOKENS, EPISODES, EPOCHS, CLIP = 512, 8, 10, 0.2  # read by a score; in a batch; over a batch; of PPO's ratio
+TOKENS, EPISODES, EPOCHS, CLIP = 256, 8, 10, 0.2  # read by a score; in a batch; over a batch; of PPO's ratio
 env = autoprune.make_env(
-    budgets={"params": 0.5}, actions="discrete", reward="amc", tokens=TOKENS, reference="uniform",
+    budgets={"params": 0.5}, actions="discrete", reward="amc", tokens=TOKENS, resample=True,
+    reference="uniform",
     sequence_length=128, reconstruction_sequences=64, search_sequences=32, validation_sequences=32,
 )  # fmt: skip
 torch.manual_seed(0)
@@ -36,8 +38,8 @@ def policy(observation: torch.Tensor, mask: torch.Tensor) -> Categorical:
     return Categorical(logits=network(observation).masked_fill(~mask, -1e9))
 
 
-def play(greedy: bool = False) -> tuple[list[tuple[torch.Tensor, ...]], float, float]:
-    """One episode: (observation, mask, action) of each step, the sum of rewards, and the loss."""
+def play(greedy: bool = False) -> tuple[list[tuple[torch.Tensor, ...]], float, dict[str, Any]]:
+    """One episode: (observation, mask, action) of each step, the sum of rewards, and the policy and its loss."""
     observation, _ = env.reset()
     steps, total, done = [], 0.0, False
     while not done:
@@ -48,7 +50,7 @@ def play(greedy: bool = False) -> tuple[list[tuple[torch.Tensor, ...]], float, f
         observation, reward, done, _, info = env.step(action.item())
         steps.append((seen, mask, action))
         total += reward
-    return steps, total, info["loss"]
+    return steps, total, info
 
 
 for update in range(arguments.tokens // TOKENS // EPISODES):
@@ -65,8 +67,8 @@ for update in range(arguments.tokens // TOKENS // EPISODES):
         optimizer.zero_grad()
         (-objective).backward()
         optimizer.step()
-    print(f"batch {update}: mean loss {sum(loss for _, _, loss in episodes) / EPISODES:.4f}")
+    print(f"batch {update}: mean loss {sum(info['loss'] for _, _, info in episodes) / EPISODES:.4f}")
 
 scores = env.task.objective
-uniform = scores([scores.space.uniform()], tokens=TOKENS)[0]
-print(f"uniform: loss {uniform:.4f}, learned: loss {play(greedy=True)[2]:.4f}")
+uniform, learned = scores([scores.space.uniform(), play(greedy=True)[2]["levels"]])  # on all of the search split
+print(f"uniform: loss {uniform:.4f}, learned: loss {learned:.4f}")

@@ -4,7 +4,8 @@
 
 `gymnasium.make` gives an environment like any other: wrap it, train on it, keep the model as you are used to. The
 budget holds whatever is chosen. Nothing limits the scores here (`LimitReached` ends only searches): `total_timesteps`
-does. Expect, in about a minute, the policy that PPO ends with, and its loss, below the uniform policy's.
+does. Expect, in about a minute, the policy that PPO ends with, and its loss on all of the search split, below the
+uniform policy's.
 """
 
 import argparse
@@ -20,7 +21,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--tokens", type=int, default=80_000, help="policies x tokens scored")
 arguments = parser.parse_args()
 
-TOKENS = 512  # that a policy is scored on
+TOKENS = 256  # that a score reads
 env = gymnasium.make(
     "autoprune/Pruning-v0",
     budgets={"params": 0.5},
@@ -28,6 +29,7 @@ env = gymnasium.make(
     reward="amc",
     reference="uniform",  # the action 0 keeps as much as the uniform policy, and training starts around it
     tokens=TOKENS,
+    resample=True,  # other tokens in each episode
     sequence_length=128, reconstruction_sequences=64, search_sequences=32, validation_sequences=32,
 )  # fmt: skip
 objective = env.unwrapped.task.objective
@@ -35,7 +37,7 @@ units = objective.space.units
 
 model = PPO(
     "MlpPolicy", DummyVecEnv([lambda: Monitor(env)]), seed=0, learning_rate=3e-3, gamma=1.0, gae_lambda=1.0,
-    n_steps=8 * len(units), batch_size=8 * len(units), policy_kwargs={"log_std_init": -1.0}, device="cpu",
+    n_steps=8 * len(units), batch_size=8 * len(units), policy_kwargs={"log_std_init": -1.5}, device="cpu",
 )  # fmt: skip
 model.learn(total_timesteps=arguments.tokens // TOKENS * len(units))
 

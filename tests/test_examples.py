@@ -22,14 +22,14 @@ def commands(example: str) -> list[list[str]]:
     return [shlex.split(line.split(" [")[0]) for line in lines]  # without optional arguments
 
 
-def run(arguments: list[str], folder: Path) -> str:
+def run(arguments: list[str], folder: Path, tokens: str = TOKENS) -> str:
     """What a command of a docstring prints, with few tokens, from a folder where `examples/` is."""
     (folder / "examples").symlink_to(EXAMPLES)
     if arguments[0] == "python":
-        ran = [sys.executable, *arguments[1:], "--tokens", TOKENS]
+        ran = [sys.executable, *arguments[1:], "--tokens", tokens]
     else:
         assert arguments[0] == "autoprune"
-        ran = [sys.executable, "-m", "autoprune", *arguments[1:], "--max-tokens", TOKENS]
+        ran = [sys.executable, "-m", "autoprune", *arguments[1:], "--max-tokens", tokens]
     done = subprocess.run(ran, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -74,7 +74,7 @@ def test_amc_loads_what_it_exported(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_reward_works_on_the_command_line(tmp_path: Path) -> None:
     (command,) = (command for command in commands("my_reward.py") if command[0] == "autoprune")
-    assert "best" in run(command, tmp_path)
+    assert "best" in run(command, tmp_path, "8000")
 
 
 @pytest.mark.slow
