@@ -1,6 +1,6 @@
 r"""A reward of one's own: pays for every nat that is saved, and fines units that are cut to less than a quarter.
 
-    autoprune search --agent ppo --reward examples/my_reward.py:my_reward --max-tokens 80000 sequence_length=128 \
+    autoprune search --agent ppo --reward examples/my_reward.py:my_reward --max-tokens 100000 sequence_length=128 \
         reconstruction_sequences=64 search_sequences=32 validation_sequences=32 agent_options.sensitivity_tokens=0 \
         agent_options.episodes=4 agent_options.tokens=128 agent_options.race_tokens=1024
     python examples/my_reward.py
@@ -31,7 +31,7 @@ def my_reward(record: RewardRecord) -> float:
 def main() -> None:
     """Search with the reward, and count thin units."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--tokens", type=int, default=80_000, help="policies x tokens scored")
+    parser.add_argument("--tokens", type=int, default=100_000, help="policies x tokens scored")
     arguments = parser.parse_args()
     result = autoprune.search(
         agent="ppo",
