@@ -27,7 +27,7 @@ class DQN(OffPolicyAgent):
 
     def build(self, env: PruningVecEnv, seed: int, common: dict[str, Any]) -> BaseAlgorithm:
         """DQN of stable-baselines3."""
-        target = {"target_update_interval": env.episodes.walk.n_units}
+        target = {"target_update_interval": max(env.episodes.walk.n_units, env.num_envs)}
         arguments = common | self.replaying(env) | target | self.options
         model = stable_baselines3.DQN("MlpPolicy", env, seed=seed, **arguments)
         model.exploration_schedule = self.decaying(self.exploration)

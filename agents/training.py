@@ -10,6 +10,7 @@ The walk (He et al. 2018) is stable-baselines3's own training loop over N episod
   larger sample, as offspring race their parent in `evolution`.
 """
 
+import functools
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from autoprune.agents.sb3 import Sb3Agent
 
 PATIENCE = 50  # batches in which fewer scores than batches were new: the policy has settled
+HOOKS = ("_init_callback", "_on_training_start", "_on_rollout_start", "_on_step", "_on_rollout_end", "_on_training_end")
 AFFORDABLE = 0.75  # share of the limits: sensitivities are worth more than as many episodes
 
 
@@ -156,6 +158,8 @@ class Training:
         callback = call("callback", made) if isinstance(made, type) else made
         if not isinstance(callback, BaseCallback):
             raise UserError(f"the callback '{self.agent.callback}' is no stable_baselines3 BaseCallback.")
+        for hook in HOOKS:  # what is wrong in them is told with their file and line
+            setattr(callback, hook, functools.partial(call, "callback", getattr(callback, hook)))
         return callback
 
 

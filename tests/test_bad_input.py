@@ -612,6 +612,9 @@ def rewarded(tmp_path: Path, body: str) -> tuple[str, ...]:
         ("return record.loss / 0", ("raised ZeroDivisionError at my.py, line 3",)),
         ("import numpy; return numpy.zeros(3)", ("must return one number; it returned ndarray of shape (3,)",)),
         ("return None", ("must return one number", "NoneType")),
+        ("return '1.0'", ("must return one number", "str ('1.0')")),
+        ("return 10**400", ("returned an integer of 1329 bits at step 8 of 8", "must be finite")),
+        ("return -1e300", ("returned -1e+300", "up to 1e+30 in size")),
         ("return record.los", ("raised AttributeError at my.py, line 3", "los")),
     ],
 )
@@ -619,6 +622,37 @@ def test_own_reward_that_is_no_number(
     refused: Refused, quick_arguments: list[str], tmp_path: Path, body: str, seen: tuple[str, ...]
 ) -> None:
     refused("search", *quick_arguments, *rewarded(tmp_path, body), seen=("'paid' (my.py, line 2)", *seen))
+
+
+def test_own_reward_that_takes_no_record(refused: Refused, quick_arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text("def paid():\n    return 1.0\n")
+    seen = ("'paid' (my.py, line 1)", "takes 0 positional arguments but 1 was given")
+    refused("search", *quick_arguments, *CHEAP, "--reward", "my.py:paid", seen=seen)
+
+
+def test_own_reward_of_every_step_that_is_no_number_on_the_way(
+    refused: Refused, quick_arguments: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "my.py").write_text(
+        "from autoprune.envs.rewards import every_step\n\n@every_step\ndef paid(record):\n"
+        "    return float('nan') if record.step > 2 else record.kept\n"
+    )
+    seen = ("'paid' (my.py, line 3)", "returned nan at step 3 of 8", "costs {'params': ")
+    refused("search", *quick_arguments, *CHEAP, "--reward", "my.py:paid", seen=seen)
+
+
+@pytest.mark.parametrize(
+    ("reward", "seen"),
+    [
+        ("my.py:pai", "no 'pai' in my.py. Did you mean 'paid'?"),
+        ("other.py:paid", "there is no file '"),
+        ("no_such_module:paid", "No module named 'no_such_module'"),
+    ],
+)
+def test_own_reward_that_does_not_load(refused: Refused, tmp_path: Path, reward: str, seen: str) -> None:
+    (tmp_path / "my.py").write_text("def paid(record):\n    return 1.0\n")
+    refused("search", *CHEAP, "--reward", reward, "--out", "run", seen=(f"the reward '{reward}' could not be", seen))
+    assert not (tmp_path / "run").exists()
 
 
 def test_unknown_reward(refused: Refused) -> None:
@@ -649,6 +683,26 @@ def test_callback_that_is_none(refused: Refused, quick_arguments: list[str], tmp
     (tmp_path / "my.py").write_text("class Watcher:\n    pass\n")
     arguments = (*quick_arguments, *CHEAP, "agent_options.callback=my.py:Watcher")
     refused("search", *arguments, seen=("'my.py:Watcher'", "BaseCallback"))
+
+
+@pytest.mark.parametrize(
+    ("body", "seen"),
+    [
+        ("def _on_step(self):\n        return 1 / 0", ("'_on_step' (my.py, line 4)", "ZeroDivisionError", "line 5")),
+        ("def _on_step(self):\n        raise ValueError('mine')", ("'_on_step' (my.py, line 4)", "ValueError", "mine")),
+        ("def _on_rollout_start(self):\n        {}['a']\n\n    def _on_step(self):\n        return True",
+         ("'_on_rollout_start' (my.py, line 4)", "KeyError at my.py, line 5")),
+        ("def _on_step(self):\n        return True\n\n    def _on_training_end(self):\n        1 / 0",
+         ("'_on_training_end' (my.py, line 7)", "ZeroDivisionError at my.py, line 8")),
+        ("pass", ("the callback 'Watcher' raised TypeError", "_on_step")),
+    ],
+)  # fmt: skip
+def test_callback_that_raises(
+    refused: Refused, quick_arguments: list[str], tmp_path: Path, body: str, seen: tuple[str, ...]
+) -> None:
+    head = "from stable_baselines3.common.callbacks import BaseCallback\n\nclass Watcher(BaseCallback):\n    "
+    (tmp_path / "my.py").write_text(head + body + "\n")
+    refused("search", *quick_arguments, *CHEAP, "agent_options.callback=my.py:Watcher", seen=seen)
 
 
 def test_settings_that_stable_baselines3_refuses(refused: Refused, quick_arguments: list[str]) -> None:

@@ -53,7 +53,7 @@ class ToyScorer:
 
     def __init__(self, space: SearchSpace, seed: int = 0, noise: float = 1.0, pairs: float = 0.05) -> None:
         rng = np.random.default_rng(seed)
-        self.space, self.pairs = space, pairs
+        self.space, self.seed, self.pairs = space, seed, pairs
         self.importance_U = rng.exponential(1.0, len(space.units)) ** 2 + 0.02
         self.common_S = noise * rng.normal(0, 0.2, self.n_sequences)
         self.noise_SU = noise * rng.normal(0, 0.05, (self.n_sequences, len(space.units)))

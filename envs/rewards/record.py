@@ -21,6 +21,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 HIGHEST_LOSS = 100.0
 """Nats that a network which overflows counts as, so that rewards stay finite."""
 
+HIGHEST_REWARD = 1e30
+"""In size; the sum of an episode's must fit in float32, in which agents learn."""
+
 
 @dataclass(frozen=True)
 class RewardRecord:
@@ -91,9 +94,11 @@ def pay(reward: Reward, record: RewardRecord) -> float:
         shape = getattr(value, "shape", None)
         seen = type(value).__name__ + (f" of shape {tuple(shape)}" if shape is not None else f" ({value!r})")
         raise UserError(f"the reward {located(reward)} must return one number; it returned {seen}.")
-    if not math.isfinite(value):
+    if not -HIGHEST_REWARD <= value <= HIGHEST_REWARD:  # NaN is refused too
+        integer = isinstance(value, (int, np.integer))
+        seen = f"an integer of {int(value).bit_length()} bits" if integer else str(float(value))
         raise UserError(
-            f"the reward {located(reward)} returned {float(value)} at step {record.step} of {record.steps} (loss "
-            f"{record.loss:.4g}, costs {dict(record.costs)}): it must be finite."
+            f"the reward {located(reward)} returned {seen} at step {record.step} of {record.steps} (loss "
+            f"{record.loss:.4g}, costs {dict(record.costs)}): it must be finite, and up to {HIGHEST_REWARD:g} in size."
         )
     return float(value)

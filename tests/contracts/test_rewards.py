@@ -121,6 +121,8 @@ def test_numbers_of_any_kind_are_taken(value: float) -> None:
         (math.nan, r"returned nan at step 4 of 4 \(loss 1, costs \{'params': 0\.5\}\): it must be finite"),
         (math.inf, "returned inf at step 4 of 4"),
         (np.float32(-np.inf), "returned -inf at step 4 of 4"),
+        (-1e300, r"returned -1e\+300 at step 4 of 4 .*: it must be finite, and up to 1e\+30 in size"),
+        (-(10**400), "returned an integer of 1329 bits at step 4 of 4"),
         (None, r"must return one number; it returned NoneType \(None\)"),
         ("0.5", r"must return one number; it returned str \('0\.5'\)"),
         (True, r"must return one number; it returned bool \(True\)"),
