@@ -153,11 +153,15 @@ class Episodes:
         self.walk.set(level_N)
         return level_N
 
+    def policies(self) -> list[Levels]:
+        """The policies so far, units to come dense; once scored, those that were."""
+        return self.outcome.policies if self.outcome else self.walk.policies()
+
     def render(self, i: int = 0) -> str:
-        """A bar of the share kept for every unit set so far, block by block."""
-        rows = []
+        """A bar of the share kept for every unit set so far, block by block; at the end, of what was scored."""
+        rows, policy = [], self.policies()[i]
         for u, unit in enumerate(self.task.objective.space.units[: self.walk.step]):
-            share = self.walk.kept_UL[u, self.walk.levels_NU[i, u]]
+            share = self.walk.kept_UL[u, policy[u]]
             rows.append(f"{unit.name:>14} {'█' * round(20 * share):·<20} {share:4.0%}")
         return "\n".join(rows)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from autoprune.envs.episodes import Episodes, Task
@@ -111,11 +112,13 @@ class PruningEnv(gymnasium.Env[Any, Any]):
         self.episodes = Episodes(task)
         self.action_space = task.action_space()
         self.observation_space = task.observation_space()
+        self._begun = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Forget the levels set, and draw a sample."""
         super().reset(seed=seed)
         self.episodes.begin(self.np_random)
+        self._begun = True
         return self._observation(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -125,7 +128,10 @@ class PruningEnv(gymnasium.Env[Any, Any]):
             InvalidAction: the action is outside the space.
             UserError: the reward raised, or is no finite number.
             LimitReached: the objective's limits are spent.
+            ResetNeeded: no episode has begun, or this one has ended.
         """
+        if not self._begun or self.episodes.walk.done:
+            raise ResetNeeded("there is no episode to step in: call reset() before the first step and after the last.")
         reward = float(self.episodes.step(np.asarray(action).reshape(1))[0])
         outcome = self.episodes.outcome
         info = {"levels": outcome.policies[0], "loss": float(outcome.losses_N[0])} if outcome else {}
@@ -141,9 +147,8 @@ class PruningEnv(gymnasium.Env[Any, Any]):
 
     @property
     def levels(self) -> Levels:
-        """The levels set so far."""
-        walk = self.episodes.walk
-        return tuple(int(level) for level in walk.levels_NU[0, : walk.step])
+        """The levels set so far; at the end, those that were scored."""
+        return self.episodes.policies()[0][: self.episodes.walk.step]
 
     def _observation(self) -> Any:
         observed_F = self.episodes.observe()[0]

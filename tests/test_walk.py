@@ -179,6 +179,29 @@ def test_what_one_unit_takes_or_leaves_is_shared_by_all_that_follow(first: int, 
     assert max(kept) - min(kept) < 0.05, "none takes much more of it than another"
 
 
+@pytest.mark.parametrize("first", [0, 1, 4])
+def test_the_pace_scales_what_the_reference_keeps_or_drops_of_all_units_to_come(first: int) -> None:
+    """At that scale they would end on the budget exactly: a unit that is kept whole cannot take any more."""
+    space = toy_space(units=6, budget=0.5)
+    reference = (1, 0, 3, 2, 4, 2)
+    cost_UL = space.costs["params"]
+    walk = Walk(space, 1, reference)
+    walk.set(np.array([first]))
+    share_U = 1 - np.array(reference)[1:] / 4
+    left, planned = space.budgets["params"] - cost_UL[0, first], cost_UL[1:, 0] @ share_U
+    if left < planned:
+        pace_U = share_U * left / planned
+    else:
+        pace_U = share_U + (1 - share_U) * (left - planned) / (cost_UL[1:, 0].sum() - planned)
+    assert cost_UL[1:, 0] @ pace_U == pytest.approx(left)
+    for u in range(1, 6):
+        alone = SearchSpace([space.units[0], *space.units[u:], *space.units[1:u]], {"params": [
+            cost_UL[v].tolist() for v in (0, *range(u, 6), *range(1, u))]}, space.budgets)  # fmt: skip
+        turned = Walk(alone, 1, (reference[0], *reference[u:], *reference[1:u]))
+        turned.set(np.array([first]))
+        assert turned.ratios(np.zeros(1)) == pytest.approx(pace_U[u - 1], abs=1e-6)
+
+
 def test_a_metric_of_other_units_does_not_slow_the_pace() -> None:
     """The last unit costs nothing in a budget that is spent to its last bit: rounding must not drop the unit."""
     units = [Unit(f"{u}.mlp", "mlp", u, 3, (3, 2, 1, 0), 1) for u in range(4)]

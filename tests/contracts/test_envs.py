@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -233,7 +234,7 @@ def test_allowed_actions_are_executed_as_chosen(follow: bool, params: float, lat
         pace = int(walk.levels_at(walk.ratios(np.zeros(1)))[0]) - walk.n_levels // 2 if follow else 0
         action = int(rng.choice(allowed))
         env.step(np.int64(action))
-        assert env.levels[u] == action + pace
+        assert walk.levels_NU[0, u] == action + pace
 
 
 def test_what_is_not_allowed_is_not_executed() -> None:
@@ -249,7 +250,8 @@ def test_what_is_not_allowed_is_not_executed() -> None:
             assert masks[level] == space.feasible(trial)
         refused += int((~masks).sum())
         env.step(np.int64(0))
-        assert env.levels[u] == int(np.nonzero(masks)[0][0]), "the nearest that is allowed"
+        chosen = env.episodes.walk.levels_NU[0, u]
+        assert chosen == int(np.nonzero(masks)[0][0]), "the nearest that is allowed"
     assert refused > 0
 
 
@@ -397,11 +399,25 @@ def test_all_that_a_user_may_call_wrongly_is_a_sentence(small: dict[str, Any]) -
 
 
 def test_policies_are_filled_up_to_the_budget() -> None:
+    """What is shown at the end is what was scored."""
     space = toy_space(units=6)
-    env = PruningEnv(task_of(space=space))
+    env = PruningEnv(task_of(space=space), "ansi")
     env.reset(seed=0)
     for _ in space.units:
         *_, info = env.step(np.int64(4))
     policy: Levels = info["levels"]
-    assert env.levels == (4,) * 6
-    assert space.repair(policy) == policy != env.levels
+    chosen = (4,) * 6
+    assert space.repair(policy) == policy != chosen
+    assert env.levels == policy
+    shown = [int(row.split()[-1].rstrip("%")) for row in str(env.render()).splitlines()]
+    assert shown == [100 * unit.kept[level] // unit.groups for unit, level in zip(space.units, policy, strict=True)]
+
+
+def test_a_step_needs_an_episode() -> None:
+    env = PruningEnv(task_of())
+    with pytest.raises(ResetNeeded, match=r"call reset\(\)"):
+        env.step(np.int64(0))
+    *_, last = played(env, np.random.default_rng(0))
+    assert last[2], "terminated"
+    with pytest.raises(ResetNeeded, match=r"call reset\(\)"):
+        env.step(np.int64(0))
