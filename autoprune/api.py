@@ -12,7 +12,7 @@ from autoprune.config import load_config, parse_budget
 from autoprune.errors import UserError
 from autoprune.evaluation.report import evaluate_directory
 from autoprune.evaluation.timing import tokens_per_second
-from autoprune.provenance import check_policy
+from autoprune.provenance import proposal_of
 from autoprune.study import SearchResult
 
 
@@ -91,7 +91,7 @@ def evaluate(
 
 def _evaluate_run(path: Path, data: str | None, max_sequences: int) -> dict[str, Any]:
     assembly, policy = study.reopen(path)
-    check_policy(assembly, policy)
+    proposal = proposal_of(assembly, policy)
     tokens_NT = assembly.splits.validation
     if data is not None:
         tokens_NT = sequences(read_text(data), assembly.loaded.tokenizer, assembly.config.sequence_length)
@@ -99,13 +99,13 @@ def _evaluate_run(path: Path, data: str | None, max_sequences: int) -> dict[str,
     if not len(tokens_NT):
         raise UserError(f"the text '{data}' is shorter than one sequence of {assembly.config.sequence_length} tokens.")
     evaluator = assembly.evaluator(tokens_NT, "ce", once=True)
-    ce = float(evaluator.score([policy.levels], range(len(tokens_NT))).mean())
-    evaluator.place(policy.levels)
+    ce = float(evaluator.score([proposal], range(len(tokens_NT))).mean())
+    assembly.placer.place(proposal)
     return {
         "path": str(path),
         "cross_entropy": ce,
         "perplexity": float(np.exp(ce)),
-        "params": study.total_params(assembly, policy.levels),
+        "params": study.total_params(assembly, proposal),
         "tokens": tokens_NT.numel(),
         "tokens_per_second": tokens_per_second(assembly.loaded.model, tokens_NT[:1].to(assembly.config.device)),
     }

@@ -3,8 +3,9 @@
 Read top to bottom: model -> text -> units -> costs -> level store -> sorted network.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from autoprune.calibration.text import Splits, read_text, sequences, split
 from autoprune.config import SearchConfig
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, sort_groups
+from autoprune.levels.masked import MaskedWeights, save_moments
+from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, build, cache_directory, is_complete, store_key
 from autoprune.models.blocks import BlockView
 from autoprune.models.loading import LoadedModel, load_model
@@ -36,6 +39,7 @@ class Assembly:
     view: BlockView
     space: SearchSpace
     store: LevelStore
+    placer: Placer
 
     def evaluator(self, tokens_NT: Tensor, *losses: str, once: bool = False) -> Evaluator:
         """An evaluator of named losses on sequences of the user's choice.
@@ -46,18 +50,26 @@ class Assembly:
         memory = 0 if once else REFERENCE_BYTES
         measured = [registry.load("losses", loss)() for loss in losses]
         tokens_NT = tokens_NT.to(self.config.device)
-        return Evaluator(self.view, self.space, self.store, tokens_NT, measured, self.config.batch_size(), memory)
+        return Evaluator(self.placer, tokens_NT, measured, self.config.batch_size(), memory)
 
 
-def assemble(config: SearchConfig, progress: Progress = lambda stage, share: None) -> Assembly:
+def assemble(
+    config: SearchConfig, progress: Progress = lambda stage, share: None, masks: bool | None = None
+) -> Assembly:
     """Load, cut and prepare; builds the level store unless an earlier search left it.
+
+    Args:
+        masks: whether single groups can be kept or removed, which needs the moments; None asks the configured agent.
 
     Raises:
         UserError: whatever is wrong with the model, the data, the budgets or the cache.
     """
-    criterion = registry.load("criteria", config.criterion)()
-    for kind, name in [("agents", config.agent), ("losses", config.loss), *(("budgets", m) for m in config.budgets)]:
+    for kind, name in [("criteria", config.criterion), ("agents", config.agent), ("losses", config.loss)]:
         registry.load(kind, name)
+    for metric in config.budgets:
+        registry.load("budgets", metric)
+    if masks is None:
+        masks = getattr(registry.load("agents", config.agent), "masks", False)
     _check_device(config.device)
     text = read_text(config.data)
     progress("loading the model", 0.0)
@@ -68,28 +80,39 @@ def assemble(config: SearchConfig, progress: Progress = lambda stage, share: Non
     _check_vocabulary(loaded, tokens_NT)
     splits = split(tokens_NT, limits, config.data_seed)
     view = BlockView(loaded.model, loaded.family, config.mlp_group)
-    units = units_of(view, config)
-    space = space_of(units, config)
-    dtype = str(loaded.checkpoint_dtype)
-    key = store_key(units, loaded.digest, splits.digest, config.criterion, dtype, str(config.mlp_group))
-    directory = cache_directory() / "levels" / key
-    if not is_complete(directory):
+    space = space_of(units_of(view, config), config, masks)
+    store, moments = _stored(config, loaded, splits, view, space.units, masks, progress)
+    sort_groups(view, store)
+    widths = [width for row in view.widths for width in row]
+    masked = MaskedWeights(store, space.units, widths, moments, loaded.checkpoint_dtype) if masks else None
+    return Assembly(config, loaded, splits, view, space, store, Placer(view, space, store, masked))
+
+
+def _stored(
+    config: SearchConfig,
+    loaded: LoadedModel,
+    splits: Splits,
+    view: BlockView,
+    units: Sequence[Unit],
+    masks: bool,
+    progress: Progress,
+) -> tuple[LevelStore, Path | None]:
+    """The level store, and the file of moments where masks are reconstructed; built unless they are there."""
+    criterion, dtype = registry.load("criteria", config.criterion)(), loaded.checkpoint_dtype
+    parts = loaded.digest, splits.digest, str(config.mlp_group)
+    levels = cache_directory() / "levels" / store_key(units, *parts, config.criterion, str(dtype))
+    moments = cache_directory() / "moments" / f"{store_key([], *parts)}.safetensors"
+    keep_moments = masks and criterion.reconstructs
+    if not is_complete(levels) or (keep_moments and not moments.is_file()):
         reconstruction_NT = splits.reconstruction.to(config.device)
-        moments = collect(
+        collected = collect(
             view, reconstruction_NT, config.batch_size(), lambda share: progress("collecting moments", share)
         )
-        build(
-            directory,
-            view,
-            units,
-            moments,
-            criterion,
-            loaded.checkpoint_dtype,
-            lambda s: progress("building levels", s),
-        )
-    store = LevelStore(directory, units, config.device)
-    sort_groups(view, store)
-    return Assembly(config, loaded, splits, view, space, store)
+        if keep_moments:
+            save_moments(moments, units, collected)
+        if not is_complete(levels):
+            build(levels, view, units, collected, criterion, dtype, lambda share: progress("building levels", share))
+    return LevelStore(levels, units, config.device), moments if keep_moments else None
 
 
 def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
@@ -107,8 +130,11 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
     return units
 
 
-def space_of(units: list[Unit], config: SearchConfig) -> SearchSpace:
+def space_of(units: list[Unit], config: SearchConfig, masks: bool = False) -> SearchSpace:
     """The search space: costs of every metric that is budgeted or always shown, and absolute budgets.
+
+    Args:
+        masks: single groups may be kept or removed.
 
     Raises:
         UserError: a metric is no metric (autoprune/budgets/metric.py), or a budget cannot be met.
@@ -118,7 +144,11 @@ def space_of(units: list[Unit], config: SearchConfig) -> SearchSpace:
     costs = {metric: cost_rows(metric, units, workload) for metric in metrics}
     dense = {metric: sum(row[0] for row in rows) for metric, rows in costs.items()}
     budgets = {m: bound * dense[m] if bound <= 1 else bound for m, bound in config.budgets.items()}
-    return SearchSpace(units, costs, budgets)
+    group_costs: dict[str, list[list[float]]] = {}
+    if masks:
+        single = [replace(unit, kept=tuple(range(unit.groups, -1, -1))) for unit in units]
+        group_costs = {metric: [row[::-1] for row in cost_rows(metric, single, workload)] for metric in metrics}
+    return SearchSpace(units, costs, budgets, group_costs)
 
 
 def _check_device(device: str) -> None:

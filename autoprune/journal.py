@@ -1,6 +1,7 @@
 """The journal of a search: every score as one JSON line, appended as it arrives; what resume replays.
 
-A line: `{"levels": [...], "sequences": [...], "losses": [...], "seconds": s}`. Losses are written so that they read
+A line: `{"levels": [...], "sequences": [...], "losses": [...], "seconds": s}`; of a mask, `"mask": "<hexadecimal>"`
+stands in the place of the levels (`autoprune/mask.py`). Losses are written so that they read
 back to the same float; an infinite loss (a network that overflows) is null. The first line names the format and what
 was scored: scores of another network, text or space are never replayed. A torn last line, from a process that was
 killed, is dropped.
@@ -12,18 +13,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autoprune.errors import UserError
-from autoprune.space import Levels
+from autoprune.mask import Mask
+from autoprune.space import Proposal
 
 HEADER: dict[str, object] = {"autoprune_journal": 1}
 
 
 @dataclass(frozen=True)
 class Score:
-    """Losses of one policy on some sequences, and the seconds of search that had passed."""
+    """Losses of one proposal on some sequences, and the seconds of search that had passed."""
 
-    levels: Levels
+    proposal: Proposal
     sequences: tuple[int, ...]
     losses: list[float]
     seconds: float
@@ -33,11 +36,11 @@ class Replay:
     """Scores of an earlier life of the search, handed out once each."""
 
     def __init__(self, scores: Sequence[Score]) -> None:
-        self._scores = {(score.levels, score.sequences): score for score in scores}
+        self._scores = {(score.proposal, score.sequences): score for score in scores}
 
-    def take(self, levels: Levels, sequences: Sequence[int]) -> Score | None:
+    def take(self, proposal: Proposal, sequences: Sequence[int]) -> Score | None:
         """The score of exactly this request, if it was journalled."""
-        return self._scores.pop((levels, tuple(sequences)), None)
+        return self._scores.pop((proposal, tuple(sequences)), None)
 
     def __len__(self) -> int:
         return len(self._scores)
@@ -131,14 +134,17 @@ class Journal:
 
 def _encode(score: Score) -> str:
     losses = [loss if math.isfinite(loss) else None for loss in score.losses]
-    record = {"levels": score.levels, "sequences": score.sequences, "losses": losses, "seconds": score.seconds}
+    record: dict[str, Any]
+    record = {"mask": score.proposal.bits.hex()} if isinstance(score.proposal, Mask) else {"levels": score.proposal}
+    record |= {"sequences": score.sequences, "losses": losses, "seconds": score.seconds}
     return json.dumps(record, separators=(",", ":"))
 
 
-def _decode(data: dict[str, list[float]]) -> Score:
+def _decode(data: dict[str, Any]) -> Score:
     losses = [math.inf if loss is None else float(loss) for loss in data["losses"]]
-    levels = tuple(int(level) for level in data["levels"])
+    proposal: Proposal
+    proposal = Mask(bytes.fromhex(data["mask"])) if "mask" in data else tuple(int(level) for level in data["levels"])
     sequences = tuple(int(s) for s in data["sequences"])
     if len(losses) != len(sequences):
         raise ValueError("losses and sequences differ in number")
-    return Score(levels, sequences, losses, float(data["seconds"]))  # type: ignore[arg-type]
+    return Score(proposal, sequences, losses, float(data["seconds"]))

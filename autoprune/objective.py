@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from autoprune.errors import LimitReached, UserError
 from autoprune.journal import Journal, Score
-from autoprune.space import Levels, SearchSpace
+from autoprune.mask import Mask
+from autoprune.space import Proposal, SearchSpace
 from autoprune.statistics import UnitStatistics
 
 POLICIES_AT_ONCE = 16  # scored and journalled together
@@ -36,7 +37,7 @@ class Scorer(Protocol):
         """Their length."""
         ...
 
-    def score(self, policies: Sequence[Levels], sequences: Sequence[int]) -> NDArray[np.float64]:
+    def score(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> NDArray[np.float64]:
         """Losses, `[P, S]`."""
         ...
 
@@ -98,10 +99,10 @@ class Objective:
         self.history: list[tuple[int, float, float]] = []
         self._scorer, self._journal = scorer, journal or Journal.in_memory()
         self._on_score = on_score or (lambda _: None)
-        self._records: dict[Levels, _Record] = {}
+        self._records: dict[Proposal, _Record] = {}
         self._dense: dict[int, float] = {}
         self._replay = self._journal.replay()
-        self._declared: Levels | None = None
+        self._declared: Proposal | None = None
         self._started = time.monotonic()
         self._seconds_before = 0.0
 
@@ -132,7 +133,7 @@ class Objective:
         ]
         return min(1.0, max(shares))
 
-    def __call__(self, policies: Sequence[Levels], tokens: int | None = None) -> NDArray[np.float64]:
+    def __call__(self, policies: Sequence[Proposal], tokens: int | None = None) -> NDArray[np.float64]:
         """Mean losses on the first `tokens` tokens of the search split (all by default), `[P]`.
 
         Raises:
@@ -141,14 +142,14 @@ class Objective:
         return np.asarray(self.by_sequence(policies, range(self.sequences_for(tokens))).mean(axis=1))
 
     def by_sequence(
-        self, policies: Sequence[Levels], sequences: Sequence[int], probe: bool = False
+        self, policies: Sequence[Proposal], sequences: Sequence[int], probe: bool = False
     ) -> NDArray[np.float64]:
         """Losses on chosen sequences, `[P, S]`, for paired comparisons and for sub-samples of an agent's own.
 
         Args:
             probe: the policies are not candidates (sensitivities, partial policies) and may break budgets.
         """
-        policies = [tuple(int(level) for level in policy) for policy in policies]
+        policies = [policy if isinstance(policy, Mask) else tuple(map(int, policy)) for policy in policies]
         for policy in policies:
             self.space.check(policy)
             if not probe and not self.space.feasible(policy):
@@ -165,7 +166,7 @@ class Objective:
             self._dense.update(zip(new, (float(loss) for loss in losses_S), strict=True))
         return np.array([self._dense[s] for s in sequences])
 
-    def declare(self, policy: Levels) -> None:
+    def declare(self, policy: Proposal) -> None:
         """Name the agent's present answer. Without it, `best` is the lowest loss at the highest fidelity."""
         self._declared = policy
 
@@ -178,7 +179,7 @@ class Objective:
     # -- what the study uses -----------------------------------------------------------------------------------
 
     @property
-    def best(self) -> Levels:
+    def best(self) -> Proposal:
         """The declared policy, or else the lowest mean loss among candidates scored on the most sequences.
 
         Raises:
@@ -191,21 +192,21 @@ class Objective:
             raise UserError(
                 "the search scored no policy with a finite loss: raise its limits, or look at the model's losses."
             )
-        return max(scored)[2]
+        return max(scored, key=lambda one: one[:2])[2]
 
-    def loss(self, policy: Levels) -> tuple[float, int]:
+    def loss(self, policy: Proposal) -> tuple[float, int]:
         """Mean loss of a scored policy, and the tokens behind it."""
         record = self._records[policy]
         return record.mean, len(record.losses) * self.tokens_per_sequence
 
-    def archive(self) -> list[tuple[Levels, float, int]]:
-        """Every candidate scored: levels, mean loss, sequences."""
+    def archive(self) -> list[tuple[Proposal, float, int]]:
+        """Every candidate scored: the proposal, mean loss, sequences."""
         return [(p, r.mean, len(r.losses)) for p, r in self._records.items() if r.candidate]
 
     # -- scoring -----------------------------------------------------------------------------------------------
 
-    def _score(self, policies: list[Levels], sequences: list[int], candidate: bool) -> None:
-        todo: dict[Levels, list[int]] = {}
+    def _score(self, policies: list[Proposal], sequences: list[int], candidate: bool) -> None:
+        todo: dict[Proposal, list[int]] = {}
         for policy in policies:
             known = self._records.setdefault(policy, _Record()).losses
             new = [s for s in sequences if s not in known]
@@ -224,9 +225,9 @@ class Objective:
         if len(allowed) < len(todo):
             raise LimitReached
 
-    def _charge(self, todo: dict[Levels, list[int]]) -> dict[Levels, list[int]]:
+    def _charge(self, todo: dict[Proposal, list[int]]) -> dict[Proposal, list[int]]:
         """The part of the work that the limits allow, in order; it is counted as spent."""
-        allowed: dict[Levels, list[int]] = {}
+        allowed: dict[Proposal, list[int]] = {}
         limits, spent = self.limits, self.spent
         if limits.seconds is not None and spent.seconds >= limits.seconds:
             return allowed
@@ -241,9 +242,9 @@ class Objective:
             allowed[policy] = new
         return allowed
 
-    def _compute(self, todo: dict[Levels, list[int]]) -> None:
+    def _compute(self, todo: dict[Proposal, list[int]]) -> None:
         """Fill in losses: from the replay where it has them, otherwise by the scorer, journalled at once."""
-        fresh: dict[tuple[int, ...], list[Levels]] = {}
+        fresh: dict[tuple[int, ...], list[Proposal]] = {}
         for policy, new in todo.items():
             replayed = self._replay.take(policy, new)
             if replayed is None:
@@ -262,7 +263,7 @@ class Objective:
             ]
             self._journal.append(scores)
             for score in scores:
-                self._records[score.levels].losses.update(zip(sequences, score.losses, strict=True))
+                self._records[score.proposal].losses.update(zip(sequences, score.losses, strict=True))
 
     def _best_so_far(self) -> float:
         if self._declared is not None:

@@ -4,7 +4,7 @@
 
     {"schema": "autoprune.policy/1",
      "units": [{"name": "3.mlp", "kind": "mlp", "block": 3, "groups": 512, "level": 4, "kept": 256,
-                "kept_groups": "0-3,7,9-11,..."}, ...],
+                "kept_groups": "0-3,7,9-11,..."}, ...],       level: null where single groups were searched
      "costs": {"params": {"dense": ..., "policy": ..., "budget": ...}, ...},
      "losses": {"search": ..., "search_tokens": ..., "validation": {...}},
      "provenance": {"model": ..., "model_hash": ..., "data_hash": ..., "agent": ..., "seed": ..., "versions": {...}}}
@@ -22,7 +22,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autoprune.errors import UserError
-from autoprune.space import Levels
 
 
 def ranges(numbers: list[int]) -> str:
@@ -70,7 +69,7 @@ class UnitPolicy(_Record):
     kind: str
     block: int = Field(ge=0)
     groups: int = Field(gt=0, le=10**7)
-    level: int = Field(ge=0)
+    level: int | None = Field(ge=0)
     kept: int = Field(ge=0)
     kept_groups: Annotated[str, AfterValidator(_checked_ranges)]
 
@@ -101,11 +100,6 @@ class Policy(_Record):
     costs: dict[str, Cost]
     losses: dict[str, Any]
     provenance: dict[str, Any]
-
-    @property
-    def levels(self) -> Levels:
-        """The level of every unit."""
-        return tuple(unit.level for unit in self.units)
 
     def save(self, path: Path) -> None:
         """Write in one step: readers see the old file or the new one.

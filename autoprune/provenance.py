@@ -1,24 +1,26 @@
-"""From levels to a policy file that says where it came from, and the check that it belongs to a network."""
+"""From levels or masks to a policy file that says where it came from, and back, checked against a network."""
 
 import platform
 import time
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import torch
 
 from autoprune.assembly import Assembly
 from autoprune.errors import UserError
-from autoprune.policy import Cost, Policy, UnitPolicy, ranges
-from autoprune.space import Levels
+from autoprune.mask import Mask
+from autoprune.policy import Cost, Policy, UnitPolicy, ranges, unranges
+from autoprune.space import Levels, Proposal
 
 
-def make_policy(assembly: Assembly, levels: Levels, losses: dict[str, Any]) -> Policy:
-    """The policy file of some levels."""
+def make_policy(assembly: Assembly, proposal: Proposal, losses: dict[str, Any]) -> Policy:
+    """The policy file of levels or of a mask."""
     space, config = assembly.space, assembly.config
     costs = {
         metric: Cost(
-            dense=space.cost(space.dense, metric), policy=space.cost(levels, metric), budget=space.budgets.get(metric)
+            dense=space.cost(space.dense, metric), policy=space.cost(proposal, metric), budget=space.budgets.get(metric)
         )
         for metric in space.costs
     }
@@ -38,38 +40,61 @@ def make_policy(assembly: Assembly, levels: Levels, losses: dict[str, Any]) -> P
         },
     }
     return Policy(
-        schema="autoprune.policy/1", units=_units(assembly, levels), costs=costs, losses=losses, provenance=provenance
+        schema="autoprune.policy/1", units=_units(assembly, proposal), costs=costs, losses=losses, provenance=provenance
     )
 
 
-def check_policy(assembly: Assembly, policy: Policy) -> None:
-    """Raise a UserError unless the policy fits the network it is to be applied to."""
+def proposal_of(assembly: Assembly, policy: Policy) -> Proposal:
+    """The levels or the mask of a policy file, checked against the network that it is to be applied to.
+
+    Raises:
+        UserError: it is of another network, or of other units or levels.
+    """
     made_for = policy.provenance.get("model_hash")
     if made_for != assembly.loaded.digest:
         raise UserError(
             f"the policy was made for the model {made_for} ({policy.provenance.get('model')}), and this one is "
             f"{assembly.loaded.digest} ({assembly.loaded.path})."
         )
-    expected = _units(assembly, policy.levels) if len(policy.units) == len(assembly.space.units) else []
-    if policy.units != expected:
-        raise UserError("the policy's units or kept groups are not those of this run's level store: search again.")
+    named = [(unit.name, unit.groups) for unit in policy.units]
+    if named == [(unit.name, unit.groups) for unit in assembly.space.units]:
+        proposal = _levels(policy) or _mask(assembly, policy)
+        if policy.units == _units(assembly, proposal):
+            return proposal
+    raise UserError("the policy's units or kept groups are not those of this run's level store: search again.")
 
 
-def _units(assembly: Assembly, levels: Levels) -> list[UnitPolicy]:
-    assembly.space.check(levels)
-    rows = []
-    for u, (unit, level) in enumerate(zip(assembly.space.units, levels, strict=True)):
-        kept = unit.kept[level]
-        groups = ranges(assembly.store.kept_groups(u, kept))
-        rows.append(
-            UnitPolicy(
-                name=unit.name,
-                kind=unit.kind,
-                block=unit.block,
-                groups=unit.groups,
-                level=level,
-                kept=kept,
-                kept_groups=groups,
-            )
+def _levels(policy: Policy) -> Levels | None:
+    levels = tuple(unit.level for unit in policy.units if unit.level is not None)
+    return levels if len(levels) == len(policy.units) else None
+
+
+def _mask(assembly: Assembly, policy: Policy) -> Mask:
+    kept = []
+    for u, unit in enumerate(policy.units):
+        kept_G = np.zeros(unit.groups, dtype=bool)
+        kept_G[unranges(unit.kept_groups)] = True
+        kept.append(kept_G[assembly.store.order(u).cpu().numpy()])
+    return Mask.pack(kept)
+
+
+def _units(assembly: Assembly, proposal: Proposal) -> list[UnitPolicy]:
+    space = assembly.space
+    space.check(proposal)
+    levels: list[int | None] = [None] * len(space.units) if isinstance(proposal, Mask) else list(proposal)
+    return [
+        UnitPolicy(
+            name=unit.name, kind=unit.kind, block=unit.block, groups=unit.groups, level=level, kept=len(groups),
+            kept_groups=ranges(groups),
         )
-    return rows
+        for unit, level, groups in zip(space.units, levels, _kept_groups(assembly, proposal), strict=True)
+    ]  # fmt: skip
+
+
+def _kept_groups(assembly: Assembly, proposal: Proposal) -> list[list[int]]:
+    """For each unit the groups that stay, by their number in the original network, ascending."""
+    space, store = assembly.space, assembly.store
+    if not isinstance(proposal, Mask):
+        return [store.kept_groups(u, kept) for u, kept in enumerate(space.kept(proposal))]
+    masks = enumerate(proposal.unpack(space.groups))
+    return [sorted(store.order(u).cpu().numpy()[kept_G].tolist()) for u, kept_G in masks]

@@ -13,9 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.errors import UserError
+from autoprune.mask import Mask
 
 Levels = tuple[int, ...]
 """One level for every unit: a policy as agents see it."""
+
+Proposal = Levels | Mask
+"""What agents propose: levels, or a mask of single groups."""
 
 GOLDEN = 0.6180339887  # multiples of it, modulo 1, are spread evenly however many are taken
 SLACK = 1e-9  # of dense: sums of floats may miss an exact budget by rounding
@@ -73,16 +77,26 @@ class SearchSpace:
         units: in the order of the network.
         costs: metric -> for each unit, the cost of each of its levels.
         budgets: metric -> bound on the sum over units, absolute.
+        group_costs: metric -> for each unit, the cost of keeping 0, 1, ... all of its groups: what masks cost. None
+            where only levels are searched.
 
     Raises:
         UserError: a metric has no cost, a cost is negative or grows as less is kept, or a budget cannot be met.
     """
 
     def __init__(
-        self, units: Sequence[Unit], costs: Mapping[str, Sequence[Sequence[float]]], budgets: Mapping[str, float]
+        self,
+        units: Sequence[Unit],
+        costs: Mapping[str, Sequence[Sequence[float]]],
+        budgets: Mapping[str, float],
+        group_costs: Mapping[str, Sequence[Sequence[float]]] | None = None,
     ) -> None:
         self.units = tuple(units)
+        self.groups = tuple(unit.groups for unit in self.units)
         self.budgets = dict(budgets)
+        self.group_costs = {
+            metric: [np.asarray(row, dtype=np.float64) for row in rows] for metric, rows in (group_costs or {}).items()
+        }
         self.n_levels_U = np.array([len(unit.kept) for unit in self.units])
         self.costs = {metric: self._padded(metric, rows) for metric, rows in costs.items()}
         self._cost_MUL = np.array([self.costs[metric] for metric in self.budgets])
@@ -120,16 +134,42 @@ class SearchSpace:
         """The last level everywhere."""
         return tuple(int(n) - 1 for n in self.n_levels_U)
 
-    def cost(self, levels: Levels, metric: str) -> float:
+    def cost(self, proposal: Proposal, metric: str) -> float:
         """Total of a metric over the units."""
-        return float(self.costs[metric][np.arange(len(levels)), levels].sum())
+        if isinstance(proposal, Mask):
+            return self.cost_of_counts(self.kept(proposal), metric)
+        return float(self.costs[metric][np.arange(len(proposal)), proposal].sum())
 
-    def feasible(self, levels: Levels) -> bool:
+    def cost_of_counts(self, kept: Sequence[int], metric: str) -> float:
+        """Total of a metric where so many groups of each unit are kept; needs `group_costs`."""
+        return float(sum(row[k] for row, k in zip(self.group_costs[metric], kept, strict=True)))
+
+    def kept(self, proposal: Proposal) -> list[int]:
+        """Groups kept of each unit."""
+        if isinstance(proposal, Mask):
+            return [int(np.bitwise_count(bits).sum()) for bits in proposal.split(self.groups)]
+        return [unit.kept[level] for unit, level in zip(self.units, proposal, strict=True)]
+
+    def feasible(self, proposal: Proposal) -> bool:
         """Whether every budget holds."""
-        return bool(np.all(self._used(levels) <= self._bound_M))
+        if isinstance(proposal, Mask):
+            return self.counts_fit(self.kept(proposal))
+        return bool(np.all(self._used(proposal) <= self._bound_M))
 
-    def check(self, levels: Levels) -> None:
-        """Raise a UserError unless there is one existing level for each unit."""
+    def counts_fit(self, kept: Sequence[int]) -> bool:
+        """Whether every budget holds where so many groups of each unit are kept; needs `group_costs`."""
+        used = (self.cost_of_counts(kept, metric) for metric in self.budgets)
+        return all(cost <= bound for cost, bound in zip(used, self._bound_M, strict=True))
+
+    def check(self, proposal: Proposal) -> None:
+        """Raise a UserError unless there is one existing level, or one bit for each group, of each unit."""
+        if isinstance(proposal, Mask):
+            try:
+                proposal.unpack(self.groups)
+            except ValueError as error:
+                raise UserError(f"{error}: the mask does not fit a space of {len(self.units)} units.") from error
+            return
+        levels = proposal
         if len(levels) != len(self.units) or any(
             not 0 <= level < n for level, n in zip(levels, self.n_levels_U, strict=False)
         ):

@@ -18,8 +18,9 @@ from autoprune.evaluation.timing import tokens_per_second
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective, Spent
 from autoprune.policy import Policy, to_json, write_atomically
-from autoprune.provenance import check_policy, make_policy
-from autoprune.space import Levels
+from autoprune.provenance import make_policy, proposal_of
+from autoprune.space import Proposal
+from autoprune.space_file import save_space
 
 DEFAULT_TOKENS = 400_000
 """Searched when no limit is given: about a minute for 22 M parameters on two cores. Four times as many gain some
@@ -117,7 +118,7 @@ def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str, **opt
     Raises:
         UserError: the policy is of another model or space.
     """
-    check_policy(assembly, policy)
+    proposal_of(assembly, policy)  # which checks that they belong together
     exporter = registry.load("exporters", to)
     known = inspect.signature(exporter).parameters
     for option in options:
@@ -143,6 +144,7 @@ def _search(assembly: Assembly, out: Path, watch: Watch) -> SearchResult:
     limits = Limits(config.max_evals, config.max_tokens, config.max_time)
     objective = Objective(assembly.space, evaluator, limits, journal, watch.score, assembly.store.statistics)
     agent = make_agent(config.agent, config.agent_settings())
+    save_space(out / "space.json", assembly.space, assembly.store.statistics)
     interrupted = False
     try:
         try:
@@ -216,7 +218,7 @@ def _finish(assembly: Assembly, objective: Objective, out: Path, watch: Watch, i
 
 
 def measure(
-    assembly: Assembly, policies: dict[str, Levels], progress: Progress = lambda stage, share: None
+    assembly: Assembly, policies: dict[str, Proposal], progress: Progress = lambda stage, share: None
 ) -> list[Row]:
     """Losses on the validation split, sizes and speed of named policies."""
     tokens_NT, names = assembly.splits.validation, list(policies)
@@ -226,15 +228,15 @@ def measure(
     loss_P, ce_P = evaluator.score_each(levels, range(len(tokens_NT))).mean(axis=2)
     rows = []
     for i, (name, policy) in enumerate(zip(names, levels, strict=True)):
-        evaluator.place(policy)
+        assembly.placer.place(policy)
         speed = tokens_per_second(assembly.loaded.model, tokens_NT[:1].to(assembly.config.device))
         loss, ce, macs = float(loss_P[i]), float(ce_P[i]), assembly.space.cost(policy, "macs")
         rows.append(Row(name, loss, ce, float(np.exp(ce)), total_params(assembly, policy), macs, speed))
     return rows
 
 
-def total_params(assembly: Assembly, levels: Levels) -> int:
+def total_params(assembly: Assembly, proposal: Proposal) -> int:
     """Parameters of the whole network under a policy, embeddings and what a dropped unit takes along included."""
-    units = list(zip(assembly.space.units, levels, strict=True))
-    saved = sum(unit.params(unit.groups - unit.kept[level]) for unit, level in units)
-    return assembly.loaded.n_params - saved - sum(unit.fixed_params for unit, level in units if unit.kept[level] == 0)
+    units = list(zip(assembly.space.units, assembly.space.kept(proposal), strict=True))
+    saved = sum(unit.params(unit.groups - kept) for unit, kept in units)
+    return assembly.loaded.n_params - saved - sum(unit.fixed_params for unit, kept in units if kept == 0)

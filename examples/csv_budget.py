@@ -31,11 +31,11 @@ def measure(path: Path, rounds: int = 15) -> None:
     """Write the seconds of every level of every unit of the embedded model to a CSV file."""
     assembly = assemble(load_config(overrides=SMALL))
     units, tokens_1T = assembly.space.units, assembly.splits.search[:1]
-    evaluator, hidden_1TD = assembly.evaluator(tokens_1T, "kl"), assembly.view.embed(tokens_1T)
+    hidden_1TD = assembly.view.embed(tokens_1T)
 
     def block_seconds(u: int, level: int) -> float:
         """Time of the block of unit u with that unit at a level and everything else dense."""
-        evaluator.place(tuple(level if v == u else 0 for v in range(len(units))))
+        assembly.placer.place(tuple(level if v == u else 0 for v in range(len(units))))
         begun = time.perf_counter()
         assembly.view.run(units[u].block, hidden_1TD)
         return time.perf_counter() - begun

@@ -39,7 +39,7 @@ def test_losses_are_those_of_a_plain_forward_pass(assembly: Assembly, quick: dic
     with torch.no_grad():
         logp_BTV = dense(input_ids=tokens_NT).logits.double().log_softmax(-1)
     for p, policy in enumerate(policies):
-        evaluator.place(policy)
+        assembly.placer.place(policy)
         logq_BTV = logits(assembly, tokens_NT).double().log_softmax(-1)
         kl_B = (logp_BTV.exp() * (logp_BTV - logq_BTV)).sum(-1).mean(-1)
         ce_B = -logq_BTV[:, :-1].gather(-1, tokens_NT[:, 1:, None]).squeeze(-1).mean(-1)
@@ -86,8 +86,7 @@ def test_moments_are_those_of_all_inputs_and_do_not_depend_on_batches(
 
 
 def test_levels_are_mapped_from_the_store_not_copied(assembly: Assembly) -> None:
-    evaluator = assembly.evaluator(assembly.splits.search, "kl")
-    evaluator.place(tuple(1 for _ in assembly.space.units))
+    assembly.placer.place(tuple(1 for _ in assembly.space.units))
     for u, width in enumerate(width for row in assembly.view.widths for width in row):
         stored = assembly.store.consumer(u, 1)
         assert stored is not None

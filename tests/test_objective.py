@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from autoprune.errors import LimitReached, UserError
 from autoprune.journal import HEADER, Journal, Score
+from autoprune.mask import Mask
 from autoprune.objective import Limits, Objective
 from tests.toys import ToyScorer, toy_space
 
@@ -89,14 +90,14 @@ scores = st.lists(
     st.lists(finite_or_inf, min_size=1, max_size=4).flatmap(
         lambda losses: st.builds(
             Score,
-            st.lists(st.integers(0, 9), min_size=1, max_size=5).map(tuple),
+            st.lists(st.integers(0, 9), min_size=1, max_size=5).map(tuple) | st.binary(min_size=1, max_size=5).map(Mask),
             st.just(tuple(range(len(losses)))),
             st.just(losses),
             st.floats(0, 1e6),
         )
     ),
     max_size=6,
-    unique_by=lambda s: (s.levels, s.sequences),
+    unique_by=lambda s: (s.proposal, s.sequences),
 )
 
 
@@ -111,7 +112,7 @@ def test_a_journal_reads_back_exactly_and_survives_a_torn_end(written: list[Scor
         again.close()
         assert len(again.replay()) == len(written)
         for score in written:
-            assert again.replay().take(score.levels, score.sequences) == score
+            assert again.replay().take(score.proposal, score.sequences) == score
         raw = path.read_bytes()
         path.write_bytes(raw[: max(0, len(raw) - cut)])
         torn = Journal(path)

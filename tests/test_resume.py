@@ -16,7 +16,8 @@ pytestmark = pytest.mark.slow
 
 EVALS = 400
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell has put in the background
 from autoprune.evaluation.evaluator import Evaluator
 score = Evaluator.score
 def slowly(self, *args):
@@ -133,7 +134,8 @@ def test_ctrl_c_ends_with_the_best_so_far_and_resume_goes_on(quick_arguments: li
 def test_ctrl_c_while_it_prepares_exits_130(quick_arguments: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     code = (
-        "import autoprune.study as study, time; study.assemble = lambda *_: time.sleep(60)\n"
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            "import autoprune.study as study, time; study.assemble = lambda *_: time.sleep(60)\n"
         "from autoprune.cli import main; main()"
     )
     arguments = [sys.executable, "-c", code, "search", *quick_arguments, "--out", str(run)]

@@ -1,13 +1,14 @@
 """The evaluator: per-sequence losses of policies on one split, blocks outermost, shared prefixes run once.
 
-Policies that agree on the first blocks share the hidden states there. A pruned block is computed at its pruned size:
-levels are views that are swapped into the block. Policies never meet in one matrix product, so a policy's loss does
-not depend on the batch it came in.
+Policies that agree on the first blocks share the hidden states there. A pruned block is computed at its pruned size
+(levels/placing.py). Policies never meet in one matrix product, so a policy's loss does not depend on the batch it came
+in.
 
 Shapes: P policies, S sequences, B sequences a forward pass, T tokens, D hidden.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoprune.calibration.losses import Loss
+from autoprune.levels.placing import Choice, Placer
 from autoprune.levels.store import LevelStore
 from autoprune.models.blocks import BlockView
-from autoprune.space import Levels, SearchSpace
+from autoprune.space import Proposal
 
 REFERENCE_BYTES = 256 * 2**20
 
@@ -26,7 +28,7 @@ class Evaluator:
     """Scores policies on a fixed set of sequences.
 
     Args:
-        view: the network, its groups already in the store's order (see `sort_groups`).
+        placer: puts proposals in place on the network, whose groups are in the store's order (see `sort_groups`).
         tokens_NT: the split.
         losses: what is measured; agents see the first.
         batch: sequences a forward pass.
@@ -35,19 +37,14 @@ class Evaluator:
 
     def __init__(
         self,
-        view: BlockView,
-        space: SearchSpace,
-        store: LevelStore,
+        placer: Placer,
         tokens_NT: Tensor,
         losses: Sequence[Loss],
         batch: int = 1,
         reference_bytes: int = REFERENCE_BYTES,
     ) -> None:
-        self.view, self.space, self.store, self.losses, self.batch = view, space, store, tuple(losses), batch
-        self.tokens_NT = tokens_NT
-        self._units_of_block = [
-            [u for u, unit in enumerate(space.units) if unit.block == b] for b in range(len(view.blocks))
-        ]
+        self.placer, self.view, self.space = placer, placer.view, placer.space
+        self.losses, self.batch, self.tokens_NT = tuple(losses), batch, tokens_NT
         self._dense_hidden: dict[int, Tensor] = {}
         self._references: dict[int, list[tuple[Tensor, ...]]] = {}
         self._reference_bytes_left = reference_bytes
@@ -62,7 +59,7 @@ class Evaluator:
         """Their length."""
         return self.tokens_NT.shape[1]
 
-    def score(self, policies: Sequence[Levels], sequences: Sequence[int]) -> NDArray[np.float64]:
+    def score(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> NDArray[np.float64]:
         """The first loss of policies on some sequences, `[P, S]`, nats per token. NaN where a network overflows."""
         return np.asarray(self.score_each(policies, sequences)[0])
 
@@ -72,7 +69,7 @@ class Evaluator:
             return np.zeros(len(sequences))
         return np.asarray(self.score([self.space.dense], sequences)[0])
 
-    def score_each(self, policies: Sequence[Levels], sequences: Sequence[int]) -> NDArray[np.float64]:
+    def score_each(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> NDArray[np.float64]:
         """Every loss, `[number of losses, P, S]`."""
         losses_KPS = np.empty((len(self.losses), len(policies), len(sequences)))
         for start in range(0, len(sequences), self.batch):
@@ -85,33 +82,22 @@ class Evaluator:
                     losses_KPS[k, p, start : start + len(chunk)] = loss_B.double().cpu().numpy()[None]
         return losses_KPS
 
-    def place(self, levels: Levels) -> None:
-        """Put a whole policy in place."""
-        for block in range(len(self.view.blocks)):
-            self._place_block(block, self._levels_of(levels, block))
-
-    def _walk(self, policies: Sequence[Levels], hidden: Tensor) -> list[tuple[list[int], Tensor]]:
+    def _walk(self, policies: Sequence[Proposal], hidden: Tensor) -> list[tuple[list[int], Tensor]]:
         """Hidden states behind the last block for each distinct policy: (indices of policies, `[B, T, D]`)."""
+        choices_P = [self.placer.choices(policy) for policy in policies]
         states = [(list(range(len(policies))), hidden)]
         for block in range(len(self.view.blocks)):
-            branches: list[tuple[tuple[int, ...], list[int], Tensor]] = []
+            branches: list[tuple[tuple[Choice, ...], list[int], Tensor]] = []
             for members, hidden in states:
-                by_levels: dict[tuple[int, ...], list[int]] = {}
+                by_choices: dict[tuple[Choice, ...], list[int]] = {}
                 for p in members:
-                    by_levels.setdefault(self._levels_of(policies[p], block), []).append(p)
-                branches += [(levels, ps, hidden) for levels, ps in by_levels.items()]
+                    by_choices.setdefault(choices_P[p][block], []).append(p)
+                branches += [(choices, ps, hidden) for choices, ps in by_choices.items()]
             states = []
-            for levels, ps, hidden in sorted(branches, key=lambda branch: branch[0]):
-                self._place_block(block, levels)
+            for choices, ps, hidden in sorted(branches, key=_levels_first):
+                self.placer.place_block(block, choices)
                 states.append((ps, self.view.run(block, hidden)))
         return states
-
-    def _levels_of(self, policy: Levels, block: int) -> tuple[int, ...]:
-        return tuple(policy[u] for u in self._units_of_block[block])
-
-    def _place_block(self, block: int, levels: tuple[int, ...]) -> None:
-        for width, u, level in zip(self.view.widths[block], self._units_of_block[block], levels, strict=True):
-            width.keep(self.space.units[u].kept[level], self.store.consumer(u, level))
 
     def _references_of(self, chunk: list[int]) -> list[tuple[Tensor, ...]]:
         """For each loss, what it keeps of the dense network on these sequences, from memory where it fits."""
@@ -132,6 +118,11 @@ class Evaluator:
             self._references[sequence] = references
             self._reference_bytes_left -= size
         return references
+
+
+def _levels_first(branch: tuple[tuple[Choice, ...], Any, Any]) -> list[tuple[bool, Choice]]:
+    """Equal choices are neighbours, whatever order the policies came in."""
+    return [(isinstance(choice, bytes), choice) for choice in branch[0]]
 
 
 def sort_groups(view: BlockView, store: LevelStore) -> None:

@@ -22,9 +22,9 @@ from autoprune.assembly import Assembly
 from autoprune.errors import UserError
 from autoprune.exporters import padding
 from autoprune.models.pruned import can_cache, layer_config, layer_types, per_layer_config, pruned_classes
-from autoprune.models.surgery import LiveWidth
 from autoprune.policy import Policy
-from autoprune.space import Levels
+from autoprune.provenance import proposal_of
+from autoprune.space import Proposal
 
 
 def export(assembly: Assembly, policy: Policy, path: Path, uniform: bool = False) -> None:
@@ -39,7 +39,7 @@ def export(assembly: Assembly, policy: Policy, path: Path, uniform: bool = False
         UserError: `path` holds something else, cannot be written, or no stock model has this shape.
     """
     _check_target(path)
-    with _placed(assembly, policy.levels):
+    with _placed(assembly, proposal_of(assembly, policy)):
         network = _uniform(assembly) if uniform else _pruned(assembly)
         with _neighbour(path) as directory:
             network.save_pretrained(directory)
@@ -49,20 +49,13 @@ def export(assembly: Assembly, policy: Policy, path: Path, uniform: bool = False
 
 
 @contextmanager
-def _placed(assembly: Assembly, levels: Levels) -> Iterator[None]:
+def _placed(assembly: Assembly, proposal: Proposal) -> Iterator[None]:
     """Put a policy in place on the live network for a while."""
-    units, widths = assembly.space.units, _widths(assembly)
     try:
-        for u, (unit, width, level) in enumerate(zip(units, widths, levels, strict=True)):
-            width.keep(unit.kept[level], assembly.store.consumer(u, level))
+        assembly.placer.place(proposal)
         yield
     finally:
-        for width in widths:
-            width.keep(width.width.groups)
-
-
-def _widths(assembly: Assembly) -> list[LiveWidth]:
-    return [width for row in assembly.view.widths for width in row]
+        assembly.placer.release()
 
 
 # -- the network to be saved -----------------------------------------------------------------------------------

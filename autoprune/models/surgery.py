@@ -4,7 +4,7 @@ A family declares `Width`s; here they are permuted, sliced, counted, dropped and
 dense tensors and swaps views of them in and out of the block's parameters, so that a level costs no copy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,15 +136,33 @@ class LiveWidth:
         Args:
             consumer: the consumer's weight at this level, in its own layout, if it was reconstructed.
         """
+        prefixes = (
+            (name, s, self._prefix(self._tensors[s.module, name], name, s, groups)) for name, s in self._sliced()
+        )
+        self._put(groups, prefixes, consumer)
+
+    def select(self, index: Tensor, consumer: Tensor | None = None) -> None:
+        """Keep any groups, by their number in the present order, ascending: their rows and columns are copied.
+
+        Args:
+            index: `[K]` int64.
+            consumer: the consumer's weight for these groups, in its own layout, if it was reconstructed.
+        """
+        copies = (
+            (name, s, self._gathered(self._tensors[s.module, name], name, s, index)) for name, s in self._sliced()
+        )
+        self._put(len(index), copies, consumer)
+
+    def _put(self, groups: int, tensors: Iterable[tuple[str, Slice, Tensor]], consumer: Tensor | None) -> None:
+        """Swap tensors of `groups` groups in, or stand-ins for the sub-block at 0, which needs none."""
         if (groups == 0) != (self.kept == 0):
             for path, stand_in in self.width.on_drop.items():
                 _set_module(self.block, path, self._dropped[path] if groups else STAND_INS[stand_in]())
         self.kept = groups
         if groups == 0:
             return
-        for name, s in self._sliced():
-            parameter = getattr(self._modules[s.module], name)
-            parameter.data = self._prefix(self._tensors[s.module, name], name, s, groups)
+        for name, s, tensor in tensors:
+            getattr(self._modules[s.module], name).data = tensor
         if consumer is not None:
             getattr(self.consumer, "weight").data = consumer
         bias = self._tensors.get((self.width.consumer.module, "bias"))
@@ -185,6 +203,10 @@ class LiveWidth:
 
     def _group_numel(self, name: str, s: Slice) -> int:
         return self._tensors[s.module, name].numel() // self.width.groups
+
+    def _gathered(self, tensor: Tensor, name: str, s: Slice, index: Tensor) -> Tensor:
+        entries = _entries(index.to(tensor.device), s, self.width.groups)
+        return tensor.index_select(s.dim if name == "weight" else 0, entries)
 
     def _prefix(self, tensor: Tensor, name: str, s: Slice, groups: int) -> Tensor:
         dim = s.dim if name == "weight" else 0

@@ -52,7 +52,7 @@ def awkward_levels(assembly: Assembly, densest: int = 0) -> Levels:
 
 def placed_logits(assembly: Assembly, levels: Levels, tokens_BT: torch.Tensor) -> torch.Tensor:
     """Logits of the live network under a policy, by transformers' own forward."""
-    assembly.evaluator(tokens_BT, "ce").place(levels)
+    assembly.placer.place(levels)
     logits: torch.Tensor = assembly.loaded.model(input_ids=tokens_BT).logits
     return logits
 

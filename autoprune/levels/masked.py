@@ -1,0 +1,121 @@
+"""Consumers' weights for any set of kept groups, from the moments: what the level store holds for levels alone.
+
+The moments are kept on disk for searches of masks, in `<cache>/moments/<key>.safetensors`: for each unit `[D, D]` of
+its consumer's inputs, float32, in the network's own order. Weights are computed when they are asked for, rounded to the
+checkpoint's dtype, and the latest are remembered.
+"""
+
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from autoprune.errors import UserError
+from autoprune.levels.criterion import reconstruct
+from autoprune.levels.store import LevelStore
+from autoprune.models.surgery import LiveWidth
+from autoprune.space import Unit
+
+BYTES = 256 * 2**20  # of weights remembered
+
+
+class MaskedWeights:
+    """Reconstructed consumers of masks.
+
+    Args:
+        store: whose order the live network's groups are in.
+        units: of the space.
+        widths: of the live network, one for each unit.
+        moments: the file; None where the criterion does not reconstruct, and every consumer stays as it is.
+        dtype: the checkpoint's, which weights are rounded to.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+
+    def __init__(
+        self,
+        store: LevelStore,
+        units: Sequence[Unit],
+        widths: Sequence[LiveWidth],
+        moments: Path | None,
+        dtype: torch.dtype,
+    ) -> None:
+        self._store, self._units, self._widths = store, tuple(units), tuple(widths)
+        self._dtype, self._path = dtype, moments
+        self._moments: dict[int, Tensor] = {}
+        self._latest: OrderedDict[tuple[int, bytes], Tensor] = OrderedDict()
+        self._bytes = 0
+
+    def consumer(self, u: int, bits: bytes, index: Tensor) -> Tensor | None:
+        """The weight of unit `u`'s consumer where only these groups are kept, in its own layout; None: as it is.
+
+        Args:
+            u: the unit.
+            bits: the unit's part of the mask.
+            index: the same as ascending group numbers, `[K]`.
+        """
+        unit = self._units[u]
+        if self._path is None or not 0 < len(index) < unit.groups:
+            return None
+        key = u, bits
+        if key not in self._latest:
+            self._remember(key, self._compute(u, index))
+        self._latest.move_to_end(key)
+        return self._latest[key]
+
+    def _compute(self, u: int, index: Tensor) -> Tensor:
+        width = self._widths[u]
+        weight_OD = width.consumer_weight
+        inputs = _inputs(index.to(weight_OD.device), weight_OD.shape[1] // self._units[u].groups)
+        new_OK = reconstruct(weight_OD, self._moments_of(u), inputs).to(self._dtype).to(weight_OD.dtype)
+        return (new_OK if width.width.consumer.dim == 1 else new_OK.T).contiguous()
+
+    def _moments_of(self, u: int) -> Tensor:
+        """Moments in the live network's order, `[D, D]`."""
+        if u not in self._moments:
+            unit, device = self._units[u], self._widths[u].consumer_weight.device
+            assert self._path is not None
+            try:
+                with safe_open(self._path, framework="pt") as file:
+                    h_DD = file.get_tensor(unit.name)
+            except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+                raise UserError(f"the moments in '{self._path}' are damaged ({error}): delete that file.") from error
+            inputs = _inputs(self._store.order(u).to(h_DD.device), h_DD.shape[0] // unit.groups)
+            self._moments[u] = h_DD[inputs][:, inputs].to(device)
+        return self._moments[u]
+
+    def _remember(self, key: tuple[int, bytes], weight: Tensor) -> None:
+        self._latest[key] = weight
+        self._bytes += weight.numel() * weight.element_size()
+        while self._bytes > BYTES and len(self._latest) > 1:
+            _, oldest = self._latest.popitem(last=False)
+            self._bytes -= oldest.numel() * oldest.element_size()
+
+
+def save_moments(path: Path, units: Sequence[Unit], moments: Sequence[Sequence[Tensor]]) -> None:
+    """Write the moments of every unit in one step.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    flat = [h_DD.float().cpu().contiguous() for row in moments for h_DD in row]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".building-") as directory:
+            file = Path(directory) / "moments.safetensors"
+            save_file({unit.name: h_DD for unit, h_DD in zip(units, flat, strict=True)}, file)
+            os.replace(file, path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"the moments could not be written to '{path}' ({error}).") from error
+
+
+def _inputs(groups: Tensor, size: int) -> Tensor:
+    """The consumer's inputs that belong to groups, `[K * size]`."""
+    return (groups[:, None] * size + torch.arange(size, device=groups.device)).flatten()

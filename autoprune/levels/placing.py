@@ -1,0 +1,65 @@
+"""Putting proposals in place on the live network: levels by swapping views, masks by copying what they keep.
+
+Shapes: U units.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from autoprune.levels.masked import MaskedWeights
+from autoprune.levels.store import LevelStore
+from autoprune.mask import Mask
+from autoprune.models.blocks import BlockView
+from autoprune.space import Proposal, SearchSpace
+
+Choice = int | bytes
+"""What is kept of one unit: a level, or packed bits."""
+
+
+class Placer:
+    """Args:
+    view: the network, its groups in the store's order.
+    space: the units.
+    store: consumers' weights of levels.
+    masked: consumers' weights of masks; None where none are searched.
+    """
+
+    def __init__(
+        self, view: BlockView, space: SearchSpace, store: LevelStore, masked: MaskedWeights | None = None
+    ) -> None:
+        self.view, self.space, self.store, self.masked = view, space, store, masked
+        self._widths = [width for row in view.widths for width in row]
+        self._units_of_block = [
+            [u for u, unit in enumerate(space.units) if unit.block == b] for b in range(len(view.blocks))
+        ]
+
+    def choices(self, proposal: Proposal) -> list[tuple[Choice, ...]]:
+        """What is kept of the units of each block: equal choices compute equal blocks."""
+        units: Sequence[Choice] = proposal if isinstance(proposal, tuple) else self._bits(proposal)
+        return [tuple(units[u] for u in row) for row in self._units_of_block]
+
+    def place(self, proposal: Proposal) -> None:
+        """Put a whole proposal in place."""
+        for block, choices in enumerate(self.choices(proposal)):
+            self.place_block(block, choices)
+
+    def place_block(self, block: int, choices: Sequence[Choice]) -> None:
+        """Put what is kept of one block's units in place."""
+        for u, choice in zip(self._units_of_block[block], choices, strict=True):
+            width, unit = self._widths[u], self.space.units[u]
+            if isinstance(choice, int):
+                width.keep(unit.kept[choice], self.store.consumer(u, choice))
+                continue
+            kept_G = np.unpackbits(np.frombuffer(choice, np.uint8))[: unit.groups]
+            index = torch.from_numpy(np.flatnonzero(kept_G))
+            width.select(index, self.masked.consumer(u, choice, index) if self.masked else None)
+
+    def release(self) -> None:
+        """Put the dense network back."""
+        for width in self._widths:
+            width.keep(width.width.groups)
+
+    def _bits(self, mask: Mask) -> list[bytes]:
+        return [bits.tobytes() for bits in mask.split(self.space.groups)]
