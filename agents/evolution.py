@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoprune.agents.racing import race
 from autoprune.objective import Objective
 from autoprune.space import Levels
 
@@ -60,20 +61,3 @@ class Evolution:
     def _children(self, objective: Objective, parent: Levels, rng: np.random.Generator) -> list[Levels]:
         switches = rng.geometric(1 - self.more_switches, size=self.offspring)
         return list(dict.fromkeys(objective.space.mutate(parent, rng, int(n)) for n in switches))
-
-
-def race(objective: Objective, parent: Levels, children: list[Levels], sample: list[int]) -> Levels | None:
-    """The child that beats the parent on the whole sample, or None.
-
-    Rounds double the sequences seen. After each, children behind the parent leave, and so does the worse half.
-    """
-    losses_S = objective.by_sequence([parent], sample)[0]
-    seen = 1
-    while children:
-        ahead_P = (losses_S[:seen] - objective.by_sequence(children, sample[:seen])).mean(axis=1)
-        ranked = [children[i] for i in np.argsort(-ahead_P, kind="stable") if ahead_P[i] > 0]
-        if seen == len(sample):
-            return ranked[0] if ranked else None
-        children = ranked[: max(1, len(children) // 2)]
-        seen = min(2 * seen, len(sample))
-    return None

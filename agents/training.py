@@ -22,7 +22,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from autoprune import registry
 from autoprune.agents import weights
-from autoprune.agents.evolution import race
+from autoprune.agents.racing import Incumbent
 from autoprune.envs import sensitivity
 from autoprune.envs.episodes import Episodes, Outcome, Task
 from autoprune.envs.vectorized import PruningVecEnv
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 PATIENCE = 50  # batches in which fewer scores than batches were new: the policy has settled
 HOOKS = ("_init_callback", "_on_training_start", "_on_rollout_start", "_on_step", "_on_rollout_end", "_on_training_end")
-AFFORDABLE = 0.75  # share of the limits: sensitivities are worth more than as many episodes
 
 
 class Settled(Exception):  # noqa: N818 (an end, not an error)
@@ -55,12 +54,13 @@ class Training:
     def __init__(self, agent: "Sb3Agent", objective: Objective, rng: np.random.Generator) -> None:
         self.agent, self.objective, self._rng = agent, objective, rng
         self._evals: deque[int] = deque(maxlen=PATIENCE)
-        self.incumbent = objective.space.uniform()
-        objective([self.incumbent], agent.tokens)  # an answer, should the search end early
-        objective.declare(self.incumbent)
+        uniform = objective.space.uniform()
+        objective([uniform], agent.tokens)  # an answer, should the search end early
+        objective.declare(uniform)
+        self._incumbent = Incumbent(objective, rng, uniform, agent.race_tokens, agent.widening)
         reward = registry.load("rewards", agent.reward)
-        added_UL = self._sensitivities()
-        reference = self.incumbent if added_UL is None else sensitivity.additive_solution(objective.space, added_UL)
+        added_UL = sensitivity.measure_if_affordable(objective, agent.sensitivity_tokens)
+        reference = uniform if added_UL is None else sensitivity.additive_solution(objective.space, added_UL)
         self.task = Task(objective, reward, agent.actions, self._sample, added_UL, reference, agent.shaping)
         env = PruningVecEnv(self.task, agent.episodes, rng, self._ended)
         with _explained(agent):
@@ -76,7 +76,7 @@ class Training:
             Settled: nothing new is proposed any more.
         """
         assert self.task.reference is not None
-        self._race([self.task.reference, *([self._choice()] if self.agent.pretrained else [])], [])
+        self._incumbent.challenge([self.task.reference, *([self._choice()] if self.agent.pretrained else [])])
         callback = self._callback()
         try:
             with _explained(self.agent):
@@ -96,52 +96,21 @@ class Training:
             "device": "cpu",
         }
 
-    def _sensitivities(self) -> Any:
-        """Sensitivities, if the limits leave a quarter of the search for what comes after them."""
-        objective, points = self.objective, 3
-        if not self.agent.sensitivity_tokens:
-            return None
-        sequences = range(objective.sequences_for(self.agent.sensitivity_tokens))
-        count = len(sensitivity.probes(objective.space, points))
-        evals, tokens = objective.limits.evals, objective.limits.tokens
-        if evals is not None and count > AFFORDABLE * evals:
-            return None
-        if tokens is not None and count * len(sequences) * objective.tokens_per_sequence > AFFORDABLE * tokens:
-            return None
-        return sensitivity.measure(objective, sequences, points)
-
     # -- samples, and what is done when episodes end --------------------------------------------------------------
 
-    def _sample(self, rng: np.random.Generator) -> list[int]:
-        return self._draw(self.agent.tokens, rng)
-
-    def _draw(self, tokens: int, rng: np.random.Generator) -> list[int]:
-        """Sequences in random order; their number grows geometrically with what is spent."""
-        first = self.objective.sequences_for(tokens)
-        growth = (self.objective.n_sequences / first) ** (self.agent.widening * self.objective.progress)
-        return [int(s) for s in rng.permutation(self.objective.n_sequences)[: round(first * growth)]]
+    def _sample(self, _: np.random.Generator) -> list[int]:
+        return self._incumbent.draw(self.agent.tokens)
 
     def _ended(self, outcome: Outcome) -> None:
         """A batch has ended: race its best, lower what falls with progress, and see whether anything is new."""
         ranked = [outcome.policies[i] for i in np.argsort(outcome.losses_N, kind="stable")]
-        finalists = list(dict.fromkeys([*ranked[: self.agent.finalists], self._choice()]))
-        self._race(finalists, list(outcome.sample))
+        self._incumbent.challenge([*ranked[: self.agent.finalists], self._choice()], outcome.sample)
         for decay in self.agent.decays:
             decay.progress = self.objective.progress
         evals = self.objective.spent.evals
         if len(self._evals) == PATIENCE and evals - self._evals[0] < PATIENCE:
             raise Settled
         self._evals.append(evals)
-
-    def _race(self, finalists: list[Levels], seen: list[int]) -> None:
-        """Let policies race the incumbent on a sample that begins with the sequences that they were scored on."""
-        drawn = self._draw(self.agent.race_tokens, self._rng)
-        sample = list(dict.fromkeys([*seen, *drawn]))[: max(len(seen), len(drawn))]
-        self.objective.by_sequence([self.incumbent], sample)
-        self.objective.declare(self.incumbent)
-        rivals = [policy for policy in finalists if policy != self.incumbent]
-        self.incumbent = race(self.objective, self.incumbent, rivals, sample) or self.incumbent
-        self.objective.declare(self.incumbent)
 
     def _choice(self) -> Levels:
         """What the agent would choose now, without noise."""

@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Exits with 0, 2 for a user's mistake, 130 for Ctrl-C; anything else is a bug."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # their warnings and bars would tear our progress
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.showwarning = lambda message, *_, **__: typer.echo(f"autoprune: warning: {message}", err=True)
     warnings.filterwarnings("ignore", module=r"(torch|transformers|huggingface_hub)\b")
     try:
         app(args=None if arguments is None else list(arguments), prog_name="autoprune")
@@ -71,6 +72,8 @@ def search(
     max_time: Annotated[float | None, typer.Option(help="Seconds of search at most.")] = None,
     round_to: Annotated[int | None, typer.Option(help="MLP levels are multiples of this many neurons.")] = None,
     device: Annotated[str | None, typer.Option(help="Torch device [cpu].")] = None,
+    storage: Annotated[str | None, typer.Option(metavar="URL", help="Of the Optuna study [a file in the run].")] = None,
+    study_name: Annotated[str | None, typer.Option(help="Of the Optuna study [the run's name].")] = None,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's own code.")] = False,
     out: Annotated[Path | None, typer.Option(help="The run's directory [a new one in runs/].")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings; options override it.")] = None,
@@ -84,7 +87,7 @@ def search(
         "model": model, "data": data, "agent": agent, "reward": reward, "pretrained": pretrained, "space": space,
         "criterion": criterion, "loss": loss,
         "seed": seed, "max_evals": max_evals, "max_tokens": max_tokens, "max_time": max_time, "round_to": round_to,
-        "device": device, "trust_remote_code": trust_remote_code or None,
+        "device": device, "storage": storage, "study_name": study_name, "trust_remote_code": trust_remote_code or None,
         "budgets": dict(parse_budget(text) for text in budget) if budget else None,
         "levels": None if levels is None else _levels(levels),
     }  # fmt: skip
@@ -160,6 +163,34 @@ def export(
         _emit({"path": str(path), "to": to, "uniform": uniform, "run": str(run)})
     else:
         typer.echo(f"exported: {path}")
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Directory of a run or of a comparison.")],
+    out: Annotated[Path | None, typer.Option(help="The file [report.html in the directory].")] = None,
+    as_json: Json = False,
+) -> None:
+    """One HTML page about a run or a comparison, finished or not, that needs neither a network nor a server."""
+    from autoprune import reports
+
+    path = reports.write_report(run, out)
+    if as_json:
+        _emit({"path": str(path), "run": str(run)})
+    else:
+        typer.echo(f"report:  {path}")
+
+
+@app.command()
+def dashboard(
+    run: Run,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8080,
+) -> None:
+    """Serve optuna-dashboard on a run's study, until Ctrl-C."""
+    from autoprune.dashboard import serve
+
+    serve(run, host, port, lambda url: typer.echo(f"dashboard of {run}: {url} (Ctrl-C ends it)"))
 
 
 @app.command()

@@ -48,6 +48,8 @@ class SearchConfig(BaseModel):
     search_sequences: int = Field(64, ge=2)
     validation_sequences: int = Field(64, ge=2)
     batch: int | None = Field(None, ge=1, description="sequences a forward pass; none is 1 on a CPU, 16 on a GPU")
+    storage: str | None = Field(None, description="Optuna storage URL of the study; none is a file in the run")
+    study_name: str | None = Field(None, description="of the Optuna study; none is the run's name")
     device: str = Field("cpu", description="torch device")
     dtype: str = Field("auto", description="what to compute in; auto: float32 on a CPU, the checkpoint's on a GPU")
     trust_remote_code: bool = Field(False, description="run code that ships with the model")
@@ -136,6 +138,11 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
         where = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         raise UserError(f"{where}: {message} (got {first['input']!r}).") from error
+
+
+def without_password(url: str) -> str:
+    """A storage URL as it may be shown."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
 
 
 def parse_budget(text: str) -> tuple[str, float]:

@@ -9,6 +9,7 @@ killed, is dropped.
 
 import json
 import math
+import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -53,13 +54,17 @@ class Journal:
         path: the file, or None to keep nothing.
         subject: what is scored; a file about another subject is refused.
 
+    Attributes:
+        scores: all that the file holds, in order.
+        id: the run's own name wherever scores of several runs meet; in the file's first line.
+
     Raises:
         UserError: the file is not a journal, is of another subject, is damaged in the middle, or cannot be written.
     """
 
     def __init__(self, path: Path | None, subject: str = "") -> None:
-        self.path, self._subject = path, subject
-        self._scores: list[Score] = []
+        self.path, self.subject, self.id = path, subject, uuid.uuid4().hex[:12]
+        self.scores: list[Score] = []
         if path is None:
             return
         try:
@@ -69,7 +74,7 @@ class Journal:
         except OSError as error:
             raise UserError(f"the journal '{path}' cannot be opened ({error.strerror}).") from error
         if self._file.tell() == 0:
-            self._write(json.dumps(HEADER | {"subject": self._subject}) + "\n")
+            self._write(json.dumps(HEADER | {"subject": self.subject, "id": self.id}) + "\n")
 
     @classmethod
     def in_memory(cls) -> "Journal":
@@ -77,13 +82,14 @@ class Journal:
         return cls(None)
 
     def replay(self) -> Replay:
-        """What the file held when it was opened."""
-        return Replay(self._scores)
+        """What it holds now."""
+        return Replay(self.scores)
 
     def append(self, scores: Sequence[Score]) -> None:
         """Write scores and hand them to the operating system, which keeps them if this process is killed."""
         if self.path is not None:
             self._write("".join(_encode(score) + "\n" for score in scores))
+            self.scores.extend(scores)
 
     def close(self) -> None:
         """Close the file."""
@@ -106,11 +112,12 @@ class Journal:
         if not HEADER.items() <= header.items():
             raise ValueError("no journal, or one of another version")
         subject = header.get("subject", "")
-        if subject != self._subject:
+        if subject != self.subject:
             raise UserError(
                 f"the journal '{self.path}' is of another network, text, space or loss ({subject}) than the "
-                f"run has now ({self._subject}): put back what has changed, or start a new run."
+                f"run has now ({self.subject}): put back what has changed, or start a new run."
             )
+        self.id = str(header.get("id", self.id))
 
     def _read(self, path: Path) -> None:
         raw = path.read_bytes()
@@ -124,7 +131,7 @@ class Journal:
                 if number == 1:
                     self._check_header(data)
                 else:
-                    self._scores.append(_decode(data))
+                    self.scores.append(_decode(data))
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise UserError(
                     f"line {number} of the journal '{path}' is damaged: restore the file, or delete that line and "

@@ -27,6 +27,7 @@ PARTS: dict[str, dict[str, str]] = {
         "greedy": "autoprune.agents.greedy:Greedy",
         "evolution": "autoprune.agents.evolution:Evolution",
         "evopress": "autoprune.agents.evopress:EvoPress",
+        "policy-gradient-masks": "autoprune.agents.policy_gradient_masks:PolicyGradientMasks",
         "ppo": "autoprune.agents.ppo:PPO",
         "maskable-ppo": "autoprune.agents.maskable_ppo:MaskablePPO",
         "dqn": "autoprune.agents.dqn:DQN",

@@ -1,8 +1,9 @@
 """One search from configuration to result: assemble -> search -> finish; resume is the same, replaying a journal."""
 
 import inspect
-from collections.abc import Callable
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -19,6 +20,7 @@ from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective, Spent
 from autoprune.policy import Policy, to_json, write_atomically
 from autoprune.provenance import make_policy, proposal_of
+from autoprune.record import Record, check_storage
 from autoprune.space import Proposal
 from autoprune.space_file import save_space
 
@@ -85,6 +87,7 @@ def start(config: SearchConfig, out: Path | None = None, watch: Watch | None = N
     if config.max_evals is None and config.max_tokens is None and config.max_time is None:
         config = config.model_copy(update={"max_tokens": DEFAULT_TOKENS})
     make_agent(config.agent, config.agent_settings())
+    check_storage(config.storage)
     out = out or rundir.new_run_path(config.agent, config.seed)
     rundir.create(out)
     with rundir.locked(out):
@@ -142,24 +145,50 @@ def _search(assembly: Assembly, out: Path, watch: Watch) -> SearchResult:
     evaluator = assembly.evaluator(assembly.splits.search, config.loss)
     journal = Journal(out / "journal.jsonl", f"{assembly.store.directory.name}/{config.loss}")
     limits = Limits(config.max_evals, config.max_tokens, config.max_time)
-    objective = Objective(assembly.space, evaluator, limits, journal, watch.score, assembly.store.statistics)
     agent = make_agent(config.agent, config.agent_settings())
     save_space(out / "space.json", assembly.space, assembly.store.statistics)
-    interrupted = False
-    try:
-        try:
-            # overflowed networks lose infinitely: agents may compare two of them without a warning from numpy
-            with suppress(LimitReached), np.errstate(invalid="ignore"):
-                agent.search(objective, np.random.default_rng(config.seed))
-        except KeyboardInterrupt:  # Ctrl-C ends the search, not the run
-            if not objective.archive():
-                raise
-            interrupted = True
+    with closing(journal), _recorded(assembly, out, journal, agent) as record:
+
+        def scored(objective: Objective) -> None:
+            record.write()
+            watch.score(objective)
+
+        objective = Objective(assembly.space, evaluator, limits, journal, scored, assembly.store.statistics)
+        interrupted = _run(agent, objective, config.seed)
         if hasattr(agent, "save"):
             agent.save(out)
-        return _finish(assembly, objective, out, watch, interrupted)
+        result = _finish(assembly, objective, out, watch, interrupted)
+        record.answer(objective.best, *objective.loss(objective.best))
+        return result
+
+
+def _run(agent: Any, objective: Objective, seed: int) -> bool:
+    """The search itself; whether Ctrl-C ended it, which ends the search and not the run."""
+    try:
+        # overflowed networks lose infinitely: agents may compare two of them without a warning from numpy
+        with suppress(LimitReached), np.errstate(invalid="ignore"):
+            agent.search(objective, np.random.default_rng(seed))
+    except KeyboardInterrupt:
+        if not objective.archive():
+            raise
+        return True
+    return False
+
+
+@contextmanager
+def _recorded(assembly: Assembly, out: Path, journal: Journal, agent: Any) -> Iterator[Record]:
+    """The run's Optuna study; what could not be written of it is a warning, since the journal has it."""
+    config = assembly.config
+    record = Record(
+        out, journal, assembly.space, config.sequence_length, config.storage, config.study_name, config.agent,
+        getattr(agent, "metrics", ()),
+    )  # fmt: skip
+    try:
+        yield record
     finally:
-        journal.close()
+        problem = record.close()
+        if problem:
+            warnings.warn(problem, RuntimeWarning, stacklevel=2)
 
 
 def make_agent(name: str, options: dict[str, Any]) -> Any:

@@ -18,6 +18,7 @@ from autoprune.space import SLACK, Levels, SearchSpace
 
 Floats = NDArray[np.float64]
 
+AFFORDABLE = 0.75  # share of the limits: sensitivities are worth more than as many episodes
 MIXES = (1.0, 0.5, 0.25, 0.0)  # relative prices of several budgets that are tried
 
 
@@ -30,6 +31,24 @@ def measured_levels(space: SearchSpace, u: int, points: int) -> list[int]:
 def probes(space: SearchSpace, points: int) -> list[tuple[int, int]]:
     """(unit, level) of every measurement."""
     return [(u, level) for u in range(len(space.units)) for level in measured_levels(space, u, points)]
+
+
+def measure_if_affordable(objective: Objective, tokens: int, points: int = 3) -> Floats | None:
+    """`measure` on so many tokens each, if the limits leave a quarter of the search for what comes after.
+
+    Args:
+        tokens: of the search split, the first; 0 measures nothing.
+    """
+    if not tokens:
+        return None
+    sequences, limits = range(objective.sequences_for(tokens)), objective.limits
+    count = len(probes(objective.space, points))
+    if limits.evals is not None and count > AFFORDABLE * limits.evals:
+        return None
+    each = len(sequences) * objective.tokens_per_sequence
+    if limits.tokens is not None and count * each > AFFORDABLE * limits.tokens:
+        return None
+    return measure(objective, sequences, points)
 
 
 def measure(objective: Objective, sequences: Sequence[int], points: int = 3) -> Floats:

@@ -90,7 +90,7 @@ scores = st.lists(
     st.lists(finite_or_inf, min_size=1, max_size=4).flatmap(
         lambda losses: st.builds(
             Score,
-            st.lists(st.integers(0, 9), min_size=1, max_size=5).map(tuple) | st.binary(min_size=1, max_size=5).map(Mask),
+            st.lists(st.integers(0, 9), max_size=5).map(tuple) | st.binary(max_size=5).map(Mask),
             st.just(tuple(range(len(losses)))),
             st.just(losses),
             st.floats(0, 1e6),

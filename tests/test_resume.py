@@ -135,7 +135,7 @@ def test_ctrl_c_while_it_prepares_exits_130(quick_arguments: list[str], tmp_path
     run = tmp_path / "run"
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-            "import autoprune.study as study, time; study.assemble = lambda *_: time.sleep(60)\n"
+        "import autoprune.study as study, time; study.assemble = lambda *_: time.sleep(60)\n"
         "from autoprune.cli import main; main()"
     )
     arguments = [sys.executable, "-c", code, "search", *quick_arguments, "--out", str(run)]

@@ -30,26 +30,32 @@ def damped(moments_DD: Tensor) -> Tensor:
     return h_DD
 
 
-def reconstruct(weight_OD: Tensor, moments_DD: Tensor, kept: Tensor) -> Tensor:
-    """The consumer's least-squares weights on the kept inputs, `[O, K]`.
+class Reconstruction:
+    """The consumer's least-squares weights on any kept inputs.
 
     W_K = W H_{:,K} (H_{KK})^-1 minimises E|W x - W_K x_K|^2: the closed form of all OBS updates of one elimination
-    (Hassibi & Stork 1993, eq. 5; SparseGPT, Frantar & Alistarh 2023, eq. 2). Damping acts as a ridge towards the
-    plain removal, so that it is never worse than that.
+    (Hassibi & Stork 1993, eq. 5; SparseGPT, Frantar & Alistarh 2023, eq. 2). A ridge r towards the dense weights makes
+    it (W H + r W)_{:,K} (H_{KK} + r)^-1, which is never worse than plain removal.
 
     Args:
         weight_OD: dense weights.
         moments_DD: second moments of the inputs.
-        kept: indices of the kept inputs, `[K]`.
     """
-    h_DD = moments_DD.double()
-    w_OD = weight_OD.double()
-    ridge = DAMPING * float(h_DD.diagonal().mean()) or 1.0
-    gone = torch.ones(h_DD.shape[0], dtype=torch.bool, device=h_DD.device)
-    gone[kept] = False
-    h_KK = h_DD[kept][:, kept] + ridge * torch.eye(len(kept), dtype=h_DD.dtype, device=h_DD.device)
-    # correction = W_gone H_{gone,K} (H_KK + ridge)^-1
-    cross_OK = w_OD[:, gone] @ h_DD[gone][:, kept]
-    correction_OK: Tensor = torch.linalg.solve(h_KK, cross_OK, left=False)
-    new_OK: Tensor = w_OD[:, kept] + correction_OK
-    return new_OK.to(weight_OD.dtype)
+
+    def __init__(self, weight_OD: Tensor, moments_DD: Tensor) -> None:
+        h_DD, w_OD = moments_DD.double(), weight_OD.double()
+        self._ridge = DAMPING * float(h_DD.diagonal().mean()) or 1.0
+        self._moments_DD, self._dtype = moments_DD, weight_OD.dtype
+        self._target_DO = (w_OD @ h_DD + self._ridge * w_OD).T.contiguous()  # what depends on no choice, once
+
+    def on(self, kept: Tensor) -> Tensor:
+        """Weights on the inputs `kept`, `[K]` indices: `[O, K]`."""
+        h_KK = self._moments_DD[kept][:, kept].double()
+        h_KK.diagonal().add_(self._ridge)
+        new_KO = torch.cholesky_solve(self._target_DO[kept], torch.linalg.cholesky(h_KK))
+        return new_KO.T.to(self._dtype)
+
+
+def reconstruct(weight_OD: Tensor, moments_DD: Tensor, kept: Tensor) -> Tensor:
+    """`Reconstruction` for one choice: `[O, K]`."""
+    return Reconstruction(weight_OD, moments_DD).on(kept)

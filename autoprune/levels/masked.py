@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from autoprune.errors import UserError
-from autoprune.levels.criterion import reconstruct
+from autoprune.levels.criterion import Reconstruction
 from autoprune.levels.store import LevelStore
 from autoprune.models.surgery import LiveWidth
 from autoprune.space import Unit
@@ -49,7 +49,7 @@ class MaskedWeights:
     ) -> None:
         self._store, self._units, self._widths = store, tuple(units), tuple(widths)
         self._dtype, self._path = dtype, moments
-        self._moments: dict[int, Tensor] = {}
+        self._reconstructions: dict[int, Reconstruction] = {}
         self._latest: OrderedDict[tuple[int, bytes], Tensor] = OrderedDict()
         self._bytes = 0
 
@@ -74,12 +74,12 @@ class MaskedWeights:
         width = self._widths[u]
         weight_OD = width.consumer_weight
         inputs = _inputs(index.to(weight_OD.device), weight_OD.shape[1] // self._units[u].groups)
-        new_OK = reconstruct(weight_OD, self._moments_of(u), inputs).to(self._dtype).to(weight_OD.dtype)
+        new_OK = self._reconstruction(u).on(inputs).to(self._dtype).to(weight_OD.dtype)
         return (new_OK if width.width.consumer.dim == 1 else new_OK.T).contiguous()
 
-    def _moments_of(self, u: int) -> Tensor:
-        """Moments in the live network's order, `[D, D]`."""
-        if u not in self._moments:
+    def _reconstruction(self, u: int) -> Reconstruction:
+        """Of a unit, its groups in the live network's order."""
+        if u not in self._reconstructions:
             unit, device = self._units[u], self._widths[u].consumer_weight.device
             assert self._path is not None
             try:
@@ -88,8 +88,9 @@ class MaskedWeights:
             except (OSError, ValueError, RuntimeError, SafetensorError) as error:
                 raise UserError(f"the moments in '{self._path}' are damaged ({error}): delete that file.") from error
             inputs = _inputs(self._store.order(u).to(h_DD.device), h_DD.shape[0] // unit.groups)
-            self._moments[u] = h_DD[inputs][:, inputs].to(device)
-        return self._moments[u]
+            moments_DD = h_DD[inputs][:, inputs].to(device)
+            self._reconstructions[u] = Reconstruction(self._widths[u].consumer_weight, moments_DD)
+        return self._reconstructions[u]
 
     def _remember(self, key: tuple[int, bytes], weight: Tensor) -> None:
         self._latest[key] = weight

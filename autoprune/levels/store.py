@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from autoprune.errors import UserError
-from autoprune.levels.criterion import Criterion, reconstruct
+from autoprune.levels.criterion import Criterion, Reconstruction
 from autoprune.levels.statistics import measure
 from autoprune.models.blocks import BlockView
 from autoprune.models.surgery import LiveWidth
@@ -150,9 +150,10 @@ def _levels(unit: Unit, width: LiveWidth, h_DD: Tensor, criterion: Criterion, dt
         return tensors
     size = weight_OD.shape[1] // unit.groups
     inputs = (order[:, None] * size + torch.arange(size, device=order.device)).flatten()
+    reconstruction = Reconstruction(weight_OD, h_DD)
     for level, kept in enumerate(unit.kept):
         if 0 < kept < unit.groups:
-            new_OK = reconstruct(weight_OD, h_DD, inputs[: kept * size]).to(dtype).to(weight_OD.dtype)
+            new_OK = reconstruction.on(inputs[: kept * size]).to(dtype).to(weight_OD.dtype)
             in_place = new_OK if width.width.consumer.dim == 1 else new_OK.T
             tensors[f"level.{level}"] = in_place.cpu().contiguous()
     return tensors

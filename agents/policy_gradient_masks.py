@@ -1,0 +1,185 @@
+"""Policy-gradient masks: one Bernoulli probability for every removable group, learned from forward passes alone.
+
+Gao et al. 2024 ("Bypass Back-propagation"), with three changes that a few hundred evaluations ask for:
+
+- It starts from the criterion's order and from single-unit sensitivities: a group's logit falls with its rank in its
+  unit, and passes 0 where the additive solution would cut. Only groups near the cut are undecided.
+- Beside its groups' own logits a unit has a common offset, Gaussian and learned as well: how much of a unit is kept
+  shows in a few scores, which neurons they are in thousands.
+- A batch of masks is scored on one sample, its advantages are taken against the rest of the batch (leave one out), and
+  the answer is an incumbent that the best masks and the most likely one race.
+
+A mask is sampled as logits plus logistic noise, cut at the threshold at which the budgets hold: exactly independent
+Bernoulli draws but for the threshold, which is the projection (bisection, as there).
+
+Shapes: G groups of all units, U units, N masks.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from autoprune.agents.racing import Incumbent
+from autoprune.envs import sensitivity
+from autoprune.mask import Mask
+from autoprune.objective import Objective
+from autoprune.space import SearchSpace
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+STEPS = 40  # of the bisection
+
+
+@dataclass(frozen=True)
+class PolicyGradientMasks:
+    """Args:
+    masks: of each batch.
+    tokens: of the sample that the first batches are scored on.
+    learning_rate: of the groups' logits, in units of a batch's standardised advantages.
+    unit_rate: of the units' offsets, likewise, in standard deviations of their noise.
+    unit_noise: standard deviation of a unit's offset, as a share of its groups.
+    softness: share of a unit's groups over which logits go from 0 to 1.
+    race_tokens: of the sample that a new incumbent must win on at the start.
+    widening: how far both samples grow by the end: 0 not at all, 1 to the whole split, geometrically in between.
+    finalists: masks of each batch that race the incumbent, besides the most likely one.
+    sensitivity_tokens: for each sensitivity; 0 measures none, and starts from the uniform policy.
+    """
+
+    masks = True
+
+    batch: PositiveInt = 8
+    tokens: PositiveInt = 512
+    learning_rate: NonNegativeFloat = 0.02
+    unit_rate: NonNegativeFloat = 0.3
+    unit_noise: NonNegativeFloat = 0.05
+    softness: PositiveFloat = 0.02
+    race_tokens: PositiveInt = 4096
+    widening: NonNegativeFloat = 0.5
+    finalists: NonNegativeInt = 3
+    sensitivity_tokens: NonNegativeInt = 512
+
+    def search(self, objective: Objective, rng: np.random.Generator) -> None:
+        """Batches until the limits."""
+        space = objective.space
+        uniform = space.uniform()
+        objective([uniform], self.tokens)  # an answer, should the search end early
+        objective.declare(uniform)
+        incumbent = Incumbent(objective, rng, uniform, self.race_tokens, self.widening)
+        added_UL = sensitivity.measure_if_affordable(objective, self.sensitivity_tokens)
+        start = uniform if added_UL is None else sensitivity.additive_solution(space, added_UL)
+        policy = MaskPolicy(space, space.kept(start), self.softness, self.unit_noise)
+        incumbent.challenge([start, policy.mode()])
+        while True:
+            drawn = [policy.sample(rng) for _ in range(self.batch)]
+            sample = incumbent.draw(self.tokens)
+            losses_N = objective.by_sequence([one.mask for one in drawn], sample).mean(axis=1)
+            policy.learn(drawn, losses_N, self.learning_rate, self.unit_rate)
+            best = [drawn[i].mask for i in np.argsort(losses_N, kind="stable")[: self.finalists]]
+            incumbent.challenge([*best, policy.mode()], sample)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A sampled mask, and what its likelihood's gradient needs.
+
+    Args:
+        mask: within the budgets.
+        score_G: kept minus its probability, of each group.
+        noise_U: of the units' offsets, in standard deviations.
+    """
+
+    mask: Mask
+    score_G: Floats
+    noise_U: Floats
+
+
+class MaskPolicy:
+    """Bernoulli logits of all groups, and Gaussian offsets of the units.
+
+    Args:
+        space: with costs of single groups.
+        kept: groups of each unit that stay at the start.
+        softness: share of a unit's groups over which logits go from 0 to 1.
+        unit_noise: standard deviation of a unit's offset, as a share of its groups.
+    """
+
+    def __init__(self, space: SearchSpace, kept: list[int], softness: float, unit_noise: float) -> None:
+        self._space = space
+        self._unit_G = np.repeat(np.arange(len(space.units)), space.groups)
+        groups_U = np.array(space.groups)
+        width_U = np.maximum(softness * groups_U, 0.5)
+        position_G = np.concatenate([np.arange(groups) for groups in space.groups])
+        self.logit_G: Floats = (np.array(kept)[self._unit_G] - position_G - 0.5) / width_U[self._unit_G]
+        self.offset_U = np.zeros(len(space.units))
+        self._noise_U = unit_noise * groups_U / width_U  # in logits
+
+    def sample(self, rng: np.random.Generator) -> Drawn:
+        """One mask within the budgets."""
+        noise_U = rng.standard_normal(len(self.offset_U))
+        logit_G = self._logits(noise_U)
+        noisy_G = logit_G + rng.logistic(size=len(logit_G))
+        kept_G, threshold = self._project(noisy_G)
+        probability_G = 1 / (1 + np.exp(np.clip(threshold - logit_G, -50, 50)))
+        return Drawn(self._pack(kept_G), kept_G - probability_G, noise_U)
+
+    def mode(self) -> Mask:
+        """The mask without noise."""
+        return self._pack(self._project(self._logits(np.zeros(len(self.offset_U))))[0])
+
+    def learn(self, drawn: list[Drawn], losses_N: Floats, learning_rate: float, unit_rate: float) -> None:
+        """One step of REINFORCE down the losses, against the mean of the other masks of the batch."""
+        losses_N = np.where(np.isfinite(losses_N), losses_N, np.nan)
+        if len(drawn) < 2 or not np.isfinite(losses_N).any() or np.nanstd(losses_N) == 0:
+            return
+        losses_N = np.where(np.isnan(losses_N), np.nanmax(losses_N), losses_N)
+        better_N = (losses_N.mean() - losses_N) / losses_N.std()
+        scale = 1 / (len(drawn) - 1)  # of leaving one out
+        for one, better in zip(drawn, better_N, strict=True):
+            self.logit_G += learning_rate * scale * better * one.score_G
+            self.offset_U += unit_rate * scale * better * one.noise_U
+
+    def _logits(self, noise_U: Floats) -> Floats:
+        shift_U = self._noise_U * (self.offset_U + noise_U)
+        return self.logit_G + shift_U[self._unit_G]
+
+    def _project(self, score_G: Floats) -> tuple[Bools, float]:
+        """The groups whose score is above the lowest threshold at which the budgets hold, and that threshold.
+
+        What dear groups leave of the budgets goes to the cheaper kinds, at a lower threshold of their own.
+        """
+        kept_G, threshold = self._cut(score_G, np.zeros(len(score_G), dtype=bool))
+        kinds = sorted({unit.kind for unit in self._space.units}, key=self._price, reverse=True)
+        closed_G = np.zeros(len(score_G), dtype=bool)
+        for kind in kinds[:-1]:
+            closed_G |= np.array([unit.kind == kind for unit in self._space.units])[self._unit_G]
+            kept_G, _ = self._cut(np.where(closed_G, np.where(kept_G, np.inf, -np.inf), score_G), closed_G)
+        return kept_G, threshold
+
+    def _cut(self, score_G: Floats, closed_G: Bools) -> tuple[Bools, float]:
+        open_G = score_G[~closed_G]
+        low, high = float(open_G.min()) - 1.0, float(open_G.max()) + 1.0
+        if self._fits(score_G > low):
+            return score_G > low, low
+        for _ in range(STEPS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if self._fits(score_G > middle) else (middle, high)
+        return score_G > high, high
+
+    def _fits(self, kept_G: Bools) -> bool:
+        counts_U = np.bincount(self._unit_G[kept_G], minlength=len(self._space.units))
+        return self._space.counts_fit(counts_U.tolist())
+
+    def _price(self, kind: str) -> float:
+        """Of one group of a kind, as a share of the budgets."""
+        units = [(u, unit) for u, unit in enumerate(self._space.units) if unit.kind == kind]
+        return sum(
+            float(rows[u][-1]) / unit.groups / self._space.budgets[metric]
+            for metric, rows in self._space.group_costs.items()
+            if metric in self._space.budgets
+            for u, unit in units
+        ) / len(units)
+
+    def _pack(self, kept_G: Bools) -> Mask:
+        return Mask.pack(np.split(kept_G, np.cumsum(self._space.groups)[:-1]))

@@ -1,0 +1,67 @@
+"""Races on common samples, and the incumbent that they challenge: how agents decide with few tokens.
+
+Rivals are compared on the same sequences, pair by pair, so that the text's own variance cancels; the incumbent's losses
+are remembered, so it takes part for free. Samples are drawn anew and widen as the search goes on: first steps are large
+and need few tokens, and the answer must not be fitted to the few sequences that a fixed sample would have.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from autoprune.objective import Objective
+from autoprune.space import Proposal
+
+Rival = TypeVar("Rival", bound=Proposal)
+
+
+def race(objective: Objective, incumbent: Rival, rivals: Sequence[Rival], sample: Sequence[int]) -> Rival | None:
+    """The rival that beats the incumbent on the whole sample, or None.
+
+    Rounds double the sequences seen. After each, rivals behind the incumbent leave, and so does the worse half.
+    """
+    losses_S = objective.by_sequence([incumbent], sample)[0]
+    seen, left = 1, list(rivals)
+    while left:
+        ahead_P = (losses_S[:seen] - objective.by_sequence(left, sample[:seen])).mean(axis=1)
+        ranked = [left[i] for i in np.argsort(-ahead_P, kind="stable") if ahead_P[i] > 0]
+        if seen == len(sample):
+            return ranked[0] if ranked else None
+        left = ranked[: max(1, len(left) // 2)]
+        seen = min(2 * seen, len(sample))
+    return None
+
+
+class Incumbent:
+    """The answer so far of an agent that proposes in batches, and the samples that it is challenged on.
+
+    Args:
+        objective: scores policies.
+        rng: draws the samples.
+        policy: what to begin with.
+        race_tokens: of the sample that a new incumbent must win on at the start.
+        widening: how far samples grow by the end: 0 not at all, 1 to the whole split, geometrically in between.
+    """
+
+    def __init__(
+        self, objective: Objective, rng: np.random.Generator, policy: Proposal, race_tokens: int, widening: float
+    ) -> None:
+        self.objective, self.policy = objective, policy
+        self._rng, self._race_tokens, self._widening = rng, race_tokens, widening
+
+    def draw(self, tokens: int) -> list[int]:
+        """Sequences in random order; their number grows geometrically with what is spent."""
+        first = self.objective.sequences_for(tokens)
+        growth = (self.objective.n_sequences / first) ** (self._widening * self.objective.progress)
+        return [int(s) for s in self._rng.permutation(self.objective.n_sequences)[: round(first * growth)]]
+
+    def challenge(self, rivals: Sequence[Proposal], seen: Sequence[int] = ()) -> None:
+        """Let rivals race the incumbent on a sample that begins with the sequences that they were scored on."""
+        drawn = self.draw(self._race_tokens)
+        sample = list(dict.fromkeys([*seen, *drawn]))[: max(len(seen), len(drawn))]
+        self.objective.by_sequence([self.policy], sample)
+        self.objective.declare(self.policy)
+        others = [rival for rival in dict.fromkeys(rivals) if rival != self.policy]
+        self.policy = race(self.objective, self.policy, others, sample) or self.policy
+        self.objective.declare(self.policy)
