@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from autoprune.agents.racing import Incumbent
+from autoprune.agents.racing import Incumbent, Patience
 from autoprune.envs import sensitivity
 from autoprune.mask import Mask
 from autoprune.objective import Objective
@@ -61,7 +61,7 @@ class PolicyGradientMasks:
     sensitivity_tokens: NonNegativeInt = 512
 
     def search(self, objective: Objective, rng: np.random.Generator) -> None:
-        """Batches until the limits."""
+        """Batches until the limits, or until masks are no more new."""
         space = objective.space
         uniform = space.uniform()
         objective([uniform], self.tokens)  # an answer, should the search end early
@@ -71,7 +71,8 @@ class PolicyGradientMasks:
         start = uniform if added_UL is None else sensitivity.additive_solution(space, added_UL)
         policy = MaskPolicy(space, space.kept(start), self.softness, self.unit_noise)
         incumbent.challenge([start, policy.mode()])
-        while True:
+        patience = Patience(objective)
+        while not patience.lost():
             drawn = [policy.sample(rng) for _ in range(self.batch)]
             sample = incumbent.draw(self.tokens)
             losses_N = objective.by_sequence([one.mask for one in drawn], sample).mean(axis=1)

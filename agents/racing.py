@@ -5,6 +5,7 @@ are remembered, so it takes part for free. Samples are drawn anew and widen as t
 and need few tokens, and the answer must not be fitted to the few sequences that a fixed sample would have.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -31,6 +32,27 @@ def race(objective: Objective, incumbent: Rival, rivals: Sequence[Rival], sample
         left = ranked[: max(1, len(left) // 2)]
         seen = min(2 * seen, len(sample))
     return None
+
+
+class Patience:
+    """Notices when nothing new is proposed any more.
+
+    Args:
+        objective: counts what is new.
+        batches: a search is over when fewer scores than batches were new in so many of them.
+    """
+
+    def __init__(self, objective: Objective, batches: int = 50) -> None:
+        self._objective, self._batches = objective, batches
+        self._evals: deque[int] = deque(maxlen=batches)
+
+    def lost(self) -> bool:
+        """Whether the search is over; to be asked once a batch."""
+        evals = self._objective.spent.evals
+        if len(self._evals) == self._batches and evals - self._evals[0] < self._batches:
+            return True
+        self._evals.append(evals)
+        return False
 
 
 class Incumbent:

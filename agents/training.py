@@ -11,7 +11,6 @@ The walk (He et al. 2018) is stable-baselines3's own training loop over N episod
 """
 
 import functools
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from autoprune import registry
 from autoprune.agents import weights
-from autoprune.agents.racing import Incumbent
+from autoprune.agents.racing import Incumbent, Patience
 from autoprune.envs import sensitivity
 from autoprune.envs.episodes import Episodes, Outcome, Task
 from autoprune.envs.vectorized import PruningVecEnv
@@ -34,7 +33,6 @@ from autoprune.usercode import call
 if TYPE_CHECKING:
     from autoprune.agents.sb3 import Sb3Agent
 
-PATIENCE = 50  # batches in which fewer scores than batches were new: the policy has settled
 HOOKS = ("_init_callback", "_on_training_start", "_on_rollout_start", "_on_step", "_on_rollout_end", "_on_training_end")
 
 
@@ -53,7 +51,7 @@ class Training:
 
     def __init__(self, agent: "Sb3Agent", objective: Objective, rng: np.random.Generator) -> None:
         self.agent, self.objective, self._rng = agent, objective, rng
-        self._evals: deque[int] = deque(maxlen=PATIENCE)
+        self._patience = Patience(objective)
         uniform = objective.space.uniform()
         objective([uniform], agent.tokens)  # an answer, should the search end early
         objective.declare(uniform)
@@ -107,10 +105,8 @@ class Training:
         self._incumbent.challenge([*ranked[: self.agent.finalists], self._choice()], outcome.sample)
         for decay in self.agent.decays:
             decay.progress = self.objective.progress
-        evals = self.objective.spent.evals
-        if len(self._evals) == PATIENCE and evals - self._evals[0] < PATIENCE:
+        if self._patience.lost():
             raise Settled
-        self._evals.append(evals)
 
     def _choice(self) -> Levels:
         """What the agent would choose now, without noise."""

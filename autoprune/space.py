@@ -124,6 +124,18 @@ class SearchSpace:
             cost_UL[u, : len(values)] = values
         return cost_UL
 
+    def rows(self, metric: str) -> list[list[float]]:
+        """For each unit, the cost of each of its levels."""
+        return [[float(cost) for cost in row[:n]] for row, n in zip(self.costs[metric], self.n_levels_U, strict=True)]
+
+    def rebudgeted(self, budgets: Mapping[str, float]) -> "SearchSpace":
+        """The same units and costs under other budgets.
+
+        Raises:
+            UserError: one cannot be met.
+        """
+        return SearchSpace(self.units, {metric: self.rows(metric) for metric in self.costs}, budgets)
+
     @cached_property
     def dense(self) -> Levels:
         """Level 0 everywhere."""
@@ -235,10 +247,18 @@ class SearchSpace:
         maximal: no unit can be one level denser within the budgets. The order is `rng`'s, or without one the order
         of the units.
         """
-        self.check(levels)
-        order = np.arange(len(levels)) if rng is None else rng.permutation(len(levels))
+        order = self._order(levels, rng)
         thinned = self._thin(levels, order)
         return self._fill(self._fill(thinned, order, floor=levels), order, floor=self.dense)
+
+    def thinned(self, levels: Levels, rng: np.random.Generator | None = None) -> Levels:
+        """The proposal made feasible, and no denser anywhere: what is left of the budgets stays left."""
+        order = self._order(levels, rng)
+        return self._fill(self._thin(levels, order), order, floor=levels)
+
+    def _order(self, levels: Levels, rng: np.random.Generator | None) -> NDArray[np.int64]:
+        self.check(levels)
+        return np.arange(len(levels)) if rng is None else rng.permutation(len(levels))
 
     def _thin(self, levels: Levels, order: NDArray[np.int64]) -> Levels:
         """One level sparser, unit after unit, round after round, until every budget holds."""

@@ -35,7 +35,7 @@ def save_space(path: Path, space: SearchSpace, statistics: Sequence[UnitStatisti
     record = {
         "schema": SCHEMA,
         "units": [asdict(unit) for unit in space.units],
-        "costs": {metric: _rows(space, metric) for metric in space.costs},
+        "costs": {metric: space.rows(metric) for metric in space.costs},
         "group_costs": {metric: [row.tolist() for row in rows] for metric, rows in space.group_costs.items()},
         "budgets": space.budgets,
         "statistics": [asdict(one) for one in statistics],
@@ -63,8 +63,3 @@ def load_space(path: Path) -> tuple[SearchSpace, list[UnitStatistics]]:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise UserError(f"the space file '{path}' is damaged ({error}): `autoprune resume` writes it anew.") from error
     return space, statistics
-
-
-def _rows(space: SearchSpace, metric: str) -> list[list[float]]:
-    rows = zip(space.costs[metric], space.n_levels_U, strict=True)
-    return [[float(cost) for cost in row[:n]] for row, n in rows]

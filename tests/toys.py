@@ -10,7 +10,7 @@ from autoprune.envs import sensitivity
 from autoprune.envs.episodes import Task
 from autoprune.envs.rewards.record import Reward
 from autoprune.objective import Limits, Objective
-from autoprune.space import Levels, SearchSpace, Unit
+from autoprune.space import Levels, Proposal, SearchSpace, Unit
 from autoprune.statistics import UnitStatistics
 
 
@@ -35,7 +35,8 @@ def toy_space(
     if latency is not None:
         costs["latency"] = [[(k > 0) * (u + 1) + 0.7 * k for k in unit.kept] for u, unit in enumerate(made)]
         budgets["latency"] = latency * sum(row[0] for row in costs["latency"])
-    return SearchSpace(made, costs, budgets)
+    # with one group less at each level, masks cost what levels do
+    return SearchSpace(made, costs, budgets, {metric: [row[::-1] for row in rows] for metric, rows in costs.items()})
 
 
 class ToyScorer:
@@ -60,20 +61,24 @@ class ToyScorer:
         self.calls = 0
         self.batches: list[int] = []
 
-    def true_loss(self, levels: Levels) -> float:
-        depth_U = np.array(levels) / (self.space.n_levels_U - 1)
+    def depth(self, policy: Proposal) -> NDArray[np.float64]:
+        """Share that is gone of each unit, `[U]`."""
+        return 1 - np.array(self.space.kept(policy)) / np.array(self.space.groups)
+
+    def true_loss(self, policy: Proposal) -> float:
+        depth_U = self.depth(policy)
         pairs = float((depth_U[:-1] * depth_U[1:]).sum())
         return float((self.importance_U * depth_U**2).sum()) + self.pairs * pairs
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
         return self.common_S[list(sequences)]
 
-    def score(self, policies: Sequence[Levels], sequences: Sequence[int]) -> NDArray[np.float64]:
+    def score(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> NDArray[np.float64]:
         self.calls += len(policies)
         self.batches.append(len(policies))
         rows = []
         for policy in policies:
-            depth_U = np.array(policy) / (self.space.n_levels_U - 1)
+            depth_U = self.depth(policy)
             rows.append(
                 [self.true_loss(policy) + self.common_S[s] + float(self.noise_SU[s] @ depth_U) for s in sequences]
             )

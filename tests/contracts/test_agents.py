@@ -17,15 +17,19 @@ from tests.toys import ToyScorer, best_loss, toy_space
 BASELINES = {"uniform", "random"}
 AGENTS = registry.names("agents")
 LEARNING = {"ppo", "maskable-ppo", "dqn", "ddpg", "sac", "td3"}  # gradient steps take their time: fewer tokens
-TOKENS = {name: 32 * (140 if name in LEARNING else 1200) for name in AGENTS}
+SLOW = {"gp": 90, "tpe": 300}  # as are some samplers
+TOKENS = {name: 32 * (140 if name in LEARNING else SLOW.get(name, 1200)) for name in AGENTS}
 # Agents count in tokens of real text; the toy's sequences are 32 tokens, so their stages are scaled alike.
 TOY = {"tokens": 64, "race_tokens": 128, "sensitivity_tokens": 32, "episodes": 4, "net_arch": (32,)}
+SAMPLED = {"tokens": 64, "race_tokens": 128, "sensitivity_tokens": 32, "batch": 4}
 OPTIONS = {
     "random": {"tokens": 32 * 16},
     "greedy": {"tokens": 32 * 16},
     "evolution": {"first_tokens": 32 * 4},
     "evopress": {"stages": ((32, 4), (128, 1), (512, 1))},
     "ppo": TOY | {"epochs": 4},
+    **dict.fromkeys(("policy-gradient", "nsga2", "tpe", "policy-gradient-masks"), SAMPLED),
+    "gp": SAMPLED | {"startup": 8},
     "maskable-ppo": TOY | {"epochs": 4},
     **{name: TOY | {"gradient_steps": 8, "batch_size": 64} for name in ("dqn", "ddpg", "sac", "td3")},
 }

@@ -1,0 +1,31 @@
+"""Gaussian-process Bayesian optimisation (log expected improvement), as in Optuna. For some dozens of units."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from optuna.samplers import BaseSampler, GPSampler
+from pydantic import PositiveInt
+
+from autoprune.agents.sampled import Distributions, SampledAgent
+from autoprune.errors import UserError
+from autoprune.space import Levels
+
+
+@dataclass
+class GP(SampledAgent):
+    """Args:
+    batch: trials asked for at once; one takes about half a second.
+    startup: random trials before the process is fitted.
+    """
+
+    startup: PositiveInt = 16
+
+    def __post_init__(self) -> None:
+        """Find what is missing before anything is computed."""
+        super().__post_init__()
+        if find_spec("scipy") is None:
+            raise UserError("the agent 'gp' needs the package scipy: pip install 'autoprune[gp]'.")
+
+    def sampler(self, seed: int, distributions: Distributions, reference: Levels) -> BaseSampler:
+        """Optuna's, with noise: trials are scored on samples."""
+        return GPSampler(seed=seed, n_startup_trials=self.startup, deterministic_objective=False)

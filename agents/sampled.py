@@ -1,0 +1,150 @@
+"""What the agents on Optuna's samplers share: asking a sampler for levels, scoring them, telling it what came out.
+
+- Single-unit sensitivities on few tokens come first. The policy that is best under their sum is the reference: levels
+  are searched around it, and it is the first trial.
+- A proposal is repaired to the budgets before it is scored.
+- Trials are told how much worse than the reference they are, on the same sequences: samples can change from batch to
+  batch, and what is told stays comparable.
+- Optuna's pruners have no part: the fidelities are ours. A batch is scored on few tokens, and its best race the
+  incumbent on more.
+
+The study is in memory, and written anew when a search is resumed; what is kept is the run's own (autoprune/record.py).
+
+Shapes: N trials, S sequences.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.distributions import IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from autoprune.agents.racing import Incumbent, Patience
+from autoprune.envs import sensitivity
+from autoprune.objective import Objective
+from autoprune.record import quiet
+from autoprune.space import Levels, SearchSpace
+
+Floats = NDArray[np.float64]
+Distributions = Mapping[str, IntDistribution]
+
+
+@dataclass
+class SampledAgent:
+    """Args:
+    batch: trials asked for at once and scored together.
+    tokens: of the sample that the first batches are scored on.
+    radius: levels from the reference's that are searched, up and down; 0 is all.
+    race_tokens: of the sample that a new incumbent must win on at the start.
+    widening: how far both samples grow by the end: 0 not at all, 1 to the whole split, geometrically in between.
+    finalists: trials of each batch that race the incumbent.
+    sensitivity_tokens: for each sensitivity; 0 measures none, and starts from the uniform policy.
+    """
+
+    batch: PositiveInt = 8
+    tokens: PositiveInt = 512
+    radius: NonNegativeInt = 2
+    race_tokens: PositiveInt = 4096
+    widening: NonNegativeFloat = 0.5
+    finalists: NonNegativeInt = 3
+    sensitivity_tokens: NonNegativeInt = 512
+
+    def __post_init__(self) -> None:
+        """Nothing has been searched."""
+        self.study: optuna.Study | None = None
+
+    def sampler(self, seed: int, distributions: Distributions, reference: Levels) -> BaseSampler:
+        """The sampler of a search."""
+        raise NotImplementedError
+
+    def search(self, objective: Objective, rng: np.random.Generator) -> None:
+        """Batches of trials until the limits, or until the sampler proposes nothing new."""
+        space = objective.space
+        uniform = space.uniform()
+        objective([uniform], self.tokens)  # an answer, should the search end early
+        objective.declare(uniform)
+        incumbent = Incumbent(objective, rng, uniform, self.race_tokens, self.widening)
+        added_UL = sensitivity.measure_if_affordable(objective, self.sensitivity_tokens)
+        reference = uniform if added_UL is None else sensitivity.additive_solution(space, added_UL)
+        incumbent.challenge([reference])
+        distributions = self.distributions(space, reference)
+        sampler = self.sampler(int(rng.integers(2**31 - 1)), distributions, reference)
+        with quiet():
+            directions = [StudyDirection.MINIMIZE] * (1 + len(self.metrics_of(space)))
+            study = self.study = optuna.create_study(sampler=sampler, directions=directions)
+        for levels in self.first(space, reference, added_UL):
+            study.enqueue_trial(parameters(distributions, levels))
+        patience = Patience(objective)
+        while not (patience.lost() or self.over(objective)):
+            self._batch(study, distributions, reference, incumbent, rng)
+        self.finish(study, objective)
+
+    def distributions(self, space: SearchSpace, reference: Levels) -> dict[str, IntDistribution]:
+        """The levels of each unit that are searched, by the unit's name."""
+        found = {}
+        for unit, level in zip(space.units, reference, strict=True):
+            last = len(unit.kept) - 1
+            reach = self.radius or last
+            found[unit.name] = IntDistribution(max(0, level - reach), min(last, level + reach))
+        return found
+
+    def first(self, space: SearchSpace, reference: Levels, added_UL: Floats | None) -> Sequence[Levels]:
+        """Policies that the search begins with."""
+        return [reference]
+
+    def metrics_of(self, space: SearchSpace) -> list[str]:
+        """Costs that are objectives beside the loss."""
+        return []
+
+    def fitted(self, space: SearchSpace, levels: Levels, rng: np.random.Generator) -> Levels:
+        """A proposal within the budgets."""
+        return space.repair(levels, rng)
+
+    def over(self, objective: Objective) -> bool:
+        """Whether it is time for what comes last."""
+        return False
+
+    def finish(self, study: optuna.Study, objective: Objective) -> None:
+        """What comes last, within the limits."""
+
+    def _batch(
+        self,
+        study: optuna.Study,
+        distributions: dict[str, IntDistribution],
+        reference: Levels,
+        incumbent: Incumbent,
+        rng: np.random.Generator,
+    ) -> None:
+        objective = incumbent.objective
+        trials = [study.ask(dict(distributions)) for _ in range(self.batch)]
+        asked = [tuple(trial.params[name] for name in distributions) for trial in trials]
+        policies = [self.fitted(objective.space, levels, rng) for levels in asked]
+        sample = incumbent.draw(self.tokens)
+        losses_PS = objective.by_sequence([reference, *policies], sample)
+        worse_N = (losses_PS[1:] - losses_PS[0]).mean(axis=1)
+        for trial, policy, worse in zip(trials, policies, worse_N, strict=True):
+            self.tell(study, trial, policy, float(worse), objective.space)
+        order = np.argsort(worse_N, kind="stable")[: self.finalists]
+        incumbent.challenge([policies[i] for i in order], sample)
+
+    def tell(self, study: optuna.Study, trial: optuna.Trial, policy: Levels, worse: float, space: SearchSpace) -> None:
+        """Tell the sampler what came of a trial; a network that overflows has failed."""
+        if not np.isfinite(worse):
+            study.tell(trial, state=TrialState.FAIL)
+            return
+        trial.set_user_attr("levels", policy)
+        shares = [space.cost(policy, metric) / space.cost(space.dense, metric) for metric in self.metrics_of(space)]
+        study.tell(trial, [worse, *shares])
+
+
+def parameters(distributions: Distributions, levels: Levels) -> dict[str, Any]:
+    """Levels as parameters of a trial, as near to them as the distributions allow."""
+    named = zip(distributions.items(), levels, strict=True)
+    return {name: int(np.clip(level, allowed.low, allowed.high)) for (name, allowed), level in named}
