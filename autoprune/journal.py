@@ -131,7 +131,7 @@ class Journal:
                 if number == 1:
                     self._check_header(data)
                 else:
-                    self.scores.append(_decode(data))
+                    self.scores.append(decode(data))
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise UserError(
                     f"line {number} of the journal '{path}' is damaged: restore the file, or delete that line and "
@@ -147,7 +147,8 @@ def _encode(score: Score) -> str:
     return json.dumps(record, separators=(",", ":"))
 
 
-def _decode(data: dict[str, Any]) -> Score:
+def decode(data: dict[str, Any]) -> Score:
+    """A line of the file, read as JSON; raises KeyError, TypeError or ValueError for what is none."""
     losses = [math.inf if loss is None else float(loss) for loss in data["losses"]]
     proposal: Proposal
     proposal = Mask(bytes.fromhex(data["mask"])) if "mask" in data else tuple(int(level) for level in data["levels"])

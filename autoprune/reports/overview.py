@@ -1,0 +1,137 @@
+"""The head of a report: what was searched, whether it is finished, and what it came to."""
+
+from autoprune.reports.markup import Markup, tag
+from autoprune.reports.record import Row, Run
+from autoprune.reports.tables import amount, change, count, duration, facts, loss, percent, section, table
+
+SLACK = 1e-9  # of the bound: sums of floats may miss it by rounding
+
+
+def head(run: Run) -> Markup:
+    """Title, status and headline facts."""
+    bounds = ", ".join(f"{metric} ≤ {_bound(value)}" for metric, value in run.config.budgets.items())
+    return tag(
+        "header",
+        tag("p", "autoprune report", class_="kicker"),
+        tag("h1", run.subject),
+        tag("p", f"{run.config.agent}, seed {run.config.seed}, {bounds}. Run ", tag("code", run.path), class_="lead"),
+        _status(run),
+        facts([*_results(run), *_budgets(run), _spent(run)]),
+    )
+
+
+def validation(run: Run) -> Markup | None:
+    """Dense, uniform and best as a table; nothing while unfinished."""
+    if run.result is None:
+        return None
+    columns = ("", f"loss ({run.config.loss})", "cross-entropy", "perplexity", "parameters", "MACs/token", "tokens/s")
+    return section(
+        "Validation",
+        tag("p", f"Measured on text that the search has not seen. The loss is in {run.unit_of_loss}.", class_="note"),
+        table("Validation", columns, [_cells(row) for row in run.result.table]),
+    )
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        row.name,
+        loss(row.validation_loss),
+        loss(row.validation_ce),
+        _perplexity(row, 2),
+        amount(row.params),
+        amount(row.macs),
+        _whole(row.tokens_per_second),
+    ]
+
+
+def _status(run: Run) -> Markup | None:
+    if run.policy is not None:
+        return None
+    found = "No policy within the budgets has been scored yet."
+    if run.best is not None:
+        found = "What follows is of the best policy so far, by its loss on the search split; nothing is validated."
+    return tag(
+        "p",
+        tag("strong", "This run is not finished. "),
+        f"It is still at work, or was killed. {found} ",
+        tag("code", f"autoprune resume {run.path}"),
+        " goes on with it.",
+        class_="warning",
+    )
+
+
+def _results(run: Run) -> list[tuple[str, str, str]]:
+    """What the best policy is worth, against uniform and dense where they were measured."""
+    best, uniform, dense = (run.row(name) for name in ("best", "uniform", "dense"))
+    if best is None:
+        if run.best is None:
+            return []
+        sample = f"{run.unit_of_loss}, on {count(run.best.sequences, 'sequence')} of the search split"
+        return [(f"Loss ({run.config.loss}) so far", loss(run.best.loss), sample)]
+    u, d = uniform or _nothing("uniform"), dense or _nothing("dense")
+    against = change(best.validation_loss, u.validation_loss)
+    even = f"{loss(u.validation_loss)} ({against})" if against else loss(u.validation_loss)
+    return [
+        (
+            f"Loss ({run.config.loss}), validation",
+            loss(best.validation_loss),
+            f"uniform {even}, dense {loss(d.validation_loss)}",
+        ),
+        ("Perplexity", _perplexity(best), f"uniform {_perplexity(u)}, dense {_perplexity(d)}"),
+        ("Parameters", amount(best.params), f"{percent(best.params or 0, d.params or 0)} of {amount(d.params)}"),
+        (
+            "MACs per token",
+            amount(best.macs),
+            f"{percent(best.macs or 0, d.macs or 0)} of {amount(d.macs)} in the units",
+        ),
+        (
+            "Tokens per second",
+            _whole(best.tokens_per_second),
+            f"dense {_whole(d.tokens_per_second)}, on the search’s machine",
+        ),
+    ]
+
+
+def _budgets(run: Run) -> list[tuple[str, str, str]]:
+    """For each budget what of it is used, and whether it holds."""
+    if run.best is None:
+        return []
+    rows = []
+    for metric, bound in run.space.budgets.items():
+        costs, dense = run.costs(metric), run.space.cost(run.space.dense, metric)
+        used = sum(cost[kept] for cost, kept in zip(costs, run.best.kept, strict=True))
+        met = "met" if used <= bound + SLACK * dense else "not met"
+        rows.append(
+            (f"Budget: {metric}", percent(used, dense), f"{met}; at most {percent(bound, dense)} of {amount(dense)}")
+        )
+    return rows
+
+
+def _spent(run: Run) -> tuple[str, str, str]:
+    spent = run.spent
+    return (
+        "Spent on the search",
+        duration(spent.seconds),
+        f"{count(spent.evals, 'evaluation')}, {amount(spent.tokens)} tokens",
+    )
+
+
+def _bound(value: float) -> str:
+    return f"{100 * value:g} %" if value <= 1 else amount(value)
+
+
+def _nothing(name: str) -> Row:
+    return Row(
+        name=name, validation_loss=None, validation_ce=None, perplexity=None, params=None, macs=None,
+        tokens_per_second=None,
+    )  # fmt: skip
+
+
+def _perplexity(row: Row, decimals: int = 1) -> str:
+    if row.perplexity is None:
+        return "∞"
+    return f"{row.perplexity:.{decimals}f}" if row.perplexity < 1000 else amount(row.perplexity)
+
+
+def _whole(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"

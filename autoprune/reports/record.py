@@ -1,0 +1,137 @@
+"""What a report is made of: one frozen record of a run.
+
+Kept counts stand for proposals here: levels and masks that keep as many groups of a unit cost the same.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from autoprune.config import SearchConfig
+from autoprune.policy import Policy
+from autoprune.space import SearchSpace
+from autoprune.statistics import UnitStatistics
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Row(_Part):
+    """A line of the final table; a number is None where it overflowed."""
+
+    name: str
+    validation_loss: float | None
+    validation_ce: float | None
+    perplexity: float | None
+    params: float | None
+    macs: float | None
+    tokens_per_second: float | None
+
+
+class Spent(_Part):
+    """What the search used."""
+
+    evals: int
+    tokens: int
+    seconds: float
+
+
+class Result(_Part):
+    """`result.json`."""
+
+    table: list[Row]
+    spent: Spent
+    history: list[tuple[int, float, float | None]]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Everything that was scored of one proposal.
+
+    Args:
+        kept: groups kept of each unit.
+        losses: by sequence, nats per token as a rule.
+        feasible: whether every budget holds; what breaks one was a probe.
+    """
+
+    kept: tuple[int, ...]
+    losses: dict[int, float]
+    feasible: bool
+
+    @property
+    def loss(self) -> float:
+        """The mean over its sequences."""
+        total = sum(self.losses.values())
+        return total / len(self.losses) if math.isfinite(total) else math.inf
+
+
+@dataclass(frozen=True)
+class Best:
+    """The policy that the report is about.
+
+    Args:
+        kept: groups kept of each unit.
+        levels: of each unit; None where single groups were searched.
+        loss: on the search split.
+        sequences: that the loss is the mean of.
+    """
+
+    kept: tuple[int, ...]
+    levels: tuple[int, ...] | None
+    loss: float
+    sequences: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a report is made of.
+
+    Args:
+        scored: in the order in which proposals were first scored.
+        best: the policy found, or so far; None while nothing within the budgets is scored.
+        spent: by the search so far.
+        history: (tokens, seconds, loss of the best so far on its own sample).
+        policy: None unless the run is finished, and then so is `result`.
+    """
+
+    path: Path
+    config: SearchConfig
+    space: SearchSpace
+    statistics: list[UnitStatistics]
+    scored: list[Scored]
+    best: Best | None
+    spent: Spent
+    history: list[tuple[int, float, float]]
+    policy: Policy | None
+    result: Result | None
+
+    @property
+    def subject(self) -> str:
+        """The model by name."""
+        return self.config.model or "embedded model"
+
+    @property
+    def unit_of_loss(self) -> str:
+        """Nats per token, unless the loss is the user's own."""
+        return "nats per token" if self.config.loss in ("kl", "ce") else self.config.loss
+
+    @cached_property
+    def uniform(self) -> tuple[int, ...]:
+        """Groups that the uniform policy keeps of each unit."""
+        return tuple(self.space.kept(self.space.uniform()))
+
+    def costs(self, metric: str) -> list[Mapping[int, float]]:
+        """For each unit, from groups kept to cost."""
+        if metric in self.space.group_costs:
+            return [dict(enumerate(row.tolist())) for row in self.space.group_costs[metric]]
+        rows = zip(self.space.units, self.space.costs[metric], strict=True)
+        return [dict(zip(unit.kept, (float(cost) for cost in row), strict=False)) for unit, row in rows]
+
+    def row(self, name: str) -> Row | None:
+        """A line of the final table by name; None while there is none."""
+        return next((row for row in self.result.table if row.name == name), None) if self.result else None

@@ -1,0 +1,129 @@
+"""A run's directory read into one record. Nothing is written, so that a run at work can be read too."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from autoprune import journal, rundir
+from autoprune.config import load_config
+from autoprune.errors import UserError
+from autoprune.journal import Score
+from autoprune.policy import Policy
+from autoprune.reports.record import Best, Result, Run, Scored, Spent
+from autoprune.space import Proposal, SearchSpace
+from autoprune.space_file import load_space
+from autoprune.statistics import UnitStatistics
+
+
+def read_run(path: Path) -> Run:
+    """Read a run, finished or not.
+
+    Raises:
+        UserError: there is no run, it is of a version without `space.json`, or one of its files is damaged.
+    """
+    rundir.check_is_run(path)
+    config, space, statistics = load_config(path / "config.yaml"), *_space(path)
+    scores = list(_scores(path / "journal.jsonl"))
+    for score in scores:
+        space.check(score.proposal)
+    records, spent, history = _gather(scores, space, config.sequence_length)
+    policy, result = _end(path, space)
+    if policy is None or result is None:
+        return Run(path, config, space, statistics, [*records.values()], _leader(records), spent, history, None, None)
+    seen = [(tokens, seconds, math.inf if loss is None else loss) for tokens, seconds, loss in result.history]
+    best = _found(policy, config.sequence_length)
+    return Run(path, config, space, statistics, [*records.values()], best, result.spent, seen, policy, result)
+
+
+def _space(path: Path) -> tuple[SearchSpace, list[UnitStatistics]]:
+    if not (path / "space.json").is_file():
+        raise UserError(
+            f"the run '{path}' has no space.json: it is still preparing, or an earlier version of autoprune made it. "
+            f"`autoprune resume {path}` writes it."
+        )
+    return load_space(path / "space.json")
+
+
+def _scores(path: Path) -> Iterator[Score]:
+    """Whole lines of a journal after its header; none where there is no journal yet."""
+    try:
+        raw = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise UserError(f"the journal '{path}' cannot be read ({error.strerror}).") from error
+    lines = raw[: raw.rfind(b"\n") + 1].decode("utf-8", "replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            if number == 1 and not journal.HEADER.items() <= record.items():
+                raise ValueError("no journal, or one of another version")
+            if number > 1 and not record["losses"]:
+                raise ValueError("a score of no sequence")
+            if number > 1:
+                yield journal.decode(record)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"line {number} of the journal '{path}' is damaged ({error}).") from error
+
+
+def _gather(
+    scores: Iterable[Score], space: SearchSpace, sequence_length: int
+) -> tuple[dict[Proposal, Scored], Spent, list[tuple[int, float, float]]]:
+    """Scores by proposal, their sum, and the history as the objective keeps it."""
+    records: dict[Proposal, Scored] = {}
+    history, leader = [], None
+    evals, tokens, seconds = 0, 0, 0.0
+    for score in scores:
+        proposal = score.proposal
+        if proposal not in records:
+            records[proposal] = Scored(tuple(space.kept(proposal)), {}, space.feasible(proposal))
+        one = records[proposal]
+        one.losses.update(zip(score.sequences, score.losses, strict=True))
+        evals, tokens, seconds = evals + 1, tokens + len(score.sequences) * sequence_length, score.seconds
+        if one.feasible and (leader is None or _rank(one) > _rank(leader)):
+            leader = one
+        if leader is not None:
+            history.append((tokens, seconds, leader.loss))
+    return records, Spent(evals=evals, tokens=tokens, seconds=seconds), history
+
+
+def _rank(one: Scored) -> tuple[bool, int, float]:
+    return math.isfinite(one.loss), len(one.losses), -one.loss
+
+
+def _leader(records: dict[Proposal, Scored]) -> Best | None:
+    """Of a run without a policy: the lowest loss at the highest fidelity, as the objective chooses."""
+    feasible = [(proposal, one) for proposal, one in records.items() if one.feasible and math.isfinite(one.loss)]
+    if not feasible:
+        return None
+    proposal, one = max(feasible, key=lambda pair: _rank(pair[1]))
+    return Best(one.kept, proposal if isinstance(proposal, tuple) else None, one.loss, len(one.losses))
+
+
+def _found(policy: Policy, sequence_length: int) -> Best:
+    loss, tokens = policy.losses.get("search"), policy.losses.get("search_tokens")
+    known = [unit.level for unit in policy.units if unit.level is not None]
+    return Best(
+        tuple(unit.kept for unit in policy.units),
+        tuple(known) if len(known) == len(policy.units) else None,
+        float(loss) if isinstance(loss, int | float) else math.inf,
+        max(1, int(tokens) // sequence_length) if isinstance(tokens, int | float) else 1,
+    )
+
+
+def _end(path: Path, space: SearchSpace) -> tuple[Policy | None, Result | None]:
+    """The two files that end a run; the policy is written first, and alone it does not."""
+    if not ((path / "policy.json").is_file() and (path / "result.json").is_file()):
+        return None, None
+    policy = Policy.load(path / "policy.json")
+    if [(unit.name, unit.groups) for unit in policy.units] != [(unit.name, unit.groups) for unit in space.units]:
+        raise UserError(f"policy.json and space.json of '{path}' are of other units: `autoprune resume {path}`.")
+    if not space.group_costs and any(p.kept not in u.kept for p, u in zip(policy.units, space.units, strict=True)):
+        raise UserError(f"policy.json and space.json of '{path}' are of other levels: `autoprune resume {path}`.")
+    try:
+        return policy, Result.model_validate_json((path / "result.json").read_bytes())
+    except OSError as error:
+        raise UserError(f"'{path / 'result.json'}' cannot be read ({error.strerror}).") from error
+    except ValidationError as error:
+        raise UserError(f"'{path / 'result.json'}' is damaged: `autoprune resume {path}` writes it anew.") from error
