@@ -9,8 +9,8 @@ Gao et al. 2024 ("Bypass Back-propagation"), with three changes that a few hundr
 - A batch of masks is scored on one sample, its advantages are taken against the rest of the batch (leave one out), and
   the answer is an incumbent that the best masks and the most likely one race.
 
-A mask is sampled as logits plus logistic noise, cut at the threshold at which the budgets hold: exactly independent
-Bernoulli draws but for the threshold, which is the projection (bisection, as there).
+A mask is sampled as logits plus logistic noise, cut at the threshold at which the budgets hold (projection.py): exactly
+independent Bernoulli draws but for the threshold.
 
 Shapes: G groups of all units, U units, N masks.
 """
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from autoprune.agents.projection import Projection
 from autoprune.agents.racing import Incumbent, Patience
 from autoprune.envs import sensitivity
 from autoprune.mask import Mask
@@ -28,8 +29,6 @@ from autoprune.objective import Objective
 from autoprune.space import SearchSpace
 
 Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-STEPS = 40  # of the bisection
 
 
 @dataclass(frozen=True)
@@ -107,8 +106,8 @@ class MaskPolicy:
     """
 
     def __init__(self, space: SearchSpace, kept: list[int], softness: float, unit_noise: float) -> None:
-        self._space = space
-        self._unit_G = np.repeat(np.arange(len(space.units)), space.groups)
+        self._project = Projection(space)
+        self._unit_G = self._project.unit_G
         groups_U = np.array(space.groups)
         width_U = np.maximum(softness * groups_U, 0.5)
         position_G = np.concatenate([np.arange(groups) for groups in space.groups])
@@ -123,11 +122,11 @@ class MaskPolicy:
         noisy_G = logit_G + rng.logistic(size=len(logit_G))
         kept_G, threshold = self._project(noisy_G)
         probability_G = 1 / (1 + np.exp(np.clip(threshold - logit_G, -50, 50)))
-        return Drawn(self._pack(kept_G), kept_G - probability_G, noise_U)
+        return Drawn(self._project.pack(kept_G), kept_G - probability_G, noise_U)
 
     def mode(self) -> Mask:
         """The mask without noise."""
-        return self._pack(self._project(self._logits(np.zeros(len(self.offset_U))))[0])
+        return self._project.pack(self._project(self._logits(np.zeros(len(self.offset_U))))[0])
 
     def learn(self, drawn: list[Drawn], losses_N: Floats, learning_rate: float, unit_rate: float) -> None:
         """One step of REINFORCE down the losses, against the mean of the other masks of the batch."""
@@ -144,43 +143,3 @@ class MaskPolicy:
     def _logits(self, noise_U: Floats) -> Floats:
         shift_U = self._noise_U * (self.offset_U + noise_U)
         return self.logit_G + shift_U[self._unit_G]
-
-    def _project(self, score_G: Floats) -> tuple[Bools, float]:
-        """The groups whose score is above the lowest threshold at which the budgets hold, and that threshold.
-
-        What dear groups leave of the budgets goes to the cheaper kinds, at a lower threshold of their own.
-        """
-        kept_G, threshold = self._cut(score_G, np.zeros(len(score_G), dtype=bool))
-        kinds = sorted({unit.kind for unit in self._space.units}, key=self._price, reverse=True)
-        closed_G = np.zeros(len(score_G), dtype=bool)
-        for kind in kinds[:-1]:
-            closed_G |= np.array([unit.kind == kind for unit in self._space.units])[self._unit_G]
-            kept_G, _ = self._cut(np.where(closed_G, np.where(kept_G, np.inf, -np.inf), score_G), closed_G)
-        return kept_G, threshold
-
-    def _cut(self, score_G: Floats, closed_G: Bools) -> tuple[Bools, float]:
-        open_G = score_G[~closed_G]
-        low, high = float(open_G.min()) - 1.0, float(open_G.max()) + 1.0
-        if self._fits(score_G > low):
-            return score_G > low, low
-        for _ in range(STEPS):
-            middle = (low + high) / 2
-            low, high = (low, middle) if self._fits(score_G > middle) else (middle, high)
-        return score_G > high, high
-
-    def _fits(self, kept_G: Bools) -> bool:
-        counts_U = np.bincount(self._unit_G[kept_G], minlength=len(self._space.units))
-        return self._space.counts_fit(counts_U.tolist())
-
-    def _price(self, kind: str) -> float:
-        """Of one group of a kind, as a share of the budgets."""
-        units = [(u, unit) for u, unit in enumerate(self._space.units) if unit.kind == kind]
-        return sum(
-            float(rows[u][-1]) / unit.groups / self._space.budgets[metric]
-            for metric, rows in self._space.group_costs.items()
-            if metric in self._space.budgets
-            for u, unit in units
-        ) / len(units)
-
-    def _pack(self, kept_G: Bools) -> Mask:
-        return Mask.pack(np.split(kept_G, np.cumsum(self._space.groups)[:-1]))

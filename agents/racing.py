@@ -15,6 +15,7 @@ from autoprune.objective import Objective
 from autoprune.space import Proposal
 
 Rival = TypeVar("Rival", bound=Proposal)
+PATIENCE = 50
 
 
 def race(objective: Objective, incumbent: Rival, rivals: Sequence[Rival], sample: Sequence[int]) -> Rival | None:
@@ -42,7 +43,7 @@ class Patience:
         batches: a search is over when fewer scores than batches were new in so many of them.
     """
 
-    def __init__(self, objective: Objective, batches: int = 50) -> None:
+    def __init__(self, objective: Objective, batches: int = PATIENCE) -> None:
         self._objective, self._batches = objective, batches
         self._evals: deque[int] = deque(maxlen=batches)
 

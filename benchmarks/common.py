@@ -28,7 +28,7 @@ from autoprune.envs.episodes import Episodes, Task
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.objective import Limits, Objective, Scorer
-from autoprune.space import Levels
+from autoprune.space import Levels, Proposal
 from autoprune.study import make_agent
 
 Work = TypeVar("Work")
@@ -69,19 +69,21 @@ class Setup:
         settings: overrides of the configuration, JSON.
         test: the text that no search sees.
         test_sequences: of it.
+        masks: whether some agent keeps or removes single groups.
     """
 
     settings: str
     test: str | None = None
     test_sequences: int = 0
+    masks: bool = False
 
     @classmethod
-    def of(cls, args: argparse.Namespace, **changes: Any) -> "Setup":
+    def of(cls, args: argparse.Namespace, masks: bool = False, **changes: Any) -> "Setup":
         """As the arguments say, but for the changes."""
         budgets = dict(parse_budget(text) for text in args.budget or ["params=0.5"])
         own = {"model": args.model, "data": args.data, "budgets": budgets, "space": args.space, "device": args.device}
         settings = own | dict(parse_override(text) for text in args.set) | changes
-        return cls(json.dumps(settings), getattr(args, "test", None), getattr(args, "test_sequences", 0))
+        return cls(json.dumps(settings), getattr(args, "test", None), getattr(args, "test_sequences", 0), masks)
 
     def told(self) -> dict[str, Any]:
         """The same as a record to be kept."""
@@ -104,12 +106,12 @@ class Bench:
         """A new objective of a class of the benchmark's own."""
         return kind(self.assembly.space, self.search, limits, statistics=self.assembly.store.statistics)
 
-    def search_losses(self, policies: Sequence[Levels]) -> list[float]:
+    def search_losses(self, policies: Sequence[Proposal]) -> list[float]:
         """Losses on the whole search split, outside all limits."""
         losses_PS = self.search.score(policies, range(self.search.n_sequences))
         return [float(loss) for loss in losses_PS.mean(axis=1)]
 
-    def test_losses(self, policy: Levels) -> tuple[float, float]:
+    def test_losses(self, policy: Proposal) -> tuple[float, float]:
         """KL and cross-entropy on the test text."""
         assert self.test is not None
         kl, ce = self.test.score_each([policy], range(self.test.n_sequences)).mean(axis=(1, 2))
@@ -119,7 +121,7 @@ class Bench:
 @cache
 def prepare(setup: Setup) -> Bench:
     """Once a process: the level store comes from the cache that all processes share."""
-    assembly = assemble(load_config(None, json.loads(setup.settings)))
+    assembly = assemble(load_config(None, json.loads(setup.settings)), masks=setup.masks)
     search = assembly.evaluator(assembly.splits.search, assembly.config.loss)
     search.score([assembly.space.dense], range(search.n_sequences))
     test = None

@@ -17,6 +17,7 @@ class Outcome:
     """One search: what it spent and how its answer does, nats per token.
 
     Args:
+        levels: of its answer; of a mask, the groups kept of each unit.
         curve: losses of its incumbents on the whole search split; the last point is where it ended.
         history: (tokens, seconds, best loss) after every batch, on whatever sample the agent took.
     """

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from common import Setup, agent_of, command, parser_of, prepare, specs, spread
-from curves import Watched, check_matplotlib, curve_of, plot
+from curves import check_matplotlib, curve_of, plot
 from outcomes import Outcome, Record, print_table, rows_of
 
 from autoprune.errors import LimitReached, UserError
@@ -68,20 +68,19 @@ def main() -> None:
 
 def searched(args: argparse.Namespace) -> Record:
     """The record, with every search that it lacked."""
-    setup = Setup.of(args)
+    agents = specs(args.agents or AGENTS)
+    masks = [getattr(agent_of(agent), "masks", False) for agent in agents]  # mistakes are found before anything is done
+    setup = Setup.of(args, masks=any(masks))
     if setup.test is None:
         raise UserError("--test FILE is needed: the text that no search sees.")
     tokens = TOKENS if args.tokens is None and args.seconds is None else args.tokens
     limits = Limits(tokens=tokens, seconds=args.seconds)
-    agents = specs(args.agents or AGENTS)
-    for agent in agents:
-        agent_of(agent)  # mistakes are found before the first search
     bench = prepare(setup)
     dense_ce = bench.test_losses(bench.assembly.space.dense)[1]
     subject = {**setup.told(), "tokens": tokens, "seconds": args.seconds, "dense_test_ce": round(dense_ce, 6)}
     record = Record(Path(args.out) if args.out else None, subject)
     done = {(o.agent, o.seed) for o in record.outcomes}
-    asked = [(agent, seed) for agent in agents for seed in range(1 if agent in DETERMINISTIC else args.seeds)]
+    asked = [(a, seed) for seed in range(args.seeds) for a in agents if seed == 0 or a not in DETERMINISTIC]
     work = [Search(setup, *one, limits, args.points) for one in asked if one not in done]
     if args.jobs > 1 and args.seconds is not None:
         print("# searches side by side take seconds from each other: --jobs 1 compares them", file=sys.stderr)
@@ -103,18 +102,18 @@ def attempt(search: Search) -> Outcome | str:
 def run(search: Search) -> Outcome:
     """One agent, one seed."""
     bench = prepare(search.setup)
-    objective = bench.objective_of(Watched, search.limits)
+    objective = bench.objective(search.limits)
     begun = time.perf_counter()
     with suppress(LimitReached), np.errstate(invalid="ignore"):
         agent_of(search.agent).search(objective, np.random.default_rng(search.seed))
     seconds = time.perf_counter() - begun
-    objective.note()
     best, spent = objective.best, objective.spent
     curve = curve_of(bench, objective.incumbents, search.points)
     curve.append((spent.tokens, max(seconds, spent.seconds), curve[-1][2]))  # where it ended
     kl, ce = bench.test_losses(best)
+    levels = best if isinstance(best, tuple) else tuple(objective.space.kept(best))
     return Outcome(
-        search.agent, search.seed, curve[-1][2], kl, ce, spent.tokens, spent.evals, seconds, best, curve,
+        search.agent, search.seed, curve[-1][2], kl, ce, spent.tokens, spent.evals, seconds, levels, curve,
         objective.history,
     )  # fmt: skip
 

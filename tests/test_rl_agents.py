@@ -19,9 +19,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from autoprune import registry
 from autoprune.agents.decay import Decay
+from autoprune.agents.racing import PATIENCE
 from autoprune.agents.replay import DecayingNoise, ReturnBuffer
 from autoprune.agents.sb3 import Sb3Agent
-from autoprune.agents.training import PATIENCE
 from autoprune.envs.episodes import Episodes
 from autoprune.errors import LimitReached, UserError
 from autoprune.objective import Limits, Objective
