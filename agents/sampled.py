@@ -29,8 +29,8 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from autoprune.agents.racing import Incumbent, Patience
 from autoprune.envs import sensitivity
 from autoprune.objective import Objective
-from autoprune.record import quiet
 from autoprune.space import Levels, SearchSpace
+from autoprune.storage import quiet
 
 Floats = NDArray[np.float64]
 Distributions = Mapping[str, IntDistribution]

@@ -1,13 +1,14 @@
 """The same as the command line, in Python: three lines from a model to a smaller one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from autoprune import study
+from autoprune import comparison, rundir, study
 from autoprune.calibration.text import read_text, sequences
+from autoprune.comparison import Comparison
 from autoprune.config import load_config, parse_budget
 from autoprune.errors import UserError
 from autoprune.evaluation.report import evaluate_directory
@@ -48,9 +49,7 @@ def search(
     Raises:
         UserError: a setting, the model, the data or a budget is wrong; the message says how to mend it.
     """
-    given: dict[str, Any] = dict(settings)
-    if budgets is not None:
-        given["budgets"] = dict(parse_budget(f"{metric}={bound}") for metric, bound in budgets.items())
+    given = _with_budgets(settings, budgets)
     defaults = {"model": None, "data": None, "agent": "evolution", "seed": 0, "max_evals": None, "max_tokens": None}
     arguments = {"model": model, "data": data, "agent": agent, "seed": seed}
     arguments |= {"max_evals": max_evals, "max_tokens": max_tokens}
@@ -58,8 +57,46 @@ def search(
     return study.start(load_config(Path(config) if config else None, given), Path(out) if out else None)
 
 
+def compare(
+    agents: Sequence[str],
+    seeds: int | Sequence[int] = 3,
+    budgets: Mapping[str, float | str] | None = None,
+    out: str | Path | None = None,
+    config: str | Path | None = None,
+    **settings: Any,
+) -> Comparison:
+    """Search with several agents and seeds within the same limits, and rank the agents.
+
+    The model is loaded once. Called again with the same `out`, it goes on where it was; agents and seeds may be added.
+
+    Args:
+        agents: names from `autoprune list agents`, or `package.module:Object`.
+        seeds: how many, counted from the setting `seed` (0); or which.
+        budgets: as `search` takes them.
+        out: the directory; None is a new one in `runs/`.
+        config: a YAML file of settings, which the arguments override.
+        settings: anything else in `SearchConfig`, common to all; `agent_options` is a mapping for each agent.
+
+    Returns:
+        The comparison, with `.table`, `.curves`, `.league` and `.path`.
+
+    Raises:
+        UserError: a setting, the model, the data or a budget is wrong, or no search has an answer.
+    """
+    common = load_config(Path(config) if config else None, _with_budgets(settings, budgets))
+    chosen = range(common.seed, common.seed + seeds) if isinstance(seeds, int) else seeds
+    path = Path(out) if out else rundir.new_run_path("compare", common.seed)
+    return comparison.compare(common, list(agents), list(chosen), path)
+
+
 def resume(path: str | Path) -> SearchResult:
-    """Go on with an interrupted run."""
+    """Go on with an interrupted run.
+
+    Raises:
+        UserError: it cannot go on, or is a comparison, with which `compare` goes on.
+    """
+    if comparison.is_comparison(Path(path)):
+        raise UserError(f"'{path}' is a comparison: `autoprune.compare(..., out='{path}')` goes on with it.")
     return study.resume(Path(path))
 
 
@@ -87,6 +124,13 @@ def evaluate(
     if (Path(path) / "config.yaml").is_file():
         return _evaluate_run(Path(path), data, max_sequences)
     return evaluate_directory(Path(path), data, sequence_length, max_sequences, device, dtype)
+
+
+def _with_budgets(settings: Mapping[str, Any], budgets: Mapping[str, float | str] | None) -> dict[str, Any]:
+    if budgets is None:
+        return dict(settings)
+    parsed = dict(parse_budget(f"{metric}={bound}") for metric, bound in budgets.items())
+    return {**settings, "budgets": parsed}
 
 
 def _evaluate_run(path: Path, data: str | None, max_sequences: int) -> dict[str, Any]:

@@ -17,6 +17,8 @@ import typer
 from autoprune.errors import UserError
 
 if TYPE_CHECKING:
+    from autoprune.comparison import Comparison
+    from autoprune.config import SearchConfig
     from autoprune.study import SearchResult
 
 app = typer.Typer(
@@ -31,6 +33,24 @@ USERS_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Run = Annotated[Path, typer.Argument(help="Directory of a run.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting.")]
+Model = Annotated[str | None, typer.Option(help="Hugging Face directory or hub name [embedded model].")]
+Data = Annotated[str | None, typer.Option(help="Calibration text file [Python's own documentation].")]
+Reward = Annotated[str | None, typer.Option(help="Of an RL agent, see `autoprune list rewards` [amc].")]
+Budget = Annotated[list[str] | None, typer.Option(metavar="METRIC=VALUE", help="Repeatable [params=0.5].")]
+Levels = Annotated[str | None, typer.Option(metavar="N|F,F,...", help="Levels or fractions kept [9].")]
+Space = Annotated[str | None, typer.Option(metavar="width|depth", help="What levels mean [width].")]
+Criterion = Annotated[str | None, typer.Option(help="Orders groups and reconstructs [obs].")]
+Loss = Annotated[str | None, typer.Option(help="What agents minimise [kl].")]
+MaxEvals = Annotated[int | None, typer.Option(help="Policies scored at most.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Policies x tokens scored at most.")]
+MaxTime = Annotated[float | None, typer.Option(help="Seconds of search at most.")]
+RoundTo = Annotated[int | None, typer.Option(help="MLP levels are multiples of this many neurons.")]
+Device = Annotated[str | None, typer.Option(help="Torch device [cpu].")]
+Storage = Annotated[str | None, typer.Option(metavar="URL", help="Of the Optuna study [a file in the run].")]
+StudyName = Annotated[str | None, typer.Option(help="Of the Optuna study [the run's name].")]
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's own code.")]
+Config = Annotated[Path | None, typer.Option(help="YAML file of settings; options override it.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -55,44 +75,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @app.command()
 def search(
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting.")] = None,
-    model: Annotated[str | None, typer.Option(help="Hugging Face directory or hub name [embedded model].")] = None,
-    data: Annotated[str | None, typer.Option(help="Calibration text file [Python's own documentation].")] = None,
+    overrides: Overrides = None,
+    model: Model = None,
+    data: Data = None,
     agent: Annotated[str | None, typer.Option(help="Search algorithm, see `autoprune list` [evolution].")] = None,
-    reward: Annotated[str | None, typer.Option(help="Of an RL agent, see `autoprune list rewards` [amc].")] = None,
+    reward: Reward = None,
     pretrained: Annotated[str | None, typer.Option(metavar="RUN", help="Start from that run's trained agent.")] = None,
-    budget: Annotated[list[str] | None, typer.Option(metavar="METRIC=VALUE", help="Repeatable [params=0.5].")] = None,
-    levels: Annotated[str | None, typer.Option(metavar="N|F,F,...", help="Levels or fractions kept [9].")] = None,
-    space: Annotated[str | None, typer.Option(metavar="width|depth", help="What levels mean [width].")] = None,
-    criterion: Annotated[str | None, typer.Option(help="Orders groups and reconstructs [obs].")] = None,
-    loss: Annotated[str | None, typer.Option(help="What agents minimise [kl].")] = None,
+    budget: Budget = None,
+    levels: Levels = None,
+    space: Space = None,
+    criterion: Criterion = None,
+    loss: Loss = None,
     seed: Annotated[int | None, typer.Option(help="Of the agent [0].")] = None,
-    max_evals: Annotated[int | None, typer.Option(help="Policies scored at most.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Policies x tokens scored at most.")] = None,
-    max_time: Annotated[float | None, typer.Option(help="Seconds of search at most.")] = None,
-    round_to: Annotated[int | None, typer.Option(help="MLP levels are multiples of this many neurons.")] = None,
-    device: Annotated[str | None, typer.Option(help="Torch device [cpu].")] = None,
-    storage: Annotated[str | None, typer.Option(metavar="URL", help="Of the Optuna study [a file in the run].")] = None,
-    study_name: Annotated[str | None, typer.Option(help="Of the Optuna study [the run's name].")] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's own code.")] = False,
+    max_evals: MaxEvals = None,
+    max_tokens: MaxTokens = None,
+    max_time: MaxTime = None,
+    round_to: RoundTo = None,
+    device: Device = None,
+    storage: Storage = None,
+    study_name: StudyName = None,
+    trust_remote_code: Trust = False,
     out: Annotated[Path | None, typer.Option(help="The run's directory [a new one in runs/].")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings; options override it.")] = None,
+    config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Search the best pruning policy within a budget; with no options, of the embedded model."""
     from autoprune import rundir
-    from autoprune.config import load_config, parse_budget, parse_override
 
-    options = {
+    given = {
         "model": model, "data": data, "agent": agent, "reward": reward, "pretrained": pretrained, "space": space,
-        "criterion": criterion, "loss": loss,
-        "seed": seed, "max_evals": max_evals, "max_tokens": max_tokens, "max_time": max_time, "round_to": round_to,
-        "device": device, "storage": storage, "study_name": study_name, "trust_remote_code": trust_remote_code or None,
-        "budgets": dict(parse_budget(text) for text in budget) if budget else None,
-        "levels": None if levels is None else _levels(levels),
+        "criterion": criterion, "loss": loss, "seed": seed, "max_evals": max_evals, "max_tokens": max_tokens,
+        "max_time": max_time, "round_to": round_to, "device": device, "storage": storage, "study_name": study_name,
+        "trust_remote_code": trust_remote_code or None,
     }  # fmt: skip
-    given = {key: value for key, value in options.items() if value is not None}
-    settings = load_config(config, given | dict(parse_override(text) for text in overrides or []))
+    settings = _settings(config, given, budget, levels, overrides)
     path = out or rundir.new_run_path(settings.agent, settings.seed)
     with _searching(path, as_json) as watch:
         from autoprune import study
@@ -102,13 +118,66 @@ def search(
 
 
 @app.command()
-def resume(run: Run, as_json: Json = False) -> None:
-    """Go on with a run where its journal ends."""
-    with _searching(run, as_json) as watch:
-        from autoprune import study
+def compare(
+    overrides: Overrides = None,
+    agents: Annotated[str, typer.Option(metavar="A,B,...", help="Who takes part.")] = "evolution,ppo,tpe,random",
+    seeds: Annotated[int, typer.Option(min=1, help="Searches of each agent, one a seed.")] = 3,
+    model: Model = None,
+    data: Data = None,
+    reward: Reward = None,
+    budget: Budget = None,
+    levels: Levels = None,
+    space: Space = None,
+    criterion: Criterion = None,
+    loss: Loss = None,
+    seed: Annotated[int | None, typer.Option(help="The first of the seeds [0].")] = None,
+    max_evals: MaxEvals = None,
+    max_tokens: MaxTokens = None,
+    max_time: MaxTime = None,
+    round_to: RoundTo = None,
+    device: Device = None,
+    storage: Storage = None,
+    study_name: StudyName = None,
+    trust_remote_code: Trust = False,
+    out: Annotated[Path | None, typer.Option(help="The comparison's directory [a new one in runs/].")] = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Search with several agents and seeds within the same limits, and rank the agents.
 
-        result = study.resume(run, watch())
-    _report(result, as_json)
+    An agent's own settings are agent_options.AGENT.KEY=VALUE. The same command again goes on where it was, also with
+    agents or seeds added.
+    """
+    from autoprune import rundir
+
+    given = {
+        "model": model, "data": data, "reward": reward, "space": space, "criterion": criterion, "loss": loss,
+        "seed": seed, "max_evals": max_evals, "max_tokens": max_tokens, "max_time": max_time, "round_to": round_to,
+        "device": device, "storage": storage, "study_name": study_name, "trust_remote_code": trust_remote_code or None,
+    }  # fmt: skip
+    settings = _settings(config, given, budget, levels, overrides)
+    path = out or rundir.new_run_path("compare", settings.seed)
+    chosen = [name.strip() for name in agents.split(",") if name.strip()]
+    with _searching(path, as_json) as watch:
+        from autoprune import comparison
+
+        compared = comparison.compare(
+            settings, chosen, list(range(settings.seed, settings.seed + seeds)), path, watch()
+        )
+    _report_league(compared, as_json)
+
+
+@app.command()
+def resume(run: Run, as_json: Json = False) -> None:
+    """Go on with a run where its journal ends, or with what is left of a comparison."""
+    with _searching(run, as_json) as watch:
+        from autoprune import comparison, study
+
+        result = (comparison if comparison.is_comparison(run) else study).resume(run, watch())
+    if isinstance(result, study.SearchResult):
+        _report(result, as_json)
+    else:
+        _report_league(result, as_json)
 
 
 @app.command()
@@ -148,6 +217,9 @@ def export(
     run: Run,
     directory: Annotated[Path, typer.Argument(help="Where to write.")],
     to: Annotated[str, typer.Option(help="Form, see `autoprune list exporters`.")] = "hf",
+    policy: Annotated[
+        Path | None, typer.Option(help="Another policy of the run than its best, as one of its front/.")
+    ] = None,
     uniform: Annotated[
         bool, typer.Option("--uniform", help="Pad with zeros, so that stock transformers loads it.")
     ] = False,
@@ -157,8 +229,8 @@ def export(
     from autoprune import study
 
     with _progress(as_json) as display:
-        assembly, policy = study.reopen(run, display.stage)
-        path = study.export_policy(assembly, policy, directory, to, **({"uniform": True} if uniform else {}))
+        assembly, chosen = study.reopen(run, display.stage, policy)
+        path = study.export_policy(assembly, chosen, directory, to, **({"uniform": True} if uniform else {}))
     if as_json:
         _emit({"path": str(path), "to": to, "uniform": uniform, "run": str(run)})
     else:
@@ -172,9 +244,9 @@ def report(
     as_json: Json = False,
 ) -> None:
     """One HTML page about a run or a comparison, finished or not, that needs neither a network nor a server."""
-    from autoprune import reports
+    from autoprune.reports.page import write_report
 
-    path = reports.write_report(run, out)
+    path = write_report(run, out)
     if as_json:
         _emit({"path": str(path), "run": str(run)})
     else:
@@ -235,7 +307,7 @@ def _searching(path: Path, as_json: bool) -> Iterator[Any]:
             def watch() -> Any:
                 from autoprune.study import Watch
 
-                return Watch(display.stage, display.score)
+                return Watch(display.stage, display.score, display.ended)
 
             yield watch
     except KeyboardInterrupt:
@@ -251,16 +323,47 @@ def _report(result: "SearchResult", as_json: bool) -> None:
     if as_json:
         dumped = result.policy.model_dump()
         record = {"policy": str(path), "run": str(result.path), "loss": result.loss, "table": table}
+        record |= {"front": [vars(row) for row in result.front]}
         record |= {"losses": dumped["losses"], "costs": dumped["costs"], "spent": vars(result.spent)}
         _emit(record | {"interrupted": result.interrupted})
         return
     from autoprune import display
 
-    display.print_results(table, result.assembly.config.loss)
+    display.print_results("Validation split", table, result.assembly.config.loss)
+    if result.front:
+        display.print_results("Pareto front", [vars(row) for row in result.front], result.assembly.config.loss)
     typer.echo(f"policy:  {path}")
     if result.interrupted:
         typer.echo(f"go on:   autoprune resume {result.path}")
     typer.echo(f"export:  autoprune export {result.path} {result.path / 'hf'} --to hf")
+
+
+def _report_league(compared: "Comparison", as_json: bool) -> None:
+    if as_json:
+        _emit(compared.league)
+        return
+    from autoprune import display
+
+    display.print_league(compared.league)
+    typer.echo(f"league:  {compared.path / 'league.json'}")
+
+
+def _settings(
+    file: Path | None,
+    given: dict[str, Any],
+    budget: list[str] | None,
+    levels: str | None,
+    overrides: list[str] | None,
+) -> "SearchConfig":
+    """The configuration from a file, the options that were given and `KEY=VALUE`, each overriding what is before it."""
+    from autoprune.config import load_config, parse_budget, parse_override
+
+    options = given | {
+        "budgets": dict(parse_budget(text) for text in budget) if budget else None,
+        "levels": None if levels is None else _levels(levels),
+    }
+    named = {key: value for key, value in options.items() if value is not None}
+    return load_config(file, named | dict(parse_override(text) for text in overrides or []))
 
 
 def _levels(text: str) -> int | list[float]:

@@ -141,8 +141,9 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
 
 
 def without_password(url: str) -> str:
-    """A storage URL as it may be shown."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+    """A storage URL as it may be shown: of what may be a password, rather too much is hidden than too little."""
+    url = re.sub(r"^((?:[\w+.-]+://)?+[^:]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    return re.sub(r"([?&;]\w*(?:passw|pwd|secret|token)\w*=)[^&;]*", r"\1***", url, flags=re.IGNORECASE)
 
 
 def parse_budget(text: str) -> tuple[str, float]:

@@ -71,6 +71,19 @@ class Display:
             facts.append(f"{duration(spent.seconds * (1 - share) / share)} left")
         self._show("searching", share, ", ".join(facts))
 
+    def ended(self, number: int, total: int, outcome: Mapping[str, Any]) -> None:
+        """A search of a comparison, which stays to be seen."""
+        if "failed" in outcome:
+            told = f"failed: {outcome['failed']}"
+        else:
+            loss, spent = _loss(outcome["loss"]) or "overflowed", duration(outcome["seconds"])
+            told = f"loss {loss}, {outcome['tokens']:,} tokens, {spent}"
+        line = f"search {number} of {total}: {outcome['agent']} seed {outcome['seed']}: {told}"
+        if self._bar.disable:
+            print(line, file=sys.stderr, flush=True)
+        else:
+            self._bar.console.print(line, markup=False, highlight=False)
+
     def _show(self, name: str, share: float, details: str) -> None:
         changed, self._stage = name != self._stage, name
         if not self._bar.disable:
@@ -105,11 +118,11 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on stdout: first column left, the others right."""
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
+    """Print a table on stdout: the first columns left, the others right."""
     drawn = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
-        drawn.add_column(column, justify="right" if i else "left", no_wrap=True)
+        drawn.add_column(column, justify="left" if i < left else "right", no_wrap=True)
     for row in rows:
         drawn.add_row(*row)
     console().print(drawn)
@@ -121,10 +134,10 @@ def console() -> Console:
     return stdout if stdout.is_terminal else Console(highlight=False, markup=False, width=WIDTH)
 
 
-def print_results(rows: Sequence[Mapping[str, Any]], loss: str) -> None:
-    """The final table: dense, uniform, best found, on the validation split."""
+def print_results(title: str, rows: Sequence[Mapping[str, Any]], loss: str) -> None:
+    """Policies measured on the validation split: dense, uniform, best found; or a front."""
     print_table(
-        "Validation split",
+        title,
         ["", f"loss ({loss})", "perplexity", "parameters", "MACs/token", "tokens/s"],
         [
             [
@@ -138,6 +151,40 @@ def print_results(rows: Sequence[Mapping[str, Any]], loss: str) -> None:
             for row in rows
         ],
     )
+
+
+def print_league(league: Mapping[str, Any]) -> None:
+    """Agents ranked by their mean validation loss, the reference policies below them, and what failed."""
+    rows = [_standing(row) for row in league["table"]]
+    named = {row["agent"] for row in league["table"]}
+    rows += [["", name, "", _loss(one["loss"])] for name, one in league["references"].items() if name not in named]
+    loss = f"loss ({league['config']['loss']})"
+    columns = ["", "agent", "seeds", loss, "best seed", "worst seed", "behind the first"]
+    print_table("Validation split, mean ± standard deviation over seeds", columns, rows, left=2)
+    spent = [_spent(row) for row in league["table"] if row["seeds"]]
+    print_table("Searches, means over seeds", ["", "search loss", "tokens", "evaluations", "seconds"], spent)
+    for one in league["searches"]:
+        if "failed" in one:
+            console().print(f"{one['agent']} seed {one['seed']} failed: {one['failed']}", soft_wrap=True)
+
+
+def _standing(row: Mapping[str, Any]) -> list[str]:
+    """A row of the league; empty but for the name where no search has an answer."""
+    if not row["seeds"]:
+        return ["", row["agent"], f"0/{row['failed']}"]
+    seeds = f"{row['seeds']}/{row['seeds'] + row['failed']}" if row["failed"] else str(row["seeds"])
+    ends = [f"{row[end]['seed']}: {_loss(row[end]['loss'])}" for end in ("best", "worst")]
+    behind = "" if row["behind"] is None else f"+{_plus_minus(row['behind'], row['behind_error'])}"
+    return [str(row["rank"]), row["agent"], seeds, _plus_minus(row["loss"], row["sd"]), *ends, behind]
+
+
+def _spent(row: Mapping[str, Any]) -> list[str]:
+    spent = [f"{row[key]:,.0f}" for key in ("tokens", "evals")]
+    return [row["agent"], _loss(row["search_loss"]), *spent, f"{row['seconds']:.1f}"]
+
+
+def _plus_minus(value: float, spread: float | None) -> str:
+    return _loss(value) if spread is None else f"{_loss(value)} ± {_loss(spread)}"
 
 
 def print_policy(found: Policy) -> None:

@@ -7,10 +7,12 @@ computed again.
 Shapes: P policies, S sequences.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +66,14 @@ class Spent:
     seconds: float = 0.0
 
 
+class Answer(NamedTuple):
+    """What a search would have answered from here on."""
+
+    tokens: int
+    seconds: float
+    proposal: Proposal
+
+
 @dataclass
 class _Record:
     losses: dict[int, float] = field(default_factory=dict)
@@ -84,6 +94,10 @@ class Objective:
         journal: every score is appended to it; what it holds already is replayed.
         on_score: called after every batch, for progress displays.
         statistics: of each unit, for agents that look at layers; empty where nothing is known.
+
+    Attributes:
+        history: (tokens spent, seconds, best search loss) after every batch.
+        incumbents: every change of what `best` is, at the tokens that it was found with.
     """
 
     def __init__(
@@ -97,6 +111,7 @@ class Objective:
     ) -> None:
         self.space, self.limits, self.spent, self.statistics = space, limits, Spent(), tuple(statistics)
         self.history: list[tuple[int, float, float]] = []
+        self.incumbents: list[Answer] = []
         self._scorer, self._journal = scorer, journal or Journal.in_memory()
         self._on_score = on_score or (lambda _: None)
         self._records: dict[Proposal, _Record] = {}
@@ -169,6 +184,7 @@ class Objective:
     def declare(self, policy: Proposal) -> None:
         """Name the agent's present answer. Without it, `best` is the lowest loss at the highest fidelity."""
         self._declared = policy
+        self._note()
 
     def sequences_for(self, tokens: int | None) -> int:
         """How many sequences make up `tokens`, at least one."""
@@ -187,7 +203,9 @@ class Objective:
         """
         if self._declared is not None:
             return self._declared
-        scored = [(len(r.losses), -r.mean, p) for p, r in self._records.items() if r.candidate and np.isfinite(r.mean)]
+        scored = [
+            (len(r.losses), -mean, p) for p, r in self._records.items() if r.candidate and math.isfinite(mean := r.mean)
+        ]
         if not scored:
             raise UserError(
                 "the search scored no policy with a finite loss: raise its limits, or look at the model's losses."
@@ -219,6 +237,7 @@ class Objective:
             record.candidate |= candidate and all(s in record.losses for s in sequences)
             if not record.losses:
                 del self._records[policy]
+        self._note()
         if allowed:
             self.history.append((self.spent.tokens, self.spent.seconds, self._best_so_far()))
             self._on_score(self)
@@ -265,9 +284,14 @@ class Objective:
             for score in scores:
                 self._records[score.proposal].losses.update(zip(sequences, score.losses, strict=True))
 
+    def _note(self) -> None:
+        """Remember the present answer, if there is one and it is new."""
+        with suppress(UserError):  # nothing but sensitivities has been scored
+            best, known = self.best, self.incumbents
+            if known and known[-1].tokens == self.spent.tokens:
+                known.pop()
+            if not known or known[-1].proposal != best:
+                known.append(Answer(self.spent.tokens, self.spent.seconds, best))
+
     def _best_so_far(self) -> float:
-        if self._declared is not None:
-            return self._records[self._declared].mean
-        return (
-            max(((len(r.losses), -r.mean) for r in self._records.values() if r.candidate), default=(0, -np.inf))[1] * -1
-        )
+        return self._records[self.incumbents[-1].proposal].mean if self.incumbents else np.inf

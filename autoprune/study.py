@@ -2,9 +2,9 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -17,12 +17,13 @@ from autoprune.config import SearchConfig, load_config
 from autoprune.errors import LimitReached, UserError
 from autoprune.evaluation.timing import tokens_per_second
 from autoprune.journal import Journal
-from autoprune.objective import Limits, Objective, Spent
+from autoprune.objective import Answer, Limits, Objective, Spent
 from autoprune.policy import Policy, to_json, write_atomically
 from autoprune.provenance import make_policy, proposal_of
-from autoprune.record import Record, check_storage
-from autoprune.space import Proposal
+from autoprune.record import Record
+from autoprune.space import Proposal, SearchSpace
 from autoprune.space_file import save_space
+from autoprune.storage import check_storage
 
 DEFAULT_TOKENS = 400_000
 """Searched when no limit is given: about a minute for 22 M parameters on two cores. Four times as many gain some
@@ -52,8 +53,11 @@ class SearchResult:
         history: (tokens spent, seconds, best search loss) after every batch.
         path: the run's directory.
         table: dense, uniform and best, measured on the validation split.
+        front: of an agent that trades the loss against costs, its Pareto front likewise; each is a policy file in
+            `front/` of the run, by its name.
         spent: evaluations, tokens and seconds.
         interrupted: whether Ctrl-C ended it; `resume` goes on.
+        incumbents: what it would have answered, over time.
     """
 
     policy: Policy
@@ -61,9 +65,11 @@ class SearchResult:
     history: list[tuple[int, float, float]]
     path: Path
     table: list[Row]
+    front: list[Row]
     spent: Spent
     interrupted: bool
     assembly: Assembly = field(repr=False, compare=False)
+    incumbents: list[Answer] = field(repr=False, compare=False)
 
     def export(self, path: str | Path, to: str = "hf", **options: Any) -> Path:
         """Write the pruned network to `path`; `to` is an exporter's name, `uniform=True` pads for stock loaders."""
@@ -72,10 +78,17 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class Watch:
-    """What a display is told: stages of preparation, and the objective after every batch."""
+    """What a display is told: stages of preparation, the objective after every batch, and searches of a comparison.
+
+    Args:
+        stage: its name and how much of it is done.
+        score: the objective.
+        ended: number of the search, of how many, and its entry in the league.
+    """
 
     stage: Progress = lambda stage, share: None
     score: Callable[[Objective], None] = lambda objective: None
+    ended: Callable[[int, int, Mapping[str, Any]], None] = lambda number, total, outcome: None
 
 
 def start(config: SearchConfig, out: Path | None = None, watch: Watch | None = None) -> SearchResult:
@@ -84,8 +97,7 @@ def start(config: SearchConfig, out: Path | None = None, watch: Watch | None = N
     The configuration is saved first, so that a run that is killed while it prepares can be resumed; a run that cannot
     begin leaves nothing behind.
     """
-    if config.max_evals is None and config.max_tokens is None and config.max_time is None:
-        config = config.model_copy(update={"max_tokens": DEFAULT_TOKENS})
+    config = limited(config)
     make_agent(config.agent, config.agent_settings())
     check_storage(config.storage)
     out = out or rundir.new_run_path(config.agent, config.seed)
@@ -93,7 +105,7 @@ def start(config: SearchConfig, out: Path | None = None, watch: Watch | None = N
     with rundir.locked(out):
         try:
             config.save(out / "config.yaml")
-            assembly = _prepare(config, watch or Watch())
+            assembly = prepare(config, watch or Watch())
         except UserError:
             rundir.discard(out)
             raise
@@ -105,13 +117,31 @@ def resume(out: Path, watch: Watch | None = None) -> SearchResult:
     rundir.check_is_run(out)
     with rundir.locked(out):
         config = load_config(out / "config.yaml")
-        return _search(_prepare(config, watch or Watch()), out, watch or Watch())
+        return _search(prepare(config, watch or Watch()), out, watch or Watch())
 
 
-def reopen(out: Path, progress: Progress = lambda stage, share: None) -> tuple[Assembly, Policy]:
-    """The assembly and the policy of a finished run, for exports."""
+def search_on(assembly: Assembly, config: SearchConfig, out: Path, watch: Watch) -> SearchResult:
+    """A search on what is assembled already, begun or gone on with in the run `out`.
+
+    Args:
+        assembly: of a configuration that differs at most in the agent, its settings, its seed and limits.
+        config: of this search, saved in the run.
+        out: the run's directory, made where there is none.
+        watch: what a display is told.
+    """
+    if not (out / "config.yaml").exists():
+        rundir.create(out)
+    with rundir.locked(out):
+        config.save(out / "config.yaml")
+        return _search(replace(assembly, config=config), out, watch)
+
+
+def reopen(
+    out: Path, progress: Progress = lambda stage, share: None, policy_file: Path | None = None
+) -> tuple[Assembly, Policy]:
+    """The assembly and a policy of a finished run, for exports: its best, or that of a file, as in its `front/`."""
     rundir.check_is_run(out)
-    policy = Policy.load(rundir.policy_path(out))
+    policy = Policy.load(policy_file or rundir.policy_path(out))
     return assemble(load_config(out / "config.yaml"), progress), policy
 
 
@@ -134,8 +164,20 @@ def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str, **opt
     return path
 
 
-def _prepare(config: SearchConfig, watch: Watch) -> Assembly:
-    assembly = assemble(config, watch.stage)
+def limited(config: SearchConfig) -> SearchConfig:
+    """The configuration with a limit: `DEFAULT_TOKENS` where it has none."""
+    if config.max_evals is None and config.max_tokens is None and config.max_time is None:
+        return config.model_copy(update={"max_tokens": DEFAULT_TOKENS})
+    return config
+
+
+def prepare(config: SearchConfig, watch: Watch, masks: bool | None = None) -> Assembly:
+    """The assembly that searches run on; `masks` as `assemble` takes it.
+
+    Raises:
+        UserError: as `assemble`, or the dense network's own loss is not finite.
+    """
+    assembly = assemble(config, watch.stage, masks)
     _check_dense(assembly)
     return assembly
 
@@ -157,7 +199,8 @@ def _search(assembly: Assembly, out: Path, watch: Watch) -> SearchResult:
         interrupted = _run(agent, objective, config.seed)
         if hasattr(agent, "save"):
             agent.save(out)
-        result = _finish(assembly, objective, out, watch, interrupted)
+        front = agent.front(objective) if hasattr(agent, "front") else []
+        result = _finish(assembly, objective, front, out, watch, interrupted)
         record.answer(objective.best, *objective.loss(objective.best))
         return result
 
@@ -181,7 +224,7 @@ def _recorded(assembly: Assembly, out: Path, journal: Journal, agent: Any) -> It
     config = assembly.config
     record = Record(
         out, journal, assembly.space, config.sequence_length, config.storage, config.study_name, config.agent,
-        getattr(agent, "metrics", ()),
+        list(assembly.space.budgets) if getattr(agent, "pareto", False) else (), len(assembly.splits.search),
     )  # fmt: skip
     try:
         yield record
@@ -221,14 +264,16 @@ def _check_dense(assembly: Assembly) -> None:
         )
 
 
-def _finish(assembly: Assembly, objective: Objective, out: Path, watch: Watch, interrupted: bool) -> SearchResult:
+def _finish(
+    assembly: Assembly, objective: Objective, front: list[Proposal], out: Path, watch: Watch, interrupted: bool
+) -> SearchResult:
     best = objective.best
     search_loss, search_tokens = objective.loss(best)
     if not np.isfinite(search_loss):
         raise UserError("the search scored no policy with a finite loss: look at the model's weights, dtype and text.")
-    table = measure(
-        assembly, {"dense": assembly.space.dense, "uniform": assembly.space.uniform(), "best": best}, watch.stage
-    )
+    named = {"dense": assembly.space.dense, "uniform": assembly.space.uniform(), "best": best}
+    table = measure(assembly, named | front_names(assembly.space, front), watch.stage)
+    table, front_rows = table[: len(named)], table[len(named) :]
     losses = {
         "search": search_loss,
         "search_tokens": search_tokens,
@@ -236,14 +281,19 @@ def _finish(assembly: Assembly, objective: Objective, out: Path, watch: Watch, i
     }
     policy = make_policy(assembly, best, losses)
     policy.save(out / "policy.json")
+    save_front(assembly, objective, front, front_rows, out)
     result = {
         "table": [vars(row) for row in table],
+        "front": [vars(row) for row in front_rows],
         "spent": vars(objective.spent),
         "history": objective.history,
+        "interrupted": interrupted,
     }
     write_atomically(out / "result.json", to_json(result) + "\n")
     loss, history = table[-1].validation_loss, objective.history
-    return SearchResult(policy, loss, history, out, table, objective.spent, interrupted, assembly)
+    return SearchResult(
+        policy, loss, history, out, table, front_rows, objective.spent, interrupted, assembly, objective.incumbents
+    )
 
 
 def measure(
@@ -262,6 +312,29 @@ def measure(
         loss, ce, macs = float(loss_P[i]), float(ce_P[i]), assembly.space.cost(policy, "macs")
         rows.append(Row(name, loss, ce, float(np.exp(ce)), total_params(assembly, policy), macs, speed))
     return rows
+
+
+def front_names(space: SearchSpace, front: Sequence[Proposal]) -> dict[str, Proposal]:
+    """Policies of a front by their shares of the dense costs, as `params-0.612`."""
+    return {
+        "-".join(f"{m}-{space.cost(policy, m) / space.cost(space.dense, m):.3f}" for m in space.budgets): policy
+        for policy in front
+    }
+
+
+def save_front(
+    assembly: Assembly, objective: Objective, front: Sequence[Proposal], rows: Sequence[Row], out: Path
+) -> None:
+    """Write the policies of a front, in place of those of an earlier end of the run."""
+    directory = out / "front"
+    for old in directory.glob("*.json"):
+        old.unlink()
+    for row, (name, proposal) in zip(rows, front_names(assembly.space, front).items(), strict=True):
+        search_loss, tokens = objective.loss(proposal)
+        measured = {row.name: {"loss": row.validation_loss, "ce": row.validation_ce}}
+        losses = {"search": search_loss, "search_tokens": tokens, "validation": measured}
+        directory.mkdir(exist_ok=True)
+        make_policy(assembly, proposal, losses).save(directory / f"{name}.json")
 
 
 def total_params(assembly: Assembly, proposal: Proposal) -> int:

@@ -1,82 +1,31 @@
-"""Learning curves of the tournament, and no benchmark itself: what is noted of a search, and the plot.
+"""Learning curves of the tournament, and no benchmark itself: incumbents scored again, and the plot.
 
-Shapes: I incumbents, G grid points, N agents.
+Shapes: G grid points, N agents.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from common import Bench
-from numpy.typing import NDArray
 
+from autoprune.curves import Point, quartiles, thinned
 from autoprune.errors import UserError
-from autoprune.objective import Limits, Objective, Scorer
-from autoprune.space import Levels, SearchSpace
-from autoprune.statistics import UnitStatistics
-
-Floats = NDArray[np.float64]
-Point = tuple[int, float, float]
-"""Tokens, seconds, loss of the incumbent on the whole search split."""
+from autoprune.objective import Answer
 
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")  # Okabe & Ito 2008
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)))
 ROW = 0.052  # height of a label, as a share of the panel's
 
 
-@dataclass(frozen=True)
-class Incumbent:
-    """What a search would have answered from here on."""
-
-    tokens: int
-    seconds: float
-    levels: Levels
-
-
-class Watched(Objective):
-    """An objective that takes note whenever the answer that it would give changes."""
-
-    def __init__(
-        self, space: SearchSpace, scorer: Scorer, limits: Limits, statistics: Sequence[UnitStatistics] = ()
-    ) -> None:
-        self.incumbents: list[Incumbent] = []
-        super().__init__(space, scorer, limits, on_score=lambda _: self.note(), statistics=statistics)
-
-    def declare(self, policy: Levels) -> None:
-        """Note it at the tokens that it was found with, not at those of the next batch."""
-        super().declare(policy)
-        self.note()
-
-    def note(self) -> None:
-        """Note the present answer, if there is one and it is new."""
-        with suppress(UserError):  # nothing but sensitivities has been scored
-            best, known = self.best, self.incumbents
-            if known and known[-1].levels == best:
-                return
-            if known and known[-1].tokens == self.spent.tokens:
-                known.pop()
-            known.append(Incumbent(self.spent.tokens, self.spent.seconds, best))
-
-
-def curve_of(bench: Bench, incumbents: Sequence[Incumbent], points: int) -> list[Point]:
+def curve_of(bench: Bench, incumbents: Sequence[Answer], points: int) -> list[Point]:
     """Incumbents' losses on the whole search split, outside the limits."""
     chosen = thinned(incumbents, points)
-    distinct = list(dict.fromkeys(one.levels for one in chosen))
+    distinct = list(dict.fromkeys(one.proposal for one in chosen))
     losses = dict(zip(distinct, bench.search_losses(distinct), strict=True))
-    return [(one.tokens, one.seconds, losses[one.levels]) for one in chosen]
-
-
-def thinned(incumbents: Sequence[Incumbent], points: int) -> list[Incumbent]:
-    """First, last, and what was the incumbent at tokens evenly spread between on a logarithmic axis."""
-    if len(incumbents) <= points:
-        return list(incumbents)
-    tokens_I = np.array([one.tokens for one in incumbents])
-    at = np.searchsorted(tokens_I, np.geomspace(tokens_I[0], tokens_I[-1], points - 1), side="right") - 1
-    return [incumbents[i] for i in sorted({0, len(incumbents) - 1, *at.tolist()})]
+    return [(one.tokens, one.seconds, losses[one.proposal]) for one in chosen]
 
 
 def check_matplotlib() -> None:
@@ -123,22 +72,6 @@ def plot(curves: Mapping[str, Sequence[Sequence[Point]]], path: Path, title: str
     dated: dict[str, Any] = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}  # equal numbers, equal files
     figure.savefig(path, bbox_inches="tight", dpi=150, **dated)
     pyplot.close(figure)
-
-
-def quartiles(runs: Sequence[Sequence[Point]], column: int) -> tuple[Floats, Floats]:
-    """Where an incumbent of any run changes, `[G]`, and the quartiles over the runs from there on, `[3, G]`.
-
-    Begins where half of the runs have an incumbent. A run that has ended keeps its last.
-    """
-    at_runs = [np.maximum([point[column] for point in run], 1e-3) for run in runs]
-    begin = np.median([at[0] for at in at_runs])
-    grid_G = np.unique(np.concatenate([[begin], *at_runs]))
-    grid_G = grid_G[grid_G >= begin]
-    rows = []
-    for at, run in zip(at_runs, runs, strict=True):
-        latest_G = np.searchsorted(at, grid_G, side="right") - 1
-        rows.append(np.where(latest_G >= 0, np.array([point[2] for point in run])[latest_G], np.nan))
-    return grid_G, np.nanpercentile(np.array(rows), (25, 50, 75), axis=0)
 
 
 def _range(curves: Mapping[str, Sequence[Sequence[Point]]]) -> tuple[float, float]:

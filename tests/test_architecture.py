@@ -20,14 +20,14 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs")}  # the package itself lends
 
 LAYERS = (
     {"errors", "usercode", "workload", "statistics", "mask"},
-    {"registry", "space", "policy", "config", "journal", "rundir", "space_file"},
+    {"registry", "space", "policy", "config", "journal", "rundir", "space_file", "trials", "storage"},
     {"models", "calibration", "budgets"},
     {"levels"},
     {"evaluation"},
-    {"objective", "assembly", "record"},
-    {"provenance"},
-    {"exporters", "reports"},
-    {"study"},
+    {"objective", "curves", "assembly", "record"},
+    {"provenance", "league"},
+    {"exporters", "reports", "dashboard"},
+    {"study", "entrants", "comparison"},
     {"api"},
     {"cli", "display", "listing", "on_import", "__main__"},
 )

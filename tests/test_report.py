@@ -5,7 +5,6 @@ import math
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -20,8 +19,9 @@ from hypothesis import strategies as st
 from autoprune.config import SearchConfig
 from autoprune.errors import UserError
 from autoprune.journal import Journal, Score
+from autoprune.league import table_of
 from autoprune.mask import Mask
-from autoprune.policy import Cost, Policy, UnitPolicy, ranges
+from autoprune.policy import Cost, Policy, UnitPolicy, ranges, to_json
 from autoprune.reports import scales
 from autoprune.reports.bars import Bar, bar_chart
 from autoprune.reports.charts import Points, Series, line_chart, scatter_chart
@@ -294,17 +294,66 @@ def test_infinite_losses(tmp_path: Path) -> None:
     assert "∞" in page
 
 
-def test_a_long_run_of_a_deep_network_is_small_and_quick(tmp_path: Path) -> None:
+def test_a_long_run_of_a_deep_network_is_small(tmp_path: Path) -> None:
     space = toy_space(units=160, levels=9, latency=0.6)
     rng = np.random.default_rng(0)
     proposals = [space.uniform(), *(tuple(rng.integers(9, size=160).tolist()) for _ in range(4000))]
     single = [(0,) * u + (level,) + (0,) * (159 - u) for u, level in _single(space)]
     scores = [Score(p, (0, 1), rng.exponential(1, 2).tolist(), i / 7) for i, p in enumerate([*single, *proposals])]
     run = make_run(tmp_path / "run", space, scores)
-    started = time.perf_counter()
-    page = report(run)
-    assert time.perf_counter() - started < 3  # some 0.5 s on an idle core
+    check(report(run))
+
+
+# -- the page of a comparison ------------------------------------------------------------------------------------------
+
+
+def make_league(path: Path, **changes: object) -> Path:
+    """A comparison of two agents and a third that failed, as `league.json` has it."""
+    searches: list[dict[str, object]] = []
+    for agent, base in (("evolution", 1.0), ("tpe", 1.2)):
+        for seed in range(2):
+            loss = base + 0.1 * seed
+            outcome = {"agent": agent, "seed": seed, "run": f"{agent}-s{seed}", "loss": loss, "ce": 3.0}
+            outcome |= {"perplexity": None, "params": 1e6, "macs": 2e6, "search_loss": loss, "search_tokens": 64}
+            outcome |= {"tokens": 640, "evals": 10, "seconds": 3.0, "policy": f"{agent}-s{seed}/policy.json"}
+            searches.append(outcome | {"curve": [[64, 0.3, loss + 0.5], [320, 1.5, None], [640, 3.0, loss]]})
+    searches.append({"agent": NASTY, "seed": 0, "run": f"{NASTY}-s0", "failed": f"no loss of {NASTY}"})
+    reference = {"loss": 0.0, "ce": 2.0, "perplexity": 7.4, "params": 2e6, "macs": 4e6}
+    league: dict[str, object] = {
+        "schema": "autoprune.league/1", "config": SearchConfig(model=NASTY, max_tokens=640).model_dump(),
+        "agents": ["evolution", "tpe", NASTY], "seeds": [0, 1],
+        "references": {"dense": reference, "uniform": reference},
+        "searches": searches, "table": table_of(searches),
+    }  # fmt: skip
+    path.mkdir()
+    (path / "league.json").write_text(to_json(league | changes))
+    return path
+
+
+def test_a_comparison(tmp_path: Path) -> None:
+    page = report(make_league(tmp_path / "cmp"))
     check(page)
+    assert sections(page) == ["League", "Learning curves", "Searches", "Configuration", "Go on"]
+    assert page.index(">evolution<") < page.index(">tpe<"), "ranked"
+    assert "+0.2000 ± " in page
+    assert "<script" not in page
+    assert "failed: no loss of" in page
+    assert "5 of 6" in page
+    assert page.count("<svg") == 2
+    assert page == report(tmp_path / "cmp")
+
+
+def test_a_comparison_of_agents_that_failed(tmp_path: Path) -> None:
+    searches = [{"agent": "tpe", "seed": 0, "run": "tpe-s0", "failed": "no answer"}]
+    run = make_league(tmp_path / "cmp", searches=searches, table=table_of(searches), references={})
+    assert "Learning curves" not in sections(report(run))
+    check(report(run))
+
+
+@pytest.mark.parametrize("change", [{"schema": 2}, {"table": []}, {"config": None}, {"searches": [{}]}])
+def test_a_damaged_league_is_a_sentence(tmp_path: Path, change: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=r"league\.json"):
+        report(make_league(tmp_path / "cmp", **change))
 
 
 def test_needs_no_network() -> None:

@@ -6,7 +6,7 @@ Numbers that are infinite or NaN have no place in a chart and are left out. Colo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 
 from autoprune.reports import frame
 from autoprune.reports.markup import Markup, join, tag
@@ -90,7 +90,7 @@ def line_chart(
     return frame.picture(
         label,
         frame.grid(x, y, x_label, y_label),
-        *(_band(one, x, y, colour(i)) for i, one in enumerate(seen)),
+        *(_band(one, x, y, colour(i), step) for i, one in enumerate(seen)),
         *(frame.dashed(y(value), name) for name, value in references if drawable(value)),
         *(_line(one, x, y, colour(i), step) for i, one in enumerate(seen)),
     )
@@ -116,12 +116,19 @@ def _line(one: Series, x: Scale, y: Scale, class_: str, step: bool) -> Markup | 
     return tag("g", frame.path(points, "line", step), end, class_=class_)
 
 
-def _band(one: Series, x: Scale, y: Scale, class_: str) -> Markup | None:
+def _band(one: Series, x: Scale, y: Scale, class_: str, step: bool) -> Markup | None:
     if not one.low or not one.high:
         return None
-    there = [(x(a), y(b)) for a, b in zip(one.x, one.low, strict=True)]
-    back = [(x(a), y(b)) for a, b in zip(reversed(one.x), reversed(one.high), strict=True)]
-    return tag("g", frame.path([*there, *back], "band", close=True), class_=class_)
+    low = [(x(a), y(b)) for a, b in zip(one.x, one.low, strict=True)]
+    high = [(x(a), y(b)) for a, b in zip(one.x, one.high, strict=True)]
+    there, back = (_held(low), _held(high)) if step else (low, high)
+    return tag("g", frame.path([*there, *reversed(back)], "band", close=True), class_=class_)
+
+
+def _held(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points of a line whose values hold until the next."""
+    corners = [[(after[0], before[1]), after] for before, after in pairwise(points)]
+    return [*points[:1], *chain.from_iterable(corners)]
 
 
 def scatter_chart(

@@ -1,10 +1,14 @@
 """The page: one HTML file without scripts and without anything from elsewhere, the same bytes for the same run."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from autoprune.errors import UserError
+from autoprune.league import FILE as LEAGUE
+from autoprune.league import load_league
 from autoprune.policy import write_atomically
-from autoprune.reports import origin, overview, searching, units
+from autoprune.reports import origin, overview, searching, tournament, units
 from autoprune.reports.markup import Markup, join, tag
 from autoprune.reports.record import Run
 from autoprune.reports.run import read_run
@@ -16,11 +20,11 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def write_report(run: Path, out: Path | None = None) -> Path:
-    """Write the report of a run, finished or not.
+    """Write the report of a run or of a comparison, finished or not.
 
     Args:
         run: its directory.
-        out: the file; None is `report.html` in the run.
+        out: the file; None is `report.html` in it.
 
     Returns:
         The file.
@@ -30,7 +34,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
             full or not writable.
     """
     out = out or run / "report.html"
-    page = render(read_run(run))
+    page = render_league(run, load_league(run)) if (run / LEAGUE).is_file() else render(read_run(run))
     if not out.parent.is_dir():
         raise UserError(f"the report cannot be written to '{out}': there is no folder '{out.parent}'.")
     write_atomically(out, page)
@@ -53,6 +57,14 @@ def render(run: Run) -> str:
         origin.commands(run),
     )
     return document(f"{run.subject}, {run.config.agent}: autoprune report", join(overview.head(run), main))
+
+
+def render_league(path: Path, league: Mapping[str, Any]) -> str:
+    """The report of a comparison as HTML."""
+    try:
+        return document(f"{tournament.title(league)}: autoprune comparison", tournament.body(path, league))
+    except (IndexError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"'{path / LEAGUE}' is damaged ({error!r}): `autoprune resume` writes it anew.") from error
 
 
 def document(title: str, body: Markup) -> str:

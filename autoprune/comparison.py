@@ -1,0 +1,181 @@
+"""A fair tournament: agents and seeds on one assembly, within the same limits; the league is what they leave.
+
+A comparison's directory holds `compare.yaml` (who takes part), `config.yaml` (what is common to all), an ordinary run
+for each search, `<agent>-s<seed>/`, with `curve.json` besides, and `league.json` (league.py), written after every
+search. Seeds are the outer loop: a comparison that is stopped has whole rounds. The same command goes on where it was.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoprune import registry, rundir
+from autoprune.assembly import Assembly
+from autoprune.config import SearchConfig, load_config
+from autoprune.curves import Point, thinned
+from autoprune.entrants import PLAN, Entrants
+from autoprune.errors import UserError
+from autoprune.evaluation.evaluator import Evaluator
+from autoprune.league import CURVE, FILE, SCHEMA, curves_of, is_finished, outcome_of, table_of
+from autoprune.policy import to_json, write_atomically
+from autoprune.study import SearchResult, Watch, prepare, search_on
+
+POINTS = 8  # of a curve, at most
+CURVE_SEQUENCES = 16  # of the validation split, on which incumbents are scored again
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found.
+
+    Args:
+        path: its directory.
+        league: as saved in `league.json` (autoprune/league.py).
+    """
+
+    path: Path
+    league: dict[str, Any]
+
+    @property
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each agent, best first."""
+        rows: list[dict[str, Any]] = self.league["table"]
+        return rows
+
+    @property
+    def curves(self) -> dict[str, dict[str, tuple[list[float], ...]]]:
+        """agent -> "tokens" and "seconds" -> x, lower quartile, median and upper quartile of the loss over seeds."""
+        return curves_of(self.league)
+
+
+def is_comparison(path: Path) -> bool:
+    """Whether a comparison was begun there."""
+    return (path / PLAN).is_file() and (path / "config.yaml").is_file()
+
+
+def compare(
+    config: SearchConfig, agents: list[str], seeds: list[int], out: Path, watch: Watch | None = None
+) -> Comparison:
+    """Search with every agent and seed, or go on with what is left of it in `out`.
+
+    A comparison that cannot begin leaves nothing behind; an agent that fails is told in the league.
+
+    Args:
+        config: common to all; its agent and seed do not count.
+        agents: names, as `autoprune list agents` has them.
+        seeds: one search each for every agent.
+        out: the directory; what is there must be of the same settings, to which agents and seeds may have been added.
+        watch: what a display is told.
+
+    Raises:
+        UserError: a setting is wrong, `out` holds something else, or no search has an answer.
+    """
+    if config.storage and not config.study_name:
+        config = config.model_copy(update={"study_name": out.resolve().name})
+    entrants = Entrants.of(config, agents, seeds)
+    before = Entrants.load(out) if is_comparison(out) else None
+    if before is None:
+        rundir.create(out)
+    else:
+        entrants.check_added_to(before, out)
+    return _run(entrants, before, out, watch or Watch())
+
+
+def resume(out: Path, watch: Watch | None = None) -> Comparison:
+    """Go on with what is left of a comparison."""
+    entrants = Entrants.load(out)
+    return _run(entrants, entrants, out, watch or Watch())
+
+
+def _run(entrants: Entrants, before: Entrants | None, out: Path, watch: Watch) -> Comparison:
+    searches, failed = entrants.searches(), dict[str, str]()
+    with rundir.locked(out):
+        try:
+            entrants.save(out)
+            left = {name: config for name, config in searches.items() if not _is_done(out / name, config)}
+            assembly = prepare(entrants.config, watch, _any_masks(entrants)) if left else None
+        except UserError:
+            _undo(out, before)
+            raise
+        league = _save_league(entrants, out, failed)
+        scorer = None if assembly is None else _scorer(assembly)
+        for number, (name, config) in enumerate(searches.items(), 1):
+            if name not in left:
+                continue
+            assert assembly is not None
+            assert scorer is not None
+            try:
+                _search(assembly, scorer, config, out / name, watch)
+            except UserError as error:
+                failed[name] = str(error)
+            league = _save_league(entrants, out, failed)
+            watch.ended(number, len(searches), next(one for one in league["searches"] if one["run"] == name))
+    if len(failed) == len(searches):
+        raise UserError(f"no search has an answer; the first, {next(iter(failed))}: {next(iter(failed.values()))}")
+    return Comparison(out, league)
+
+
+def _search(assembly: Assembly, scorer: Evaluator, config: SearchConfig, run: Path, watch: Watch) -> None:
+    """One search, begun or gone on with, and its curve, which is written last."""
+    if (run / "config.yaml").exists() and load_config(run / "config.yaml") != config:
+        raise UserError(f"'{run}' was searched with other settings than the comparison's: remove it to search again.")
+    result = search_on(assembly, config, run, watch)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    watch.stage("scoring the curve", 0.0)
+    write_atomically(run / CURVE, to_json(_curve(result, scorer)) + "\n")
+
+
+def _curve(result: SearchResult, scorer: Evaluator) -> list[Point]:
+    """A search's incumbents on the common sample, outside its limits and clock; the last point is where it ended."""
+    chosen = thinned(result.incumbents, POINTS)
+    distinct = list(dict.fromkeys(one.proposal for one in chosen))
+    losses_P = scorer.score(distinct, range(scorer.n_sequences)).mean(axis=1)
+    losses = dict(zip(distinct, losses_P.tolist(), strict=True))
+    points = [(one.tokens, one.seconds, losses[one.proposal]) for one in chosen]
+    end = (result.spent.tokens, result.spent.seconds, points[-1][2])
+    return points if end[0] == points[-1][0] else [*points, end]
+
+
+def _save_league(entrants: Entrants, out: Path, failed: dict[str, str]) -> dict[str, Any]:
+    """The league as it stands."""
+    searches, references = [], dict[str, dict[str, Any]]()
+    for name, config in entrants.searches().items():
+        own = {"agent": config.agent, "seed": config.seed, "run": name}
+        if name in failed:
+            searches.append(own | {"failed": failed[name]})
+        elif is_finished(out / name):
+            outcome, references = outcome_of(out / name)
+            searches.append(own | outcome)
+    league = {
+        "schema": SCHEMA,
+        "config": entrants.config.model_dump(exclude={"agent", "seed", "storage", "study_name"}),
+        "agents": list(entrants.agents),
+        "seeds": list(entrants.seeds),
+        "references": references,
+        "searches": searches,
+        "table": table_of(searches),
+    }
+    write_atomically(out / FILE, to_json(league, indent=2) + "\n")
+    return league
+
+
+def _is_done(run: Path, config: SearchConfig) -> bool:
+    return is_finished(run) and load_config(run / "config.yaml") == config
+
+
+def _scorer(assembly: Assembly) -> Evaluator:
+    return assembly.evaluator(assembly.splits.validation[:CURVE_SEQUENCES], assembly.config.loss)
+
+
+def _any_masks(entrants: Entrants) -> bool:
+    return any(getattr(registry.load("agents", agent), "masks", False) for agent in entrants.agents)
+
+
+def _undo(out: Path, before: Entrants | None) -> None:
+    """Leave a comparison that could not go on as it was."""
+    if before is not None:
+        before.save(out)
+        return
+    (out / PLAN).unlink(missing_ok=True)
+    rundir.discard(out)

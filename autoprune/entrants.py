@@ -1,0 +1,124 @@
+"""Who takes part in a comparison: agents and seeds, what is common to all, and each one's own settings.
+
+An agent's own settings are `agent_options.AGENT.KEY=VALUE`; in YAML or Python, a mapping for each agent.
+"""
+
+import inspect
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autoprune import registry
+from autoprune.config import SearchConfig, load_config, without_password
+from autoprune.errors import UserError
+from autoprune.policy import write_atomically
+from autoprune.storage import check_storage
+from autoprune.study import limited, make_agent
+
+PLAN = "compare.yaml"
+
+
+@dataclass(frozen=True)
+class Entrants:
+    """Agents, seeds, and the configuration of which each search changes the agent and the seed only."""
+
+    config: SearchConfig
+    agents: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    @classmethod
+    def of(cls, config: SearchConfig, agents: list[str], seeds: list[int]) -> "Entrants":
+        """Checked as far as it can be without a model; without a limit, that of a single search.
+
+        Raises:
+            UserError: nobody takes part, no such agent, or it has no such setting.
+        """
+        if not agents or not seeds:
+            raise UserError("a comparison needs at least one agent and one seed.")
+        config = limited(config).model_copy(update={"agent": agents[0], "seed": seeds[0]})
+        entrants = cls(config, tuple(dict.fromkeys(agents)), tuple(dict.fromkeys(seeds)))
+        entrants._check()
+        return entrants
+
+    @classmethod
+    def load(cls, out: Path) -> "Entrants":
+        """Those of a comparison that was begun.
+
+        Raises:
+            UserError: its files are damaged.
+        """
+        config = load_config(out / "config.yaml")
+        try:
+            plan = yaml.safe_load((out / PLAN).read_text(encoding="utf-8"))
+            agents, seeds = [str(agent) for agent in plan["agents"]], [int(seed) for seed in plan["seeds"]]
+        except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+            raise UserError(f"'{out / PLAN}' names no agents and seeds ({error}).") from error
+        return cls.of(config, agents, seeds)
+
+    def save(self, out: Path) -> None:
+        """Write `compare.yaml`, by which a comparison is known, then `config.yaml`."""
+        plan = {"agents": list(self.agents), "seeds": list(self.seeds)}
+        write_atomically(out / PLAN, yaml.safe_dump(plan, sort_keys=False))
+        self.config.save(out / "config.yaml")
+
+    def searches(self) -> dict[str, SearchConfig]:
+        """Name of the run -> its configuration, in the order in which they are run: seed by seed."""
+        configs = [self._config_of(agent, seed) for seed in self.seeds for agent in self.agents]
+        return {run_name(config.agent, config.seed): config for config in configs}
+
+    def check_added_to(self, before: "Entrants", out: Path) -> None:
+        """Raise a UserError that names what differs, unless agents and seeds were only added."""
+        for what in ("agents", "seeds"):
+            missing = [str(one) for one in getattr(before, what) if one not in getattr(self, what)]
+            if missing:
+                raise UserError(
+                    f"the comparison '{out}' has the {what} {', '.join(missing)}, which are not asked for now: name "
+                    "them too, or choose another --out."
+                )
+        there, asked = (one.config.model_dump(exclude={"agent", "seed", "agent_options"}) for one in (before, self))
+        pairs = {key: (there[key], asked[key]) for key in there}
+        pairs |= {f"agent_options.{a}": (before._options(a), self._options(a)) for a in before.agents}
+        different = [f"{key} is {_shown(a)} there and {_shown(b)} now" for key, (a, b) in pairs.items() if a != b]
+        if different:
+            raise UserError(f"the comparison '{out}' has other settings: {'; '.join(different)}. Choose another --out.")
+
+    def _config_of(self, agent: str, seed: int) -> SearchConfig:
+        changes: dict[str, Any] = {"agent": agent, "seed": seed, "agent_options": self._options(agent)}
+        takes = inspect.signature(registry.load("agents", agent)).parameters
+        changes |= {key: None for key in ("reward", "pretrained") if key not in takes}
+        if self.config.study_name:
+            changes["study_name"] = f"{self.config.study_name}-{run_name(agent, seed)}"
+        return self.config.model_copy(update=changes)
+
+    def _options(self, agent: str) -> dict[str, Any]:
+        """An agent's own settings, as `{agent: {key: value}}` or as `{agent.key: value}`."""
+        options, prefix = self.config.agent_options, f"{agent}."
+        flat = {key.removeprefix(prefix): value for key, value in options.items() if key.startswith(prefix)}
+        return {**(options.get(agent) or {}), **flat}
+
+    def _check(self) -> None:
+        for key, value in self.config.agent_options.items():
+            if not (key in self.agents and isinstance(value, dict)) and not key.startswith(
+                tuple(f"{agent}." for agent in self.agents)
+            ):
+                raise UserError(
+                    f"agent_options.{key} is for none of {', '.join(self.agents)}: in a comparison, an agent's own "
+                    "settings are agent_options.AGENT.KEY=VALUE."
+                )
+        for config in self.searches().values():
+            make_agent(config.agent, config.agent_settings())
+        if len(self.searches()) < len(self.agents) * len(self.seeds):
+            raise UserError(f"of {', '.join(self.agents)}, two would share the name of a run.")
+        check_storage(self.config.storage)
+
+
+def run_name(agent: str, seed: int) -> str:
+    """`<agent>-s<seed>`, whatever the agent is called."""
+    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', agent)}-s{seed}"
+
+
+def _shown(value: Any) -> str:
+    return without_password(str(value))

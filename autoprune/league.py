@@ -1,0 +1,155 @@
+"""The league of a comparison: what every search found, and the agents ranked, from what searches left on disk.
+
+`league.json`, schema `autoprune.league/1`:
+
+    {"schema": "autoprune.league/1", "config": {...}, "agents": [...], "seeds": [...],
+     "references": {"dense": {"loss": ..., "ce": ..., "perplexity": ..., "params": ..., "macs": ...}, "uniform": {...}},
+     "searches": [{"agent": "ppo", "seed": 0, "run": "ppo-s0", "policy": "ppo-s0/policy.json",
+                   "loss": ..., "ce": ..., "perplexity": ..., "params": ..., "macs": ...,
+                   "search_loss": ..., "search_tokens": ..., "tokens": ..., "evals": ..., "seconds": ...,
+                   "curve": [[tokens, seconds, loss], ...]},
+                  {"agent": "ppo", "seed": 1, "run": "ppo-s1", "failed": "why, in a sentence"}, ...],
+     "table": [{"rank": 1, "agent": "ppo", "seeds": 1, "failed": 1, "loss": ..., "sd": ...,
+                "best": {"seed": 0, "loss": ...}, "worst": {...}, "search_loss": ..., "tokens": ..., "evals": ...,
+                "seconds": ..., "behind": ..., "behind_error": ...}, ...]}
+
+`loss`, `ce` and `perplexity` are on the validation split, a curve's losses on a sample of it, nats per token. A row of
+the table has means over the seeds, the standard deviation `sd` of their losses, and the difference to the first row
+with its standard error. null: overflowed or, of an `sd` or an error, one seed is too few. Paths are within the
+comparison's directory; searches that have not ended are not there.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from autoprune.curves import Point, quartiles
+from autoprune.errors import UserError
+
+Json = dict[str, Any]
+FILE = "league.json"
+SCHEMA = "autoprune.league/1"
+CURVE = "curve.json"
+COLUMNS = ("tokens", "seconds")
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a search of a comparison ended by itself and its curve is known."""
+    needed = [run / name for name in ("policy.json", "result.json", CURVE)]
+    return all(path.is_file() for path in needed) and not _read(run / "result.json").get("interrupted", False)
+
+
+def outcome_of(run: Path) -> tuple[Json, dict[str, Json]]:
+    """What a finished search found, and how the reference policies do.
+
+    Raises:
+        UserError: a file of the run is damaged.
+    """
+    policy, result = _read(run / "policy.json"), _read(run / "result.json")
+    try:
+        measured = {row["name"]: _measured(row) for row in result["table"]}
+        outcome = {"run": run.name, "policy": f"{run.name}/policy.json", **measured.pop("best")}
+        outcome |= {f"search_{key}": policy["losses"][name] for key, name in _SEARCH.items()}
+        outcome |= {key: result["spent"][key] for key in ("tokens", "evals", "seconds")}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"the files of the run '{run}' are damaged ({error}): remove it to search again.") from error
+    return outcome | {"curve": _read(run / CURVE)}, measured
+
+
+def table_of(searches: Sequence[Mapping[str, Any]]) -> list[Json]:
+    """Agents by their mean validation loss, the lowest first; those without an answer last."""
+    agents = dict.fromkeys(one["agent"] for one in searches)
+    entries = [(agent, [one for one in searches if one["agent"] == agent]) for agent in agents]
+    rows = sorted((_row(agent, own) for agent, own in entries), key=lambda row: (row["seeds"] == 0, row["loss"]))
+    first = rows[0] if rows else {}
+    for rank, row in enumerate(rows, 1):
+        row["rank"] = rank
+        row["behind"], row["behind_error"] = (None, None) if row is first else _behind(row, first)
+    return rows
+
+
+def curves_of(league: Mapping[str, Any]) -> dict[str, dict[str, tuple[list[float], ...]]]:
+    """Learning curves of each agent, on the validation sample that all searches share.
+
+    Returns:
+        agent -> "tokens" and "seconds" -> (x, lower quartile, median, upper quartile) over the seeds, each ascending in
+        x. Begins where half of the seeds have an answer; agents without one are left out.
+    """
+    curves: dict[str, list[list[Point]]] = {}
+    for one in league["searches"]:
+        points = [(tokens, seconds, loss) for tokens, seconds, loss in one.get("curve", ()) if loss is not None]
+        if points:
+            curves.setdefault(one["agent"], []).append(points)
+    return {
+        agent: {name: _lists(runs, column) for column, name in enumerate(COLUMNS)} for agent, runs in curves.items()
+    }
+
+
+def load_league(path: Path) -> Json:
+    """The league in a comparison's directory.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    league: Json = _read(path / FILE)
+    if league.get("schema") != SCHEMA:
+        raise UserError(f"'{path / FILE}' is not of the schema {SCHEMA}.")
+    return league
+
+
+_SEARCH = {"loss": "search", "tokens": "search_tokens"}
+
+
+def _measured(row: Mapping[str, Any]) -> Json:
+    names = {"loss": "validation_loss", "ce": "validation_ce"}
+    return {key: row[names.get(key, key)] for key in ("loss", "ce", "perplexity", "params", "macs")}
+
+
+def _row(agent: str, searches: Sequence[Mapping[str, Any]]) -> Json:
+    done = [one for one in searches if "failed" not in one]
+    row: Json = {"rank": 0, "agent": agent, "seeds": len(done), "failed": len(searches) - len(done)}
+    by_loss = sorted(done, key=lambda one: _number(one["loss"]))
+    ends = [{"seed": one["seed"], "loss": one["loss"]} for one in by_loss]
+    row |= {"loss": _mean(done, "loss"), "sd": _sd(done), "best": None, "worst": None}
+    if ends:
+        row |= {"best": ends[0], "worst": ends[-1]}
+    return row | {key: _mean(done, key) for key in ("search_loss", "tokens", "evals", "seconds")}
+
+
+def _behind(row: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Mean loss of a row minus the first one's, and the standard error of that for independent samples."""
+    if not math.isfinite(row["loss"]):
+        return None, None
+    sds = [(one["sd"], one["seeds"]) for one in (row, first)]
+    known = all(sd is not None for sd, _ in sds)
+    return row["loss"] - first["loss"], math.sqrt(sum(sd**2 / n for sd, n in sds)) if known else None
+
+
+def _mean(searches: Sequence[Mapping[str, Any]], key: str) -> float:
+    return fmean(_number(one[key]) for one in searches) if searches else math.inf
+
+
+def _sd(searches: Sequence[Mapping[str, Any]]) -> float | None:
+    losses = [_number(one["loss"]) for one in searches]
+    return stdev(losses) if len(losses) > 1 and all(map(math.isfinite, losses)) else None
+
+
+def _number(value: float | None) -> float:
+    return math.inf if value is None else float(value)
+
+
+def _lists(runs: Sequence[Sequence[Point]], column: int) -> tuple[list[float], ...]:
+    grid_G, quartiles_3G = quartiles(runs, column)
+    return grid_G.tolist(), *quartiles_3G.tolist()
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise UserError(f"'{path}' is no JSON: {error}.") from error

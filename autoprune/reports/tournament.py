@@ -1,0 +1,162 @@
+"""The page of a comparison: the league, learning curves with quartiles, every search, and how to repeat it."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from autoprune.league import curves_of
+from autoprune.reports.charts import Series, colour, legend, line_chart
+from autoprune.reports.markup import Markup, join, tag
+from autoprune.reports.scales import drawable
+from autoprune.reports.tables import amount, duration, facts, figure, figures, loss, note, section, table
+
+Json = Mapping[str, Any]
+LOG_FROM = 20  # times as much at the end as at the start: early steps would be squeezed together
+
+
+def body(path: Path, league: Json) -> Markup:
+    """Everything below the page's title.
+
+    Args:
+        path: the comparison's directory.
+        league: as `league.json` has it.
+    """
+    return join(
+        _head(path, league), tag("main", _table(league), _curves(league), _searches(league), _origin(path, league))
+    )
+
+
+def title(league: Json) -> str:
+    """What is compared, on what."""
+    return f"{_subject(league)}: {', '.join(league['agents'])}"
+
+
+def _subject(league: Json) -> str:
+    return Path(league["config"].get("model") or "embedded model").name
+
+
+def _head(path: Path, league: Json) -> Markup:
+    config, references = league["config"], league["references"]
+    bounds = ", ".join(f"{metric} ≤ {bound:g}" for metric, bound in config["budgets"].items())
+    first = league["table"][0]
+    asked, ended = len(league["agents"]) * len(league["seeds"]), len(league["searches"])
+    rows = [
+        ("First", first["agent"], f"loss {loss(first['loss'])}, mean over seeds"),
+        *((name.capitalize(), loss(row["loss"]), "the same for all") for name, row in references.items()),
+        ("Searches", f"{ended} of {asked}", f"{len(league['agents'])} agents, {len(league['seeds'])} seeds"),
+    ]
+    return tag(
+        "header",
+        tag("p", "autoprune comparison", class_="kicker"),
+        tag("h1", _subject(league)),
+        tag("p", f"{bounds}; {_limits(config)} a search. ", tag("code", path), class_="lead"),
+        facts(rows),
+    )
+
+
+def _limits(config: Json) -> str:
+    told = (("max_tokens", "tokens"), ("max_evals", "evaluations"), ("max_time", "seconds"))
+    return ", ".join(f"{config[key]:,} {name}" for key, name in told if config.get(key)) or "no limit"
+
+
+def _table(league: Json) -> Markup:
+    columns = ("agent", "rank", "seeds", "loss", "sd", "best seed", "worst seed", "behind the first", "tokens", "time")
+    rows = [
+        [
+            row["agent"],
+            str(row["rank"]),
+            f"{row['seeds']} ({row['failed']} failed)" if row["failed"] else str(row["seeds"]),
+            loss(row["loss"]),
+            "–" if row["sd"] is None else loss(row["sd"]),
+            _end(row["best"]),
+            _end(row["worst"]),
+            _behind(row),
+            amount(row["tokens"]),
+            "–" if row["seconds"] is None or not drawable(row["seconds"]) else duration(row["seconds"]),
+        ]
+        for row in league["table"]
+    ]
+    said = (
+        "Loss on the validation split, which no search has seen: mean over seeds, nats per token. "
+        "The difference to the first is given with its standard error."
+    )
+    return section("League", note(said), table("League", columns, rows))
+
+
+def _end(end: Json | None) -> str:
+    return "–" if end is None else f"{loss(end['loss'])} (seed {end['seed']})"
+
+
+def _behind(row: Json) -> str:
+    if row["behind"] is None:
+        return ""
+    error = "" if row["behind_error"] is None else f" ± {loss(row['behind_error'])}"
+    return f"+{loss(row['behind'])}{error}"
+
+
+def _curves(league: Json) -> Markup | None:
+    curves = curves_of(league)
+    if not curves:
+        return None
+    ranks = {row["agent"]: row["rank"] for row in league["table"]}
+    agents = sorted(curves, key=lambda agent: ranks[agent])
+    charts = []
+    for column, name in (("tokens", "tokens scored"), ("seconds", "seconds of search")):
+        series = []
+        for agent in agents:
+            x, low, middle, high = curves[agent][column]
+            series.append(Series(agent, x, middle, low, high))
+        xs = [x for one in series for x in one.x if x > 0]
+        log = bool(xs) and max(xs) / min(xs) > LOG_FROM
+        label = f"Loss of the incumbent against {name}, median and quartiles over seeds, of {', '.join(agents)}"
+        charts.append(figure(None, line_chart(series, label, name, "loss (nats per token)", log_x=log, step=True)))
+    said = (
+        "What each search would have answered at that time, scored afterwards on one sample of the validation split: "
+        "median over seeds, and a band between the quartiles."
+    )
+    keys = legend([(agent, colour(i)) for i, agent in enumerate(agents)])
+    return section("Learning curves", note(said), figures(*charts), keys)
+
+
+def _searches(league: Json) -> Markup:
+    columns = (
+        "search",
+        "loss",
+        "perplexity",
+        "parameters",
+        "MACs/token",
+        "search loss",
+        "tokens",
+        "evaluations",
+        "time",
+    )
+    rows = []
+    for one in league["searches"]:
+        if "failed" in one:
+            rows.append(
+                [one["run"], tag("td", f"failed: {one['failed']}", colspan=len(columns) - 1, class_="description")]
+            )
+            continue
+        perplexity = "∞" if one["perplexity"] is None else f"{one['perplexity']:.2f}"
+        rows.append([
+            one["run"], loss(one["loss"]), perplexity, amount(one["params"]), amount(one["macs"]),
+            loss(one["search_loss"]), amount(one["tokens"]), f"{one['evals']:,}", duration(one["seconds"]),
+        ])  # fmt: skip
+    said = "Each is an ordinary run in this comparison’s directory, with a report of its own."
+    return section("Searches", note(said), table("Searches", columns, rows))
+
+
+def _origin(path: Path, league: Json) -> Markup:
+    rows = [
+        [name, tag("td", "none" if value is None else value if isinstance(value, str) else json.dumps(value))]
+        for name, value in league["config"].items()
+        if name not in ("agent", "seed", "storage")
+    ]
+    where = shlex.quote(str(path))
+    lines = [f"autoprune resume {where}", f"autoprune report {where}/{shlex.quote(league['searches'][0]['run'])}"]
+    return join(
+        section("Configuration", table("Configuration", ("setting", "value"), rows, "words")),
+        section("Go on", tag("pre", tag("code", "\n".join(lines)), tabindex=0)),
+    )

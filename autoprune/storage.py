@@ -1,0 +1,128 @@
+"""Where Optuna studies are kept: a journal file in the run's directory, or a database by its URL.
+
+Whatever a database's driver raises becomes one sentence, in which no password is shown.
+"""
+
+import random
+import re
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+
+from autoprune.config import without_password
+from autoprune.errors import UserError
+
+FILE = "study.log"
+RACES = 5  # processes that make a new database's tables at the same time stumble over each other
+
+
+def open_storage(run: Path, storage: str | None) -> BaseStorage:
+    """The storage of a run's study.
+
+    Args:
+        run: the run's directory.
+        storage: an Optuna URL; None is the file in the run's directory.
+
+    Raises:
+        UserError: the database cannot be opened, or the file is damaged.
+        OSError: the file cannot be read or written.
+    """
+    if storage is not None:
+        with explained(storage):
+            return _database(storage)
+    try:
+        return JournalStorage(JournalFileBackend(str(run / FILE)))
+    except OSError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"the study '{run / FILE}' is damaged ({reason(error)}): delete it, it is written again from the journal."
+        ) from error
+
+
+def check_storage(storage: str | None) -> None:
+    """Raise a UserError unless the storage can be opened."""
+    if storage is not None:
+        release(open_storage(Path(), storage))
+
+
+def _database(url: str) -> RDBStorage:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        host = make_url(url).host or ""
+    except Exception:
+        host = "@"  # the reason may hold a password
+    if "@" in host:
+        raise ValueError(
+            "it must be as sqlite:///studies.db or postgresql+psycopg://user:password@host/name, "
+            "special characters in a password as %40"
+        )
+    options: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    for _ in range(RACES):
+        try:
+            return RDBStorage(url, engine_kwargs=options)
+        except DBAPIError as error:
+            if not re.search("already exists|unique", str(error), re.IGNORECASE):
+                raise
+            time.sleep(random.uniform(0.05, 0.2))
+    return RDBStorage(url, engine_kwargs=options)
+
+
+def release(storage: BaseStorage) -> None:
+    """Close a database's connections."""
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def mend(path: Path) -> None:
+    """Drop a last line that a killed process left torn, and its lock: the run is ours alone."""
+    for lock in path.parent.glob(path.name + ".lock*"):
+        lock.unlink(missing_ok=True)
+    if path.is_file():
+        raw = path.read_bytes()
+        whole = raw.rfind(b"\n") + 1
+        if whole < len(raw):
+            with path.open("r+b") as file:
+                file.truncate(whole)
+
+
+@contextmanager
+def explained(url: str | None) -> Iterator[None]:
+    """Turn whatever a database's driver raises into one sentence; what a run's own file raises is let through."""
+    try:
+        yield
+    except Exception as error:
+        if url is None:
+            raise
+        raise UserError(f"the Optuna storage '{without_password(url)}' cannot be used ({reason(error)}).") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what Optuna says of studies that are made, and of its own interface."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what was at the bottom of it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
