@@ -15,6 +15,7 @@ from autoprune.evaluation.report import evaluate_directory
 from autoprune.evaluation.timing import tokens_per_second
 from autoprune.provenance import proposal_of
 from autoprune.study import SearchResult
+from autoprune.validation import total_params
 
 
 def search(
@@ -149,7 +150,7 @@ def _evaluate_run(path: Path, data: str | None, max_sequences: int) -> dict[str,
         "path": str(path),
         "cross_entropy": ce,
         "perplexity": float(np.exp(ce)),
-        "params": study.total_params(assembly, proposal),
+        "params": total_params(assembly, proposal),
         "tokens": tokens_NT.numel(),
         "tokens_per_second": tokens_per_second(assembly.loaded.model, tokens_NT[:1].to(assembly.config.device)),
     }

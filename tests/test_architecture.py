@@ -27,6 +27,7 @@ LAYERS = (
     {"objective", "curves", "assembly", "record"},
     {"provenance", "league"},
     {"exporters", "reports", "dashboard"},
+    {"validation"},
     {"study", "entrants", "comparison"},
     {"api"},
     {"cli", "display", "listing", "on_import", "__main__"},

@@ -16,6 +16,7 @@ from autoprune import registry, study
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config
 from autoprune.space import Levels
+from autoprune.validation import total_params
 from tests import families
 
 SCRIPT = Path(__file__).parent.parent / "check_exports.py"
@@ -121,7 +122,7 @@ def test_both_forms_load_exactly(name: str, tmp_path: Path, text_file: str, ours
     is_exact(found)
     assert found["use_cache"]
     assert found["class"].startswith("Pruned")
-    assert found["parameters"] == study.total_params(assembly, levels)
+    assert found["parameters"] == total_params(assembly, levels)
     sizes = [(path / "model.safetensors").stat().st_size for path in (pruned, tmp_path / "dense")]
     assert sizes[0] < 0.8 * sizes[1]
     assert "`autoprune` but Transformers does not recognize" in stock.check(pruned)["error"]

@@ -1,0 +1,74 @@
+"""What is measured at the end of a search: losses on the validation split, sizes and speed of named policies."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from autoprune.assembly import Assembly, Progress
+from autoprune.evaluation.timing import tokens_per_second
+from autoprune.objective import Objective
+from autoprune.provenance import make_policy
+from autoprune.space import Proposal, SearchSpace
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the final table."""
+
+    name: str
+    validation_loss: float
+    validation_ce: float
+    perplexity: float
+    params: int
+    macs: float
+    tokens_per_second: float
+
+
+def measure(
+    assembly: Assembly, policies: dict[str, Proposal], progress: Progress = lambda stage, share: None
+) -> list[Row]:
+    """Losses on the validation split, sizes and speed of named policies."""
+    tokens_NT, names = assembly.splits.validation, list(policies)
+    levels = list(policies.values())
+    progress("validating", 0.0)
+    evaluator = assembly.evaluator(tokens_NT, assembly.config.loss, "ce", once=True)
+    loss_P, ce_P = evaluator.score_each(levels, range(len(tokens_NT))).mean(axis=2)
+    rows = []
+    for i, (name, policy) in enumerate(zip(names, levels, strict=True)):
+        assembly.placer.place(policy)
+        speed = tokens_per_second(assembly.loaded.model, tokens_NT[:1].to(assembly.config.device))
+        loss, ce, macs = float(loss_P[i]), float(ce_P[i]), assembly.space.cost(policy, "macs")
+        rows.append(Row(name, loss, ce, float(np.exp(ce)), total_params(assembly, policy), macs, speed))
+    return rows
+
+
+def front_names(space: SearchSpace, front: Sequence[Proposal]) -> dict[str, Proposal]:
+    """Policies of a front by their shares of the dense costs, as `params-0.612`."""
+    return {
+        "-".join(f"{m}-{space.cost(policy, m) / space.cost(space.dense, m):.3f}" for m in space.budgets): policy
+        for policy in front
+    }
+
+
+def save_front(
+    assembly: Assembly, objective: Objective, front: Sequence[Proposal], rows: Sequence[Row], out: Path
+) -> None:
+    """Write the policies of a front, in place of those of an earlier end of the run."""
+    directory = out / "front"
+    for old in directory.glob("*.json"):
+        old.unlink()
+    for row, (name, proposal) in zip(rows, front_names(assembly.space, front).items(), strict=True):
+        search_loss, tokens = objective.loss(proposal)
+        measured = {row.name: {"loss": row.validation_loss, "ce": row.validation_ce}}
+        losses = {"search": search_loss, "search_tokens": tokens, "validation": measured}
+        directory.mkdir(exist_ok=True)
+        make_policy(assembly, proposal, losses).save(directory / f"{name}.json")
+
+
+def total_params(assembly: Assembly, proposal: Proposal) -> int:
+    """Parameters of the whole network under a policy, embeddings and what a dropped unit takes along included."""
+    units = list(zip(assembly.space.units, assembly.space.kept(proposal), strict=True))
+    saved = sum(unit.params(unit.groups - kept) for unit, kept in units)
+    return assembly.loaded.n_params - saved - sum(unit.fixed_params for unit, kept in units if kept == 0)
