@@ -18,6 +18,8 @@ class GP(SampledAgent):
     startup: random trials before the process is fitted.
     """
 
+    models_losses = True
+
     startup: PositiveInt = 16
 
     def __post_init__(self) -> None:

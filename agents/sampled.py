@@ -15,7 +15,7 @@ Shapes: N trials, S sequences.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import optuna
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from optuna.distributions import IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from autoprune.agents.racing import Incumbent, Patience
@@ -47,6 +47,8 @@ class SampledAgent:
     finalists: trials of each batch that race the incumbent.
     sensitivity_tokens: for each sensitivity; 0 measures none, and starts from the uniform policy.
     """
+
+    models_losses: ClassVar[bool] = False  # whether the sampler takes trials that it has not proposed
 
     batch: PositiveInt = 8
     tokens: PositiveInt = 512
@@ -130,16 +132,33 @@ class SampledAgent:
         losses_PS = objective.by_sequence([reference, *policies], sample)
         worse_N = (losses_PS[1:] - losses_PS[0]).mean(axis=1)
         for trial, policy, worse in zip(trials, policies, worse_N, strict=True):
-            self.tell(study, trial, policy, float(worse), objective.space)
+            self.tell(study, trial, policy, float(worse), objective.space, distributions)
         order = np.argsort(worse_N, kind="stable")[: self.finalists]
         incumbent.challenge([policies[i] for i in order], sample)
 
-    def tell(self, study: optuna.Study, trial: optuna.Trial, policy: Levels, worse: float, space: SearchSpace) -> None:
-        """Tell the sampler what came of a trial; a network that overflows has failed."""
+    def tell(
+        self,
+        study: optuna.Study,
+        trial: optuna.Trial,
+        policy: Levels,
+        worse: float,
+        space: SearchSpace,
+        distributions: Distributions,
+    ) -> None:
+        """Tell the sampler what came of a trial; a network that overflows has failed.
+
+        A sampler that models losses is told of the repaired policy in the place of what it asked for: that is what the
+        loss is of.
+        """
         if not np.isfinite(worse):
             study.tell(trial, state=TrialState.FAIL)
             return
         trial.set_user_attr("levels", policy)
+        repaired = dict(zip(distributions, policy, strict=True))
+        if self.models_losses and repaired == parameters(distributions, policy):
+            study.tell(trial, state=TrialState.FAIL)
+            study.add_trial(create_trial(value=worse, params=repaired, distributions=dict(distributions)))
+            return
         shares = [space.cost(policy, metric) / space.cost(space.dense, metric) for metric in self.metrics_of(space)]
         study.tell(trial, [worse, *shares])
 

@@ -16,6 +16,8 @@ class TPE(SampledAgent):
     candidates: of which the one with the best expected improvement is taken.
     """
 
+    models_losses = True
+
     startup: PositiveInt = 16
     candidates: PositiveInt = 24
 
