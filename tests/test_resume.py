@@ -78,9 +78,27 @@ def test_killed_at_random_moments_ends_with_the_same_policy(quick_arguments: lis
     assert journals[0] == journals[1]
 
 
+@pytest.mark.parametrize("agent", ["policy-gradient", "policy-gradient-masks", "tpe", "nsga2"])
+def test_killed_whatever_the_agent(agent: str, quick_arguments: list[str], tmp_path: Path) -> None:
+    """SIGKILL once in the middle; nothing is lost, and the answer is that of an uninterrupted run."""
+    evals = 110
+    few = {"tokens": 32, "race_tokens": 64, "sensitivity_tokens": 32}
+    settings = [*quick_arguments, f"max_evals={evals}", *(f"agent_options.{key}={value}" for key, value in few.items())]
+    arguments = ["search", *settings, "--agent", agent]
+    subprocess.run(command(*arguments, "--out", str(tmp_path / "whole")), check=True, capture_output=True)
+    killed = tmp_path / "killed"
+    slowly = command(*arguments, "--out", str(killed), pause=0.02)
+    with subprocess.Popen(slowly, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_for_scores(killed, random.Random(agent).randrange(evals // 2, evals - 10), process)
+        process.kill()
+    subprocess.run(command("resume", str(killed)), check=True, capture_output=True)
+    assert outcome(killed) == outcome(tmp_path / "whole")
+    assert scores(killed / "journal.jsonl") == scores(tmp_path / "whole" / "journal.jsonl")
+
+
 def scores(journal: Path) -> list[Any]:
     return [
-        (line["levels"], line["sequences"], line["losses"])
+        (line.get("levels", line.get("mask")), line["sequences"], line["losses"])
         for line in map(json.loads, journal.read_text().splitlines()[1:])
     ]
 
