@@ -208,7 +208,6 @@ def test_plots(tmp_path: Path) -> None:
         assert plots.plot_optimization_history(study).data
         assert plots.plot_slice(study, params=names).data
         assert plots.plot_intermediate_values(study).data
-        pytest.importorskip("sklearn")
         assert plots.plot_param_importances(study).data
 
 
