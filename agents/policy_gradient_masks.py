@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from autoprune.agents.projection import Projection
-from autoprune.agents.racing import Incumbent, Patience
-from autoprune.envs import sensitivity
+from autoprune.agents.racing import Patience, begin
 from autoprune.mask import Mask
 from autoprune.objective import Objective
 from autoprune.space import SearchSpace
@@ -31,7 +30,7 @@ from autoprune.space import SearchSpace
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass
 class PolicyGradientMasks:
     """Args:
     masks: of each batch.
@@ -62,12 +61,7 @@ class PolicyGradientMasks:
     def search(self, objective: Objective, rng: np.random.Generator) -> None:
         """Batches until the limits, or until masks are no more new."""
         space = objective.space
-        uniform = space.uniform()
-        objective([uniform], self.tokens)  # an answer, should the search end early
-        objective.declare(uniform)
-        incumbent = Incumbent(objective, rng, uniform, self.race_tokens, self.widening)
-        added_UL = sensitivity.measure_if_affordable(objective, self.sensitivity_tokens)
-        start = uniform if added_UL is None else sensitivity.additive_solution(space, added_UL)
+        incumbent, start, _ = begin(objective, rng, self)
         policy = MaskPolicy(space, space.kept(start), self.softness, self.unit_noise)
         incumbent.challenge([start, policy.mode()])
         patience = Patience(objective)

@@ -7,12 +7,14 @@ and need few tokens, and the answer must not be fitted to the few sequences that
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from autoprune.envs import sensitivity
 from autoprune.objective import Objective
-from autoprune.space import Proposal
+from autoprune.space import Levels, Proposal
 
 Rival = TypeVar("Rival", bound=Proposal)
 PATIENCE = 50
@@ -88,3 +90,33 @@ class Incumbent:
         others = [rival for rival in dict.fromkeys(rivals) if rival != self.policy]
         self.policy = race(self.objective, self.policy, others, sample) or self.policy
         self.objective.declare(self.policy)
+
+
+class Races(Protocol):
+    """Settings that agents share which propose in batches and race an incumbent."""
+
+    tokens: int
+    race_tokens: int
+    widening: float
+    sensitivity_tokens: int
+
+
+def begin(
+    objective: Objective, rng: np.random.Generator, settings: Races
+) -> tuple[Incumbent, Levels, NDArray[np.float64] | None]:
+    """What comes before the first batch: an answer, should the search end early; sensitivities, if they are affordable.
+
+    Returns:
+        The incumbent, at first the uniform policy; the reference, which is best under the sum of the sensitivities, or
+        else uniform; and the sensitivities, `[U, L]`.
+
+    Raises:
+        LimitReached: the limits are spent.
+    """
+    uniform = objective.space.uniform()
+    objective([uniform], settings.tokens)
+    objective.declare(uniform)
+    incumbent = Incumbent(objective, rng, uniform, settings.race_tokens, settings.widening)
+    added_UL = sensitivity.measure_if_affordable(objective, settings.sensitivity_tokens)
+    reference = uniform if added_UL is None else sensitivity.additive_solution(objective.space, added_UL)
+    return incumbent, reference, added_UL

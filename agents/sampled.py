@@ -26,8 +26,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from autoprune.agents.racing import Incumbent, Patience
-from autoprune.envs import sensitivity
+from autoprune.agents.racing import Incumbent, Patience, begin
 from autoprune.objective import Objective
 from autoprune.space import Levels, SearchSpace
 from autoprune.storage import quiet
@@ -69,12 +68,7 @@ class SampledAgent:
     def search(self, objective: Objective, rng: np.random.Generator) -> None:
         """Batches of trials until the limits, or until the sampler proposes nothing new."""
         space = objective.space
-        uniform = space.uniform()
-        objective([uniform], self.tokens)  # an answer, should the search end early
-        objective.declare(uniform)
-        incumbent = Incumbent(objective, rng, uniform, self.race_tokens, self.widening)
-        added_UL = sensitivity.measure_if_affordable(objective, self.sensitivity_tokens)
-        reference = uniform if added_UL is None else sensitivity.additive_solution(space, added_UL)
+        incumbent, reference, added_UL = begin(objective, rng, self)
         incumbent.challenge([reference])
         distributions = self.distributions(space, reference)
         sampler = self.sampler(int(rng.integers(2**31 - 1)), distributions, reference)

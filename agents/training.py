@@ -21,8 +21,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from autoprune import registry
 from autoprune.agents import weights
-from autoprune.agents.racing import Incumbent, Patience
-from autoprune.envs import sensitivity
+from autoprune.agents.racing import Patience, begin
 from autoprune.envs.episodes import Episodes, Outcome, Task
 from autoprune.envs.vectorized import PruningVecEnv
 from autoprune.errors import LimitReached, UserError
@@ -52,13 +51,8 @@ class Training:
     def __init__(self, agent: "Sb3Agent", objective: Objective, rng: np.random.Generator) -> None:
         self.agent, self.objective, self._rng = agent, objective, rng
         self._patience = Patience(objective)
-        uniform = objective.space.uniform()
-        objective([uniform], agent.tokens)  # an answer, should the search end early
-        objective.declare(uniform)
-        self._incumbent = Incumbent(objective, rng, uniform, agent.race_tokens, agent.widening)
+        self._incumbent, reference, added_UL = begin(objective, rng, agent)
         reward = registry.load("rewards", agent.reward)
-        added_UL = sensitivity.measure_if_affordable(objective, agent.sensitivity_tokens)
-        reference = uniform if added_UL is None else sensitivity.additive_solution(objective.space, added_UL)
         self.task = Task(objective, reward, agent.actions, self._sample, added_UL, reference, agent.shaping)
         env = PruningVecEnv(self.task, agent.episodes, rng, self._ended)
         with _explained(agent):
