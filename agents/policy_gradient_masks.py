@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 @dataclass
 class PolicyGradientMasks:
     """Args:
-    masks: of each batch.
+    batch: masks sampled and scored together.
     tokens: of the sample that the first batches are scored on.
     learning_rate: of the groups' logits, in units of a batch's standardised advantages.
     unit_rate: of the units' offsets, likewise, in standard deviations of their noise.

@@ -8,7 +8,8 @@
 - Optuna's pruners have no part: the fidelities are ours. A batch is scored on few tokens, and its best race the
   incumbent on more.
 
-The study is in memory, and written anew when a search is resumed; what is kept is the run's own (autoprune/record.py).
+The study is in memory, and made anew when a search is resumed; what is kept is the run's own
+(autoprune/records/record.py).
 
 Shapes: N trials, S sequences.
 """
@@ -28,8 +29,8 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from autoprune.agents.racing import Incumbent, Patience, begin
 from autoprune.objective import Objective
+from autoprune.records.storage import quiet
 from autoprune.space import Levels, SearchSpace
-from autoprune.storage import quiet
 
 Floats = NDArray[np.float64]
 Distributions = Mapping[str, IntDistribution]

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from autoprune import comparison, rundir, study
+from autoprune import rundir, study
 from autoprune.calibration.text import read_text, sequences
-from autoprune.comparison import Comparison
+from autoprune.comparing import comparison
+from autoprune.comparing.comparison import Comparison
 from autoprune.config import load_config, parse_budget
 from autoprune.errors import UserError
 from autoprune.evaluation.report import evaluate_directory

@@ -17,7 +17,7 @@ import typer
 from autoprune.errors import UserError
 
 if TYPE_CHECKING:
-    from autoprune.comparison import Comparison
+    from autoprune.comparing.comparison import Comparison
     from autoprune.config import SearchConfig
     from autoprune.study import SearchResult
 
@@ -159,7 +159,7 @@ def compare(
     path = out or rundir.new_run_path("compare", settings.seed)
     chosen = [name.strip() for name in agents.split(",") if name.strip()]
     with _searching(path, as_json) as watch:
-        from autoprune import comparison
+        from autoprune.comparing import comparison
 
         compared = comparison.compare(
             settings, chosen, list(range(settings.seed, settings.seed + seeds)), path, watch()
@@ -171,7 +171,8 @@ def compare(
 def resume(run: Run, as_json: Json = False) -> None:
     """Go on with a run where its journal ends, or with what is left of a comparison."""
     with _searching(run, as_json) as watch:
-        from autoprune import comparison, study
+        from autoprune import study
+        from autoprune.comparing import comparison
 
         result = (comparison if comparison.is_comparison(run) else study).resume(run, watch())
     if isinstance(result, study.SearchResult):
@@ -260,7 +261,7 @@ def dashboard(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8080,
 ) -> None:
     """Serve optuna-dashboard on a run's study, until Ctrl-C."""
-    from autoprune.dashboard import serve
+    from autoprune.records.dashboard import serve
 
     serve(run, host, port, lambda url: typer.echo(f"dashboard of {run}: {url} (Ctrl-C ends it)"))
 

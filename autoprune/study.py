@@ -19,10 +19,10 @@ from autoprune.journal import Journal
 from autoprune.objective import Answer, Limits, Objective, Spent
 from autoprune.policy import Policy, to_json, write_atomically
 from autoprune.provenance import make_policy, proposal_of
-from autoprune.record import Record
+from autoprune.records.record import Record
+from autoprune.records.storage import check_storage
 from autoprune.space import Proposal
 from autoprune.space_file import save_space
-from autoprune.storage import check_storage
 from autoprune.validation import Row, front_names, measure, save_front
 
 DEFAULT_TOKENS = 400_000

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from common import Bench
 
-from autoprune.curves import Point, quartiles, thinned
+from autoprune.comparing.curves import Point, quartiles, thinned
 from autoprune.errors import UserError
 from autoprune.objective import Answer
 

@@ -26,8 +26,8 @@ from autoprune.config import without_password
 from autoprune.errors import LimitReached
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
-from autoprune.record import Record
-from autoprune.storage import check_storage
+from autoprune.records.record import Record
+from autoprune.records.storage import check_storage
 
 NOTHING, FILE = "no record", "journal file"
 

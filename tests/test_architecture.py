@@ -20,16 +20,17 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs")}  # the package itself lends
 
 LAYERS = (
     {"errors", "usercode", "workload", "statistics", "mask"},
-    {"registry", "space", "policy", "config", "journal", "rundir", "space_file", "trials", "storage"},
+    {"registry", "space", "policy", "config", "journal", "rundir", "space_file"},
     {"models", "calibration", "budgets"},
     {"levels"},
     {"evaluation"},
-    {"objective", "curves", "assembly", "record"},
-    {"provenance", "league"},
-    {"exporters", "reports", "dashboard"},
+    {"objective", "assembly", "records"},
+    {"provenance"},
+    {"exporters"},
     {"validation"},
-    {"study", "entrants", "comparison"},
-    {"api"},
+    {"study"},
+    {"comparing"},
+    {"api", "reports"},
     {"cli", "display", "listing", "on_import", "__main__"},
 )
 """The engine from the ground up; a module imports from its own layer and from those before it."""

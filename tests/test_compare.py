@@ -13,11 +13,12 @@ import pytest
 import yaml
 
 import autoprune
-from autoprune import comparison, study
-from autoprune.comparison import Comparison
-from autoprune.curves import thinned
+from autoprune import study
+from autoprune.comparing import comparison
+from autoprune.comparing.comparison import Comparison
+from autoprune.comparing.curves import thinned
+from autoprune.comparing.league import curves_of, load_league, table_of
 from autoprune.errors import LimitReached, UserError
-from autoprune.league import curves_of, load_league, table_of
 from autoprune.objective import Answer, Limits, Objective
 from autoprune.policy import Policy, to_json
 from tests.conftest import Answer as Said
@@ -221,8 +222,8 @@ def test_no_answer_at_all_is_a_mistake(arguments: list[str], refused: Callable[.
 
 
 def test_rewards_go_to_agents_that_take_them(quick: dict[str, Any]) -> None:
+    from autoprune.comparing.entrants import Entrants
     from autoprune.config import load_config
-    from autoprune.entrants import Entrants
 
     common = load_config(None, {"reward": "loss", "storage": "sqlite://", "study_name": "all"})
     searches = Entrants.of(common, ["random", "ppo"], [7]).searches()

@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 import optuna
 import pytest
 
-from autoprune.storage import FILE, open_storage
+from autoprune.records.storage import FILE, open_storage
 
 Refused = Callable[..., str]
 

@@ -27,9 +27,9 @@ from autoprune.config import without_password
 from autoprune.errors import UserError
 from autoprune.journal import HEADER, Journal, Score
 from autoprune.mask import Mask
-from autoprune.record import Record
+from autoprune.records.record import Record
+from autoprune.records.storage import FILE, check_storage, open_storage
 from autoprune.space import Proposal, SearchSpace
-from autoprune.storage import FILE, check_storage, open_storage
 from tests.conftest import Answer
 from tests.toys import ToyScorer, toy_space
 

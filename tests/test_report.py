@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoprune.comparing.league import table_of
 from autoprune.config import SearchConfig
 from autoprune.errors import UserError
 from autoprune.journal import Journal, Score
-from autoprune.league import table_of
 from autoprune.mask import Mask
 from autoprune.policy import Cost, Policy, UnitPolicy, ranges, to_json
 from autoprune.reports import scales

@@ -101,7 +101,7 @@ def test_a_front_is_a_set_of_policies_that_can_be_exported(
 
     import optuna
 
-    from autoprune.storage import open_storage
+    from autoprune.records.storage import open_storage
 
     (name,) = optuna.get_all_study_names(open_storage(run, None))
     study = optuna.load_study(storage=open_storage(run, None), study_name=name)

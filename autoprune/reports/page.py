@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autoprune.comparing.league import FILE as LEAGUE
+from autoprune.comparing.league import load_league
 from autoprune.errors import UserError
-from autoprune.league import FILE as LEAGUE
-from autoprune.league import load_league
 from autoprune.policy import write_atomically
 from autoprune.reports import origin, overview, searching, tournament, units
 from autoprune.reports.markup import Markup, join, tag

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autoprune.league import curves_of
+from autoprune.comparing.league import curves_of
 from autoprune.reports.charts import Series, colour, legend, line_chart
 from autoprune.reports.markup import Markup, join, tag
 from autoprune.reports.scales import drawable

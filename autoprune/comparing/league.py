@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from autoprune.curves import Point, quartiles
+from autoprune.comparing.curves import Point, quartiles
 from autoprune.errors import UserError
 
 Json = dict[str, Any]

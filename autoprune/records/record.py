@@ -29,9 +29,9 @@ from optuna.study import StudyDirection
 
 from autoprune.errors import UserError
 from autoprune.journal import Journal, Score
+from autoprune.records.storage import FILE, explained, mend, open_storage, quiet, reason, release
+from autoprune.records.trials import Trials, bits_of
 from autoprune.space import Proposal, SearchSpace
-from autoprune.storage import FILE, explained, mend, open_storage, quiet, reason, release
-from autoprune.trials import Trials, bits_of
 
 
 class Record:

@@ -15,7 +15,7 @@ from autoprune import registry
 from autoprune.config import SearchConfig, load_config, without_password
 from autoprune.errors import UserError
 from autoprune.policy import write_atomically
-from autoprune.storage import check_storage
+from autoprune.records.storage import check_storage
 from autoprune.study import limited, make_agent
 
 PLAN = "compare.yaml"

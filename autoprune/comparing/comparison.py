@@ -11,12 +11,12 @@ from typing import Any
 
 from autoprune import registry, rundir
 from autoprune.assembly import Assembly
+from autoprune.comparing.curves import Point, thinned
+from autoprune.comparing.entrants import PLAN, Entrants
+from autoprune.comparing.league import CURVE, FILE, SCHEMA, curves_of, is_finished, outcome_of, table_of
 from autoprune.config import SearchConfig, load_config
-from autoprune.curves import Point, thinned
-from autoprune.entrants import PLAN, Entrants
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import Evaluator
-from autoprune.league import CURVE, FILE, SCHEMA, curves_of, is_finished, outcome_of, table_of
 from autoprune.policy import to_json, write_atomically
 from autoprune.study import SearchResult, Watch, prepare, search_on
 
@@ -30,7 +30,7 @@ class Comparison:
 
     Args:
         path: its directory.
-        league: as saved in `league.json` (autoprune/league.py).
+        league: as saved in `league.json` (autoprune/comparing/league.py).
     """
 
     path: Path

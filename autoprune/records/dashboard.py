@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage
 from autoprune import rundir
 from autoprune.config import load_config, without_password
 from autoprune.errors import UserError
-from autoprune.storage import FILE, open_storage
+from autoprune.records.storage import FILE, open_storage
 
 Respond = Callable[..., Any]
 Application = Callable[[dict[str, Any], Respond], Iterable[bytes]]

@@ -1,0 +1,1 @@
+"""Comparisons of agents: who takes part, the searches, the league, the curves."""
