@@ -52,7 +52,11 @@ class Reconstruction:
         """Weights on the inputs `kept`, `[K]` indices: `[O, K]`."""
         h_KK = self._moments_DD[kept][:, kept].double()
         h_KK.diagonal().add_(self._ridge)
-        new_KO = torch.cholesky_solve(self._target_DO[kept], torch.linalg.cholesky(h_KK))
+        factor_KK, failed = torch.linalg.cholesky_ex(h_KK)
+        if failed:  # moments that are NaN give weights that are: the dense network's loss tells it better
+            new_KO: Tensor = torch.linalg.solve(h_KK, self._target_DO[kept])
+        else:
+            new_KO = torch.cholesky_solve(self._target_DO[kept], factor_KK)
         return new_KO.T.to(self._dtype)
 
 
