@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIISampler
 from optuna.trial import FrozenTrial
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from autoprune.agents.sampled import Distributions, Floats, SampledAgent
 from autoprune.envs import sensitivity
@@ -38,7 +38,7 @@ class NSGA2(SampledAgent):
 
     pareto = True
 
-    radius: int = 0
+    radius: NonNegativeInt = 0
     population: PositiveInt = 24
     least: PositiveFloat = 0.5
     points: PositiveInt = 12
@@ -55,10 +55,12 @@ class NSGA2(SampledAgent):
         return list(space.budgets)
 
     def first(self, space: SearchSpace, reference: Levels, added_UL: Floats | None) -> Sequence[Levels]:
-        """Policies at evenly spaced costs, up to the budgets."""
+        """Policies at evenly spaced costs, up to the budgets and down to what can be reached."""
         found = []
+        smallest = {metric: space.cost(space.sparsest, metric) for metric in space.budgets}
         for share in np.linspace(self.least, 1.0, self.population - 1):
-            tighter = space.rebudgeted({metric: share * bound for metric, bound in space.budgets.items()})
+            budgets = {metric: max(share * bound, smallest[metric]) for metric, bound in space.budgets.items()}
+            tighter = space.rebudgeted(budgets)
             found.append(tighter.uniform() if added_UL is None else sensitivity.additive_solution(tighter, added_UL))
         return list(dict.fromkeys([reference, *found]))
 
@@ -72,7 +74,9 @@ class NSGA2(SampledAgent):
 
     def finish(self, study: optuna.Study, objective: Objective) -> None:
         """Measure the front on the sample of races."""
-        objective(self._candidates(objective.space), self.race_tokens)
+        candidates = self._candidates(objective.space)
+        if candidates:  # none where sensitivities and the first race left no tokens for a batch
+            objective(candidates, self.race_tokens)
 
     def front(self, objective: Objective) -> list[Levels]:
         """Policies that none of the others beats in the loss and in every cost, the dearest first."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from autoprune.agents.nsga2 import NSGA2
 from autoprune.errors import LimitReached, UserError
 from autoprune.objective import Limits, Objective
 from autoprune.policy import Policy
+from autoprune.space import SearchSpace
 from autoprune.study import make_agent
 from tests.conftest import Answer
 from tests.toys import ToyScorer, best_loss, toy_space
@@ -70,6 +72,29 @@ def test_a_search_that_ends_early_has_a_front_of_what_it_scored() -> None:
     front = agent.front(objective)
     assert all(objective.space.feasible(policy) for policy in front)
     assert NSGA2().front(objective) == [], "nothing was searched"
+
+
+def test_a_search_whose_tokens_are_spent_before_the_first_batch_has_no_front() -> None:
+    space = toy_space(units=8)
+    for tokens in range(30, 48):
+        objective, agent = (
+            Objective(space, ToyScorer(space), Limits(tokens=32 * tokens)),
+            NSGA2(tokens=64, race_tokens=128),
+        )
+        agent.sensitivity_tokens = 32
+        with suppress(LimitReached):
+            agent.search(objective, np.random.default_rng(0))
+        assert space.feasible(objective.best)  # type: ignore[arg-type]
+        assert all(space.feasible(policy) for policy in agent.front(objective))
+
+
+def test_a_front_begins_where_levels_end() -> None:
+    """The last level keeps half: no policy is at half of the budget."""
+    toy = toy_space(units=6)
+    units = [replace(unit, kept=unit.kept[:3]) for unit in toy.units]
+    costs = {"params": [row[:3] for row in toy.rows("params")]}
+    space = SearchSpace(units, costs, {"params": 0.6 * toy.cost(toy.dense, "params")})
+    assert all(space.feasible(levels) for levels in NSGA2().first(space, space.uniform(), None))
 
 
 @pytest.mark.slow
