@@ -33,7 +33,8 @@ class NSGA2(SampledAgent):
     population: policies of a generation.
     least: the front begins at this share of the budgets.
     points: policies of the front that are kept at the end, at most.
-    last: share of the tokens with which the front is measured on the sample of races, at the end.
+    last: share of the limits for the end, when the front and what it started from are measured on one sample: the few
+        tokens of a trial flatter the policies that they chose.
     """
 
     pareto = True
@@ -42,7 +43,13 @@ class NSGA2(SampledAgent):
     population: PositiveInt = 24
     least: PositiveFloat = 0.5
     points: PositiveInt = 12
-    last: PositiveFloat = 0.125
+    last: PositiveFloat = 0.25
+
+    def __post_init__(self) -> None:
+        """Nothing has been searched."""
+        super().__post_init__()
+        self._start: list[Levels] = []
+        self._measured: dict[Levels, float] = {}
 
     def sampler(self, seed: int, distributions: Distributions, reference: Levels) -> BaseSampler:
         """Optuna's, with children of our own."""
@@ -62,44 +69,55 @@ class NSGA2(SampledAgent):
             budgets = {metric: max(share * bound, smallest[metric]) for metric, bound in space.budgets.items()}
             tighter = space.rebudgeted(budgets)
             found.append(tighter.uniform() if added_UL is None else sensitivity.additive_solution(tighter, added_UL))
-        return list(dict.fromkeys([reference, *found]))
+        self._start = list(dict.fromkeys([reference, *found]))
+        return self._start
 
     def fitted(self, space: SearchSpace, levels: Levels, rng: np.random.Generator) -> Levels:
         """Thinned until the budgets hold; what is left of them stays left."""
         return space.thinned(levels, rng)
 
     def over(self, objective: Objective) -> bool:
-        """Whether the rest of the tokens is for the front."""
-        return self.last * (objective.limits.tokens or 0) >= objective.tokens_left
+        """Whether the rest of the limits is for the front."""
+        return objective.progress >= 1 - self.last
 
     def finish(self, study: optuna.Study, objective: Objective) -> None:
-        """Measure the front on the sample of races."""
-        candidates = self._candidates(objective.space)
-        if candidates:  # none where sensitivities and the first race left no tokens for a batch
-            objective(candidates, self.race_tokens)
+        """Measure the study's front, and the start's beside it, on the sample of races or what tokens there are."""
+        metric = next(iter(objective.space.budgets))
+        found, start = (_spaced(objective.space, one, metric, self.points) for one in (self._found(), self._start))
+        candidates = list(dict.fromkeys([*found, *start]))
+        each = min(self.race_tokens, objective.tokens_left / len(candidates))
+        sample = range(min(objective.n_sequences, int(each / objective.tokens_per_sequence)))
+        if not sample:  # a search this short has no front beside what it has scored
+            return
+        losses_P = objective.by_sequence(candidates, sample).mean(axis=1)
+        self._measured = {policy: float(loss) for policy, loss in zip(candidates, losses_P, strict=True)}
 
     def front(self, objective: Objective) -> list[Levels]:
         """Policies that none of the others beats in the loss and in every cost, the dearest first."""
-        space = objective.space
-        candidates = self._candidates(space)
-        values = [(objective.loss(p)[0], *(space.cost(p, metric) for metric in space.budgets)) for p in candidates]
-        beaten = [
-            any(other != one and all(x <= y for x, y in zip(other, one, strict=True)) for other in values)
-            for one in values
-        ]
-        return [policy for policy, out in zip(candidates, beaten, strict=True) if not out]
+        space, metrics = objective.space, list(objective.space.budgets)
+        losses = self._measured or {policy: objective.loss(policy)[0] for policy in self._found()}
+        values = {p: (loss, *(space.cost(p, metric) for metric in metrics)) for p, loss in losses.items()}
+        kept = [p for p, one in values.items() if not any(_beats(other, one) for other in values.values())]
+        return _spaced(space, kept, metrics[0], self.points)
 
-    def _candidates(self, space: SearchSpace) -> list[Levels]:
-        """The study's front, the dearest first, thinned to evenly spaced costs."""
+    def _found(self) -> list[Levels]:
+        """The study's front."""
         trials = self.study.best_trials if self.study else []
-        (metric, *_) = space.budgets
-        policies = {tuple(trial.user_attrs["levels"]) for trial in trials}
-        ordered = sorted(policies, key=lambda policy: (-space.cost(policy, metric), policy))
-        if len(ordered) <= self.points:
-            return ordered
-        cost_P = np.array([space.cost(policy, metric) for policy in ordered])
-        wanted = np.linspace(cost_P[0], cost_P[-1], self.points)
-        return [ordered[i] for i in sorted({int(np.abs(cost_P - cost).argmin()) for cost in wanted})]
+        return list(dict.fromkeys(tuple(trial.user_attrs["levels"]) for trial in trials))
+
+
+def _beats(other: tuple[float, ...], one: tuple[float, ...]) -> bool:
+    return other != one and all(x <= y for x, y in zip(other, one, strict=True))
+
+
+def _spaced(space: SearchSpace, policies: Sequence[Levels], metric: str, points: int) -> list[Levels]:
+    """The policies, the dearest first, thinned to evenly spaced costs."""
+    ordered = sorted(policies, key=lambda policy: (-space.cost(policy, metric), policy))
+    if len(ordered) <= points:
+        return ordered
+    cost_P = np.array([space.cost(policy, metric) for policy in ordered])
+    wanted = np.linspace(cost_P[0], cost_P[-1], points)
+    return [ordered[i] for i in sorted({int(np.abs(cost_P - cost).argmin()) for cost in wanted})]
 
 
 class Children:
