@@ -47,6 +47,14 @@ MaxTokens = Annotated[int | None, typer.Option(help="Policies x tokens scored at
 MaxTime = Annotated[float | None, typer.Option(help="Seconds of search at most.")]
 RoundTo = Annotated[int | None, typer.Option(help="MLP levels are multiples of this many neurons.")]
 Device = Annotated[str | None, typer.Option(help="Torch device [cpu].")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Scorers on Ray; 1 scores in this process [1].")]
+RayAddress = Annotated[
+    str | None, typer.Option(metavar="auto|HOST:PORT|ray://...", help="A Ray cluster that runs already.")
+]
+GpusPerWorker = Annotated[float | None, typer.Option(min=0, help="Shares of GPUs [1 with --device cuda].")]
+DeviceMemory = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="As 8GiB; blocks beyond it stay in the host's memory.")
+]
 Storage = Annotated[str | None, typer.Option(metavar="URL", help="Of the Optuna study [a file in the run].")]
 StudyName = Annotated[str | None, typer.Option(help="Of the Optuna study [the run's name].")]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's own code.")]
@@ -92,6 +100,10 @@ def search(
     max_time: MaxTime = None,
     round_to: RoundTo = None,
     device: Device = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    gpus_per_worker: GpusPerWorker = None,
+    device_memory: DeviceMemory = None,
     storage: Storage = None,
     study_name: StudyName = None,
     trust_remote_code: Trust = False,
@@ -105,8 +117,9 @@ def search(
     given = {
         "model": model, "data": data, "agent": agent, "reward": reward, "pretrained": pretrained, "space": space,
         "criterion": criterion, "loss": loss, "seed": seed, "max_evals": max_evals, "max_tokens": max_tokens,
-        "max_time": max_time, "round_to": round_to, "device": device, "storage": storage, "study_name": study_name,
-        "trust_remote_code": trust_remote_code or None,
+        "max_time": max_time, "round_to": round_to, "device": device, "workers": workers, "ray_address": ray_address,
+        "gpus_per_worker": gpus_per_worker, "device_memory": device_memory, "storage": storage,
+        "study_name": study_name, "trust_remote_code": trust_remote_code or None,
     }  # fmt: skip
     settings = _settings(config, given, budget, levels, overrides)
     path = out or rundir.new_run_path(settings.agent, settings.seed)
@@ -136,6 +149,10 @@ def compare(
     max_time: MaxTime = None,
     round_to: RoundTo = None,
     device: Device = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    gpus_per_worker: GpusPerWorker = None,
+    device_memory: DeviceMemory = None,
     storage: Storage = None,
     study_name: StudyName = None,
     trust_remote_code: Trust = False,
@@ -153,7 +170,9 @@ def compare(
     given = {
         "model": model, "data": data, "reward": reward, "space": space, "criterion": criterion, "loss": loss,
         "seed": seed, "max_evals": max_evals, "max_tokens": max_tokens, "max_time": max_time, "round_to": round_to,
-        "device": device, "storage": storage, "study_name": study_name, "trust_remote_code": trust_remote_code or None,
+        "device": device, "workers": workers, "ray_address": ray_address, "gpus_per_worker": gpus_per_worker,
+        "device_memory": device_memory, "storage": storage, "study_name": study_name,
+        "trust_remote_code": trust_remote_code or None,
     }  # fmt: skip
     settings = _settings(config, given, budget, levels, overrides)
     path = out or rundir.new_run_path("compare", settings.seed)

@@ -13,6 +13,10 @@ from autoprune.errors import UserError
 from autoprune.policy import write_atomically
 
 
+PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory"}
+"""Settings that say where a search is scored, and do not change what it finds."""
+
+
 class SearchConfig(BaseModel):
     """Everything that decides a run's result; saved in the run as `config.yaml`.
 
@@ -53,6 +57,16 @@ class SearchConfig(BaseModel):
     device: str = Field("cpu", description="torch device")
     dtype: str = Field("auto", description="what to compute in; auto: float32 on a CPU, the checkpoint's on a GPU")
     trust_remote_code: bool = Field(False, description="run code that ships with the model")
+    workers: int | None = Field(None, ge=1, description="scorers on Ray; 1 scores in this process, none is 1 there")
+    ray_address: str | None = Field(None, description="of a Ray cluster that runs already: auto, HOST:PORT, ray://...")
+    gpus_per_worker: float | None = Field(None, ge=0, description="none is 1 where the device is cuda")
+    device_memory: int | None = Field(None, gt=0, description="bytes; blocks beyond it stay in the host's memory")
+
+    @field_validator("device_memory", mode="before")
+    @classmethod
+    def _sized(cls, size: Any) -> Any:
+        """Bytes may be written as on the command line: `8GiB`."""
+        return parse_size(size) if isinstance(size, str) else size
 
     @field_validator("budgets", mode="before")
     @classmethod
@@ -80,6 +94,10 @@ class SearchConfig(BaseModel):
         if isinstance(levels, list) and not (levels and all(0 <= f <= 1 for f in levels) and min(levels) < 1):
             raise ValueError(f"the levels {levels} must be fractions kept, in [0, 1], at least one below 1")
         return levels
+
+    def same_search(self, other: "SearchConfig") -> bool:
+        """Whether both find the same: where and by how many a search is scored does not count."""
+        return self.model_dump(exclude=PLACES) == other.model_dump(exclude=PLACES)
 
     def agent_settings(self) -> dict[str, Any]:
         """The agent's own settings, with those that have an option of their own on the command line."""
@@ -161,6 +179,18 @@ def parse_budget(text: str) -> tuple[str, float]:
         return metric.strip(), float(match[1]) * scale
     except ValueError:
         raise UserError(f"the budget '{text}' is not of the form METRIC=VALUE, as params=0.5 or params=1.2M.") from None
+
+
+def parse_size(text: str) -> int:
+    """`8GiB`, `500MB`, `1073741824` -> bytes.
+
+    Raises:
+        UserError: not of that form.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), flags=re.IGNORECASE)
+    if match is None:
+        raise UserError(f"the size '{text}' is not of the form NUMBER UNIT, as 8GiB or 500MB.")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " "))
 
 
 def parse_override(text: str) -> tuple[str, Any]:
