@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from autoprune.errors import UserError
 from autoprune.policy import write_atomically
 
-
 PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory"}
 """Settings that say where a search is scored, and do not change what it finds."""
 
