@@ -44,6 +44,7 @@ class Sb3Agent:
     """
 
     actions: ClassVar[Actions] = "continuous"
+    alone: ClassVar[bool] = True  # stable-baselines3 seeds the generators of the whole process
 
     reward: str = "amc"
     episodes: PositiveInt = 8

@@ -187,13 +187,25 @@ def compare(
 
 
 @app.command()
-def resume(run: Run, as_json: Json = False) -> None:
-    """Go on with a run where its journal ends, or with what is left of a comparison."""
+def resume(
+    run: Run,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    gpus_per_worker: GpusPerWorker = None,
+    device_memory: DeviceMemory = None,
+    as_json: Json = False,
+) -> None:
+    """Go on with a run where its journal ends, or with what is left of a comparison; elsewhere, if it is told where."""
+    given = {
+        "workers": workers, "ray_address": ray_address, "gpus_per_worker": gpus_per_worker,
+        "device_memory": device_memory,
+    }  # fmt: skip
+    places = {key: value for key, value in given.items() if value is not None}
     with _searching(run, as_json) as watch:
         from autoprune import study
         from autoprune.comparing import comparison
 
-        result = (comparison if comparison.is_comparison(run) else study).resume(run, watch())
+        result = (comparison if comparison.is_comparison(run) else study).resume(run, watch(), places)
     if isinstance(result, study.SearchResult):
         _report(result, as_json)
     else:
@@ -327,7 +339,7 @@ def _searching(path: Path, as_json: bool) -> Iterator[Any]:
             def watch() -> Any:
                 from autoprune.study import Watch
 
-                return Watch(display.stage, display.score, display.ended)
+                return Watch(display.stage, display.score, display.ended, display.notice)
 
             yield watch
     except KeyboardInterrupt:

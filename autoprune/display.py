@@ -78,7 +78,13 @@ class Display:
         else:
             loss, spent = _loss(outcome["loss"]) or "overflowed", duration(outcome["seconds"])
             told = f"loss {loss}, {outcome['tokens']:,} tokens, {spent}"
-        line = f"search {number} of {total}: {outcome['agent']} seed {outcome['seed']}: {told}"
+        self._line(f"search {number} of {total}: {outcome['agent']} seed {outcome['seed']}: {told}")
+
+    def notice(self, text: str) -> None:
+        """Something that went wrong and does not stop the search, which stays to be seen."""
+        self._line(f"autoprune: {text}")
+
+    def _line(self, line: str) -> None:
         if self._bar.disable:
             print(line, file=sys.stderr, flush=True)
         else:

@@ -1,10 +1,10 @@
 """The journal of a search: every score as one JSON line, appended as it arrives; what resume replays.
 
 A line: `{"levels": [...], "sequences": [...], "losses": [...], "seconds": s}`; of a mask, `"mask": "<hexadecimal>"`
-stands in the place of the levels (`autoprune/mask.py`). Losses are written so that they read
-back to the same float; an infinite loss (a network that overflows) is null. The first line names the format and what
-was scored: scores of another network, text or space are never replayed. A torn last line, from a process that was
-killed, is dropped.
+stands in the place of the levels (`autoprune/mask.py`); of a policy that could not be scored, `"failed": "<why>"` is
+added. Losses are written so that they read back to the same float; an infinite loss (a network that overflows) is null.
+The first line names the format and what was scored: scores of another network, text or space are never replayed. A torn
+last line, from a process that was killed, is dropped.
 """
 
 import json
@@ -25,12 +25,13 @@ HEADER: dict[str, object] = {"autoprune_journal": 1}
 
 @dataclass(frozen=True)
 class Score:
-    """Losses of one proposal on some sequences, and the seconds of search that had passed."""
+    """Losses of one proposal on some sequences, the seconds of search that had passed, and why it failed if it did."""
 
     proposal: Proposal
     sequences: tuple[int, ...]
     losses: list[float]
     seconds: float
+    failed: str | None = None
 
 
 class Replay:
@@ -144,6 +145,8 @@ def _encode(score: Score) -> str:
     record: dict[str, Any]
     record = {"mask": score.proposal.bits.hex()} if isinstance(score.proposal, Mask) else {"levels": score.proposal}
     record |= {"sequences": score.sequences, "losses": losses, "seconds": score.seconds}
+    if score.failed is not None:
+        record["failed"] = score.failed
     return json.dumps(record, separators=(",", ":"))
 
 
@@ -155,4 +158,5 @@ def decode(data: dict[str, Any]) -> Score:
     sequences = tuple(int(s) for s in data["sequences"])
     if len(losses) != len(sequences):
         raise ValueError("losses and sequences differ in number")
-    return Score(proposal, sequences, losses, float(data["seconds"]))
+    failed = None if data.get("failed") is None else str(data["failed"])
+    return Score(proposal, sequences, losses, float(data["seconds"]), failed)

@@ -9,7 +9,7 @@ Shapes: P policies, S sequences.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -23,11 +23,15 @@ from autoprune.mask import Mask
 from autoprune.space import Proposal, SearchSpace
 from autoprune.statistics import UnitStatistics
 
-POLICIES_AT_ONCE = 16  # scored and journalled together
+POLICIES_AT_ONCE = 16  # scored and journalled together, unless the scorer asks for more
 
 
 class Scorer(Protocol):
-    """What turns policies into losses: the evaluator, a farm of them, or a toy."""
+    """What turns policies into losses: the evaluator, a farm of them, or a toy.
+
+    One that is busy only with more policies than POLICIES_AT_ONCE says so in `policies_at_once`; one that could not
+    score some, whose losses are then infinite, says why in `failures`, by policy.
+    """
 
     @property
     def n_sequences(self) -> int:
@@ -169,8 +173,9 @@ class Objective:
             self.space.check(policy)
             if not probe and not self.space.feasible(policy):
                 raise ValueError(f"an agent proposed {policy}, which breaks a budget; use space.repair")
-        for start in range(0, len(policies), POLICIES_AT_ONCE):
-            self._score(policies[start : start + POLICIES_AT_ONCE], list(sequences), candidate=not probe)
+        at_once = getattr(self._scorer, "policies_at_once", POLICIES_AT_ONCE)
+        for start in range(0, len(policies), at_once):
+            self._score(policies[start : start + at_once], list(sequences), candidate=not probe)
         return np.array([[self._records[p].losses[s] for s in sequences] for p in policies])
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
@@ -276,8 +281,9 @@ class Objective:
             losses_PS = self._scorer.score(policies, sequences)
             losses_PS = np.where(np.isfinite(losses_PS), losses_PS, np.inf)
             self.spent.seconds = self._seconds_before + time.monotonic() - self._started
+            failures: Mapping[Proposal, str] = getattr(self._scorer, "failures", {})
             scores = [
-                Score(p, sequences, row.tolist(), self.spent.seconds)
+                Score(p, sequences, row.tolist(), self.spent.seconds, failures.get(p))
                 for p, row in zip(policies, losses_PS, strict=True)
             ]
             self._journal.append(scores)

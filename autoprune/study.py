@@ -3,7 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -15,8 +15,9 @@ from autoprune import registry, rundir
 from autoprune.assembly import Assembly, Progress, assemble
 from autoprune.config import SearchConfig, load_config
 from autoprune.errors import LimitReached, UserError
+from autoprune.farm.farm import Farm, is_wanted
 from autoprune.journal import Journal
-from autoprune.objective import Answer, Limits, Objective, Spent
+from autoprune.objective import Answer, Limits, Objective, Scorer, Spent
 from autoprune.policy import Policy, to_json, write_atomically
 from autoprune.provenance import make_policy, proposal_of
 from autoprune.records.record import Record
@@ -71,11 +72,13 @@ class Watch:
         stage: its name and how much of it is done.
         score: the objective.
         ended: number of the search, of how many, and its entry in the league.
+        notice: one sentence about something that went wrong and does not stop the search.
     """
 
     stage: Progress = lambda stage, share: None
     score: Callable[[Objective], None] = lambda objective: None
     ended: Callable[[int, int, Mapping[str, Any]], None] = lambda number, total, outcome: None
+    notice: Callable[[str], None] = lambda text: None
 
 
 def start(config: SearchConfig, out: Path | None = None, watch: Watch | None = None) -> SearchResult:
@@ -84,43 +87,72 @@ def start(config: SearchConfig, out: Path | None = None, watch: Watch | None = N
     The configuration is saved first, so that a run that is killed while it prepares can be resumed; a run that cannot
     begin leaves nothing behind.
     """
-    config = limited(config)
+    config, watch = limited(config), watch or Watch()
     make_agent(config.agent, config.agent_settings())
     check_storage(config.storage)
     out = out or rundir.new_run_path(config.agent, config.seed)
     rundir.create(out)
-    with rundir.locked(out):
+    with rundir.locked(out), workers_of(config, watch) as farm:
         try:
             config.save(out / "config.yaml")
-            assembly = prepare(config, watch or Watch())
+            assembly = prepare(config, watch)
+            scorer = scorer_of(assembly, farm)
         except UserError:
             rundir.discard(out)
             raise
-        return _search(assembly, out, watch or Watch())
+        return _search(assembly, scorer, out, watch)
 
 
-def resume(out: Path, watch: Watch | None = None) -> SearchResult:
-    """Go on with a run where its journal ends; a finished run is finished again."""
+def resume(out: Path, watch: Watch | None = None, places: Mapping[str, Any] | None = None) -> SearchResult:
+    """Go on with a run where its journal ends; a finished run is finished again.
+
+    Args:
+        out: the run's directory.
+        watch: what a display is told.
+        places: settings of where it is scored (`config.PLACES`), in the place of the run's own.
+    """
     rundir.check_is_run(out)
+    watch = watch or Watch()
     with rundir.locked(out):
-        config = load_config(out / "config.yaml")
-        return _search(prepare(config, watch or Watch()), out, watch or Watch())
+        config = load_config(out / "config.yaml", dict(places or {}))
+        with workers_of(config, watch) as farm:
+            assembly = prepare(config, watch)
+            return _search(assembly, scorer_of(assembly, farm), out, watch)
 
 
-def search_on(assembly: Assembly, config: SearchConfig, out: Path, watch: Watch) -> SearchResult:
+def search_on(
+    assembly: Assembly,
+    scorer: Scorer,
+    config: SearchConfig,
+    out: Path,
+    watch: Watch,
+    turn: AbstractContextManager[object] | None = None,
+) -> SearchResult:
     """A search on what is assembled already, begun or gone on with in the run `out`.
 
     Args:
         assembly: of a configuration that differs at most in the agent, its settings, its seed and limits.
+        scorer: of its search split.
         config: of this search, saved in the run.
         out: the run's directory, made where there is none.
         watch: what a display is told.
+        turn: held while the assembly's network is used, where several searches share it.
     """
     if not (out / "config.yaml").exists():
         rundir.create(out)
     with rundir.locked(out):
         config.save(out / "config.yaml")
-        return _search(replace(assembly, config=config), out, watch)
+        return _search(replace(assembly, config=config), scorer, out, watch, turn)
+
+
+def workers_of(config: SearchConfig, watch: Watch) -> AbstractContextManager[Farm | None]:
+    """The farm of a configuration, which starts while the search is prepared; None for one worker, in this process."""
+    return Farm(config, watch.notice) if is_wanted(config) else nullcontext()
+
+
+def scorer_of(assembly: Assembly, farm: Farm | None) -> Scorer:
+    """What scores policies on the search split: a farm, or an evaluator in this process."""
+    return farm.scorer(assembly) if farm else assembly.evaluator(assembly.splits.search, assembly.config.loss)
 
 
 def reopen(
@@ -169,9 +201,10 @@ def prepare(config: SearchConfig, watch: Watch, masks: bool | None = None) -> As
     return assembly
 
 
-def _search(assembly: Assembly, out: Path, watch: Watch) -> SearchResult:
+def _search(
+    assembly: Assembly, scorer: Scorer, out: Path, watch: Watch, turn: AbstractContextManager[object] | None = None
+) -> SearchResult:
     config = assembly.config
-    evaluator = assembly.evaluator(assembly.splits.search, config.loss)
     journal = Journal(out / "journal.jsonl", f"{assembly.store.directory.name}/{config.loss}")
     limits = Limits(config.max_evals, config.max_tokens, config.max_time)
     agent = make_agent(config.agent, config.agent_settings())
@@ -182,12 +215,13 @@ def _search(assembly: Assembly, out: Path, watch: Watch) -> SearchResult:
             record.write()
             watch.score(objective)
 
-        objective = Objective(assembly.space, evaluator, limits, journal, scored, assembly.store.statistics)
+        objective = Objective(assembly.space, scorer, limits, journal, scored, assembly.store.statistics)
         interrupted = _run(agent, objective, config.seed)
         if hasattr(agent, "save"):
             agent.save(out)
         front = agent.front(objective) if hasattr(agent, "front") else []
-        result = _finish(assembly, objective, front, out, watch, interrupted)
+        with turn or nullcontext():
+            result = _finish(assembly, objective, front, out, watch, interrupted)
         record.answer(objective.best, *objective.loss(objective.best))
         return result
 

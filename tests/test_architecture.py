@@ -26,7 +26,7 @@ LAYERS = (
     {"evaluation"},
     {"objective", "assembly", "records"},
     {"provenance"},
-    {"exporters"},
+    {"exporters", "farm"},
     {"validation"},
     {"study"},
     {"comparing"},

@@ -5,23 +5,20 @@ for each search, `<agent>-s<seed>/`, with `curve.json` besides, and `league.json
 search. Seeds are the outer loop: a comparison that is stopped has whole rounds. The same command goes on where it was.
 """
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autoprune import registry, rundir
-from autoprune.assembly import Assembly
-from autoprune.comparing.curves import Point, thinned
 from autoprune.comparing.entrants import PLAN, Entrants
-from autoprune.comparing.league import CURVE, FILE, SCHEMA, curves_of, is_finished, outcome_of, table_of
-from autoprune.config import SearchConfig, load_config
+from autoprune.comparing.field import Field
+from autoprune.comparing.league import FILE, SCHEMA, curves_of, is_finished, outcome_of, table_of
+from autoprune.config import PLACES, SearchConfig, load_config
 from autoprune.errors import UserError
-from autoprune.evaluation.evaluator import Evaluator
 from autoprune.policy import to_json, write_atomically
-from autoprune.study import SearchResult, Watch, prepare, search_on
-
-POINTS = 8  # of a curve, at most
-CURVE_SEQUENCES = 16  # of the validation split, on which incumbents are scored again
+from autoprune.study import Watch, prepare, workers_of
 
 
 @dataclass(frozen=True)
@@ -81,60 +78,36 @@ def compare(
     return _run(entrants, before, out, watch or Watch())
 
 
-def resume(out: Path, watch: Watch | None = None) -> Comparison:
-    """Go on with what is left of a comparison."""
-    entrants = Entrants.load(out)
+def resume(out: Path, watch: Watch | None = None, places: Mapping[str, Any] | None = None) -> Comparison:
+    """Go on with what is left of a comparison; `places` as `study.resume` takes them."""
+    entrants = Entrants.load(out, places)
     return _run(entrants, entrants, out, watch or Watch())
 
 
 def _run(entrants: Entrants, before: Entrants | None, out: Path, watch: Watch) -> Comparison:
-    searches, failed = entrants.searches(), dict[str, str]()
-    with rundir.locked(out):
+    searches = entrants.searches()
+    with rundir.locked(out), ExitStack() as stack:
         try:
             entrants.save(out)
             left = {name: config for name, config in searches.items() if not _is_done(out / name, config)}
+            farm = stack.enter_context(workers_of(entrants.config, watch)) if left else None
             assembly = prepare(entrants.config, watch, _any_masks(entrants)) if left else None
+            field = None if assembly is None else Field(assembly, farm, out, watch)
         except UserError:
             _undo(out, before)
             raise
+        failed: dict[str, str] = {}
         league = _save_league(entrants, out, failed)
-        scorer = None if assembly is None else _scorer(assembly)
-        for number, (name, config) in enumerate(searches.items(), 1):
-            if name not in left:
-                continue
-            assert assembly is not None
-            assert scorer is not None
-            try:
-                _search(assembly, scorer, config, out / name, watch)
-            except UserError as error:
+        numbers = {name: number for number, name in enumerate(searches, 1)}
+        for name, error in field.play(left) if field else ():
+            if error is not None:
                 failed[name] = str(error)
             league = _save_league(entrants, out, failed)
-            watch.ended(number, len(searches), next(one for one in league["searches"] if one["run"] == name))
+            ended = next(one for one in league["searches"] if one["run"] == name)
+            watch.ended(numbers[name], len(searches), ended)
     if len(failed) == len(searches):
         raise UserError(f"no search has an answer; the first, {next(iter(failed))}: {next(iter(failed.values()))}")
     return Comparison(out, league)
-
-
-def _search(assembly: Assembly, scorer: Evaluator, config: SearchConfig, run: Path, watch: Watch) -> None:
-    """One search, begun or gone on with, and its curve, which is written last."""
-    if (run / "config.yaml").exists() and load_config(run / "config.yaml") != config:
-        raise UserError(f"'{run}' was searched with other settings than the comparison's: remove it to search again.")
-    result = search_on(assembly, config, run, watch)
-    if result.interrupted:
-        raise KeyboardInterrupt
-    watch.stage("scoring the curve", 0.0)
-    write_atomically(run / CURVE, to_json(_curve(result, scorer)) + "\n")
-
-
-def _curve(result: SearchResult, scorer: Evaluator) -> list[Point]:
-    """A search's incumbents on the common sample, outside its limits and clock; the last point is where it ended."""
-    chosen = thinned(result.incumbents, POINTS)
-    distinct = list(dict.fromkeys(one.proposal for one in chosen))
-    losses_P = scorer.score(distinct, range(scorer.n_sequences)).mean(axis=1)
-    losses = dict(zip(distinct, losses_P.tolist(), strict=True))
-    points = [(one.tokens, one.seconds, losses[one.proposal]) for one in chosen]
-    end = (result.spent.tokens, result.spent.seconds, points[-1][2])
-    return points if end[0] == points[-1][0] else [*points, end]
 
 
 def _save_league(entrants: Entrants, out: Path, failed: dict[str, str]) -> dict[str, Any]:
@@ -149,7 +122,7 @@ def _save_league(entrants: Entrants, out: Path, failed: dict[str, str]) -> dict[
             searches.append(own | outcome)
     league = {
         "schema": SCHEMA,
-        "config": entrants.config.model_dump(exclude={"agent", "seed", "storage", "study_name"}),
+        "config": entrants.config.model_dump(exclude={"agent", "seed", "storage", "study_name", *PLACES}),
         "agents": list(entrants.agents),
         "seeds": list(entrants.seeds),
         "references": references,
@@ -161,11 +134,7 @@ def _save_league(entrants: Entrants, out: Path, failed: dict[str, str]) -> dict[
 
 
 def _is_done(run: Path, config: SearchConfig) -> bool:
-    return is_finished(run) and load_config(run / "config.yaml") == config
-
-
-def _scorer(assembly: Assembly) -> Evaluator:
-    return assembly.evaluator(assembly.splits.validation[:CURVE_SEQUENCES], assembly.config.loss)
+    return is_finished(run) and load_config(run / "config.yaml").same_search(config)
 
 
 def _any_masks(entrants: Entrants) -> bool:

@@ -5,6 +5,7 @@ An agent's own settings are `agent_options.AGENT.KEY=VALUE`; in YAML or Python, 
 
 import inspect
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import yaml
 
 from autoprune import registry
-from autoprune.config import SearchConfig, load_config, without_password
+from autoprune.config import PLACES, SearchConfig, load_config, without_password
 from autoprune.errors import UserError
 from autoprune.policy import write_atomically
 from autoprune.records.storage import check_storage
@@ -44,13 +45,13 @@ class Entrants:
         return entrants
 
     @classmethod
-    def load(cls, out: Path) -> "Entrants":
-        """Those of a comparison that was begun.
+    def load(cls, out: Path, places: Mapping[str, Any] | None = None) -> "Entrants":
+        """Those of a comparison that was begun, scored elsewhere if `places` say so (`config.PLACES`).
 
         Raises:
             UserError: its files are damaged.
         """
-        config = load_config(out / "config.yaml")
+        config = load_config(out / "config.yaml", dict(places or {}))
         try:
             plan = yaml.safe_load((out / PLAN).read_text(encoding="utf-8"))
             agents, seeds = [str(agent) for agent in plan["agents"]], [int(seed) for seed in plan["seeds"]]
@@ -78,7 +79,9 @@ class Entrants:
                     f"the comparison '{out}' has the {what} {', '.join(missing)}, which are not asked for now: name "
                     "them too, or choose another --out."
                 )
-        there, asked = (one.config.model_dump(exclude={"agent", "seed", "agent_options"}) for one in (before, self))
+        there, asked = (
+            one.config.model_dump(exclude={"agent", "seed", "agent_options", *PLACES}) for one in (before, self)
+        )
         pairs = {key: (there[key], asked[key]) for key in there}
         pairs |= {f"agent_options.{a}": (before._options(a), self._options(a)) for a in before.agents}
         different = [f"{key} is {_shown(a)} there and {_shown(b)} now" for key, (a, b) in pairs.items() if a != b]

@@ -48,7 +48,7 @@ class MaskedWeights:
         dtype: torch.dtype,
     ) -> None:
         self._store, self._units, self._widths = store, tuple(units), tuple(widths)
-        self._dtype, self._path = dtype, moments
+        self._dtype, self.path = dtype, moments
         self._reconstructions: dict[int, Reconstruction] = {}
         self._latest: OrderedDict[tuple[int, bytes], Tensor] = OrderedDict()
         self._bytes = 0
@@ -62,7 +62,7 @@ class MaskedWeights:
             index: the same as ascending group numbers, `[K]`.
         """
         unit = self._units[u]
-        if self._path is None or not 0 < len(index) < unit.groups:
+        if self.path is None or not 0 < len(index) < unit.groups:
             return None
         key = u, bits
         if key not in self._latest:
@@ -81,12 +81,12 @@ class MaskedWeights:
         """Of a unit, its groups in the live network's order."""
         if u not in self._reconstructions:
             unit, device = self._units[u], self._widths[u].consumer_weight.device
-            assert self._path is not None
+            assert self.path is not None
             try:
-                with safe_open(self._path, framework="pt") as file:
+                with safe_open(self.path, framework="pt") as file:
                     h_DD = file.get_tensor(unit.name)
             except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-                raise UserError(f"the moments in '{self._path}' are damaged ({error}): delete that file.") from error
+                raise UserError(f"the moments in '{self.path}' are damaged ({error}): delete that file.") from error
             inputs = _inputs(self._store.order(u).to(h_DD.device), h_DD.shape[0] // unit.groups)
             moments_DD = h_DD[inputs][:, inputs].to(device)
             self._reconstructions[u] = Reconstruction(self._widths[u].consumer_weight, moments_DD)

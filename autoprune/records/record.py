@@ -14,8 +14,9 @@ A trial is one score, of a proposal on some sequences:
   eighth of the split if that is more. So `study.best_trial` is none that was lucky on few tokens;
 - user attributes: `run`, `tokens`, `seconds`, the costs as shares of dense (`share.params`, ...), `mask` (hexadecimal).
 
-A network that overflows is a failed trial. Study attributes: `subject` (a hash of network, text, space and loss),
-`agent`, `budgets`, and at the end of a run `answer.<run>`.
+A network that overflows is a failed trial, and so is one that could not be scored (user attribute `failed`: why). Study
+attributes: `subject` (a hash of network, text, space and loss), `agent`, `budgets`, and at the end of a run
+`answer.<run>`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -65,6 +65,7 @@ class Trials:
                 "seconds": score.seconds,
                 **{f"share.{metric}": share for metric, share in shares.items()},
                 **bits_of(proposal),
+                **({} if score.failed is None else {"failed": score.failed}),
             },
             intermediate_values=dict(steps) if finite and not self._metrics else None,
         )

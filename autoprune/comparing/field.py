@@ -1,0 +1,97 @@
+"""The searches of a comparison, played on one assembly: one after another in this process, several at once on a farm.
+
+Side by side they are threads, which wait for the farm most of the time. What they find does not depend on that: each
+has its own random numbers, and a farm's losses do not depend on what else it scores. Agents that seed generators of the
+whole process (`alone`) play one at a time.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from autoprune import registry
+from autoprune.assembly import Assembly
+from autoprune.comparing.curves import Point, thinned
+from autoprune.comparing.league import CURVE
+from autoprune.config import SearchConfig, load_config
+from autoprune.errors import UserError
+from autoprune.farm.farm import Farm
+from autoprune.objective import Objective
+from autoprune.policy import to_json, write_atomically
+from autoprune.study import SearchResult, Watch, scorer_of, search_on
+
+POINTS = 8  # of a curve, at most
+CURVE_SEQUENCES = 16  # of the validation split, on which incumbents are scored again
+
+
+class Field:
+    """Args:
+    assembly: of what is common to all searches.
+    farm: that scores; None is this process.
+    out: the comparison's directory.
+    watch: what a display is told.
+    """
+
+    def __init__(self, assembly: Assembly, farm: Farm | None, out: Path, watch: Watch) -> None:
+        self._assembly, self._farm, self._out, self._watch = assembly, farm, out, watch
+        tokens_NT = assembly.splits.validation[:CURVE_SEQUENCES]
+        self._curve_scorer = assembly.evaluator(tokens_NT, assembly.config.loss)
+        self._on_farm = farm.scorer(assembly) if farm else None
+        self._network, self._alone, self._stopped = threading.Lock(), threading.Lock(), threading.Event()
+
+    def play(self, searches: Mapping[str, SearchConfig]) -> Iterator[tuple[str, UserError | None]]:
+        """Each search as it ends: the name of its run, and why it has no answer, if so."""
+        if self._farm is None or len(searches) == 1:
+            yield from ((name, self._attempt(name, config)) for name, config in searches.items())
+            return
+        with ThreadPoolExecutor(min(len(searches), 2 * self._farm.workers)) as pool:
+            futures = {pool.submit(self._attempt, name, config): name for name, config in searches.items()}
+            try:
+                for future in as_completed(futures):
+                    yield futures[future], future.result()
+            finally:  # Ctrl-C: what runs is told, what waits is not begun
+                self._stopped.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _attempt(self, name: str, config: SearchConfig) -> UserError | None:
+        alone = getattr(registry.load("agents", config.agent), "alone", False)
+        try:
+            with self._alone if alone else nullcontext():
+                self._search(config, self._out / name)
+        except UserError as error:
+            return error
+        return None
+
+    def _search(self, config: SearchConfig, run: Path) -> None:
+        """One search, begun or gone on with, and its curve, which is written last."""
+        if (run / "config.yaml").exists() and not load_config(run / "config.yaml").same_search(config):
+            raise UserError(
+                f"'{run}' was searched with other settings than the comparison's: remove it to search again."
+            )
+        scorer = self._on_farm or scorer_of(self._assembly, None)
+        watch = replace(self._watch, score=self._scored)
+        result = search_on(self._assembly, scorer, config, run, watch, self._network)
+        if result.interrupted:
+            raise KeyboardInterrupt
+        with self._network:
+            self._watch.stage("scoring the curve", 0.0)
+            points = self._curve(result)
+        write_atomically(run / CURVE, to_json(points) + "\n")
+
+    def _scored(self, objective: Objective) -> None:
+        if self._stopped.is_set():
+            raise KeyboardInterrupt
+        self._watch.score(objective)
+
+    def _curve(self, result: SearchResult) -> list[Point]:
+        """A search's incumbents on the common sample, outside its limits and clock; the last is where it ended."""
+        scorer, chosen = self._curve_scorer, thinned(result.incumbents, POINTS)
+        distinct = list(dict.fromkeys(one.proposal for one in chosen))
+        losses_P = scorer.score(distinct, range(scorer.n_sequences)).mean(axis=1)
+        losses = dict(zip(distinct, losses_P.tolist(), strict=True))
+        points = [(one.tokens, one.seconds, losses[one.proposal]) for one in chosen]
+        end = (result.spent.tokens, result.spent.seconds, points[-1][2])
+        return points if end[0] == points[-1][0] else [*points, end]

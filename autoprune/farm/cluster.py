@@ -1,0 +1,134 @@
+"""Ray for the length of a command: started here and stopped again, or joined where it runs already."""
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from autoprune.config import SearchConfig
+from autoprune.errors import UserError
+
+STORE_BYTES = 128 * 2**20  # Ray's own object store: of a local farm only policies and losses go through it
+LOCAL = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray then takes 127.0.0.1 for this machine's address, and nothing listens on the network
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+
+
+class Cluster:
+    """Args:
+    config: its workers, address, device and shares of GPUs.
+
+    Attributes:
+        workers: how many are wanted.
+        options: what Ray is told of each one's needs.
+        threads: of each one.
+
+    Raises:
+        UserError: Ray does not start, or no cluster answers, or it lacks what the workers need.
+    """
+
+    def __init__(self, config: SearchConfig) -> None:
+        self._address, self._directory = config.ray_address, ""
+        self._mine = False
+        gpus = config.gpus_per_worker
+        self._gpus = float(config.device.startswith("cuda")) if gpus is None else gpus
+        if self._address is None:
+            self.workers = config.workers or 1
+            self.threads = max(1, (os.cpu_count() or 1) // self.workers)
+            self._start()
+        else:
+            self._join(self._address)
+            self.workers, self.threads = config.workers or self._room(), 1
+        self.options: dict[str, Any] = {
+            "num_cpus": self.threads, "num_gpus": self._gpus, "max_restarts": 0, "max_task_retries": 0,
+        }  # fmt: skip
+        self._check()
+
+    def close(self) -> None:
+        """Stop what was started; leave what was joined."""
+        import ray
+
+        if self._mine:
+            ray.shutdown()
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _start(self) -> None:
+        # a token of its own: Ray would put one that stays into the home directory
+        own = (
+            {} if "RAY_AUTH_MODE" in os.environ else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        )
+        with _environment(LOCAL | own):
+            import ray
+
+            if ray.is_initialized():  # by a program that uses autoprune as a library
+                return
+            self._directory = tempfile.mkdtemp(prefix="autoprune-")
+            try:
+                ray.init(
+                    address="local", num_cpus=self.workers * self.threads, include_dashboard=False,
+                    log_to_driver=False, logging_level=logging.ERROR, object_store_memory=STORE_BYTES,
+                    _temp_dir=self._directory,
+                )  # fmt: skip
+            except Exception as error:
+                shutil.rmtree(self._directory, ignore_errors=True)
+                raise UserError(f"Ray did not start here ({_line(error)}). --workers 1 scores without it.") from error
+        self._mine = True
+
+    def _join(self, address: str) -> None:
+        with _environment({"RAY_USAGE_STATS_ENABLED": "0"}):
+            import ray
+
+            if ray.is_initialized():
+                return
+            try:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            except Exception as error:
+                raise UserError(
+                    f"no Ray cluster could be joined at '{address}' ({_line(error)}). `ray start --head` starts one "
+                    "(with a token, RAY_AUTH_MODE=token must be set here too); without --ray-address, --workers N "
+                    "starts Ray for the length of the search."
+                ) from error
+        self._mine = True
+
+    def _room(self) -> int:
+        """As many workers as the cluster has GPUs for, or else processors."""
+        total = self._total()
+        return max(1, int(total.get("GPU", 0) / self._gpus if self._gpus else total.get("CPU", 1)))
+
+    def _check(self) -> None:
+        total = self._total()
+        for kind, each in (("CPU", float(self.threads)), ("GPU", self._gpus)):
+            if each > total.get(kind, 0):
+                raise UserError(
+                    f"a worker needs {each:g} {kind}, and the Ray cluster has {total.get(kind, 0):g} in all: "
+                    "look at --gpus-per-worker and --device."
+                )
+
+    def _total(self) -> dict[str, float]:
+        import ray
+
+        untyped: Any = ray
+        return dict(untyped.cluster_resources())
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Variables that are set unless the user has set them, and gone afterwards."""
+    added = {key: value for key, value in values.items() if key not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for key in added:
+            os.environ.pop(key, None)
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

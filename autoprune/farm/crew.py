@@ -1,0 +1,283 @@
+"""The workers: hired, given work, and replaced when they die or hang.
+
+Everything here runs in the farm's one thread. What Ray answers arrives there as an event.
+
+A worker that dies takes nothing along but what it was scoring, and that is scored again: first each of its policies by
+itself, so that one that kills its worker is found out. A policy that was alone both times when its worker died has
+failed. A worker that answers nothing for much longer than its work should take counts as dead.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from autoprune.errors import UserError
+from autoprune.farm.cluster import Cluster
+from autoprune.farm.kit import Kit, Part, parts_of
+from autoprune.farm.schedule import Task
+from autoprune.farm.worker import Worker
+from autoprune.space import Proposal
+
+TRIES = 3  # deaths in a row, with nothing scored between them, after which a worker is not replaced
+START_SECONDS = 600.0  # for a worker to be placed, to load torch and the network
+FIRST_SECONDS = 600.0  # for a task before anything is known of the time that tasks take
+LEAST_SECONDS, PATIENCE = 30.0, 20.0  # a task has hung after so long, and so many times what it should have taken
+SLOW = 3.0  # times what a task should have taken, after which an idle worker does it too
+
+
+@dataclass
+class Work:
+    """A task of a batch, and what has become of it.
+
+    Args:
+        proposals: its policies.
+        sequences: of the split.
+        task: their positions in the batch.
+        finish: called once, with losses `[P, S]` or with the reason why there are none.
+        order: number of the batch: earlier ones go first.
+    """
+
+    proposals: list[Proposal]
+    sequences: list[int]
+    task: Task
+    finish: Callable[["Work", Any, str | None], None]
+    order: int
+    finished: bool = False
+    copies: int = 0
+    deaths: int = 0
+
+    def split(self) -> list["Work"]:
+        """Each policy by itself."""
+        share = self.task.cost / len(self.proposals)
+        return [
+            Work([proposal], self.sequences, Task((p,), self.task.sequences, share), self.finish, self.order)
+            for proposal, p in zip(self.proposals, self.task.policies, strict=True)
+        ]
+
+
+@dataclass
+class Hand:
+    """A worker's place."""
+
+    number: int
+    actor: Any = None
+    pid: int = 0
+    ready: bool = False
+    work: Work | None = None
+    begun: float = 0.0
+    limit: float = 0.0
+    deaths: int = 0
+    known: set[int] = field(default_factory=set)  # sequences whose dense references it has
+
+
+class Crew:
+    """Args:
+    cluster: where workers are placed.
+    post: takes an event for the farm's thread.
+    notice: is told what the person at the terminal should know.
+
+    Attributes:
+        hands: of all workers.
+        queue: work that nobody does yet.
+        broken: why nothing can be scored any more.
+        died: workers that died so far.
+    """
+
+    def __init__(
+        self, cluster: Cluster, post: Callable[[Callable[[], None]], None], notice: Callable[[str], None]
+    ) -> None:
+        self._cluster, self._post, self._notice = cluster, post, notice
+        self.hands = [Hand(number + 1) for number in range(cluster.workers)]
+        self.queue: list[Work] = []
+        self.broken: BaseException | None = None
+        self.died = 0
+        self._kit: Kit | None = None
+        self._parts: list[Part] | None = None
+        self._rate = 0.0  # seconds for a unit of cost
+        for hand in self.hands:
+            self._place(hand)
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def equip(self, kit: Kit) -> None:
+        """Give all workers what they need."""
+        self._kit = kit
+        for hand in self.hands:
+            self._load(hand)
+
+    def dismiss(self) -> None:
+        """Let all workers go."""
+        import ray
+
+        for hand in self.hands:
+            if hand.actor is not None:
+                ray.kill(hand.actor)
+
+    def _place(self, hand: Hand) -> None:
+        import ray
+
+        remote: Any = ray.remote(**self._cluster.options)(Worker)
+        hand.actor, hand.ready, hand.known = remote.remote(self._cluster.threads), False, set()
+        hand.begun, hand.limit = time.monotonic(), START_SECONDS
+
+    def _load(self, hand: Hand, parts: list[Part] | None = None) -> None:
+        hand.begun, hand.limit = time.monotonic(), START_SECONDS
+        self._await(hand, hand.actor.load.remote(self._kit, parts), self._loaded)
+
+    def _loaded(self, hand: Hand, pid: int | None) -> None:
+        if pid is not None:
+            hand.pid, hand.ready = pid, True
+            return
+        if self._parts is None:
+            assert self._kit is not None
+            self._parts = parts_of(self._kit)
+        self._load(hand, self._parts)
+
+    def _await(self, hand: Hand, reference: Any, then: Callable[[Hand, Any], None]) -> None:
+        """Have `then` called in the farm's thread with the answer, unless the worker has been replaced by then."""
+        actor = hand.actor
+
+        def arrived(future: Any) -> None:
+            self._post(partial(self._answered, hand, actor, future, then))
+
+        reference.future().add_done_callback(arrived)
+
+    def _answered(self, hand: Hand, actor: Any, future: Any, then: Callable[[Hand, Any], None]) -> None:
+        if hand.actor is not actor:
+            return
+        error = future.exception()
+        if error is None:
+            then(hand, future.result())
+        elif (raised := _raised(error)) is not None:
+            self.broken = raised
+        else:
+            self._bury(hand, _reason(error))
+
+    def _bury(self, hand: Hand, reason: str) -> None:
+        """A worker has died, or counts as dead: replace it, and put what it did back."""
+        import ray
+
+        ray.kill(hand.actor)
+        work, hand.work, hand.actor, hand.ready = hand.work, None, None, False
+        hand.deaths += 1
+        self.died += 1
+        if self.died == 1:
+            left = sum(other.ready for other in self.hands)
+            self._notice(f"worker {hand.number} {reason}: it is replaced, {left} work on, and nothing is lost.")
+        if work is not None:
+            self._put_back(work, reason)
+        if hand.deaths < TRIES:
+            self._place(hand)
+            if self._kit is not None:
+                self._load(hand)
+            return
+        self._notice(f"worker {hand.number} {reason} {TRIES} times without scoring anything: it is not replaced.")
+        if all(other.actor is None for other in self.hands):
+            self.broken = UserError(
+                f"no worker is left: the last one {reason}. What was scored is kept: `autoprune resume` goes on, "
+                "with fewer --workers where memory is short."
+            )
+
+    def _put_back(self, work: Work, reason: str) -> None:
+        work.copies -= 1
+        if work.finished or work.copies:
+            return
+        if len(work.proposals) > 1:
+            work.finished = True
+            self.queue[:0] = work.split()
+            return
+        work.deaths += 1
+        if work.deaths < 2:
+            self.queue.insert(0, work)
+            return
+        work.finished = True
+        work.finish(work, None, f"the worker that scored it {reason}, twice")
+
+    # -- work ----------------------------------------------------------------------------------------------------
+
+    def assign(self) -> None:
+        """Give idle workers something to do."""
+        for hand in self.hands:
+            if hand.ready and hand.work is None:
+                work = self._next(hand) or self._straggling()
+                if work is not None:
+                    self._send(hand, work)
+
+    def patience(self) -> float | None:
+        """Seconds until something must be looked at though no answer has come; None: never."""
+        now = time.monotonic()
+        ends = [hand.begun + hand.limit for hand in self.hands if self._expected(hand)]
+        if any(hand.ready and hand.work is None for hand in self.hands):
+            ends += [hand.begun + self._slow(hand.work) for hand in self.hands if hand.work and hand.work.copies == 1]
+        return max(0.01, min(ends) - now) if ends else None
+
+    def look(self) -> None:
+        """Replace what has hung."""
+        now = time.monotonic()
+        for hand in self.hands:
+            if self._expected(hand) and now > hand.begun + hand.limit:
+                self._bury(hand, f"did not answer for {hand.limit:.0f} s")
+
+    def _expected(self, hand: Hand) -> bool:
+        """Whether an answer is: it works, or loads what there is to load."""
+        return hand.actor is not None and (hand.work is not None or (not hand.ready and self._kit is not None))
+
+    def _next(self, hand: Hand) -> Work | None:
+        """Of the earliest batch, what needs fewest dense references that the worker lacks; of these, the longest."""
+        self.queue = [work for work in self.queue if not work.finished]
+        if not self.queue:
+            return None
+        chosen = min(self.queue, key=lambda w: (w.order, len(set(w.sequences) - hand.known), -w.task.cost))
+        self.queue.remove(chosen)
+        return chosen
+
+    def _straggling(self) -> Work | None:
+        """Work that takes its worker much longer than it should: the first answer counts."""
+        now = time.monotonic()
+        for hand in self.hands:
+            work = hand.work
+            if work and work.copies == 1 and not work.finished and now > hand.begun + self._slow(work):
+                return work
+        return None
+
+    def _slow(self, work: Work) -> float:
+        return max(1.0, SLOW * work.task.cost * self._rate) if self._rate else FIRST_SECONDS
+
+    def _send(self, hand: Hand, work: Work) -> None:
+        expected = work.task.cost * self._rate
+        hand.work, hand.begun = work, time.monotonic()
+        hand.limit = max(LEAST_SECONDS, PATIENCE * expected) if self._rate else FIRST_SECONDS
+        work.copies += 1
+        self._await(hand, hand.actor.score.remote(work.proposals, work.sequences), self._scored)
+
+    def _scored(self, hand: Hand, answer: tuple[Any, float]) -> None:
+        losses_PS, seconds = answer
+        work, hand.work, hand.deaths = hand.work, None, 0
+        assert work is not None
+        work.copies -= 1
+        hand.known.update(work.sequences)
+        rate = seconds / work.task.cost
+        self._rate = 0.8 * self._rate + 0.2 * rate if self._rate else rate
+        if not work.finished:
+            work.finished = True
+            work.finish(work, losses_PS, None)
+
+
+def _raised(error: BaseException) -> BaseException | None:
+    """The exception that the worker's own code raised, if it was not the worker that died."""
+    import ray
+
+    if not isinstance(error, ray.exceptions.RayTaskError):
+        return None
+    cause = error.cause
+    return cause if isinstance(cause, BaseException) else error
+
+
+def _reason(error: BaseException) -> str:
+    """What happened to a worker, as the end of a sentence about it."""
+    told = str(error)
+    if "OutOfMemory" in type(error).__name__ or ("memory" in told.lower() and "threshold" in told):
+        return "ran out of memory"
+    return "left with its machine" if "node" in told.lower() and "dead" in told.lower() else "died"

@@ -1,0 +1,244 @@
+"""The farm: a scorer whose policies are scored by workers on Ray.
+
+One thread owns the workers and all that is known of them; searches, of which several may share a farm, hand it batches
+and wait. Losses come back in the order of the batch, and each is the loss that one process would have found: a policy's
+loss does not depend on what it is scored with.
+
+Shapes: P policies, S sequences.
+"""
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune import registry
+from autoprune.assembly import Assembly
+from autoprune.config import SearchConfig
+from autoprune.farm.cluster import Cluster
+from autoprune.farm.crew import Crew, Work
+from autoprune.farm.kit import Kit, write_kit
+from autoprune.farm.schedule import Costs, Task, plan
+from autoprune.space import Proposal
+
+Notice = Callable[[str], None]
+CLOSING_SECONDS = 20.0
+
+
+def is_wanted(config: SearchConfig) -> bool:
+    """Whether a search is scored on Ray: one worker without a cluster is this process."""
+    return config.ray_address is not None or (config.workers or 1) > 1
+
+
+class Farm:
+    """Workers, from `with Farm(...)` on until its end; they start while the search is prepared.
+
+    Args:
+        config: workers, address, device.
+        notice: is told what the person at the terminal should know.
+    """
+
+    def __init__(self, config: SearchConfig, notice: Notice = lambda text: None) -> None:
+        self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._opened: Future[Cluster] = Future()
+        self._numbers = itertools.count()
+        self._batches: dict[int, _Batch] = {}
+        self._config, self._notice = config, notice
+        self._thread = threading.Thread(target=self._live, name="autoprune-farm", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "Farm":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._events.put(None)
+        self._thread.join(CLOSING_SECONDS)
+
+    @property
+    def workers(self) -> int:
+        """How many there are, those that are being replaced included.
+
+        Raises:
+            UserError: Ray does not start, or the cluster cannot be joined.
+        """
+        return self._opened.result().workers
+
+    @property
+    def pids(self) -> list[int]:
+        """Processes of the workers that are ready, on whatever machine."""
+        return [hand.pid for hand in self._crew.hands if hand.ready]
+
+    @property
+    def died(self) -> int:
+        """Workers that died so far."""
+        return self._crew.died
+
+    def scorer(self, assembly: Assembly) -> "FarmScorer":
+        """What scores policies of an assembly on its search split, in the loss of its configuration.
+
+        Raises:
+            UserError: as `workers`; or what workers need could not be written.
+        """
+        workers = self.workers
+        kit = write_kit(assembly, _node(), workers)
+        self._events.put(partial(self._equip, kit))
+        return FarmScorer(self, assembly, workers)
+
+    def run(
+        self, costs: Costs, proposals: Sequence[Proposal], sequences: Sequence[int], chunk: int
+    ) -> "tuple[NDArray[np.float64], dict[Proposal, str]]":
+        """Losses `[P, S]`, infinite for policies that could not be scored, and the reasons why not."""
+        batch = _Batch(next(self._numbers), proposals, sequences)
+        finish = partial(self._finish, batch)
+        work = [batch.work(task, finish) for task in plan(costs, proposals, len(sequences), self.workers, chunk)]
+        self._events.put(partial(self._take, batch, work))
+        try:
+            batch.done.wait()
+        except BaseException:  # Ctrl-C
+            self._events.put(partial(self._drop, batch))
+            raise
+        if batch.error is not None:
+            raise batch.error
+        return batch.losses_PS, batch.failures
+
+    # -- in the farm's thread ------------------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        """Ray is started here: its processes end with the thread that started them."""
+        try:
+            cluster = Cluster(self._config)
+        except BaseException as error:
+            self._opened.set_exception(error)
+            return
+        try:
+            self._crew = Crew(cluster, self._events.put, self._notice)
+            self._opened.set_result(cluster)
+            while self._step():
+                pass
+            self._crew.dismiss()
+        except BaseException as error:
+            self._fail(error)
+            raise
+        finally:
+            cluster.close()
+
+    def _step(self) -> bool:
+        """One event, or a look at what has taken too long; False at the end."""
+        crew = self._crew
+        try:
+            event = self._events.get(timeout=crew.patience())
+            if event is None:
+                return False
+            event()
+        except queue.Empty:
+            crew.look()
+        crew.assign()
+        if crew.broken is not None:
+            self._fail(crew.broken)
+        return True
+
+    def _equip(self, kit: Kit) -> None:
+        self._crew.equip(kit)
+
+    def _take(self, batch: "_Batch", work: list[Work]) -> None:
+        self._batches[batch.number] = batch
+        self._crew.queue += work
+
+    def _drop(self, batch: "_Batch") -> None:
+        self._batches.pop(batch.number, None)
+        self._crew.queue = [work for work in self._crew.queue if work.order != batch.number]
+
+    def _fail(self, error: BaseException) -> None:
+        for batch in self._batches.values():
+            batch.error = error
+            batch.done.set()
+        self._batches.clear()
+        self._crew.queue.clear()
+
+    def _finish(self, batch: "_Batch", work: Work, losses_PS: Any, reason: str | None) -> None:
+        batch.fill(work, losses_PS, reason)
+        if batch.done.is_set():
+            self._batches.pop(batch.number, None)
+        if reason is not None:
+            self._notice(f"a policy failed, and the search goes on: {reason}.")
+
+
+class FarmScorer:
+    """Scores on a farm, as an evaluator does in the process (objective.Scorer).
+
+    Attributes:
+        policies_at_once: how many make up a batch that keeps all workers busy.
+        failures: policies that could not be scored, and why not.
+    """
+
+    def __init__(self, farm: Farm, assembly: Assembly, workers: int) -> None:
+        tokens_NT, config = assembly.splits.search, assembly.config
+        self.n_sequences, self.tokens_per_sequence = tokens_NT.shape
+        self.policies_at_once = 16 * workers
+        self.failures: dict[Proposal, str] = {}
+        model: Any = assembly.loaded.model
+        head = model.get_output_embeddings().weight.numel()
+        self._farm, self._dense = farm, assembly.space.dense
+        self._costs = Costs(assembly.space, head)
+        self._chunk, self._zero_at_dense = (
+            config.batch_size(),
+            bool(getattr(registry.load("losses", config.loss)(), "zero_at_dense", False)),
+        )
+
+    def score(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> NDArray[np.float64]:
+        """Losses, `[P, S]`, nats per token; infinite for a policy that cannot be scored."""
+        losses_PS, failures = self._farm.run(self._costs, policies, sequences, self._chunk)
+        self.failures |= failures
+        return losses_PS
+
+    def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
+        """The loss of the dense network, `[S]`."""
+        if self._zero_at_dense:
+            return np.zeros(len(sequences))
+        return np.asarray(self.score([self._dense], sequences)[0])
+
+
+class _Batch:
+    """What one call asked for, filled in as answers arrive."""
+
+    def __init__(self, number: int, proposals: Sequence[Proposal], sequences: Sequence[int]) -> None:
+        self.number, self.proposals, self.sequences = number, list(proposals), list(sequences)
+        self.losses_PS = np.full((len(self.proposals), len(self.sequences)), np.nan)
+        self.failures: dict[Proposal, str] = {}
+        self.error: BaseException | None = None
+        self.done = threading.Event()
+        self._left = self.losses_PS.size
+
+    def work(self, task: Task, finish: Callable[[Work, Any, str | None], None]) -> Work:
+        """What a worker is told of a task."""
+        proposals = [self.proposals[p] for p in task.policies]
+        return Work(proposals, [self.sequences[s] for s in task.sequences], task, finish, self.number)
+
+    def fill(self, work: Work, losses_PS: Any, reason: str | None) -> None:
+        """Losses of a task, or why there are none."""
+        if reason is not None:
+            self.failures |= dict.fromkeys(work.proposals, reason)
+        cells = np.ix_(work.task.policies, work.task.sequences)
+        self.losses_PS[cells] = np.inf if reason is not None else losses_PS
+        self._left -= self.losses_PS[cells].size
+        if not self._left:
+            self.done.set()
+
+
+def _node() -> str:
+    """This machine, as Ray calls it; a driver that is no part of the cluster (ray://) is a machine of its own."""
+    import ray
+
+    untyped: Any = ray
+    if untyped.util.client.ray.is_connected():
+        return "driver"
+    return str(ray.get_runtime_context().get_node_id())

@@ -1,0 +1,228 @@
+"""What a worker needs of a search, as files: every worker of a machine maps them, so that k cost little more than one.
+
+In `<cache>/kits/<key>/`:
+
+- `network/`: the dense network in Hugging Face form, its groups in the store's order, in the dtype that it computes in;
+- `levels`, `moments.safetensors`: the level store, and the moments where masks are searched (links to the cache);
+- `tokens.safetensors`: the search split `[N, T]`; `space.json`: units and costs;
+- `kit.json`, written last.
+
+The machine of the search has them in its cache. Another machine gets the files once, through Ray's object store, into a
+cache of its own. Nothing is written to a kit once it is complete.
+"""
+
+import fcntl
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from autoprune import registry
+from autoprune.assembly import Assembly
+from autoprune.config import SearchConfig
+from autoprune.errors import UserError
+from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator
+from autoprune.levels.masked import MaskedWeights
+from autoprune.levels.placing import Placer
+from autoprune.levels.store import LevelStore, cache_directory
+from autoprune.models.blocks import BlockView
+from autoprune.models.loading import explained, family_of
+from autoprune.space_file import load_space, save_space
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+VERSION = 1
+CHUNK = 32 * 2**20  # bytes of a file that travel as one object
+
+
+@dataclass(frozen=True)
+class Kit:
+    """Where a kit is, and how it is used; small enough to be sent with a call.
+
+    Args:
+        key: its name in a cache.
+        directory: in the cache of the machine where the search runs.
+        node: that machine, as Ray calls it.
+        config: of the search.
+        workers: that share a machine's memory, at most.
+    """
+
+    key: str
+    directory: str
+    node: str
+    config: SearchConfig
+    workers: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a file of a kit.
+
+    Args:
+        name: of the file, relative to the kit's directory.
+        chunk: a reference to its bytes, as a uint8 array.
+    """
+
+    name: str
+    chunk: "ObjectRef[Any]"
+
+
+def write_kit(assembly: Assembly, node: str, workers: int) -> Kit:
+    """The kit of an assembly, written unless an earlier search left it.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    key = f"{assembly.store.directory.name}-{VERSION}{'-masks' if assembly.placer.masked else ''}"
+    directory = cache_directory() / "kits" / key
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(directory):
+            if not (directory / "kit.json").is_file():
+                _fill(assembly, directory)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"what workers need could not be written to '{directory}' ({error}).") from error
+    config = assembly.config.model_copy(update={"storage": None})  # its URL may hold a password
+    return Kit(key, str(directory), node, config, workers)
+
+
+def _fill(assembly: Assembly, directory: Path) -> None:
+    temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".building-"))
+    masked = assembly.placer.masked
+    try:
+        assembly.placer.release()
+        model: Any = assembly.loaded.model
+        model.save_pretrained(temporary / "network")
+        save_file({"tokens": assembly.splits.search.contiguous()}, temporary / "tokens.safetensors")
+        save_space(temporary / "space.json", assembly.space)
+        (temporary / "levels").symlink_to(assembly.store.directory.absolute(), target_is_directory=True)
+        if masked is not None and masked.path is not None:
+            (temporary / "moments.safetensors").symlink_to(masked.path.absolute())
+        described = {"masks": masked is not None, "checkpoint_dtype": str(assembly.loaded.checkpoint_dtype)}
+        (temporary / "kit.json").write_text(json.dumps({"version": VERSION, **described}))
+        shutil.rmtree(directory, ignore_errors=True)
+        temporary.rename(directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def open_kit(kit: Kit, node: str) -> Evaluator:
+    """An evaluator on the search split, on mapped files.
+
+    Raises:
+        UserError: the files are damaged, or the device is not usable here.
+    """
+    directory, config = _directory(kit, node), kit.config
+    try:
+        described = json.loads((directory / "kit.json").read_text(encoding="utf-8"))
+        tokens_NT = load_file(directory / "tokens.safetensors")["tokens"]
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UserError(f"the kit in '{directory}' is damaged ({error}): delete that folder.") from error
+    space, _ = load_space(directory / "space.json")
+    model = _network(directory / "network", config)
+    view = BlockView(model, family_of(str(model.config.model_type)), config.mlp_group)
+    store = LevelStore(directory / "levels", space.units, config.device)
+    masked = None
+    if described["masks"]:
+        moments = directory / "moments.safetensors"
+        widths = [width for row in view.widths for width in row]
+        dtype = getattr(torch, described["checkpoint_dtype"].removeprefix("torch."))
+        masked = MaskedWeights(store, space.units, widths, moments if moments.exists() else None, dtype)
+    loss = registry.load("losses", config.loss)()
+    memory = REFERENCE_BYTES if kit.workers <= 2 else 2 * REFERENCE_BYTES // kit.workers
+    placer = Placer(view, space, store, masked)
+    return Evaluator(placer, tokens_NT.to(config.device), [loss], config.batch_size(), memory)
+
+
+def _network(path: Path, config: SearchConfig) -> Any:
+    """The network; on a CPU its parameters are views of the mapped files."""
+    from transformers import AutoModelForCausalLM
+
+    files = sorted(path.glob("*.safetensors"))
+    with explained(str(path)):
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(
+            path, dtype="auto", trust_remote_code=config.trust_remote_code
+        )
+        model = model.to(config.device).eval().requires_grad_(False)
+        if config.device == "cpu":
+            parameters = dict(model.named_parameters())
+            for file in files:
+                with safe_open(file, framework="pt") as tensors:
+                    for name in set(tensors.keys()) & set(parameters):
+                        parameters[name].data = tensors.get_tensor(name)
+    return model
+
+
+# -- on other machines ------------------------------------------------------------------------------------------------
+
+
+def is_here(kit: Kit, node: str) -> bool:
+    """Whether a kit's files are on this machine."""
+    return (_directory(kit, node) / "kit.json").is_file()
+
+
+def parts_of(kit: Kit) -> list[Part]:
+    """The files of a kit in Ray's object store, those in links too; `kit.json` is the last."""
+    import ray
+
+    root = Path(kit.directory)
+    found = [path for path in sorted(root.rglob("*")) + sorted((root / "levels").rglob("*")) if path.is_file()]
+    files = dict.fromkeys(path.relative_to(root) for path in found)
+    last = Path("kit.json")
+    ordered = [*(file for file in files if file != last), last]
+    return [Part(str(file), ray.put(chunk)) for file in ordered for chunk in _read(root / file)]
+
+
+def receive(kit: Kit, parts: Sequence[Part]) -> None:
+    """Write a kit's files to this machine's cache, unless another worker of the machine has.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    import ray
+
+    directory = cache_directory() / "kits" / kit.key
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(directory):
+            if (directory / "kit.json").is_file():
+                return
+            shutil.rmtree(directory, ignore_errors=True)
+            for part in parts:
+                file = directory / part.name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                chunk = ray.get(part.chunk)
+                with file.open("ab") as stream:
+                    stream.write(memoryview(chunk))
+    except OSError as error:
+        raise UserError(f"what workers need could not be written to '{directory}' ({error}).") from error
+
+
+def _directory(kit: Kit, node: str) -> Path:
+    return Path(kit.directory) if node == kit.node else cache_directory() / "kits" / kit.key
+
+
+def _read(path: Path) -> Iterator[Any]:
+    import numpy as np
+
+    with path.open("rb") as stream:
+        while piece := stream.read(CHUNK):
+            yield np.frombuffer(piece, np.uint8)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold a kit's name for this process."""
+    with (directory.parent / f".{directory.name}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,52 @@
+"""The actor that scores. It maps the kit's files and writes to none of them."""
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.farm.kit import Kit, Part, is_here, open_kit, receive
+from autoprune.space import Proposal
+
+
+class Worker:
+    """Args:
+    threads: of torch.
+    """
+
+    def __init__(self, threads: int) -> None:
+        import torch
+        import transformers  # noqa: F401 (the slow part of a start, while the driver prepares the kit)
+
+        torch.set_num_threads(threads)
+        self._evaluator: Any = None
+
+    def load(self, kit: Kit, parts: Sequence[Part] | None = None) -> int | None:
+        """Open a kit, and tell the process; None if its files are not on this machine and were not sent along.
+
+        Args:
+            kit: what to open.
+            parts: its files, as references to Ray's object store.
+
+        Raises:
+            UserError: the files are damaged, or the device is not usable here.
+        """
+        import ray
+
+        node = ray.get_runtime_context().get_node_id()
+        if not is_here(kit, node):
+            if parts is None:
+                return None
+            receive(kit, parts)
+        self._evaluator = open_kit(kit, node)
+        self._evaluator.score([self._evaluator.space.dense], [0])  # what is slow the first time is not measured
+        return os.getpid()
+
+    def score(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> tuple[NDArray[np.float64], float]:
+        """Losses `[P, S]` of policies on some sequences of the split, and the seconds that they took."""
+        begun = time.perf_counter()
+        losses_PS = self._evaluator.score(policies, sequences)
+        return losses_PS, time.perf_counter() - begun
