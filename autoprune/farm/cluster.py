@@ -6,7 +6,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from autoprune.config import SearchConfig
@@ -49,6 +49,7 @@ class Cluster:
             "num_cpus": self.threads, "num_gpus": self._gpus, "max_restarts": 0, "max_task_retries": 0,
         }  # fmt: skip
         self._check()
+        _hush()
 
     def close(self) -> None:
         """Stop what was started; leave what was joined."""
@@ -128,6 +129,15 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
     finally:
         for key in added:
             os.environ.pop(key, None)
+
+
+def _hush() -> None:
+    """Keep Ray from printing paragraphs on our stdout about workers that die: the crew tells it, in a sentence."""
+    with suppress(ImportError):  # there is no public way; without it, only the output is less tidy
+        from ray._private import worker
+
+        if hasattr(worker, "print_to_stdstream"):
+            worker.print_to_stdstream = lambda *_, **__: None
 
 
 def _line(error: BaseException) -> str:

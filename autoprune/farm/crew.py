@@ -103,7 +103,9 @@ class Crew:
 
     def equip(self, kit: Kit) -> None:
         """Give all workers what they need."""
-        self._kit = kit
+        if kit == self._kit:
+            return
+        self._kit, self._parts = kit, None
         for hand in self.hands:
             self._load(hand)
 
@@ -280,4 +282,4 @@ def _reason(error: BaseException) -> str:
     told = str(error)
     if "OutOfMemory" in type(error).__name__ or ("memory" in told.lower() and "threshold" in told):
         return "ran out of memory"
-    return "left with its machine" if "node" in told.lower() and "dead" in told.lower() else "died"
+    return "left with its machine" if "node has died" in told or "NodeDied" in type(error).__name__ else "died"

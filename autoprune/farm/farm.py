@@ -75,11 +75,13 @@ class Farm:
     @property
     def pids(self) -> list[int]:
         """Processes of the workers that are ready, on whatever machine."""
+        self._opened.result()
         return [hand.pid for hand in self._crew.hands if hand.ready]
 
     @property
     def died(self) -> int:
         """Workers that died so far."""
+        self._opened.result()
         return self._crew.died
 
     def scorer(self, assembly: Assembly) -> "FarmScorer":

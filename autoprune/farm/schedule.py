@@ -18,7 +18,7 @@ import numpy as np
 from autoprune.mask import Mask
 from autoprune.space import Proposal, SearchSpace
 
-PER_WORKER = (1, 2, 3)  # tasks that a batch is cut into; more of them even out, and run more prefixes twice
+PER_WORKER = (1, 2, 4, 8)  # tasks that a batch is cut into; more of them even out, and run more prefixes twice
 OVERHEAD = 0.03  # of a dense pass, for a task by itself
 FIXED = 0.1  # of a dense block, for what it computes whatever is kept: norms, residuals, launches
 LOSS = 0.5  # of the head, for the loss on its logits
@@ -119,13 +119,37 @@ def _cut(costs: Costs, paths: Sequence[Path], order: list[int], chunks: Sequence
 
 
 def _pieces(costs: Costs, paths: Sequence[Path], order: list[int], parts: int) -> list[list[int]]:
-    """Policies in the order of their choices, cut where their running cost passes a share of the whole."""
-    before: list[Path] = [(), *(paths[p] for p in order)]
-    marginals = [costs.marginal(paths[p], last) for p, last in zip(order, before, strict=False)]
-    middles = np.cumsum(marginals) - np.array(marginals) / 2
-    share = np.minimum((middles / sum(marginals) * parts).astype(int), parts - 1)
-    pieces = [[p for p, s in zip(order, share, strict=True) if s == part] for part in range(parts)]
-    return [piece for piece in pieces if piece]
+    """Policies in the order of their choices, cut into at most `parts` such that the dearest piece is cheap.
+
+    A bound on a piece is met greedily, and found by bisection: a piece that begins later never costs more.
+    """
+    whole_P = [costs.of([paths[p]]) for p in order]
+    further_P = [costs.marginal(paths[p], paths[q]) for q, p in itertools.pairwise(order)]
+    low, high = max(whole_P), sum(whole_P)
+    best = _filled(order, whole_P, further_P, high)
+    while high - low > 0.01 * costs.dense:
+        middle = (low + high) / 2
+        pieces = _filled(order, whole_P, further_P, middle)
+        if len(pieces) <= parts:
+            best, high = pieces, middle
+        else:
+            low = middle
+    return best
+
+
+def _filled(
+    order: Sequence[int], whole_P: Sequence[float], further_P: Sequence[float], bound: float
+) -> list[list[int]]:
+    """Pieces of which none but a single policy costs more than the bound."""
+    pieces, cost = [[order[0]]], whole_P[0]
+    for p, whole, further in zip(order[1:], whole_P[1:], further_P, strict=True):
+        if cost + further <= bound:
+            pieces[-1].append(p)
+            cost += further
+        else:
+            pieces.append([p])
+            cost = whole
+    return pieces
 
 
 def _task(costs: Costs, paths: Sequence[Path], policies: Sequence[int], chunks: Sequence[range]) -> Task:
