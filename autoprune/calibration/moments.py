@@ -26,11 +26,10 @@ def collect(
     with view.hold(len(tokens_NT), batch, 2, tokens_NT.shape[1]) as (at_once, where):
         for start in range(0, len(tokens_NT), at_once):
             together_NT = tokens_NT[start : start + at_once]
-            states = [view.embed(tokens_BT).to(where) for tokens_BT in together_NT.split(batch)]
-            for block in range(len(view.widths)):
-                states = [
-                    _through(view, block, hidden.to(tokens_NT.device), sums[block]).to(where) for hidden in states
-                ]
+            chunks = [together_NT[i : i + batch] for i in range(0, len(together_NT), batch)]
+            states = [view.embed(tokens_BT).to(where) for tokens_BT in chunks]
+            for block, moments in enumerate(sums):
+                states = [_through(view, block, h_BTD.to(tokens_NT.device), moments).to(where) for h_BTD in states]
             if progress:
                 progress(min(1.0, (start + at_once) / len(tokens_NT)))
     return [[h_DD / tokens_NT.numel() for h_DD in row] for row in sums]

@@ -132,6 +132,8 @@ class Evaluator:
         self, choices_P: list[list[Choices]], sequences: int, batch: int
     ) -> AbstractContextManager[tuple[int, torch.device]]:
         """How many sequences go through the blocks together: `BlockView.hold` for the prefixes that there are."""
+        if self.view.streamer is None:
+            return self.view.hold(sequences, batch, 0, self.tokens_per_sequence)
         blocks = range(len(self.view.blocks) + 1)
         distinct = [len({tuple(choices[:b]) for choices in choices_P}) for b in blocks]
         most = max(map(sum, pairwise(distinct)))  # before and behind a block
@@ -176,9 +178,8 @@ class Evaluator:
         with self._held(choices_1, len(missing), 1) as (at_once, where):
             for start in range(0, len(missing), at_once):
                 together = missing[start : start + at_once]
-                ((_, states),) = self._walk(
-                    choices_1, [self.view.embed(self.tokens_NT[[s]]).to(where) for s in together]
-                )
+                embedded = [self.view.embed(self.tokens_NT[[s]]).to(where) for s in together]
+                ((_, states),) = self._walk(choices_1, embedded)
                 self._dense_hidden.update(zip(together, map(self._away, states), strict=True))
 
     def _here(self, tensor: Tensor) -> Tensor:
