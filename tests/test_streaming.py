@@ -1,4 +1,4 @@
-"""Networks larger than the device: the same losses bit for bit, never more memory than allowed, the next block early."""
+"""Networks larger than the device: the same losses bit for bit, no more memory than allowed, the next block early."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -106,7 +106,7 @@ def test_losses_are_the_same_bit_for_bit_in_any_memory(settings: dict[str, Any],
             for _ in range(2):  # the second finds some blocks there already
                 assert np.array_equal(evaluator.score_each(policies, sequences), expected)
         assert streamer.peak_bytes <= smallest + margin
-        assert max(held) <= smallest + margin - streamer._set_aside
+        assert 0 < max(held) <= smallest + margin - streamer._set_aside
         assert all(copy.waiting is None or not copy.waiting.exception() for copy in streamer._held.values())
 
 
@@ -209,7 +209,7 @@ def test_one_pass_of_transfers_serves_all_policies_and_sequences(
 ) -> None:
     assembly = ready(quick, 3.5)
     rng = np.random.default_rng(0)
-    policies = [assembly.space.sample(rng) for _ in range(6)]
+    policies = [assembly.space.sample(rng) for _ in range(3)]
     evaluator = assembly.evaluator(assembly.splits.search, "kl")
     evaluator.score(policies[:1], range(8))
     streamer_of(assembly).rest()
