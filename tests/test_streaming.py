@@ -239,8 +239,8 @@ def test_a_thread_that_fails_is_heard(quick: dict[str, Any], monkeypatch: pytest
 def test_hidden_states_wait_in_the_hosts_memory_where_the_device_has_no_room(quick: dict[str, Any]) -> None:
     assembly = ready(quick, 1)
     streamer = streamer_of(assembly)
-    with streamer.hold(streamer.spare + 1, 10**9) as (pieces, where):
-        assert (pieces, where.type) == (streaming.HOST_BYTES // (streamer.spare + 1), "cpu")
+    with streamer.hold(2**20, 10**9) as (pieces, where):
+        assert (pieces, where.type) == (streaming.HOST_BYTES // 2**20, "cpu")
         assert streamer.resident_bytes <= streamer.memory
     roomy = streamer_of(ready(quick, 4))
     before = roomy.resident_bytes
