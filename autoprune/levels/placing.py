@@ -69,6 +69,7 @@ class Placer:
 
     def release(self) -> None:
         """Put the dense network back."""
+        self.view.expect(None)
         for block in range(len(self._units_of_block)):
             self.release_block(block)
 

@@ -51,6 +51,10 @@ class Streamer:
         activations: bytes of `memory` that are left for what a forward pass needs besides weights.
         masks: whether widths are cut by copying what they keep, which takes as much again.
 
+    Attributes:
+        peak_bytes: of `memory`, what was in use or set aside at most.
+        sent_bytes: brought to the device so far.
+
     Raises:
         UserError: not even one block fits.
     """
@@ -76,6 +80,7 @@ class Streamer:
             tensor.data = tensor.data.to(self.device)
         self._used = self.peak_bytes = sum(map(_nbytes, outside)) + activations
         self._set_aside = self._used
+        self.sent_bytes = 0
         self._held: dict[tuple[str, int], _Copy] = {}
         self._current: int | None = None
         self._expected: Sequence[Sequence[Tensor]] | None = None
@@ -160,6 +165,7 @@ class Streamer:
         device, arrival = self._courier.send(host)
         copy = self._held[key] = _Copy(block, nbytes, host, device, arrival, key[0] == "dense")
         self._count(nbytes)
+        self.sent_bytes += sum(map(_nbytes, host))
         return copy
 
     def _arrive(self, copy: _Copy) -> None:
@@ -215,26 +221,23 @@ class Streamer:
         self._used += nbytes
         self.peak_bytes = max(self.peak_bytes, self._used)
 
-    def _ahead(self, block: int) -> int:
-        """Blocks until this one is needed."""
-        return (block - (self._current or 0)) % len(self._widths)
-
     def _make_room(self, nbytes: int, block: int, among_own: bool = True) -> bool:
         """Let go of what is needed later than `block`, the latest first, until bytes are free.
 
         Args:
             among_own: of the block in use, consumers that are not in place may go too.
         """
+        ahead = [(b - (self._current or 0)) % len(self._widths) for b in range(len(self._widths))]
         while self._used + nbytes > self.memory:
             may_go = [
-                key
-                for key, copy in self._held.items()
-                if self._ahead(copy.block) > self._ahead(block)
+                (ahead[copy.block], not copy.dense, -age, key)
+                for age, (key, copy) in enumerate(self._held.items())
+                if ahead[copy.block] > ahead[block]
                 or (among_own and copy.block == block and not copy.dense and not self._in_place(copy))
             ]
             if not may_go:
                 return False
-            self._drop(max(may_go, key=lambda key: (self._ahead(self._held[key].block), key[0] == "consumer")))
+            self._drop(max(may_go)[-1])
         return True
 
     def _in_place(self, copy: _Copy) -> bool:
