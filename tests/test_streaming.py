@@ -22,6 +22,7 @@ from autoprune.models import streaming
 from autoprune.models.blocks import BlockView
 from autoprune.models.loading import load_model
 from autoprune.models.streaming import Streamer
+from autoprune.models.surgery import LiveWidth
 from autoprune.space import Proposal, SearchSpace
 from tests.families import save_tiny
 
@@ -234,6 +235,36 @@ def test_a_thread_that_fails_is_heard(quick: dict[str, Any], monkeypatch: pytest
     monkeypatch.setattr(streaming._Courier, "_copy", fail)
     with pytest.raises(OSError, match="the disk is gone"):
         assembly.view.run(0, hidden)
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2, 5, 9, 14])
+def test_an_interruption_leaves_the_network_whole(
+    quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    """A search ends with what it has after Ctrl-C, which may come while a block is changed over."""
+    assembly = ready(quick, 2.5)
+    policies = proposals(assembly.space, 2, masks=False)
+    evaluator = assembly.evaluator(assembly.splits.search, "kl")
+    expected = evaluator.score(policies, [0, 1])
+    streamer_of(assembly).rest()
+    move, left = LiveWidth.move, [calls]
+
+    def interrupted(self: LiveWidth, tensors: Any) -> None:
+        left[0] -= 1
+        if left[0] == -1:
+            self._tensors = dict(tensors)  # half of it is done
+            raise KeyboardInterrupt
+        move(self, tensors)
+
+    monkeypatch.setattr(LiveWidth, "move", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluator.score(policies, [0, 1])
+    assert np.array_equal(evaluator.score(policies, [0, 1]), expected)
+    assembly.placer.place(assembly.space.dense)
+    logits = assembly.loaded.model(input_ids=assembly.splits.search[:1]).logits
+    streamer_of(assembly).rest()
+    assert torch.equal(assembly.loaded.model(input_ids=assembly.splits.search[:1]).logits, logits)
+    assert streamer_of(assembly).peak_bytes <= streamer_of(assembly).memory
 
 
 def test_hidden_states_wait_in_the_hosts_memory_where_the_device_has_no_room(quick: dict[str, Any]) -> None:

@@ -6,13 +6,12 @@ needed last is what makes room: what has just been used goes first, and as many 
 a CUDA device in a stream of its own, the next block while this one is computed.
 """
 
-import operator
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +25,13 @@ HOST_BYTES = 4 * 2**30
 
 @dataclass
 class _Copy:
-    """Something of a block on the device: its dense tensors (`width` -> tensors), or one consumer's weight.
+    """Something of a block on the device: the dense tensors of its widths, or one consumer's weight.
 
-    `nbytes` is what it counts for; `waiting` is set until the compute stream was told to wait for its arrival.
+    Args:
+        nbytes: what it counts for.
+        waiting: until the compute stream was told to wait for its arrival.
+        state: of dense tensors: what the widths compute with. Ctrl-C can come while they are changed over, and the
+            search is finished with the same network: what is not "here" is put there again.
     """
 
     block: int
@@ -37,6 +40,7 @@ class _Copy:
     device: list[Tensor]
     waiting: Future[Any] | None
     dense: bool
+    state: Literal["home", "coming", "here"] = "home"
 
 
 class Streamer:
@@ -78,8 +82,7 @@ class Streamer:
         self._check(sum(map(_nbytes, outside)), activations)
         for tensor in outside:  # in place, so that tied ones stay tied
             tensor.data = tensor.data.to(self.device)
-        self._used = self.peak_bytes = sum(map(_nbytes, outside)) + activations
-        self._set_aside = self._used
+        self._set_aside = self.peak_bytes = sum(map(_nbytes, outside)) + activations
         self.sent_bytes = 0
         self._held: dict[tuple[str, int], _Copy] = {}
         self._current: int | None = None
@@ -93,7 +96,7 @@ class Streamer:
     @property
     def resident_bytes(self) -> int:
         """Bytes of the device that are in use or set aside now."""
-        return self._used
+        return self._set_aside + sum(copy.nbytes for copy in self._held.values())
 
     @property
     def spare(self) -> int:
@@ -108,14 +111,17 @@ class Streamer:
 
     def enter(self, block: int) -> None:
         """Bring a block, wait for it, and begin to bring what comes next."""
-        if block == self._current:
+        copy = self._held.get(("dense", block))
+        if block == self._current and copy is not None and copy.state == "here":
             return
         self._current = block
-        copy = self._held.get(("dense", block)) or self._load_dense(block)
+        copy = copy or self._load_dense(block)
         assert copy is not None, "set_aside leaves room for the largest block"
-        if copy.waiting:
+        if copy.state != "here":
             self._arrive(copy)
+            copy.state = "coming"
             self._put(block, copy.device)
+            copy.state = "here"
         self._load_consumers(block)
         following = (block + 1) % len(self._widths)
         if ("dense", following) in self._held or self._load_dense(following):
@@ -151,7 +157,7 @@ class Streamer:
     def _bring(self, block: int, consumer: Tensor) -> Tensor:
         """A consumer's weight where its block is."""
         dense = self._held.get(("dense", block))
-        if dense is None or dense.waiting:
+        if dense is None or dense.state == "home":
             return consumer
         copy = self._held.get(("consumer", id(consumer)))
         if copy is None:
@@ -164,7 +170,7 @@ class Streamer:
     def _load(self, key: tuple[str, int], block: int, nbytes: int, host: list[Tensor]) -> _Copy:
         device, arrival = self._courier.send(host)
         copy = self._held[key] = _Copy(block, nbytes, host, device, arrival, key[0] == "dense")
-        self._count(nbytes)
+        self._note_peak()
         self.sent_bytes += sum(map(_nbytes, host))
         return copy
 
@@ -188,7 +194,7 @@ class Streamer:
         fits = self._make_room(nbytes, self._current or 0)
         assert fits, "all but the block in use can go"
         self._set_aside += nbytes
-        self._count(nbytes)
+        self._note_peak()
         return True
 
     @contextmanager
@@ -200,7 +206,6 @@ class Streamer:
         finally:
             if fits:
                 self._set_aside -= nbytes
-                self._count(-nbytes)
 
     @contextmanager
     def hold(self, nbytes: int, most: int) -> Iterator[tuple[int, torch.device]]:
@@ -217,9 +222,8 @@ class Streamer:
         else:
             yield max(1, min(HOST_BYTES // nbytes, most)), torch.device("cpu")
 
-    def _count(self, nbytes: int) -> None:
-        self._used += nbytes
-        self.peak_bytes = max(self.peak_bytes, self._used)
+    def _note_peak(self) -> None:
+        self.peak_bytes = max(self.peak_bytes, self.resident_bytes)
 
     def _make_room(self, nbytes: int, block: int, among_own: bool = True) -> bool:
         """Let go of what is needed later than `block`, the latest first, until bytes are free.
@@ -228,7 +232,7 @@ class Streamer:
             among_own: of the block in use, consumers that are not in place may go too.
         """
         ahead = [(b - (self._current or 0)) % len(self._widths) for b in range(len(self._widths))]
-        while self._used + nbytes > self.memory:
+        while self.resident_bytes + nbytes > self.memory:
             may_go = [
                 (ahead[copy.block], not copy.dense, -age, key)
                 for age, (key, copy) in enumerate(self._held.items())
@@ -247,13 +251,14 @@ class Streamer:
         copy = self._held[key]
         if not copy.dense and self._in_place(copy) and ("dense", copy.block) in self._held:
             self._drop(("dense", copy.block))
-        del self._held[key]
         if copy.dense and not copy.waiting:
             there = [tensor for width in self._widths[copy.block] for tensor in width.tensors.values()]
-            assert all(map(operator.is_, there, copy.device)), "dense tensors are changed in the host's memory only"
+            ours = zip(there, copy.device, copy.host, strict=True)
+            assert all(t is a or t is b for t, a, b in ours), "dense tensors are changed in the host's memory only"
+            copy.state = "home"
             self._put(copy.block, copy.host)
         self._arrive(copy)  # whoever gets this memory next must not be overtaken by the copy into it
-        self._count(-copy.nbytes)
+        del self._held[key]
 
     def _check(self, outside: int, activations: int) -> None:
         smallest = outside + activations + self.largest
