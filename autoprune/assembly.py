@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autoprune import registry
 from autoprune.budgets.metric import cost_rows
@@ -18,10 +18,12 @@ from autoprune.calibration.text import Splits, read_text, sequences, split
 from autoprune.config import SearchConfig
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, sort_groups
+from autoprune.levels.criterion import workspace_bytes
 from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, build, cache_directory, is_complete, store_key
 from autoprune.models.blocks import BlockView
+from autoprune.models.family import Family
 from autoprune.models.loading import LoadedModel, load_model
 from autoprune.space import SearchSpace, Unit, kept_groups
 from autoprune.workload import Workload
@@ -73,19 +75,42 @@ def assemble(
     _check_device(config.device)
     text = read_text(config.data)
     progress("loading the model", 0.0)
-    loaded = load_model(config.model, config.device, config.dtype, config.trust_remote_code)
+    loaded = load_model(config.model, config.device, config.dtype, config.trust_remote_code, config.home())
     _check_length(loaded, config.sequence_length)
     limits = {name: getattr(config, f"{name}_sequences") for name in ("reconstruction", "search", "validation")}
     tokens_NT = sequences(text, loaded.tokenizer, config.sequence_length)
     _check_vocabulary(loaded, tokens_NT)
     splits = split(tokens_NT, limits, config.data_seed)
-    view = BlockView(loaded.model, loaded.family, config.mlp_group)
+    view = view_of(loaded.model, loaded.family, config, masks)
     space = space_of(units_of(view, config), config, masks)
     store, moments = _stored(config, loaded, splits, view, space.units, masks, progress)
     sort_groups(view, store)
-    widths = [width for row in view.widths for width in row]
-    masked = MaskedWeights(store, space.units, widths, moments, loaded.checkpoint_dtype) if masks else None
+    masked = masked_weights(view, space.units, store, moments, loaded.checkpoint_dtype) if masks else None
     return Assembly(config, loaded, splits, view, space, store, Placer(view, space, store, masked))
+
+
+def view_of(model: nn.Module, family: Family, config: SearchConfig, masks: bool) -> BlockView:
+    """The network's blocks, left at `config.home()` and brought to the device in turn where that is configured.
+
+    Raises:
+        UserError: the device's memory does not even hold one block.
+    """
+    view = BlockView(model, family, config.mlp_group)
+    if config.device_memory is not None:
+        view.stream(config.device, config.device_memory, config.batch_size(), config.sequence_length, masks)
+    return view
+
+
+def masked_weights(
+    view: BlockView, units: Sequence[Unit], store: LevelStore, moments: Path | None, dtype: torch.dtype
+) -> MaskedWeights:
+    """Consumers' weights of masks, computed where there is room."""
+    widths = [width for row in view.widths for width in row]
+    bench = None
+    if view.streamer is not None and moments is not None:
+        needed = max(sum(workspace_bytes(width.consumer_weight) for width in row) for row in view.widths)
+        bench = view.streamer.device if view.streamer.set_aside(needed) else torch.device("cpu")
+    return MaskedWeights(store, units, widths, moments, dtype, bench)
 
 
 def _stored(
@@ -112,7 +137,7 @@ def _stored(
             save_moments(moments, units, collected)
         if not is_complete(levels):
             build(levels, view, units, collected, criterion, dtype, lambda share: progress("building levels", share))
-    return LevelStore(levels, units, config.device), moments if keep_moments else None
+    return LevelStore(levels, units, config.home()), moments if keep_moments else None
 
 
 def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:

@@ -107,6 +107,10 @@ class SearchConfig(BaseModel):
         """Sequences a forward pass on the configured device."""
         return self.batch or (1 if self.device == "cpu" else 16)
 
+    def home(self) -> str:
+        """The device where blocks and levels are kept: the host's memory where the configured device has not enough."""
+        return self.device if self.device_memory is None else "cpu"
+
     def fractions(self) -> list[float]:
         """Fractions kept at each level, before rounding to groups."""
         if self.space == "depth":

@@ -52,6 +52,7 @@ def export(assembly: Assembly, policy: Policy, path: Path, uniform: bool = False
 def _placed(assembly: Assembly, proposal: Proposal) -> Iterator[None]:
     """Put a policy in place on the live network for a while."""
     try:
+        assembly.view.rest()
         assembly.placer.place(proposal)
         yield
     finally:

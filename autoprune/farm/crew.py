@@ -22,7 +22,6 @@ from autoprune.space import Proposal
 
 TRIES = 3  # deaths in a row, with nothing scored between them, after which a worker is not replaced
 START_SECONDS = 600.0  # for a worker to be placed, to load torch and the network
-FIRST_SECONDS = 600.0  # for a task before anything is known of the time that tasks take
 LEAST_SECONDS, PATIENCE = 30.0, 20.0  # a task has hung after so long, and so many times what it should have taken
 SLOW = 3.0  # times what a task should have taken, after which an idle worker does it too
 
@@ -95,17 +94,17 @@ class Crew:
         self.died = 0
         self._kit: Kit | None = None
         self._parts: list[Part] | None = None
-        self._rate = 0.0  # seconds for a unit of cost
+        self._rate, self._dense = 0.0, 1.0  # seconds for a unit of cost; cost of a dense pass
         for hand in self.hands:
             self._place(hand)
 
     # -- life ----------------------------------------------------------------------------------------------------
 
-    def equip(self, kit: Kit) -> None:
-        """Give all workers what they need."""
+    def equip(self, kit: Kit, dense: float) -> None:
+        """Give all workers what they need; `dense` is what the dense network costs on one sequence."""
         if kit == self._kit:
             return
-        self._kit, self._parts = kit, None
+        self._kit, self._parts, self._dense, self._rate = kit, None, dense, 0.0
         for hand in self.hands:
             self._load(hand)
 
@@ -128,9 +127,10 @@ class Crew:
         hand.begun, hand.limit = time.monotonic(), START_SECONDS
         self._await(hand, hand.actor.load.remote(self._kit, parts), self._loaded)
 
-    def _loaded(self, hand: Hand, pid: int | None) -> None:
-        if pid is not None:
-            hand.pid, hand.ready = pid, True
+    def _loaded(self, hand: Hand, answer: tuple[int, float] | None) -> None:
+        if answer is not None:
+            hand.pid, seconds = answer
+            hand.ready, self._rate = True, self._rate or seconds / self._dense
             return
         if self._parts is None:
             assert self._kit is not None
@@ -245,12 +245,11 @@ class Crew:
         return None
 
     def _slow(self, work: Work) -> float:
-        return max(1.0, SLOW * work.task.cost * self._rate) if self._rate else FIRST_SECONDS
+        return max(1.0, SLOW * work.task.cost * self._rate)
 
     def _send(self, hand: Hand, work: Work) -> None:
-        expected = work.task.cost * self._rate
         hand.work, hand.begun = work, time.monotonic()
-        hand.limit = max(LEAST_SECONDS, PATIENCE * expected) if self._rate else FIRST_SECONDS
+        hand.limit = max(LEAST_SECONDS, PATIENCE * work.task.cost * self._rate)
         work.copies += 1
         self._await(hand, hand.actor.score.remote(work.proposals, work.sequences), self._scored)
 
@@ -260,8 +259,7 @@ class Crew:
         assert work is not None
         work.copies -= 1
         hand.known.update(work.sequences)
-        rate = seconds / work.task.cost
-        self._rate = 0.8 * self._rate + 0.2 * rate if self._rate else rate
+        self._rate = 0.8 * self._rate + 0.2 * seconds / work.task.cost
         if not work.finished:
             work.finished = True
             work.finish(work, losses_PS, None)

@@ -91,9 +91,9 @@ class Farm:
             UserError: as `workers`; or what workers need could not be written.
         """
         workers = self.workers
-        kit = write_kit(assembly, _node(), workers)
-        self._events.put(partial(self._equip, kit))
-        return FarmScorer(self, assembly, workers)
+        kit, scorer = write_kit(assembly, _node(), workers), FarmScorer(self, assembly, workers)
+        self._events.put(partial(self._equip, kit, scorer.costs.dense))
+        return scorer
 
     def run(
         self, costs: Costs, proposals: Sequence[Proposal], sequences: Sequence[int], chunk: int
@@ -148,8 +148,8 @@ class Farm:
             self._fail(crew.broken)
         return True
 
-    def _equip(self, kit: Kit) -> None:
-        self._crew.equip(kit)
+    def _equip(self, kit: Kit, dense: float) -> None:
+        self._crew.equip(kit, dense)
 
     def _take(self, batch: "_Batch", work: list[Work]) -> None:
         self._batches[batch.number] = batch
@@ -178,6 +178,7 @@ class FarmScorer:
     """Scores on a farm, as an evaluator does in the process (objective.Scorer).
 
     Attributes:
+        costs: of policies.
         policies_at_once: how many make up a batch that keeps all workers busy.
         failures: policies that could not be scored, and why not.
     """
@@ -190,7 +191,7 @@ class FarmScorer:
         model: Any = assembly.loaded.model
         head = model.get_output_embeddings().weight.numel()
         self._farm, self._dense = farm, assembly.space.dense
-        self._costs = Costs(assembly.space, head)
+        self.costs = Costs(assembly.space, head)
         self._chunk, self._zero_at_dense = (
             config.batch_size(),
             bool(getattr(registry.load("losses", config.loss)(), "zero_at_dense", False)),
@@ -198,7 +199,7 @@ class FarmScorer:
 
     def score(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> NDArray[np.float64]:
         """Losses, `[P, S]`, nats per token; infinite for a policy that cannot be scored."""
-        losses_PS, failures = self._farm.run(self._costs, policies, sequences, self._chunk)
+        losses_PS, failures = self._farm.run(self.costs, policies, sequences, self._chunk)
         self.failures |= failures
         return losses_PS
 

@@ -27,14 +27,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from autoprune import registry
-from autoprune.assembly import Assembly
+from autoprune.assembly import Assembly, masked_weights, view_of
 from autoprune.config import SearchConfig
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator
-from autoprune.levels.masked import MaskedWeights
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, cache_directory
-from autoprune.models.blocks import BlockView
 from autoprune.models.loading import explained, family_of
 from autoprune.space_file import load_space, save_space
 
@@ -130,14 +128,12 @@ def open_kit(kit: Kit, node: str) -> Evaluator:
         raise UserError(f"the kit in '{directory}' is damaged ({error}): delete that folder.") from error
     space, _ = load_space(directory / "space.json")
     model = _network(directory / "network", config)
-    view = BlockView(model, family_of(str(model.config.model_type)), config.mlp_group)
-    store = LevelStore(directory / "levels", space.units, config.device)
-    masked = None
+    view = view_of(model, family_of(str(model.config.model_type)), config, described["masks"])
+    store, masked = LevelStore(directory / "levels", space.units, config.home()), None
     if described["masks"]:
         moments = directory / "moments.safetensors"
-        widths = [width for row in view.widths for width in row]
         dtype = getattr(torch, described["checkpoint_dtype"].removeprefix("torch."))
-        masked = MaskedWeights(store, space.units, widths, moments if moments.exists() else None, dtype)
+        masked = masked_weights(view, space.units, store, moments if moments.exists() else None, dtype)
     loss = registry.load("losses", config.loss)()
     memory = REFERENCE_BYTES if kit.workers <= 2 else 2 * REFERENCE_BYTES // kit.workers
     placer = Placer(view, space, store, masked)
@@ -145,7 +141,7 @@ def open_kit(kit: Kit, node: str) -> Evaluator:
 
 
 def _network(path: Path, config: SearchConfig) -> Any:
-    """The network; on a CPU its parameters are views of the mapped files."""
+    """The network; in the host's memory its parameters are views of the mapped files."""
     from transformers import AutoModelForCausalLM
 
     files = sorted(path.glob("*.safetensors"))
@@ -153,8 +149,8 @@ def _network(path: Path, config: SearchConfig) -> Any:
         model: nn.Module = AutoModelForCausalLM.from_pretrained(
             path, dtype="auto", trust_remote_code=config.trust_remote_code
         )
-        model = model.to(config.device).eval().requires_grad_(False)
-        if config.device == "cpu":
+        model = model.to(config.home()).eval().requires_grad_(False)
+        if config.home() == "cpu":
             parameters = dict(model.named_parameters())
             for file in files:
                 with safe_open(file, framework="pt") as tensors:

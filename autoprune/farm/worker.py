@@ -24,12 +24,15 @@ class Worker:
         torch.set_num_threads(threads)
         self._evaluator: Any = None
 
-    def load(self, kit: Kit, parts: Sequence[Part] | None = None) -> int | None:
-        """Open a kit, and tell the process; None if its files are not on this machine and were not sent along.
+    def load(self, kit: Kit, parts: Sequence[Part] | None = None) -> tuple[int, float] | None:
+        """Open a kit; None if its files are not on this machine and were not sent along.
 
         Args:
             kit: what to open.
             parts: its files, as references to Ray's object store.
+
+        Returns:
+            The process, and the seconds of a dense pass over one sequence.
 
         Raises:
             UserError: the files are damaged, or the device is not usable here.
@@ -42,8 +45,9 @@ class Worker:
                 return None
             receive(kit, parts)
         self._evaluator = open_kit(kit, node)
-        self._evaluator.score([self._evaluator.space.dense], [0])  # what is slow the first time is not measured
-        return os.getpid()
+        dense = [self._evaluator.space.dense]
+        self.score(dense, [0])  # what is slow the first time is not measured
+        return os.getpid(), self.score(dense, [0])[1]
 
     def score(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> tuple[NDArray[np.float64], float]:
         """Losses `[P, S]` of policies on some sequences of the split, and the seconds that they took."""

@@ -30,6 +30,12 @@ def damped(moments_DD: Tensor) -> Tensor:
     return h_DD
 
 
+def workspace_bytes(weight_OD: Tensor) -> int:
+    """What ordering a consumer's inputs and reconstructing its weights may need at once: float64 matrices."""
+    outputs, inputs = weight_OD.shape
+    return 8 * (4 * inputs**2 + 5 * outputs * inputs)
+
+
 class Reconstruction:
     """The consumer's least-squares weights on any kept inputs.
 

@@ -34,6 +34,8 @@ class MaskedWeights:
         widths: of the live network, one for each unit.
         moments: the file; None where the criterion does not reconstruct, and every consumer stays as it is.
         dtype: the checkpoint's, which weights are rounded to.
+        bench: the device to compute on, where blocks come to it in turn and only one block's moments have room; None
+            is where the weights are.
 
     Raises:
         UserError: the file is damaged.
@@ -46,9 +48,10 @@ class MaskedWeights:
         widths: Sequence[LiveWidth],
         moments: Path | None,
         dtype: torch.dtype,
+        bench: torch.device | None = None,
     ) -> None:
         self._store, self._units, self._widths = store, tuple(units), tuple(widths)
-        self._dtype, self.path = dtype, moments
+        self._dtype, self.path, self._bench = dtype, moments, bench
         self._reconstructions: dict[int, Reconstruction] = {}
         self._latest: OrderedDict[tuple[int, bytes], Tensor] = OrderedDict()
         self._bytes = 0
@@ -66,21 +69,25 @@ class MaskedWeights:
             return None
         key = u, bits
         if key not in self._latest:
-            self._remember(key, self._compute(u, index))
+            self._remember(key, self._compute(u, index).to(self._store.device))
         self._latest.move_to_end(key)
         return self._latest[key]
 
     def _compute(self, u: int, index: Tensor) -> Tensor:
         width = self._widths[u]
         weight_OD = width.consumer_weight
-        inputs = _inputs(index.to(weight_OD.device), weight_OD.shape[1] // self._units[u].groups)
-        new_OK = self._reconstruction(u).on(inputs).to(self._dtype).to(weight_OD.dtype)
+        device = self._bench or weight_OD.device
+        inputs = _inputs(index.to(device), weight_OD.shape[1] // self._units[u].groups)
+        new_OK = self._reconstruction(u, device).on(inputs).to(self._dtype).to(weight_OD.dtype)
         return (new_OK if width.width.consumer.dim == 1 else new_OK.T).contiguous()
 
-    def _reconstruction(self, u: int) -> Reconstruction:
+    def _reconstruction(self, u: int, device: torch.device) -> Reconstruction:
         """Of a unit, its groups in the live network's order."""
         if u not in self._reconstructions:
-            unit, device = self._units[u], self._widths[u].consumer_weight.device
+            unit = self._units[u]
+            if self._bench is not None:
+                kept = {v: one for v, one in self._reconstructions.items() if self._units[v].block == unit.block}
+                self._reconstructions = kept
             assert self.path is not None
             try:
                 with safe_open(self.path, framework="pt") as file:
@@ -89,7 +96,7 @@ class MaskedWeights:
                 raise UserError(f"the moments in '{self.path}' are damaged ({error}): delete that file.") from error
             inputs = _inputs(self._store.order(u).to(h_DD.device), h_DD.shape[0] // unit.groups)
             moments_DD = h_DD[inputs][:, inputs].to(device)
-            self._reconstructions[u] = Reconstruction(self._widths[u].consumer_weight, moments_DD)
+            self._reconstructions[u] = Reconstruction(self._widths[u].consumer_weight.to(device), moments_DD)
         return self._reconstructions[u]
 
     def _remember(self, key: tuple[int, bytes], weight: Tensor) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from autoprune.levels.masked import MaskedWeights
 from autoprune.levels.store import LevelStore
@@ -42,6 +43,7 @@ class Placer:
 
     def place(self, proposal: Proposal) -> None:
         """Put a whole proposal in place."""
+        self.view.expect(None)
         for block, choices in enumerate(self.choices(proposal)):
             self.place_block(block, choices)
 
@@ -56,10 +58,25 @@ class Placer:
             index = torch.from_numpy(np.flatnonzero(kept_G))
             width.select(index, self.masked.consumer(u, choice, index) if self.masked else None)
 
+    def consumers(self, block: int, choices: Sequence[Choice]) -> list[Tensor]:
+        """The weights that the store has for what is kept of one block's units; masks' are computed when placed."""
+        stored = [
+            self.store.consumer(u, choice)
+            for u, choice in zip(self._units_of_block[block], choices, strict=True)
+            if isinstance(choice, int)
+        ]
+        return [weight for weight in stored if weight is not None]
+
     def release(self) -> None:
         """Put the dense network back."""
-        for width in self._widths:
-            width.keep(width.width.groups)
+        self.view.expect(None)
+        for block in range(len(self._units_of_block)):
+            self.release_block(block)
+
+    def release_block(self, block: int) -> None:
+        """Put one dense block back."""
+        for u in self._units_of_block[block]:
+            self._widths[u].keep(self.space.units[u].groups)
 
     def _bits(self, mask: Mask) -> list[bytes]:
         return [bits.tobytes() for bits in mask.split(self.space.groups)]

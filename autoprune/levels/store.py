@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from autoprune.errors import UserError
-from autoprune.levels.criterion import Criterion, Reconstruction
+from autoprune.levels.criterion import Criterion, Reconstruction, workspace_bytes
 from autoprune.levels.statistics import measure
 from autoprune.models.blocks import BlockView
 from autoprune.models.surgery import LiveWidth
@@ -121,9 +121,14 @@ def build(
     statistics: list[dict[str, Any]] = []
     try:
         for done, (unit, width, h_DD) in enumerate(zip(units, widths, flat, strict=True)):
-            levels = _levels(unit, width, h_DD, criterion, dtype)
+            with view.bench(_workspace(width)) as device:
+                if device.type == "cpu":
+                    view.rest()
+                else:
+                    view.enter(unit.block)
+                levels = _levels(unit, width, h_DD, criterion, dtype)
+                statistics.append(asdict(measure(unit, width, h_DD, levels)))
             save_file(levels, temporary / f"{unit.name}.safetensors")
-            statistics.append(asdict(measure(unit, width, h_DD, levels)))
             if progress:
                 progress((done + 1) / len(units))
         manifest = {"version": VERSION, "units": [unit.name for unit in units], "statistics": statistics}
@@ -139,6 +144,12 @@ def build(
 
 def _statistics(record: dict[str, Any]) -> UnitStatistics:
     return UnitStatistics(**{**record, "output_errors": tuple(record["output_errors"])})
+
+
+def _workspace(width: LiveWidth) -> int:
+    """Bytes that computing the levels and the statistics of a unit may need at once."""
+    statistics = 4 * sum(weight.numel() for weight in width.weights()) + width.consumer_weight.shape[1] ** 2
+    return max(workspace_bytes(width.consumer_weight), 8 * (statistics + width.consumer_weight.numel()))
 
 
 def _levels(unit: Unit, width: LiveWidth, h_DD: Tensor, criterion: Criterion, dtype: torch.dtype) -> dict[str, Tensor]:

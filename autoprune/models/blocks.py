@@ -7,7 +7,7 @@ no code of ours.
 Shapes: B sequences, T tokens, D hidden, V vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.models.family import Family
+from autoprune.models.streaming import Streamer, activation_bytes
 from autoprune.models.surgery import LiveWidth
 
 
@@ -56,6 +57,9 @@ class BlockView:
         model: a transformers model with a head, in evaluation mode.
         family: says where its blocks are and what their widths are.
         mlp_group: neurons that are removed together.
+
+    Attributes:
+        streamer: what brings blocks to the device, after `stream`; None where all of them are there.
     """
 
     def __init__(self, model: nn.Module, family: Family, mlp_group: int = 1) -> None:
@@ -66,6 +70,67 @@ class BlockView:
         config: Any = model.config
         self.widths = [[LiveWidth(block, w) for w in family.widths(block, config, mlp_group)] for block in self.blocks]
         self._calls: dict[tuple[int, ...], list[BlockCall]] = {}
+        self.streamer: Streamer | None = None
+
+    def stream(self, device: str, memory: int, batch: int, length: int, masks: bool = False) -> None:
+        """Leave the blocks in the host's memory, where the whole network is now, and bring them to `device` in turn.
+
+        Args:
+            device: gets what is outside the blocks at once.
+            memory: bytes of it that may be used.
+            batch: sequences a forward pass.
+            length: tokens of a sequence.
+            masks: whether any groups will be kept, not only levels.
+
+        Raises:
+            UserError: `memory` does not even hold one block.
+        """
+        activations = activation_bytes(self.model, self.widths, batch, length)
+        self.streamer = Streamer(self.model, self.blocks, self.widths, device, memory, activations, masks)
+
+    def enter(self, block: int) -> None:
+        """Have a block's weights on the device; calling the block does that too."""
+        if self.streamer is not None:
+            self.streamer.enter(block)
+
+    def rest(self) -> None:
+        """Have all weights where they stay, which they must be to be permuted."""
+        if self.streamer is not None:
+            self.streamer.rest()
+
+    def expect(self, consumers: Sequence[Sequence[Tensor]] | None) -> None:
+        """Say which consumers' weights will be put in place in each block; None: those that are there."""
+        if self.streamer is not None:
+            self.streamer.expect(consumers)
+
+    @contextmanager
+    def hold(self, sequences: int, batch: int, states: int, length: int) -> Iterator[tuple[int, torch.device]]:
+        """How many sequences go through the blocks together, and where their hidden states wait between blocks.
+
+        That is one batch where all blocks are on the device; where they are brought in turn, as many as have room.
+
+        Args:
+            sequences: all of them.
+            batch: sequences a forward pass; the answer is a multiple.
+            states: hidden states of a sequence that are held at a time.
+            length: tokens of a sequence.
+        """
+        if self.streamer is None:
+            yield batch, next(self.model.parameters()).device
+            return
+        weight_OD = self.widths[0][0].consumer_weight
+        nbytes = batch * states * length * weight_OD.shape[0] * weight_OD.element_size()
+        with self.streamer.hold(nbytes, -(-sequences // batch)) as (batches, where):
+            yield batch * batches, where
+
+    @contextmanager
+    def bench(self, nbytes: int) -> Iterator[torch.device]:
+        """Where to compute something of this size besides forward passes: in the host's memory if it does not fit."""
+        if self.streamer is None:
+            yield next(self.model.parameters()).device
+            return
+        with self.streamer.reserve(nbytes) as fits:
+            yield self.streamer.device if fits else torch.device("cpu")
 
     @torch.no_grad()
     def embed(self, tokens_BT: Tensor) -> Tensor:

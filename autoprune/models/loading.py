@@ -38,15 +38,20 @@ class LoadedModel:
 
 
 def load_model(
-    name: str | None, device: str = "cpu", dtype: str = "auto", trust_remote_code: bool = False
+    name: str | None,
+    device: str = "cpu",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    home: str | None = None,
 ) -> LoadedModel:
     """Load a causal language model for scoring.
 
     Args:
         name: a directory in Hugging Face form or a hub name; None is the embedded default.
-        device: where to put it.
+        device: where it is computed.
         dtype: what to compute in; `auto` is float32 on a CPU and the checkpoint's own dtype on a GPU.
         trust_remote_code: run modelling code that ships with the weights. Off unless the user turns it on.
+        home: where to put it; None is `device`.
 
     Raises:
         UserError: nothing there, no weights, corrupt weights, or a type that no family covers.
@@ -68,7 +73,7 @@ def load_model(
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise UserError(f"{path} lacks {len(missing)} weights of its own architecture, as {missing[0]}.")
-    model = model.to(device).eval().requires_grad_(False)
+    model = model.to(home or device).eval().requires_grad_(False)
     return LoadedModel(model, tokenizer, family, path, checkpoint_dtype, model.num_parameters(), digest(model))
 
 

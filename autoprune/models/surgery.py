@@ -4,7 +4,7 @@ A family declares `Width`s; here they are permuted, sliced, counted, dropped and
 dense tensors and swaps views of them in and out of the block's parameters, so that a level costs no copy.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +81,10 @@ class LiveWidth:
     Args:
         block: the block, whose parameters are replaced in place.
         width: what to cut.
+
+    Attributes:
+        bring: gives a consumer's weight where this width's tensors are, which `move` changes (models/streaming.py).
+        in_place: the consumer's weight that was given with what is kept now.
     """
 
     def __init__(self, block: nn.Module, width: Width) -> None:
@@ -93,6 +97,39 @@ class LiveWidth:
             for path, module in self._modules.items()
             for name, parameter in module.named_parameters(recurse=False)
         }
+        self.bring: Callable[[Tensor], Tensor] = _as_it_is
+        self.in_place: Tensor | None = None
+        self._index: Tensor | None = None  # what `select` kept
+
+    @property
+    def tensors(self) -> Mapping[tuple[str, str], Tensor]:
+        """(module path, parameter name) -> dense tensor, wherever it is now."""
+        return self._tensors
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the dense tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors.values())
+
+    def copied_bytes(self, masks: bool) -> int:
+        """Bytes at most that keeping something copies: with masks everything, otherwise only fused projections."""
+        fused = {s.module for s in self.width.producers if masks or s.parts > 1}
+        fused |= {self.width.consumer.module} if masks else set()
+        return sum(t.numel() * t.element_size() for (path, _), t in self._tensors.items() if path in fused)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that the dense tensors or views of them are put into."""
+        return [getattr(self._modules[path], name) for path, name in self._tensors]
+
+    def move(self, tensors: Mapping[tuple[str, str], Tensor]) -> None:
+        """Compute with copies of the dense tensors that are elsewhere from now on; what is kept stays as it is."""
+        self._tensors = dict(tensors)
+        for (path, name), tensor in tensors.items():  # those of a dropped sub-block would hold on to the old ones
+            getattr(self._modules[path], name).data = tensor
+        if self._index is None:
+            self.keep(self.kept, self.in_place)
+        else:
+            self.select(self._index, self.in_place)
 
     @property
     def consumer(self) -> nn.Module:
@@ -136,6 +173,7 @@ class LiveWidth:
         Args:
             consumer: the consumer's weight at this level, in its own layout, if it was reconstructed.
         """
+        self._index = None
         prefixes = (
             (name, s, self._prefix(self._tensors[s.module, name], name, s, groups)) for name, s in self._sliced()
         )
@@ -148,6 +186,7 @@ class LiveWidth:
             index: `[K]` int64.
             consumer: the consumer's weight for these groups, in its own layout, if it was reconstructed.
         """
+        self._index = index
         copies = (
             (name, s, self._gathered(self._tensors[s.module, name], name, s, index)) for name, s in self._sliced()
         )
@@ -158,13 +197,14 @@ class LiveWidth:
         if (groups == 0) != (self.kept == 0):
             for path, stand_in in self.width.on_drop.items():
                 _set_module(self.block, path, self._dropped[path] if groups else STAND_INS[stand_in]())
-        self.kept = groups
+        self.kept, self.in_place = groups, consumer
         if groups == 0:
+            getattr(self.consumer, "weight").data = self._tensors[self.width.consumer.module, "weight"]  # lets go
             return
         for name, s, tensor in tensors:
             getattr(self._modules[s.module], name).data = tensor
         if consumer is not None:
-            getattr(self.consumer, "weight").data = consumer
+            getattr(self.consumer, "weight").data = self.bring(consumer)
         bias = self._tensors.get((self.width.consumer.module, "bias"))
         if bias is not None:
             getattr(self.consumer, "bias").data = bias  # padding a dropped sub-block had put zeros there
@@ -220,6 +260,10 @@ def materialise(module: nn.Module) -> None:
     """Give every parameter its own contiguous memory, so that views of larger tensors can be saved and freed."""
     for parameter in module.parameters():
         parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _entries(order: Tensor, s: Slice, groups: int) -> Tensor:
