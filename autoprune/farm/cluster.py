@@ -19,6 +19,8 @@ LOCAL = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 
+TOKEN = secrets.token_hex(32)  # of this process, which Ray remembers; its own default would stay in the home directory
+
 
 class Cluster:
     """Args:
@@ -40,7 +42,8 @@ class Cluster:
         self._gpus = float(config.device.startswith("cuda")) if gpus is None else gpus
         if self._address is None:
             self.workers = config.workers or 1
-            self.threads = max(1, (os.cpu_count() or 1) // self.workers)
+            given = os.environ.get("OMP_NUM_THREADS", "")
+            self.threads = int(given) if given.isdigit() else max(1, (os.cpu_count() or 1) // self.workers)
             self._start()
         else:
             self._join(self._address)
@@ -61,10 +64,7 @@ class Cluster:
             shutil.rmtree(self._directory, ignore_errors=True)
 
     def _start(self) -> None:
-        # a token of its own: Ray would put one that stays into the home directory
-        own = (
-            {} if "RAY_AUTH_MODE" in os.environ else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        )
+        own = {} if "RAY_AUTH_MODE" in os.environ else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
         with _environment(LOCAL | own):
             import ray
 

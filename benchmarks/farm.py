@@ -1,0 +1,221 @@
+"""Scoring on Ray: policies a second with several workers, against one process; start-up and memory of the workers.
+
+    python benchmarks/farm.py --model DIR --data FILE [--workers 1,2] [--policies 16] [--batches 4] [--sequences 8]
+        [--device cpu|cuda] [--gpus-per-worker 1] [--set KEY=VALUE] [--json]
+    OMP_NUM_THREADS=1 python benchmarks/farm.py ...        one thread a worker, and one in this process
+    python benchmarks/farm.py --random 1B --device cuda --set criterion=magnitude --workers 1,2,4
+
+Batches are what evolution scores: mutations of one policy within the budget, on common sequences. This process scores
+them first; its references, and those of the workers, are there before the clock starts. Efficiency is the rate of k
+workers over k times the rate of this process. `dense` is a plain forward pass of the dense network over as many tokens
+as a batch has, here. `difference` is the largest between a loss of the farm and of this process, 0 for equal bits.
+Start-up is from the command for a farm to its first loss, the kit written before. Memory of a worker is what it has for
+itself (USS) and its part of what it shares (PSS), MiB; `share` is the USS over that of a worker on the embedded model,
+as a part of the kit's files: what the weights and the level store themselves cost each worker.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import Setup, command, parser_of
+from numpy.typing import NDArray
+
+from autoprune.assembly import Assembly, assemble
+from autoprune.config import SearchConfig, load_config
+from autoprune.farm.farm import Farm
+from autoprune.levels.store import cache_directory
+from autoprune.models.loading import EMBEDDED
+from autoprune.objective import Scorer
+from autoprune.space import Proposal
+
+SIZES = {  # hidden, layers, intermediate, heads, KV heads
+    "1B": (2048, 20, 8192, 32, 8),
+    "100M": (768, 12, 2048, 12, 4),
+}
+MIB = 2**20
+
+
+def main() -> None:
+    args = arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        if args.random:
+            args.model = random_llama(Path(folder), args.random, args.device)
+        config = load_config(None, json.loads(Setup.of(args, gpus_per_worker=args.gpus_per_worker).settings))
+        report = measure(args, config)
+    show(report)
+    if args.json:
+        print(json.dumps(report))
+
+
+def measure(args: argparse.Namespace, config: SearchConfig) -> dict[str, Any]:
+    if config.device == "cpu":
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    assembly = assemble(config)
+    batches, sequences = batches_of(assembly, args), list(range(args.sequences))
+    evaluator = assembly.evaluator(assembly.splits.search, config.loss)
+    rate, losses = timed(evaluator, batches, sequences)
+    per_batch = len(batches[0])
+    report: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if config.device != "cpu" else "cpu",
+        "params": assembly.loaded.n_params, "policies": per_batch, "sequences": len(sequences),
+        "tokens_per_sequence": config.sequence_length, "threads": torch.get_num_threads(),
+        "policies_per_second": rate, "dense_per_second": 1 / dense_seconds(assembly, sequences), "farms": [],
+    }  # fmt: skip
+    floor = own_memory(config)
+    for workers in (int(text) for text in args.workers.split(",")):
+        report["farms"].append(on_farm(assembly, config, workers, batches, sequences, rate, losses, floor))
+        print(f"# {report['farms'][-1]}", file=sys.stderr, flush=True)
+    return report
+
+
+def on_farm(
+    assembly: Assembly, config: SearchConfig, workers: int, batches: list[list[Proposal]], sequences: list[int],
+    rate: float, losses: list[NDArray[np.float64]], floor: float,
+) -> dict[str, Any]:  # fmt: skip
+    """A row: one number of workers."""
+    begun = time.perf_counter()
+    with Farm(config.model_copy(update={"workers": workers}), lambda text: print(f"# {text}", file=sys.stderr)) as farm:
+        scorer = farm.scorer(assembly)
+        scorer.score([assembly.space.dense], sequences[:1])
+        started = time.perf_counter() - begun
+        while len(farm.pids) < workers:
+            time.sleep(0.1)
+        for _ in range(2):  # whoever takes a sequence next time has its references by then
+            scorer.score([assembly.space.dense, *batches[0]], sequences)
+        own, found = timed(scorer, batches, sequences)
+        memory = [smaps(pid) for pid in farm.pids]
+    kit = kit_bytes(assembly) / MIB
+    uss = float(np.mean([one["uss"] for one in memory]))
+    return {
+        "workers": workers, "policies_per_second": own, "ratio": own / rate, "efficiency": own / rate / workers,
+        "start_seconds": started, "uss": uss, "pss": float(np.mean([one["pss"] for one in memory])),
+        "kit": kit, "share": (uss - floor) / kit if floor else None,
+        "difference": max(float(np.abs(a - b).max()) for a, b in zip(found, losses, strict=True)),
+    }  # fmt: skip
+
+
+def timed(
+    scorer: Scorer, batches: list[list[Proposal]], sequences: list[int]
+) -> tuple[float, list[NDArray[np.float64]]]:
+    """Policies a second, and the losses of each batch."""
+    scorer.score(batches[0][:1], sequences)
+    begun = time.perf_counter()
+    losses = [scorer.score(batch, sequences) for batch in batches]
+    return sum(map(len, batches)) / (time.perf_counter() - begun), losses
+
+
+def batches_of(assembly: Assembly, args: argparse.Namespace) -> list[list[Proposal]]:
+    """What evolution would score."""
+    rng, space = np.random.default_rng(0), assembly.space
+    base = space.uniform()
+    return [[space.mutate(base, rng, 2) for _ in range(args.policies)] for _ in range(args.batches)]
+
+
+@torch.no_grad()
+def dense_seconds(assembly: Assembly, sequences: list[int]) -> float:
+    """A plain forward pass of the dense network over the sequences, in the batches that scoring uses."""
+    assembly.placer.release()
+    model: Any = assembly.loaded.model
+    tokens_NT = assembly.splits.search[sequences].to(assembly.config.device)
+    seconds = []
+    for _ in range(4):
+        begun = time.perf_counter()
+        for chunk in tokens_NT.split(assembly.config.batch_size()):
+            model(input_ids=chunk, use_cache=False)
+        if tokens_NT.is_cuda:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begun)
+    return float(np.median(seconds[1:]))
+
+
+def own_memory(config: SearchConfig) -> float:
+    """USS of a worker that has scored on the embedded model: nearly that of the libraries."""
+    if config.device != "cpu":
+        return 0.0
+    small = load_config(None, {"workers": 2, "sequence_length": 128, "search_sequences": 4, "criterion": "magnitude"})
+    assembly = assemble(small)
+    with Farm(small) as farm:
+        farm.scorer(assembly).score([assembly.space.dense], [0, 1, 2, 3])
+        while len(farm.pids) < 2:
+            time.sleep(0.1)
+        return float(np.mean([smaps(pid)["uss"] for pid in farm.pids]))
+
+
+def smaps(pid: int) -> dict[str, float]:
+    """MiB of a process: what is its own, and its part of what it shares."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = {name: int(kib) / 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB", text, flags=re.MULTILINE)}
+    return {"uss": found["Private_Clean"] + found["Private_Dirty"], "pss": found["Pss"]}
+
+
+def kit_bytes(assembly: Assembly) -> int:
+    """Weights and level store."""
+    (kit,) = (cache_directory() / "kits").glob(f"{assembly.store.directory.name}-*")
+    return sum(file.stat().st_size for part in ("network", "levels") for file in (kit / part).glob("*.safetensors"))
+
+
+def random_llama(folder: Path, size: str, device: str) -> str:
+    """A Llama with random weights and the embedded model's tokenizer."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    hidden, layers, intermediate, heads, kv_heads = SIZES[size]
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
+    config = LlamaConfig(
+        vocab_size=32000, hidden_size=hidden, num_hidden_layers=layers, intermediate_size=intermediate,
+        num_attention_heads=heads, num_key_value_heads=kv_heads, tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device(device):
+            LlamaForCausalLM(config).save_pretrained(folder)
+    finally:
+        torch.set_default_dtype(before)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def show(report: dict[str, Any]) -> None:
+    size, dense = report["params"] / 1e6, report["dense_per_second"]
+    rate = report["policies_per_second"]
+    print(
+        f"{size:,.0f} M parameters on {report['device']}: batches of {report['policies']} policies x "
+        f"{report['sequences']} sequences of {report['tokens_per_sequence']} tokens\n\n"
+        f"a dense pass over them: {1 / dense:.4f} s; one process, {report['threads']} threads: {rate:.2f} policies/s, "
+        f"{dense / rate:.2f} dense passes each\n"
+    )
+    names = ["workers", "policies/s", "ratio", "efficiency", "start s", "USS", "PSS", "share", "difference"]
+    widths = [8, 11, 7, 11, 8, 6, 6, 7, 11]
+    print(" ".join(f"{name:>{width}s}" for name, width in zip(names, widths, strict=True)))
+    for one in report["farms"]:
+        share = f"{one['share']:7.3f}" if one["share"] is not None else f"{'':7s}"
+        print(
+            f"{one['workers']:8d} {one['policies_per_second']:11.2f} {one['ratio']:7.2f} {one['efficiency']:11.2f} "
+            f"{one['start_seconds']:8.1f} {one['uss']:6.0f} {one['pss']:6.0f} {share} {one['difference']:11.2g}"
+        )
+
+
+def arguments() -> argparse.Namespace:
+    parser = parser_of(__doc__.splitlines()[0])
+    parser.add_argument("--workers", default="1,2", help="numbers of workers")
+    parser.add_argument("--policies", type=int, default=16, help="of a batch")
+    parser.add_argument("--batches", type=int, default=4)
+    parser.add_argument("--sequences", type=int, default=8, help="that each policy is scored on")
+    parser.add_argument("--gpus-per-worker", type=float)
+    parser.add_argument("--random", choices=sorted(SIZES), help="a Llama of this size with random weights")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    command(main)
