@@ -7,7 +7,6 @@ level: a unit denser, a unit sparser, or both (the trade that keeps the cost).
 The answer is the best policy within the budgets, as of every agent; `front` is the rest.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIISampler
 from optuna.trial import FrozenTrial
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
@@ -23,6 +21,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from autoprune.agents.sampled import Distributions, Floats, SampledAgent
 from autoprune.envs import sensitivity
 from autoprune.objective import Objective
+from autoprune.records.storage import quiet
 from autoprune.space import Levels, SearchSpace
 
 
@@ -53,8 +52,7 @@ class NSGA2(SampledAgent):
 
     def sampler(self, seed: int, distributions: Distributions, reference: Levels) -> BaseSampler:
         """Optuna's, with children of our own."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
+        with quiet():
             return NSGAIISampler(population_size=self.population, seed=seed, child_generation_strategy=Children(seed))
 
     def metrics_of(self, space: SearchSpace) -> list[str]:

@@ -4,9 +4,11 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from autoprune.config import SearchConfig
@@ -15,6 +17,7 @@ from autoprune.errors import UserError
 STORE_BYTES = 128 * 2**20  # Ray's own object store: of a local farm only policies and losses go through it
 LOCAL = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # what is left of a driver that was killed waits no longer
     # Ray then takes 127.0.0.1 for this machine's address, and nothing listens on the network
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
@@ -28,7 +31,6 @@ class Cluster:
 
     Attributes:
         workers: how many are wanted.
-        options: what Ray is told of each one's needs.
         threads: of each one.
 
     Raises:
@@ -36,8 +38,7 @@ class Cluster:
     """
 
     def __init__(self, config: SearchConfig) -> None:
-        self._address, self._directory = config.ray_address, ""
-        self._mine = False
+        self._address, self._directory, self._mine = config.ray_address, "", False
         gpus = config.gpus_per_worker
         self._gpus = float(config.device.startswith("cuda")) if gpus is None else gpus
         if self._address is None:
@@ -48,11 +49,17 @@ class Cluster:
         else:
             self._join(self._address)
             self.workers, self.threads = config.workers or self._room(), 1
-        self.options: dict[str, Any] = {
-            "num_cpus": self.threads, "num_gpus": self._gpus, "max_restarts": 0, "max_task_retries": 0,
-        }  # fmt: skip
-        self._check()
         _hush()
+        try:
+            self._check()
+        except UserError:
+            self.close()
+            raise
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What Ray is told of each worker's needs; it is the crew that replaces those that die."""
+        return {"num_cpus": self.threads, "num_gpus": self._gpus, "max_restarts": 0, "max_task_retries": 0}
 
     def close(self) -> None:
         """Stop what was started; leave what was joined."""
@@ -70,6 +77,7 @@ class Cluster:
 
             if ray.is_initialized():  # by a program that uses autoprune as a library
                 return
+            _read_token()
             self._directory = tempfile.mkdtemp(prefix="autoprune-")
             try:
                 ray.init(
@@ -89,6 +97,8 @@ class Cluster:
             if ray.is_initialized():
                 return
             try:
+                _knock(address)
+                _read_token()
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             except Exception as error:
                 raise UserError(
@@ -129,6 +139,32 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
     finally:
         for key in added:
             os.environ.pop(key, None)
+
+
+def _knock(address: str) -> None:
+    """Raise an OSError where nobody listens: Ray itself would try for minutes.
+
+    `auto` is what RAY_ADDRESS names, or the cluster that was last started on this machine.
+    """
+    if address == "auto":
+        last = Path("/tmp/ray/ray_current_cluster")  # noqa: S108 (Ray's own)
+        address = os.environ.get("RAY_ADDRESS") or (last.read_text().strip() if last.is_file() else "")
+        if not address:
+            raise ConnectionError("none was started on this machine, and RAY_ADDRESS is not set")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+def _read_token() -> None:
+    """Have Ray look at RAY_AUTH_* again, which it has remembered from an earlier cluster of this process."""
+    with suppress(ImportError, AttributeError):  # there is no public way
+        from ray import _raylet
+
+        untyped: Any = _raylet
+
+        untyped.Config.initialize("")
+        untyped.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _hush() -> None:

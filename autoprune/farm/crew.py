@@ -4,7 +4,8 @@ Everything here runs in the farm's one thread. What Ray answers arrives there as
 
 A worker that dies takes nothing along but what it was scoring, and that is scored again: first each of its policies by
 itself, so that one that kills its worker is found out. A policy that was alone both times when its worker died has
-failed. A worker that answers nothing for much longer than its work should take counts as dead.
+failed, if the second worker was seen alive just before. A worker that answers nothing for much longer than its work
+should take counts as dead.
 """
 
 import time
@@ -22,6 +23,7 @@ from autoprune.space import Proposal
 
 TRIES = 3  # deaths in a row, with nothing scored between them, after which a worker is not replaced
 START_SECONDS = 600.0  # for a worker to be placed, to load torch and the network
+LATE_SECONDS = 60.0  # without having started, which is worth a word
 LEAST_SECONDS, PATIENCE = 30.0, 20.0  # a task has hung after so long, and so many times what it should have taken
 SLOW = 3.0  # times what a task should have taken, after which an idle worker does it too
 
@@ -65,6 +67,7 @@ class Hand:
     pid: int = 0
     ready: bool = False
     work: Work | None = None
+    proven: bool = False  # whether it was seen alive just before it was given its work
     begun: float = 0.0
     limit: float = 0.0
     deaths: int = 0
@@ -92,6 +95,7 @@ class Crew:
         self.queue: list[Work] = []
         self.broken: BaseException | None = None
         self.died = 0
+        self._told_late = False
         self._kit: Kit | None = None
         self._parts: list[Part] | None = None
         self._rate, self._dense = 0.0, 1.0  # seconds for a unit of cost; cost of a dense pass
@@ -169,7 +173,7 @@ class Crew:
             left = sum(other.ready for other in self.hands)
             self._notice(f"worker {hand.number} {reason}: it is replaced, {left} work on, and nothing is lost.")
         if work is not None:
-            self._put_back(work, reason)
+            self._put_back(work, reason, hand.proven)
         if hand.deaths < TRIES:
             self._place(hand)
             if self._kit is not None:
@@ -182,7 +186,7 @@ class Crew:
                 "with fewer --workers where memory is short."
             )
 
-    def _put_back(self, work: Work, reason: str) -> None:
+    def _put_back(self, work: Work, reason: str, proven: bool) -> None:
         work.copies -= 1
         if work.finished or work.copies:
             return
@@ -190,8 +194,8 @@ class Crew:
             work.finished = True
             self.queue[:0] = work.split()
             return
-        work.deaths += 1
-        if work.deaths < 2:
+        if not work.deaths or not proven:
+            work.deaths = 1
             self.queue.insert(0, work)
             return
         work.finished = True
@@ -211,6 +215,8 @@ class Crew:
         """Seconds until something must be looked at though no answer has come; None: never."""
         now = time.monotonic()
         ends = [hand.begun + hand.limit for hand in self.hands if self._expected(hand)]
+        if not self._told_late:
+            ends += [hand.begun + LATE_SECONDS for hand in self.hands if self._expected(hand) and not hand.ready]
         if any(hand.ready and hand.work is None for hand in self.hands):
             ends += [hand.begun + self._slow(hand.work) for hand in self.hands if hand.work and hand.work.copies == 1]
         return max(0.01, min(ends) - now) if ends else None
@@ -218,6 +224,12 @@ class Crew:
     def look(self) -> None:
         """Replace what has hung."""
         now = time.monotonic()
+        late = [
+            hand for hand in self.hands if self._expected(hand) and not hand.ready and now > hand.begun + LATE_SECONDS
+        ]
+        if late and not self._told_late:
+            self._told_late = True
+            self._notice(f"{len(late)} of {len(self.hands)} workers have not started yet: is there room for them?")
         for hand in self.hands:
             if self._expected(hand) and now > hand.begun + hand.limit:
                 self._bury(hand, f"did not answer for {hand.limit:.0f} s")
@@ -251,6 +263,16 @@ class Crew:
         hand.work, hand.begun = work, time.monotonic()
         hand.limit = max(LEAST_SECONDS, PATIENCE * work.task.cost * self._rate)
         work.copies += 1
+        hand.proven = False
+        if work.deaths:
+            self._await(hand, hand.actor.ping.remote(), self._give)
+        else:
+            self._give(hand)
+
+    def _give(self, hand: Hand, answer: None = None) -> None:
+        """Have it scored; after an answer to a ping, by a worker that is alive."""
+        work, hand.proven = hand.work, bool(hand.work and hand.work.deaths)
+        assert work is not None
         self._await(hand, hand.actor.score.remote(work.proposals, work.sequences), self._scored)
 
     def _scored(self, hand: Hand, answer: tuple[Any, float]) -> None:

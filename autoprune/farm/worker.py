@@ -24,6 +24,9 @@ class Worker:
         torch.set_num_threads(threads)
         self._evaluator: Any = None
 
+    def ping(self) -> None:
+        """Answers if it is alive."""
+
     def load(self, kit: Kit, parts: Sequence[Part] | None = None) -> tuple[int, float] | None:
         """Open a kit; None if its files are not on this machine and were not sent along.
 

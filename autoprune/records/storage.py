@@ -5,10 +5,11 @@ Whatever a database's driver raises becomes one sentence, in which no password i
 
 import random
 import re
+import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,17 +109,34 @@ def explained(url: str | None) -> Iterator[None]:
         raise UserError(f"the Optuna storage '{without_password(url)}' cannot be used ({reason(error)}).") from error
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
+class _Quiet:
+    """Counts who wants it: what is set belongs to the whole process, and searches may be threads."""
+
+    def __init__(self) -> None:
+        self._lock, self._wanted, self._undo = threading.Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._wanted += 1
+            if self._wanted == 1:
+                self._undo.callback(optuna.logging.set_verbosity, optuna.logging.get_verbosity())
+                optuna.logging.set_verbosity(optuna.logging.WARNING)
+                self._undo.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore", ExperimentalWarning)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._wanted -= 1
+            if not self._wanted:
+                self._undo.close()
+
+
+_QUIET = _Quiet()
+
+
+def quiet() -> AbstractContextManager[None]:
     """Without what Optuna says of studies that are made, and of its own interface."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)
+    return _QUIET
 
 
 def reason(error: BaseException) -> str:

@@ -1,0 +1,196 @@
+"""Whole searches on Ray, each with a farm of its own: the same policy, and sentences where there can be none."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import autoprune
+from autoprune.assembly import assemble
+from autoprune.config import load_config
+from autoprune.errors import UserError
+from autoprune.farm import crew
+from autoprune.farm.farm import Farm
+from autoprune.journal import Journal
+from autoprune.objective import Limits, Objective
+from tests.test_resume import outcome, scores
+
+pytestmark = pytest.mark.slow
+
+LOSS = """
+import os, signal, time
+from autoprune.calibration.losses import KullbackLeibler
+
+class Fatal(KullbackLeibler):
+    def measure(self, logits_BTV, reference):
+        loss_B = super().measure(logits_BTV, reference)
+        if float(loss_B.max()) > {above}:
+            {act}
+        return loss_B
+"""
+
+
+@pytest.mark.parametrize(
+    ("act", "why"), [("os.kill(os.getpid(), signal.SIGKILL)", "died"), ("time.sleep(600)", "did not answer for")]
+)
+def test_a_policy_that_kills_its_worker_twice_has_failed(
+    act: str, why: str, quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or hangs it; the search goes on without it, and the journal says why."""
+    monkeypatch.setattr(crew, "LEAST_SECONDS", 2.0)
+    source = tmp_path / "fatal.py"
+    plain = assemble(load_config(None, quick))
+    sparsest = plain.evaluator(plain.splits.search, "kl").score([plain.space.sparsest], range(8))
+    source.write_text(LOSS.format(above=0.999 * sparsest.max(), act=act))
+    notices: list[str] = []
+    config = load_config(None, quick | {"workers": 2, "loss": f"{source}:Fatal"})
+    worst = int(sparsest[0].argmax())
+    with Farm(config, notices.append) as farm:
+        assembly = assemble(config)
+        scorer = farm.scorer(assembly)
+        space = assembly.space.rebudgeted({"params": 1.0 * assembly.space.cost(assembly.space.dense, "params")})
+        others = [space.dense, space.uniform(), (1,) * len(space.units)]
+        with closing(Journal(tmp_path / "journal.jsonl")) as journal:
+            objective = Objective(space, scorer, Limits(), journal)
+            losses = objective.by_sequence([others[0], space.sparsest, *others[1:]], [worst])[:, 0]
+        expected = plain.evaluator(plain.splits.search, "kl").score(others, [worst])[:, 0]
+    assert losses[1] == np.inf
+    assert np.array_equal(losses[[0, 2, 3]], expected)
+    lines = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()[1:]]
+    failed = {tuple(line["levels"]): line["failed"] for line in lines if "failed" in line}
+    assert list(failed) == [space.sparsest]
+    assert why in failed[space.sparsest]
+    assert any("a policy failed, and the search goes on" in notice for notice in notices)
+    assert objective.best != space.sparsest
+
+
+def test_one_two_or_four_workers_find_the_same(quick: dict[str, Any], tmp_path: Path) -> None:
+    found = []
+    for workers in (1, 2, 4):
+        run = autoprune.search(**quick, workers=workers, out=tmp_path / str(workers)).path
+        found.append((outcome(run), scores(run / "journal.jsonl")))
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_comparison_on_a_farm_is_the_same_league(quick: dict[str, Any], tmp_path: Path) -> None:
+    settings = quick | {"max_evals": None, "max_tokens": 1024}
+    agents = ["evolution", "random", "ppo"]
+    leagues = [
+        autoprune.compare(agents, 2, out=tmp_path / str(workers), workers=workers, **settings).league
+        for workers in (1, 2)
+    ]
+    for league in leagues:
+        for search in league["searches"]:
+            assert "failed" not in search
+            for timed in ("seconds", "curve", "tokens_per_second"):
+                search.pop(timed, None)
+    assert [(s["run"], s["loss"], s["tokens"]) for s in leagues[0]["searches"]] == [
+        (s["run"], s["loss"], s["tokens"]) for s in leagues[1]["searches"]
+    ]
+
+
+def test_the_driver_is_killed_and_resumes_with_other_workers(quick_arguments: list[str], tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    main = [sys.executable, "-m", "autoprune"]
+    settings = [*quick_arguments, "max_evals=120", "seed=4"]
+    subprocess.run([*main, "search", *settings, "--out", str(whole)], check=True, capture_output=True)
+    arguments = [*main, "search", *settings, "--workers", "2", "--out", str(killed)]
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_for(lambda: (killed / "journal.jsonl").exists() and len(scores(killed / "journal.jsonl")) > 20)
+        workers = [pid for pid in children(process.pid) if name(pid).startswith("ray::Worker")]
+        process.kill()
+    assert workers
+    wait_for(lambda: all(state(pid) == "Z" for pid in workers))
+    assert not (killed / "policy.json").exists()
+    resumed = subprocess.run([*main, "resume", str(killed), "--workers", "1"], check=False, capture_output=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert outcome(killed) == outcome(whole)
+    assert scores(killed / "journal.jsonl") == scores(whole / "journal.jsonl")
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 90) -> None:
+    for _ in range(int(20 * seconds)):
+        if happened():
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not happen")
+
+
+def children(pid: int) -> list[int]:
+    """Processes below one, whatever depth."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found[1:]
+
+
+def name(pid: int) -> str:
+    """The command, or nothing where there is no such process any more."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
+def test_a_cluster_that_is_not_there(refused: Callable[..., str], quick_arguments: list[str], tmp_path: Path) -> None:
+    refused(
+        "search", *quick_arguments, "--ray-address", "127.0.0.1:1", "--out", tmp_path / "run",
+        seen=("no Ray cluster could be joined at '127.0.0.1:1'", "ray start --head"),
+    )  # fmt: skip
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_gpus_than_there_are(refused: Callable[..., str], quick_arguments: list[str], tmp_path: Path) -> None:
+    refused(
+        "search", *quick_arguments, "--workers", "2", "--gpus-per-worker", "1", "--out", tmp_path / "run",
+        seen=("a worker needs 1 GPU", "has 0 in all", "--gpus-per-worker"),
+    )  # fmt: skip
+
+
+def test_one_worker_imports_no_ray(quick_arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom autoprune.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "print('ray' in sys.modules)"
+    )
+    arguments = [sys.executable, "-c", code, "search", *quick_arguments, "--workers", "1", "--out", str(tmp_path / "r")]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_a_dead_crew_says_so(quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that cannot be replaced end the search with a sentence; nothing is lost."""
+    monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path))
+    config = load_config(None, quick | {"workers": 2})
+    with Farm(config) as farm:
+        assembly = assemble(config)
+        scorer = farm.scorer(assembly)
+        scorer.score([assembly.space.dense], [0])
+        wait_for(lambda: len(farm.pids) == 2)
+        (Path(farm._crew._kit.directory) / "kit.json").write_text("{")  # type: ignore[union-attr]
+        for pid in farm.pids:
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(UserError, match="damaged"):
+            scorer.score([assembly.space.uniform()], [0])
