@@ -3,7 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -92,9 +92,10 @@ def start(config: SearchConfig, out: Path | None = None, watch: Watch | None = N
     check_storage(config.storage)
     out = out or rundir.new_run_path(config.agent, config.seed)
     rundir.create(out)
-    with rundir.locked(out), workers_of(config, watch) as farm:
+    with rundir.locked(out), ExitStack() as stack:
         try:
             config.save(out / "config.yaml")
+            farm = stack.enter_context(workers_of(config, watch))
             assembly = prepare(config, watch)
             scorer = scorer_of(assembly, farm)
         except UserError:

@@ -32,6 +32,7 @@ class Cluster:
     Attributes:
         workers: how many are wanted.
         threads: of each one.
+        starts: how many may start at a time.
 
     Raises:
         UserError: Ray does not start, or no cluster answers, or it lacks what the workers need.
@@ -45,10 +46,12 @@ class Cluster:
             self.workers = config.workers or 1
             given = os.environ.get("OMP_NUM_THREADS", "")
             self.threads = int(given) if given.isdigit() else max(1, (os.cpu_count() or 1) // self.workers)
+            self.starts = max(1, (os.cpu_count() or 1) // 2)
             self._start()
         else:
             self._join(self._address)
             self.workers, self.threads = config.workers or self._room(), 1
+            self.starts = self.workers
         _hush()
         try:
             self._check()

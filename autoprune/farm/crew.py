@@ -99,8 +99,7 @@ class Crew:
         self._kit: Kit | None = None
         self._parts: list[Part] | None = None
         self._rate, self._dense = 0.0, 1.0  # seconds for a unit of cost; cost of a dense pass
-        for hand in self.hands:
-            self._place(hand)
+        self._place_more()
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -110,7 +109,8 @@ class Crew:
             return
         self._kit, self._parts, self._dense, self._rate = kit, None, dense, 0.0
         for hand in self.hands:
-            self._load(hand)
+            if hand.actor is not None:
+                self._load(hand)
 
     def dismiss(self) -> None:
         """Let all workers go."""
@@ -120,12 +120,21 @@ class Crew:
             if hand.actor is not None:
                 ray.kill(hand.actor)
 
+    def _place_more(self) -> None:
+        """Begin with as many as may start at a time: on few processors one is ready much sooner than all together."""
+        starting = sum(hand.actor is not None and not hand.ready for hand in self.hands)
+        waiting = [hand for hand in self.hands if hand.actor is None and not hand.deaths]
+        for hand in waiting[: max(0, self._cluster.starts - starting)]:
+            self._place(hand)
+
     def _place(self, hand: Hand) -> None:
         import ray
 
         remote: Any = ray.remote(**self._cluster.options)(Worker)
         hand.actor, hand.ready, hand.known = remote.remote(self._cluster.threads), False, set()
         hand.begun, hand.limit = time.monotonic(), START_SECONDS
+        if self._kit is not None:
+            self._load(hand)
 
     def _load(self, hand: Hand, parts: list[Part] | None = None) -> None:
         hand.begun, hand.limit = time.monotonic(), START_SECONDS
@@ -135,6 +144,7 @@ class Crew:
         if answer is not None:
             hand.pid, seconds = answer
             hand.ready, self._rate = True, self._rate or seconds / self._dense
+            self._place_more()
             return
         if self._parts is None:
             assert self._kit is not None
@@ -176,10 +186,9 @@ class Crew:
             self._put_back(work, reason, hand.proven)
         if hand.deaths < TRIES:
             self._place(hand)
-            if self._kit is not None:
-                self._load(hand)
             return
         self._notice(f"worker {hand.number} {reason} {TRIES} times without scoring anything: it is not replaced.")
+        self._place_more()
         if all(other.actor is None for other in self.hands):
             self.broken = UserError(
                 f"no worker is left: the last one {reason}. What was scored is kept: `autoprune resume` goes on, "

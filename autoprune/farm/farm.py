@@ -38,7 +38,7 @@ def is_wanted(config: SearchConfig) -> bool:
 
 
 class Farm:
-    """Workers, from `with Farm(...)` on until its end; they start while the search is prepared.
+    """Workers, for the length of `with Farm(...)`; they start while the search is prepared.
 
     Args:
         config: workers, address, device.
@@ -55,6 +55,12 @@ class Farm:
         self._thread.start()
 
     def __enter__(self) -> "Farm":
+        """Waits for Ray, which is up sooner while nothing else runs.
+
+        Raises:
+            UserError: Ray does not start, or the cluster cannot be joined or has no room.
+        """
+        self._opened.result()
         return self
 
     def __exit__(
@@ -65,11 +71,7 @@ class Farm:
 
     @property
     def workers(self) -> int:
-        """How many there are, those that are being replaced included.
-
-        Raises:
-            UserError: Ray does not start, or the cluster cannot be joined.
-        """
+        """How many there are, those that are being replaced included."""
         return self._opened.result().workers
 
     @property
@@ -88,7 +90,7 @@ class Farm:
         """What scores policies of an assembly on its search split, in the loss of its configuration.
 
         Raises:
-            UserError: as `workers`; or what workers need could not be written.
+            UserError: what workers need could not be written.
         """
         workers = self.workers
         kit, scorer = write_kit(assembly, _node(), workers), FarmScorer(self, assembly, workers)

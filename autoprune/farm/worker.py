@@ -19,7 +19,7 @@ class Worker:
 
     def __init__(self, threads: int) -> None:
         import torch
-        import transformers  # noqa: F401 (the slow part of a start, while the driver prepares the kit)
+        import transformers.models.llama.modeling_llama  # noqa: F401 (imports take longest, whatever the network)
 
         torch.set_num_threads(threads)
         self._evaluator: Any = None
