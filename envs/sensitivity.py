@@ -33,8 +33,10 @@ def probes(space: SearchSpace, points: int) -> list[tuple[int, int]]:
     return [(u, level) for u in range(len(space.units)) for level in measured_levels(space, u, points)]
 
 
-def measure_if_affordable(objective: Objective, tokens: int, points: int = 3) -> Floats | None:
-    """`measure` on so many tokens each, if the limits leave a quarter of the search for what comes after.
+def measure_if_affordable(
+    objective: Objective, tokens: int, points: int = 3, share: float = AFFORDABLE
+) -> Floats | None:
+    """`measure` on so many tokens each, if that takes no more than a share of the limits.
 
     Args:
         tokens: of the search split, the first; 0 measures nothing.
@@ -43,10 +45,10 @@ def measure_if_affordable(objective: Objective, tokens: int, points: int = 3) ->
         return None
     sequences, limits = range(objective.sequences_for(tokens)), objective.limits
     count = len(probes(objective.space, points))
-    if limits.evals is not None and count > AFFORDABLE * limits.evals:
+    if limits.evals is not None and count > share * limits.evals:
         return None
     each = len(sequences) * objective.tokens_per_sequence
-    if limits.tokens is not None and count * each > AFFORDABLE * limits.tokens:
+    if limits.tokens is not None and count * each > share * limits.tokens:
         return None
     return measure(objective, sequences, points)
 
