@@ -18,7 +18,7 @@ from autoprune.space import Levels, SearchSpace
 
 Floats = NDArray[np.float64]
 
-MISFIT = 0.1  # of a mean increment: what a comparison differs by from a sum, however long the sample
+MISFIT = 0.1  # of a mean increment: what each unit contributes other than a sum says, however long the sample
 LEAST = 0.1  # of a mean increment: standard deviation of one that is thought to be nothing
 
 
@@ -43,10 +43,12 @@ class AdditiveModel:
         difference = float(differences_S.mean())
         if not np.isfinite(difference):
             return
-        self._squares += float(((differences_S - difference) ** 2).sum())
+        # the noise of a comparison grows with the units that differ
+        units = max(1, sum(a != b for a, b in zip(before, after, strict=True)))
+        self._squares += float(((differences_S - difference) ** 2).sum()) / units
         self._degrees += count - 1
         noise = self._squares / self._degrees if self._degrees else self._typical**2
-        precision = 1 / (noise / count + (MISFIT * self._typical) ** 2)
+        precision = 1 / (units * (noise / count + (MISFIT * self._typical) ** 2))
         change_D = self._present(after) - self._present(before)
         changed = change_D.nonzero()[0]
         self._precision_DD[np.ix_(changed, changed)] += precision * np.outer(change_D[changed], change_D[changed])

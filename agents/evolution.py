@@ -45,6 +45,7 @@ class Evolution:
         more_switches: chance of each further switch in one offspring.
         screened: mutants for each offspring, of which the model chooses one; 1 does without it.
         sensitivity_tokens: for each sensitivity; 0 measures none.
+        points: levels of each unit whose sensitivity is measured; fewer where that takes too much of the limits.
     """
 
     offspring: int = 6
@@ -53,6 +54,7 @@ class Evolution:
     more_switches: float = 0.5
     screened: PositiveInt = 16
     sensitivity_tokens: NonNegativeInt = 512
+    points: PositiveInt = 2
 
     def search(self, objective: Objective, rng: np.random.Generator) -> None:
         """Generations until the limits, or until no new offspring are found."""
@@ -78,8 +80,8 @@ class Evolution:
             seen.update(children)
 
     def _sensitivities(self, objective: Objective) -> Floats | None:
-        """As many levels of each unit as are affordable, from which the others are interpolated."""
-        for points in (3, 2, 1):
+        """Of as many levels of each unit as are affordable, from which the others are interpolated."""
+        for points in range(self.points, 0, -1):
             added_UL = sensitivity.measure_if_affordable(objective, self.sensitivity_tokens, points, MEASURING)
             if added_UL is not None:
                 return added_UL
