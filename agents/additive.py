@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from math import inf, log2
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -24,12 +24,14 @@ from autoprune.space import Levels
 @dataclass
 class Additive:
     """Args:
+    base: what all other units are at while one is measured: the dense network, as in Puzzle, or the uniform policy.
     points: levels of each unit that are measured; fewer where the limits do not allow it.
     share: of the limits, for measuring: on as many sequences as that pays for.
     alternatives: policies that race the best one, at most.
     apart: units that any two of them differ in, at least.
     """
 
+    base: Literal["dense", "uniform"] = "dense"
     points: PositiveInt = 3
     share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     alternatives: NonNegativeInt = 15
@@ -44,23 +46,24 @@ class Additive:
         uniform = objective.space.uniform()
         objective([uniform], objective.tokens_per_sequence)
         objective.declare(uniform)
-        sequences, points = self._measurements(objective)
+        base = uniform if self.base == "uniform" else None
+        sequences, points = self._measurements(objective, base)
         if not points:
             return
-        added_UL = sensitivity.measure(objective, range(sequences), points)
+        added_UL = sensitivity.measure(objective, range(sequences), points, base)
         found = knapsack.solutions(objective.space, added_UL, self.apart)
         best = next(found)
         objective.by_sequence([best], [0])
         objective.declare(best)
         self._race(objective, best, found, rng)
 
-    def _measurements(self, objective: Objective) -> tuple[int, int]:
+    def _measurements(self, objective: Objective, base: Levels | None) -> tuple[int, int]:
         """Sequences, and levels of each unit, that the share pays for: few levels are better than none, 0 if none."""
         limits = objective.limits
         scores = inf if limits.evals is None else self.share * limits.evals
         sequences = inf if limits.tokens is None else self.share * limits.tokens / objective.tokens_per_sequence
         for points in range(self.points, 0, -1):
-            count = len(sensitivity.probes(objective.space, points))
+            count = len(sensitivity.probes(objective.space, points, base))
             if count <= min(scores, sequences):
                 return int(min(objective.n_sequences, sequences / max(1, count))), points
         return 0, 0
