@@ -6,7 +6,7 @@ and need few tokens, and the answer must not be fitted to the few sequences that
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -20,19 +20,32 @@ Rival = TypeVar("Rival", bound=Proposal)
 PATIENCE = 50
 
 
-def race(objective: Objective, incumbent: Rival, rivals: Sequence[Rival], sample: Sequence[int]) -> Rival | None:
+def race(
+    objective: Objective,
+    incumbent: Rival,
+    rivals: Sequence[Rival],
+    sample: Sequence[int],
+    tell: Callable[[Rival, NDArray[np.float64]], None] = lambda _rival, _behind_S: None,
+) -> Rival | None:
     """The rival that beats the incumbent on the whole sample, or None.
 
     Rounds double the sequences seen. After each, rivals behind the incumbent leave, and so does the worse half.
+
+    Args:
+        tell: called with each rival as it leaves or arrives, and its loss above the incumbent's on each sequence seen.
     """
     losses_S = objective.by_sequence([incumbent], sample)[0]
     seen, left = 1, list(rivals)
     while left:
-        ahead_P = (losses_S[:seen] - objective.by_sequence(left, sample[:seen])).mean(axis=1)
-        ranked = [left[i] for i in np.argsort(-ahead_P, kind="stable") if ahead_P[i] > 0]
+        behind_PS = objective.by_sequence(left, sample[:seen]) - losses_S[:seen]
+        behind_P = behind_PS.mean(axis=1)
+        ranked = [int(i) for i in np.argsort(behind_P, kind="stable") if behind_P[i] < 0]
+        stay = ranked[: max(1, len(left) // 2)] if seen < len(sample) else []
+        for i in sorted(set(range(len(left))) - set(stay)):
+            tell(left[i], behind_PS[i])
         if seen == len(sample):
-            return ranked[0] if ranked else None
-        left = ranked[: max(1, len(left) // 2)]
+            return left[ranked[0]] if ranked else None
+        left = [left[i] for i in stay]
         seen = min(2 * seen, len(sample))
     return None
 

@@ -27,6 +27,7 @@ PARTS: dict[str, dict[str, str]] = {
         "greedy": "autoprune.agents.greedy:Greedy",
         "evolution": "autoprune.agents.evolution:Evolution",
         "evopress": "autoprune.agents.evopress:EvoPress",
+        "additive": "autoprune.agents.additive:Additive",
         "policy-gradient": "autoprune.agents.policy_gradient:PolicyGradient",
         "nsga2": "autoprune.agents.nsga2:NSGA2",
         "tpe": "autoprune.agents.tpe:TPE",

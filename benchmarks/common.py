@@ -56,7 +56,7 @@ def parser_of(description: str, test: bool = False) -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     if test:
-        parser.add_argument("--test", help="the text that no search sees")
+        parser.add_argument("--test", help="the text that no search sees; without it the validation split, if at all")
         parser.add_argument("--test-sequences", type=int, default=128)
     return parser
 
@@ -67,8 +67,8 @@ class Setup:
 
     Args:
         settings: overrides of the configuration, JSON.
-        test: the text that no search sees.
-        test_sequences: of it.
+        test: the text that no search sees; None is the validation split.
+        test_sequences: of it; 0 is none.
         masks: whether some agent keeps or removes single groups.
     """
 
@@ -125,10 +125,11 @@ def prepare(setup: Setup) -> Bench:
     search = assembly.evaluator(assembly.splits.search, assembly.config.loss)
     search.score([assembly.space.dense], range(search.n_sequences))
     test = None
-    if setup.test is not None:
-        text, length = read_text(setup.test), assembly.config.sequence_length
-        tokens_NT = sequences(text, assembly.loaded.tokenizer, length)[: setup.test_sequences]
-        test = assembly.evaluator(tokens_NT, "kl", "ce")
+    if setup.test_sequences:
+        tokens_NT = assembly.splits.validation
+        if setup.test is not None:
+            tokens_NT = sequences(read_text(setup.test), assembly.loaded.tokenizer, assembly.config.sequence_length)
+        test = assembly.evaluator(tokens_NT[: setup.test_sequences], "kl", "ce")
         test.score([assembly.space.dense], range(test.n_sequences))
     return Bench(assembly, search, test)
 

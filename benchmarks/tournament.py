@@ -49,6 +49,8 @@ def main() -> None:
     args = arguments()
     if args.plot:
         check_matplotlib()
+    if args.test is None and not args.report_only:
+        raise UserError("--test FILE is needed: the text that no search sees.")
     record = Record(Path(args.out), None) if args.report_only else searched(args)
     chosen = specs(args.agents) if args.agents else [*specs(AGENTS), *(o.agent for o in record.outcomes)]
     rank = {agent: i for i, agent in reversed(list(enumerate(chosen)))}
@@ -71,8 +73,6 @@ def searched(args: argparse.Namespace) -> Record:
     agents = specs(args.agents or AGENTS)
     masks = [getattr(agent_of(agent), "masks", False) for agent in agents]  # mistakes are found before anything is done
     setup = Setup.of(args, masks=any(masks))
-    if setup.test is None:
-        raise UserError("--test FILE is needed: the text that no search sees.")
     tokens = TOKENS if args.tokens is None and args.seconds is None else args.tokens
     limits = Limits(tokens=tokens, seconds=args.seconds)
     bench = prepare(setup)

@@ -22,19 +22,30 @@ AFFORDABLE = 0.75  # share of the limits: sensitivities are worth more than as m
 MIXES = (1.0, 0.5, 0.25, 0.0)  # relative prices of several budgets that are tried
 
 
-def measured_levels(space: SearchSpace, u: int, points: int) -> list[int]:
-    """`points` levels of unit u, evenly spread from the second densest to the last."""
+def measured_levels(space: SearchSpace, u: int, points: int, base: int = 0) -> list[int]:
+    """`points` levels of unit u, evenly spread from `base` to the last; where `base` is not 0, half of them to 0."""
     last = int(space.n_levels_U[u]) - 1
-    return sorted({max(1, round(last * (i + 1) / points)) for i in range(points)}) if last else []
+    side = points if base == 0 else max(1, points // 2)
+    ends = [end for end in (0, last) if end != base]
+    spread = {base + _away((end - base) * (i + 1) / side) for end in ends for i in range(side)}
+    return sorted(spread)
 
 
-def probes(space: SearchSpace, points: int) -> list[tuple[int, int]]:
+def _away(step: float) -> int:
+    """Rounded, but to no less than a level."""
+    return round(step) or (1 if step > 0 else -1)
+
+
+def probes(space: SearchSpace, points: int, base: Levels | None = None) -> list[tuple[int, int]]:
     """(unit, level) of every measurement."""
-    return [(u, level) for u in range(len(space.units)) for level in measured_levels(space, u, points)]
+    at = base or space.dense
+    return [(u, level) for u in range(len(at)) for level in measured_levels(space, u, points, at[u])]
 
 
-def measure_if_affordable(objective: Objective, tokens: int, points: int = 3) -> Floats | None:
-    """`measure` on so many tokens each, if the limits leave a quarter of the search for what comes after.
+def measure_if_affordable(
+    objective: Objective, tokens: int, points: int = 3, share: float = AFFORDABLE
+) -> Floats | None:
+    """`measure` on so many tokens each, if that takes no more than a share of the limits.
 
     Args:
         tokens: of the search split, the first; 0 measures nothing.
@@ -43,31 +54,36 @@ def measure_if_affordable(objective: Objective, tokens: int, points: int = 3) ->
         return None
     sequences, limits = range(objective.sequences_for(tokens)), objective.limits
     count = len(probes(objective.space, points))
-    if limits.evals is not None and count > AFFORDABLE * limits.evals:
+    if limits.evals is not None and count > share * limits.evals:
         return None
     each = len(sequences) * objective.tokens_per_sequence
-    if limits.tokens is not None and count * each > AFFORDABLE * limits.tokens:
+    if limits.tokens is not None and count * each > share * limits.tokens:
         return None
     return measure(objective, sequences, points)
 
 
-def measure(objective: Objective, sequences: Sequence[int], points: int = 3) -> Floats:
-    """Loss that each level of each unit alone adds to the dense network, `[U, L]`, nats per token.
+def measure(objective: Objective, sequences: Sequence[int], points: int = 3, base: Levels | None = None) -> Floats:
+    """Loss that each level of each unit alone adds to its level 0, `[U, L]`, nats per token.
 
     Never falls as less is kept; 0 at level 0. Costs `points` scores a unit on `sequences`.
+
+    Args:
+        base: the levels of all other units; none is the dense network, whose own losses cost nothing.
 
     Raises:
         LimitReached: the limits do not allow it.
     """
     space = objective.space
-    asked = probes(space, points)
-    policies = [tuple(level if v == u else 0 for v in range(len(space.units))) for u, level in asked]
+    at = base or space.dense
+    asked = probes(space, points, base)
+    policies = [(*at[:u], level, *at[u + 1 :]) for u, level in asked]
+    before_S = objective.dense_losses(sequences) if base is None else objective.by_sequence([at], sequences)[0]
     losses_P = objective.by_sequence(policies, sequences, probe=True).mean(axis=1)
-    dense = float(objective.dense_losses(sequences).mean())
+    before = float(before_S.mean())
     added_UL = np.zeros((len(space.units), int(space.n_levels_U.max())))
-    found: list[dict[int, float]] = [{} for _ in space.units]
+    found: list[dict[int, float]] = [{level: 0.0} for level in at]
     for (u, level), loss in zip(asked, losses_P, strict=True):
-        found[u][level] = float(loss) - dense if np.isfinite(loss) else 100.0
+        found[u][level] = float(loss) - before if np.isfinite(loss) else 100.0
     for u, known in enumerate(found):
         added_UL[u] = _interpolated(objective, u, known, added_UL.shape[1])
     return added_UL
@@ -79,9 +95,9 @@ def _interpolated(objective: Objective, u: int, known: dict[int, float], levels:
     if objective.statistics:
         # a little of the plain ratio, since levels of equal error must not coincide
         abscissa_L = np.array(objective.statistics[u].output_errors) + 1e-3 * abscissa_L
-    at = [0, *sorted(known)]
-    values = np.maximum.accumulate([0.0, *(known[level] for level in at[1:])])
-    return np.interp(np.pad(abscissa_L, (0, levels - n), mode="edge"), abscissa_L[at], values)
+    at = sorted(known)
+    values = np.maximum.accumulate([known[level] for level in at])
+    return np.asarray(np.interp(np.pad(abscissa_L, (0, levels - n), mode="edge"), abscissa_L[at], values - values[0]))
 
 
 def additive_solution(space: SearchSpace, added_UL: Floats) -> Levels:

@@ -41,6 +41,17 @@ def test_measured_levels_are_right_and_the_dense_one_is_nothing(points: int) -> 
     assert added_UL[:, measured] == pytest.approx(true_losses(scorer)[:, measured])
 
 
+@pytest.mark.parametrize("points", [2, 4])
+def test_around_another_policy_sums_are_the_same(points: int) -> None:
+    scorer = additive()
+    base = scorer.space.uniform()
+    objective = Objective(scorer.space, scorer, Limits(), statistics=toy_statistics(scorer.space))
+    added_UL = measure(objective, range(2), points, base)
+    assert added_UL == pytest.approx(true_losses(scorer), abs=0.001 * added_UL.max())
+    assert objective.spent.evals == len(probes(scorer.space, points, base)) + 1
+    assert {level for _, level in probes(scorer.space, 2, base)} == {0, 6}
+
+
 def test_levels_between_follow_the_output_errors() -> None:
     """The toy's losses grow as its output errors do, so that the interpolation is all but exact."""
     scorer = additive(levels=13)

@@ -25,7 +25,7 @@ SAMPLED = {"tokens": 64, "race_tokens": 128, "sensitivity_tokens": 32, "batch": 
 OPTIONS = {
     "random": {"tokens": 32 * 16},
     "greedy": {"tokens": 32 * 16},
-    "evolution": {"first_tokens": 32 * 4},
+    "evolution": {"first_tokens": 32 * 4, "sensitivity_tokens": 32},
     "evopress": {"stages": ((32, 4), (128, 1), (512, 1))},
     "ppo": TOY | {"epochs": 4},
     **dict.fromkeys(("policy-gradient", "nsga2", "tpe", "policy-gradient-masks"), SAMPLED),
