@@ -85,15 +85,17 @@ def test_searches_from_several_threads_share_it(running: Running) -> None:
 def test_workers_killed_twenty_times(running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At random moments of a search, with SIGKILL: every score is there once, and the result is that of no faults."""
     kills, rng = 20, random.Random(0)
-    died, left, due = running.farm.died, [kills], [rng.randrange(1, 6)]
+    died, due, killed = running.farm.died, [rng.randrange(1, 6)], set[int]()
     plain = Crew._send
 
     def send(self: Crew, hand: Hand, work: Work) -> None:
         plain(self, hand, work)
         due[0] -= 1
-        if due[0] <= 0 and left[0] and not work.deaths:  # twice the same policy by itself, and it would count as failed
-            pid, left[0], due[0] = hand.pid, left[0] - 1, rng.randrange(1, 6)
-            threading.Timer(rng.uniform(0, 0.02), os.kill, (pid, signal.SIGKILL)).start()
+        if due[0] > 0 or len(killed) == kills or hand.pid in killed or work.deaths:
+            return  # (twice the same policy by itself, and it would count as failed)
+        killed.add(hand.pid)
+        due[0] = rng.randrange(1, 6)
+        threading.Timer(rng.uniform(0, 0.02), os.kill, (hand.pid, signal.SIGKILL)).start()
 
     assembly, results = running.assembly, []
     for faults in (True, False):
@@ -104,7 +106,7 @@ def test_workers_killed_twenty_times(running: Running, tmp_path: Path, monkeypat
                 patch.setattr(Crew, "_send", send)
             study._run(study.make_agent("evolution", {"first_tokens": 64}), objective, 3)
         results.append((objective.best, scores(tmp_path / f"journal-{faults}.jsonl")))
-    assert left == [0], "the search was too short for all faults"
+    assert len(killed) == kills, "the search was too short for all faults"
     assert running.farm.died - died == kills
     assert results[0] == results[1]
     written = [(tuple(levels), tuple(sequences)) for levels, sequences, _ in results[0][1]]
