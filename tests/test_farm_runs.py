@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,61 @@ def test_the_driver_is_killed_and_resumes_with_other_workers(quick_arguments: li
     assert resumed.returncode == 0, resumed.stderr
     assert outcome(killed) == outcome(whole)
     assert scores(killed / "journal.jsonl") == scores(whole / "journal.jsonl")
+
+
+def test_two_nodes_of_which_one_dies(quick_arguments: list[str], tmp_path: Path) -> None:
+    """The second has a cache of its own, so files are sent to it; its death in the middle changes nothing."""
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    main = [sys.executable, "-m", "autoprune"]
+    settings = [*quick_arguments, "max_evals=150", "seed=4"]
+    subprocess.run([*main, "search", *settings, "--out", str(whole)], check=True, capture_output=True)
+    port = free_port()
+    secret = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "RAY_USAGE_STATS_ENABLED": "0"}
+    cache = tmp_path / "cache of the second"
+    with tempfile.TemporaryDirectory(prefix="ray") as folder, ExitStack() as stack:
+        head = ["--head", f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false"]
+        stack.enter_context(node(head, secret))
+        wait_for(lambda: is_open(port))
+        second = stack.enter_context(node([f"--address=127.0.0.1:{port}"], secret | {"AUTOPRUNE_CACHE": str(cache)}))
+        wait_for(lambda: any("raylet" in name(pid) for pid in children(second.pid)))
+        time.sleep(2)  # until it has joined: workers are as many as the cluster has processors
+        arguments = [*main, "search", *settings, "--ray-address", f"127.0.0.1:{port}", "--out", str(run)]
+        with subprocess.Popen(arguments, env=secret, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as search:
+            wait_for(lambda: list(cache.glob("kits/*/kit.json")) != [] or search.poll() is not None)
+            wait_for(lambda: len(scores(run / "journal.jsonl")) > 20 if (run / "journal.jsonl").exists() else False)
+            for pid in children(second.pid):
+                os.kill(pid, signal.SIGKILL)
+            said = search.communicate(timeout=120)[1].decode()
+    assert search.returncode == 0, said
+    assert "it is replaced" in said, said
+    assert list(cache.glob("kits/*/network/*.safetensors"))
+    assert outcome(run) == outcome(whole)
+    assert scores(run / "journal.jsonl") == scores(whole / "journal.jsonl")
+
+
+@contextmanager
+def node(arguments: list[str], environment: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """A node of a Ray cluster with one processor, and nothing left of it afterwards."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", *arguments]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=environment, **quiet) as process:
+        try:
+            yield process
+        finally:
+            for pid in [*children(process.pid), process.pid]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def wait_for(happened: Callable[[], bool], seconds: float = 90) -> None:
