@@ -9,9 +9,9 @@ Batches are what evolution scores: mutations of one policy within the budget, on
 them first; its references, and those of the workers, are there before the clock starts. Efficiency is the rate of k
 workers over k times the rate of this process. `dense` is a plain forward pass of the dense network over as many tokens
 as a batch has, here. `difference` is the largest between a loss of the farm and of this process, 0 for equal bits.
-Start-up is from the command for a farm to its first loss, the kit written before. Memory of a worker is what it has for
-itself (USS) and its part of what it shares (PSS), MiB; `share` is the USS over that of a worker on the embedded model,
-as a part of the kit's files: what the weights and the level store themselves cost each worker.
+Start-up is from the command for a farm to its first loss. Memory of a worker, MiB: what it has for itself (USS) and its
+part of what it shares (PSS) in all; and of the network's and the level store's files, what it has mapped and what it
+has copied, which is what one more worker adds of them.
 """
 
 import argparse
@@ -32,7 +32,6 @@ from numpy.typing import NDArray
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import SearchConfig, load_config
 from autoprune.farm.farm import Farm
-from autoprune.levels.store import cache_directory
 from autoprune.models.loading import EMBEDDED
 from autoprune.objective import Scorer
 from autoprune.space import Proposal
@@ -41,7 +40,6 @@ SIZES = {  # hidden, layers, intermediate, heads, KV heads
     "1B": (2048, 20, 8192, 32, 8),
     "100M": (768, 12, 2048, 12, 4),
 }
-MIB = 2**20
 
 
 def main() -> None:
@@ -70,16 +68,15 @@ def measure(args: argparse.Namespace, config: SearchConfig) -> dict[str, Any]:
         "tokens_per_sequence": config.sequence_length, "threads": torch.get_num_threads(),
         "policies_per_second": rate, "dense_per_second": 1 / dense_seconds(assembly, sequences), "farms": [],
     }  # fmt: skip
-    floor = own_memory(config)
     for workers in (int(text) for text in args.workers.split(",")):
-        report["farms"].append(on_farm(assembly, config, workers, batches, sequences, rate, losses, floor))
+        report["farms"].append(on_farm(assembly, config, workers, batches, sequences, rate, losses))
         print(f"# {report['farms'][-1]}", file=sys.stderr, flush=True)
     return report
 
 
 def on_farm(
     assembly: Assembly, config: SearchConfig, workers: int, batches: list[list[Proposal]], sequences: list[int],
-    rate: float, losses: list[NDArray[np.float64]], floor: float,
+    rate: float, losses: list[NDArray[np.float64]],
 ) -> dict[str, Any]:  # fmt: skip
     """A row: one number of workers."""
     begun = time.perf_counter()
@@ -92,13 +89,10 @@ def on_farm(
         for _ in range(2):  # whoever takes a sequence next time has its references by then
             scorer.score([assembly.space.dense, *batches[0]], sequences)
         own, found = timed(scorer, batches, sequences)
-        memory = [smaps(pid) for pid in farm.pids]
-    kit = kit_bytes(assembly) / MIB
-    uss = float(np.mean([one["uss"] for one in memory]))
+        memories = [memory(pid) for pid in farm.pids]
     return {
         "workers": workers, "policies_per_second": own, "ratio": own / rate, "efficiency": own / rate / workers,
-        "start_seconds": started, "uss": uss, "pss": float(np.mean([one["pss"] for one in memory])),
-        "kit": kit, "share": (uss - floor) / kit if floor else None,
+        "start_seconds": started, **{key: float(np.mean([one[key] for one in memories])) for key in memories[0]},
         "difference": max(float(np.abs(a - b).max()) for a, b in zip(found, losses, strict=True)),
     }  # fmt: skip
 
@@ -137,30 +131,18 @@ def dense_seconds(assembly: Assembly, sequences: list[int]) -> float:
     return float(np.median(seconds[1:]))
 
 
-def own_memory(config: SearchConfig) -> float:
-    """USS of a worker that has scored on the embedded model: nearly that of the libraries."""
-    if config.device != "cpu":
-        return 0.0
-    small = load_config(None, {"workers": 2, "sequence_length": 128, "search_sequences": 4, "criterion": "magnitude"})
-    assembly = assemble(small)
-    with Farm(small) as farm:
-        farm.scorer(assembly).score([assembly.space.dense], [0, 1, 2, 3])
-        while len(farm.pids) < 2:
-            time.sleep(0.1)
-        return float(np.mean([smaps(pid)["uss"] for pid in farm.pids]))
-
-
-def smaps(pid: int) -> dict[str, float]:
-    """MiB of a process: what is its own, and its part of what it shares."""
+def memory(pid: int) -> dict[str, float]:
+    """MiB of a process: its own, its part of what it shares; of weight files, what is mapped and what is copied."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     found = {name: int(kib) / 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB", text, flags=re.MULTILINE)}
-    return {"uss": found["Private_Clean"] + found["Private_Dirty"], "pss": found["Pss"]}
-
-
-def kit_bytes(assembly: Assembly) -> int:
-    """Weights and level store."""
-    (kit,) = (cache_directory() / "kits").glob(f"{assembly.store.directory.name}-*")
-    return sum(file.stat().st_size for part in ("network", "levels") for file in (kit / part).glob("*.safetensors"))
+    told = {"uss": found["Private_Clean"] + found["Private_Dirty"], "pss": found["Pss"], "mapped": 0.0, "copied": 0.0}
+    of_weights = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            of_weights = line.endswith(".safetensors")
+        elif of_weights and line.startswith(("Rss:", "Private_Dirty:")):
+            told["mapped" if line.startswith("Rss") else "copied"] += int(line.split()[1]) / 1024
+    return told
 
 
 def random_llama(folder: Path, size: str, device: str) -> str:
@@ -195,14 +177,14 @@ def show(report: dict[str, Any]) -> None:
         f"a dense pass over them: {1 / dense:.4f} s; one process, {report['threads']} threads: {rate:.2f} policies/s, "
         f"{dense / rate:.2f} dense passes each\n"
     )
-    names = ["workers", "policies/s", "ratio", "efficiency", "start s", "USS", "PSS", "share", "difference"]
-    widths = [8, 11, 7, 11, 8, 6, 6, 7, 11]
+    names = ["workers", "policies/s", "ratio", "efficiency", "start s", "USS", "PSS", "mapped", "copied", "difference"]
+    widths = [8, 11, 7, 11, 8, 6, 6, 7, 7, 11]
     print(" ".join(f"{name:>{width}s}" for name, width in zip(names, widths, strict=True)))
     for one in report["farms"]:
-        share = f"{one['share']:7.3f}" if one["share"] is not None else f"{'':7s}"
         print(
             f"{one['workers']:8d} {one['policies_per_second']:11.2f} {one['ratio']:7.2f} {one['efficiency']:11.2f} "
-            f"{one['start_seconds']:8.1f} {one['uss']:6.0f} {one['pss']:6.0f} {share} {one['difference']:11.2g}"
+            f"{one['start_seconds']:8.1f} {one['uss']:6.0f} {one['pss']:6.0f} {one['mapped']:7.0f} "
+            f"{one['copied']:7.1f} {one['difference']:11.2g}"
         )
 
 

@@ -227,7 +227,8 @@ class Crew:
         if not self._told_late:
             ends += [hand.begun + LATE_SECONDS for hand in self.hands if self._expected(hand) and not hand.ready]
         if any(hand.ready and hand.work is None for hand in self.hands):
-            ends += [hand.begun + self._slow(hand.work) for hand in self.hands if hand.work and hand.work.copies == 1]
+            alone = [hand for hand in self.hands if hand.work and hand.work.copies == 1 and not hand.work.finished]
+            ends += [hand.begun + self._slow(hand.work) for hand in alone if hand.work]
         return max(0.01, min(ends) - now) if ends else None
 
     def look(self) -> None:
