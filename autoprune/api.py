@@ -10,7 +10,7 @@ from autoprune import rundir, study
 from autoprune.calibration.text import read_text, sequences
 from autoprune.comparing import comparison
 from autoprune.comparing.comparison import Comparison
-from autoprune.config import load_config, parse_budget
+from autoprune.config import PLACES, load_config, parse_budget
 from autoprune.errors import UserError
 from autoprune.evaluation.report import evaluate_directory
 from autoprune.evaluation.timing import tokens_per_second
@@ -91,15 +91,21 @@ def compare(
     return comparison.compare(common, list(agents), list(chosen), path)
 
 
-def resume(path: str | Path) -> SearchResult:
+def resume(path: str | Path, **places: Any) -> SearchResult:
     """Go on with an interrupted run.
 
+    Args:
+        path: the run's directory.
+        places: `workers`, `ray_address`, `gpus_per_worker`, `device_memory`, where they are not to be the run's own.
+
     Raises:
-        UserError: it cannot go on, or is a comparison, with which `compare` goes on.
+        UserError: it cannot go on, or is a comparison, with which `compare` goes on; or another setting is given.
     """
+    for name in set(places) - PLACES:
+        raise UserError(f"resume takes {', '.join(sorted(PLACES))}: '{name}' stays as the run has it.")
     if comparison.is_comparison(Path(path)):
         raise UserError(f"'{path}' is a comparison: `autoprune.compare(..., out='{path}')` goes on with it.")
-    return study.resume(Path(path))
+    return study.resume(Path(path), places=places)
 
 
 def evaluate(

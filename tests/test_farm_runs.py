@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -225,6 +226,14 @@ def test_more_gpus_than_there_are(refused: Callable[..., str], quick_arguments: 
         "search", *quick_arguments, "--workers", "2", "--gpus-per-worker", "1", "--out", tmp_path / "run",
         seen=("a worker needs 1 GPU", "has 0 in all", "--gpus-per-worker"),
     )  # fmt: skip
+
+
+def test_resume_changes_where_a_run_is_scored_and_nothing_else(finished_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    assert autoprune.resume(run, workers=1).policy.units == autoprune.resume(run).policy.units
+    with pytest.raises(UserError, match="'agent' stays as the run has it"):
+        autoprune.resume(run, agent="random")
 
 
 def test_one_worker_imports_no_ray(quick_arguments: list[str], tmp_path: Path) -> None:
