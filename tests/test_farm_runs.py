@@ -249,12 +249,12 @@ def test_one_worker_imports_no_ray(quick_arguments: list[str], tmp_path: Path) -
 def test_a_dead_crew_says_so(quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that cannot be replaced end the search with a sentence; nothing is lost."""
     monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path))
-    config = load_config(None, quick | {"workers": 2})
+    config = load_config(None, quick | {"workers": 1})
     with Farm(config) as farm:
         assembly = assemble(config)
         scorer = farm.scorer(assembly)
         scorer.score([assembly.space.dense], [0])
-        wait_for(lambda: len(farm.pids) == 2)
+        wait_for(lambda: len(farm.pids) == 1)
         (Path(farm._crew._kit.directory) / "kit.json").write_text("{")  # type: ignore[union-attr]
         for pid in farm.pids:
             os.kill(pid, signal.SIGKILL)
