@@ -30,6 +30,7 @@ from autoprune.space import Proposal
 
 Notice = Callable[[str], None]
 CLOSING_SECONDS = 20.0
+LOOK_SECONDS = 5.0  # between two looks at whether the thread that answers is there
 
 
 def is_wanted(config: SearchConfig) -> bool:
@@ -106,7 +107,9 @@ class Farm:
         work = [batch.work(task, finish) for task in plan(costs, proposals, len(sequences), self.workers, chunk)]
         self._events.put(partial(self._take, batch, work))
         try:
-            batch.done.wait()
+            while not batch.done.wait(LOOK_SECONDS):
+                if not self._thread.is_alive():
+                    raise RuntimeError("the farm's thread has ended, and nobody answers")
         except BaseException:  # Ctrl-C
             self._events.put(partial(self._drop, batch))
             raise
@@ -125,7 +128,12 @@ class Farm:
             return
         try:
             self._crew = Crew(cluster, self._events.put, self._notice)
-            self._opened.set_result(cluster)
+        except BaseException as error:
+            cluster.close()
+            self._opened.set_exception(error)
+            return
+        self._opened.set_result(cluster)
+        try:
             while self._step():
                 pass
             self._crew.dismiss()
