@@ -57,16 +57,35 @@ def test_a_loss_does_not_depend_on_the_batch_it_came_in(assembly: Assembly) -> N
     assert np.array_equal(evaluator.score(policies, [1]), together[:, 1:2])
 
 
+def runs_of(assembly: Assembly, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The blocks that are run from now on, in order."""
+    runs: list[int] = []
+    plain = assembly.view.run
+    monkeypatch.setattr(assembly.view, "run", lambda block, hidden: runs.append(block) or plain(block, hidden))
+    return runs
+
+
 def test_shared_prefixes_run_once(assembly: Assembly, monkeypatch: pytest.MonkeyPatch) -> None:
     base = assembly.space.uniform()
     last_block_differs = [(*base[:-1], level) for level in range(3)]
     evaluator = assembly.evaluator(assembly.splits.search, "kl")
-    evaluator.score([base], [0])  # makes the dense reference
-    runs: list[int] = []
-    plain = assembly.view.run
-    monkeypatch.setattr(assembly.view, "run", lambda block, hidden: runs.append(block) or plain(block, hidden))
+    evaluator.score([assembly.space.dense], [0])  # makes the dense reference
+    runs = runs_of(assembly, monkeypatch)
     evaluator.score(last_block_differs, [0])
     assert runs == [0, 1, 2, 3, 3, 3]
+
+
+def test_an_offspring_starts_at_its_first_new_block(assembly: Assembly, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = assembly.space.uniform()
+    evaluator = assembly.evaluator(assembly.splits.search, "kl")
+    evaluator.score([base], [0, 1])
+    runs = runs_of(assembly, monkeypatch)
+    offspring = (*base[:4], base[4] + 1, *base[5:])  # in block 2
+    evaluator.score([offspring], [0, 1])
+    assert runs == [2, 2, 3, 3]
+    next_sibling = (*offspring[:6], offspring[6] + 1, *offspring[7:])  # in block 3, of the offspring
+    evaluator.score([next_sibling], [1])
+    assert runs[4:] == [3]
 
 
 def test_moments_are_those_of_all_inputs_and_do_not_depend_on_batches(

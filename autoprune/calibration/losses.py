@@ -2,12 +2,19 @@
 
 Shapes: B sequences, T tokens, V vocabulary. A loss is a small object: `prepare` keeps what it needs of the dense
 logits once, `measure` compares a candidate's logits with it. Nats per token, one number a sequence.
+
+Cross-entropies to any distribution are linear in the logits but for their logarithm of summed exponentials. Such a loss
+says so with a `target`, and behind a linear head it is measured without logits, with the same result: the mean of
+`constant + logsumexp(z) - embedding . read` (models/head.py).
 """
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from autoprune.models.head import LinearHead
 
 
 class Loss(Protocol):
@@ -22,6 +29,41 @@ class Loss(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Target:
+    """What a loss keeps of a sequence behind a linear head.
+
+    Args:
+        embedding: `[T, D]` float32, of the scalar product with what the head's matrix reads.
+        constant: `[T]` float32, added to it.
+        counted: predictions that count, the first.
+    """
+
+    embedding: Tensor
+    constant: Tensor
+    counted: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+        return 4 * (self.embedding.numel() + self.constant.numel())
+
+
+@runtime_checkable
+class LinearLoss(Loss, Protocol):
+    """A loss that is linear in the logits but for their logarithm of summed exponentials."""
+
+    def target(self, head: LinearHead, read_TD: Tensor, tokens_T: Tensor) -> Target:
+        """What is kept of one sequence.
+
+        Args:
+            head: of the network.
+            read_TD: what its matrix takes in the dense network.
+            tokens_T: the text.
+        """
+        ...
+
+
 class KullbackLeibler:
     """KL(dense || pruned) over the next token."""
 
@@ -32,6 +74,11 @@ class KullbackLeibler:
         logp_BTV = logits_BTV.float().log_softmax(-1)
         p_BTV = logp_BTV.exp()
         return p_BTV, (p_BTV * logp_BTV).sum(-1)
+
+    def target(self, head: LinearHead, read_TD: Tensor, tokens_T: Tensor) -> Target:
+        """The output embedding that the dense network expects, and its negative entropy."""
+        target_TD, offset_T, negentropy_T = head.expected(read_TD)
+        return Target(target_TD, negentropy_T - offset_T, len(read_TD))
 
     def measure(self, logits_BTV: Tensor, reference: tuple[Tensor, ...]) -> Tensor:
         """Divergence averaged over the tokens of each sequence, `[B]`."""
@@ -49,6 +96,11 @@ class CrossEntropy:
     def prepare(self, logits_BTV: Tensor, tokens_BT: Tensor) -> tuple[Tensor, ...]:
         """The next tokens `[B, T - 1]`; the dense logits are not needed."""
         return (tokens_BT[:, 1:],)
+
+    def target(self, head: LinearHead, read_TD: Tensor, tokens_T: Tensor) -> Target:
+        """The output embedding of the next token; of the last, nothing is predicted."""
+        target_TD, offset_T = head.chosen(tokens_T.roll(-1))
+        return Target(target_TD, -offset_T, len(tokens_T) - 1)
 
     def measure(self, logits_BTV: Tensor, reference: tuple[Tensor, ...]) -> Tensor:
         """Negative log-likelihood averaged over the T - 1 predictions of each sequence, `[B]`."""

@@ -1,17 +1,18 @@
-"""The evaluator: per-sequence losses of policies on one split, blocks outermost, shared prefixes run once.
+"""The evaluator: per-sequence losses of policies on one split, each distinct prefix of a policy run once.
 
-Policies that agree on the first blocks share the hidden states there. A pruned block is computed at its pruned size
-(levels/placing.py). Policies never meet in one matrix product, so a policy's loss does not depend on the batch it came
-in. Where blocks are brought to the device in turn (models/streaming.py), many sequences go through a block together, in
-the same forward passes, so that one transfer serves them all.
+Policies that agree on the first blocks share the hidden states there, within a call and, as far as memory goes, with
+earlier calls: an offspring starts at the first block in which it differs from its parent (walk.py). A pruned block is
+computed at its pruned size (levels/placing.py). With `batch=1`, as on a CPU, no two states meet in one matrix product,
+and a loss does not depend on what it is scored with, to the last bit; with more, on a GPU, it does by a rounding.
 
-Shapes: P policies, S sequences, B sequences a forward pass, T tokens, D hidden.
+Where blocks are brought to the device in turn (models/streaming.py), many sequences go through a block before the next
+one is brought, and nothing is kept for later calls.
+
+Shapes: K losses, P policies, S sequences, B states of a forward pass, T tokens, D hidden.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,15 +20,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoprune.calibration.losses import Loss
+from autoprune.evaluation.prefixes import Node
+from autoprune.evaluation.readout import Readout, Reference
+from autoprune.evaluation.walk import Walk, Whole, levels_first
 from autoprune.levels.placing import Choice, Placer
 from autoprune.levels.store import LevelStore
 from autoprune.models.blocks import BlockView
 from autoprune.space import Proposal
 
 REFERENCE_BYTES = 256 * 2**20
-
-Choices = tuple[Choice, ...]
-"""What is kept of the units of a block."""
+STATE_BYTES = 2**30
 
 
 class Evaluator:
@@ -37,8 +39,12 @@ class Evaluator:
         placer: puts proposals in place on the network, whose groups are in the store's order (see `sort_groups`).
         tokens_NT: the split.
         losses: what is measured; agents see the first.
-        batch: sequences a forward pass.
+        batch: states a forward pass.
         reference_bytes: memory for what the losses keep of the dense network; beyond it, that is computed again.
+        state_bytes: memory for hidden states: half for those of a call, half for those that are kept for later calls.
+
+    Attributes:
+        walk: through the blocks.
     """
 
     def __init__(
@@ -48,12 +54,13 @@ class Evaluator:
         losses: Sequence[Loss],
         batch: int = 1,
         reference_bytes: int = REFERENCE_BYTES,
+        state_bytes: int = STATE_BYTES,
     ) -> None:
         self.placer, self.view, self.space = placer, placer.view, placer.space
         self.losses, self.batch, self.tokens_NT = tuple(losses), batch, tokens_NT
-        self._dense_hidden: dict[int, Tensor] = {}
-        self._references: dict[int, list[tuple[Tensor, ...]]] = {}
-        self._reference_bytes_left = reference_bytes
+        self._at_once_bytes = state_bytes // 2
+        self.walk = Walk(placer, tokens_NT, batch, 0 if self.view.streamer else state_bytes // 2)
+        self._readout = Readout(self.view, losses, reference_bytes)
 
     @property
     def n_sequences(self) -> int:
@@ -76,123 +83,82 @@ class Evaluator:
         return np.asarray(self.score([self.space.dense], sequences)[0])
 
     def score_each(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> NDArray[np.float64]:
-        """Every loss, `[number of losses, P, S]`."""
-        losses_KPS = np.empty((len(self.losses), len(policies), len(sequences)))
-        choices_P = [self.placer.choices(policy) for policy in policies]
-        if self.view.streamer is not None:  # else one sequence after another, when it is needed
-            self._keep_dense_hidden(sequences)
-        with self._held(choices_P, len(sequences), self.batch) as (at_once, where):
-            for start in range(0, len(sequences), at_once):
-                together = list(sequences[start : start + at_once])
-                losses_KPS[:, :, start : start + at_once] = self._score_together(choices_P, together, where)
-        return losses_KPS
+        """Every loss, `[K, P, S]`."""
+        whole_P = [tuple(self.placer.choices(policy)) for policy in policies]
+        asked = list(dict.fromkeys(sequences))
+        self._tell_dense([s for s in asked if not self._readout.knows(s)])
+        losses: dict[tuple[Whole, int], NDArray[np.float64]] = {}
+        for some, together, where in self._slices(sorted(set(whole_P), key=_in_depth), asked):
+            states = self.walk.run(some, together, where)
+            losses |= self._measured([(policy, s) for s in together for policy in some], states)
+        return np.array([[losses[policy, s] for s in sequences] for policy in whole_P]).transpose(2, 0, 1)
 
-    def _score_together(
-        self, choices_P: list[list[Choices]], sequences: list[int], where: torch.device
-    ) -> NDArray[np.float64]:
-        """Every loss on sequences that go through the blocks together, `[number of losses, P, S]`."""
-        losses_KPS = np.empty((len(self.losses), len(choices_P), len(sequences)))
-        chunks = [sequences[start : start + self.batch] for start in range(0, len(sequences), self.batch)]
-        states = self._walk(choices_P, [self.view.embed(self.tokens_NT[chunk]).to(where) for chunk in chunks])
-        for c, chunk in enumerate(chunks):
-            references, start = self._references_of(chunk), c * self.batch
-            for p, hidden in states:
-                logits_BTV = self.view.head(hidden[c].to(self.tokens_NT.device))
-                for k, loss in enumerate(self.losses):
-                    loss_B = loss.measure(logits_BTV, references[k])
-                    losses_KPS[k, p, start : start + len(chunk)] = loss_B.double().cpu().numpy()[None]
-        return losses_KPS
+    def _tell_dense(self, sequences: Sequence[int]) -> None:
+        """Run the dense network on what the readout does not know."""
+        dense = tuple(self.placer.choices(self.space.dense))
+        for some, together, where in self._slices([dense], sequences):
+            states = self.walk.run(some, together, where)
+            for s in together:
+                state = states[self.walk.end(s, dense)]
+                self._readout.tell(s, state.cpu() if self.view.streamer else state)
 
-    def _walk(self, choices_P: list[list[Choices]], hidden: list[Tensor]) -> list[tuple[list[int], list[Tensor]]]:
-        """Hidden states behind the last block for each distinct policy: (indices of policies, chunks `[B, T, D]`)."""
+    def _measured(
+        self, lanes: list[tuple[Whole, int]], states: dict[Node, Tensor]
+    ) -> dict[tuple[Whole, int], NDArray[np.float64]]:
+        """Every loss of policies on sequences, `[K]` each; lanes of one sequence are neighbours."""
+        losses: dict[tuple[Whole, int], NDArray[np.float64]] = {}
+        references: dict[int, list[Reference]] = {}
+        for start in range(0, len(lanes), self.batch):
+            batch = lanes[start : start + self.batch]
+            references = {
+                s: references.get(s) or self._readout.references(s, self.tokens_NT[s])
+                for s in dict.fromkeys(s for _, s in batch)
+            }
+            hidden = [states[self.walk.end(s, policy)].to(self.tokens_NT.device) for policy, s in batch]
+            hidden_BTD = hidden[0] if len(hidden) == 1 else torch.cat(hidden)
+            losses_KB = self._readout.measure(hidden_BTD, [references[s] for _, s in batch])
+            losses |= zip(batch, losses_KB.T.cpu().numpy(), strict=True)
+        return losses
+
+    def _slices(
+        self, policies: Sequence[Whole], sequences: Sequence[int]
+    ) -> Iterator[tuple[Sequence[Whole], Sequence[int], torch.device]]:
+        """Policies and sequences whose states have room at once, and where these wait; neighbours share prefixes."""
+        if not sequences:
+            return
         if self.view.streamer is not None:
-            self.view.expect(self._consumers(choices_P))
-        states = [(list(range(len(choices_P))), hidden)]
-        for block in range(len(self.view.blocks)):
-            branches: list[tuple[Choices, list[int], list[Tensor]]] = []
-            for members, hidden in states:
-                by_choices: dict[Choices, list[int]] = {}
-                for p in members:
-                    by_choices.setdefault(choices_P[p][block], []).append(p)
-                branches += [(choices, ps, hidden) for choices, ps in by_choices.items()]
-            states = []
-            self.view.enter(block)
-            for choices, ps, hidden in sorted(branches, key=_levels_first):
-                self.placer.place_block(block, choices)
-                states.append((ps, [self._run(block, h) for h in hidden]))
-            if self.view.streamer is not None:
-                self.placer.release_block(block)  # what it was put to would hold on to the device's memory
-        return states
+            distinct = [len({policy[:b] for policy in policies}) for b in range(len(self.view.blocks) + 1)]
+            most = max(map(sum, pairwise(distinct)))  # before and behind a block
+            with self.view.hold(len(sequences), self.batch, most, self.tokens_per_sequence) as (at_once, where):
+                for start in range(0, len(sequences), at_once):
+                    self.view.expect(self._consumers(policies))
+                    yield policies, sequences[start : start + at_once], where
+            return
+        lanes = max(1, self._at_once_bytes // (2 * self._state_bytes()))
+        many = max(1, lanes // min(self.batch, len(sequences)))  # policies, where a batch of sequences has room
+        at_once = max(1, lanes // min(many, len(policies)))
+        for start in range(0, len(sequences), at_once):
+            for first in range(0, len(policies), many):
+                together = sequences[start : start + at_once]
+                yield policies[first : first + many], together, self.tokens_NT.device
 
-    def _run(self, block: int, hidden: Tensor) -> Tensor:
-        """One block, its output where its input waited."""
-        return self.view.run(block, hidden.to(self.tokens_NT.device)).to(hidden.device)
+    def _state_bytes(self) -> int:
+        weight_OD = self.view.widths[0][0].consumer_weight
+        return self.tokens_per_sequence * weight_OD.shape[0] * weight_OD.element_size()
 
-    def _held(
-        self, choices_P: list[list[Choices]], sequences: int, batch: int
-    ) -> AbstractContextManager[tuple[int, torch.device]]:
-        """How many sequences go through the blocks together: `BlockView.hold` for the prefixes that there are."""
-        if self.view.streamer is None:
-            return self.view.hold(sequences, batch, 0, self.tokens_per_sequence)
-        blocks = range(len(self.view.blocks) + 1)
-        distinct = [len({tuple(choices[:b]) for choices in choices_P}) for b in blocks]
-        most = max(map(sum, pairwise(distinct)))  # before and behind a block
-        return self.view.hold(sequences, batch, most, self.tokens_per_sequence)
-
-    def _consumers(self, choices_P: list[list[Choices]]) -> list[list[Tensor]]:
+    def _consumers(self, policies: Sequence[Whole]) -> list[list[Tensor]]:
         """The weights from the store that each block will need, in order."""
         rows = []
         for block in range(len(self.view.blocks)):
-            distinct = sorted(((choices[block], None, None) for choices in choices_P), key=_levels_first)
-            needed = [weight for choices, _, _ in distinct for weight in self.placer.consumers(block, choices)]
+            distinct = sorted((policy[block] for policy in policies), key=levels_first)
+            needed = [weight for choices in distinct for weight in self.placer.consumers(block, choices)]
             rows.append(list({id(weight): weight for weight in needed}.values()))
         return rows
 
-    def _references_of(self, chunk: list[int]) -> list[tuple[Tensor, ...]]:
-        """For each loss, what it keeps of the dense network on these sequences, from memory where it fits."""
-        kept = [self._references.get(s) or self._compute_references(s) for s in chunk]
-        if len(kept) == 1:
-            return [tuple(map(self._here, reference)) for reference in kept[0]]
-        return [
-            tuple(torch.cat([self._here(part) for part in parts]) for parts in zip(*references, strict=True))
-            for references in zip(*kept, strict=True)
-        ]
 
-    def _compute_references(self, sequence: int) -> list[tuple[Tensor, ...]]:
-        tokens_1T = self.tokens_NT[[sequence]]
-        if sequence not in self._dense_hidden:
-            self._keep_dense_hidden([sequence])
-        logits_1TV = self.view.head(self._here(self._dense_hidden[sequence]))
-        references = [loss.prepare(logits_1TV, tokens_1T) for loss in self.losses]
-        size = sum(t.numel() * t.element_size() for reference in references for t in reference)
-        if size <= self._reference_bytes_left:
-            references = [tuple(map(self._away, reference)) for reference in references]
-            self._references[sequence] = references
-            self._reference_bytes_left -= size
-        return references
-
-    def _keep_dense_hidden(self, sequences: Sequence[int]) -> None:
-        """Run the dense network on sequences, each by itself so that its state does not depend on the others."""
-        missing = [s for s in dict.fromkeys(sequences) if s not in self._dense_hidden]
-        choices_1 = [self.placer.choices(self.space.dense)]
-        with self._held(choices_1, len(missing), 1) as (at_once, where):
-            for start in range(0, len(missing), at_once):
-                together = missing[start : start + at_once]
-                embedded = [self.view.embed(self.tokens_NT[[s]]).to(where) for s in together]
-                ((_, states),) = self._walk(choices_1, embedded)
-                self._dense_hidden.update(zip(together, map(self._away, states), strict=True))
-
-    def _here(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.tokens_NT.device)
-
-    def _away(self, tensor: Tensor) -> Tensor:
-        """To the host's memory where the device's is short."""
-        return tensor if self.view.streamer is None else tensor.cpu()
-
-
-def _levels_first(branch: tuple[Choices, Any, Any]) -> list[tuple[bool, Choice]]:
-    """Equal choices are neighbours, whatever order the policies came in."""
-    return [(isinstance(choice, bytes), choice) for choice in branch[0]]
+def _in_depth(policy: Whole) -> list[list[tuple[bool, Choice]]]:
+    """Policies that agree on their first blocks are neighbours."""
+    return [levels_first(choices) for choices in policy]
 
 
 def sort_groups(view: BlockView, store: LevelStore) -> None:

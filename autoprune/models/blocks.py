@@ -135,16 +135,20 @@ class BlockView:
     @torch.no_grad()
     def embed(self, tokens_BT: Tensor) -> Tensor:
         """Hidden states at the first block, `[B, T, D]`; remembers how blocks are called at this shape."""
+        inner: Any = self.model.base_model  # without the head, whose logits nobody would read
         with self._ghosts() as ghosts:
-            self.model(input_ids=tokens_BT, use_cache=False)
+            inner(input_ids=tokens_BT, use_cache=False)
             self._calls[tuple(tokens_BT.shape)] = [ghost.call for ghost in ghosts if ghost.call is not None]
             assert ghosts[0].seen is not None
             return ghosts[0].seen
 
     @torch.no_grad()
     def run(self, block: int, hidden_BTD: Tensor) -> Tensor:
-        """One block as it stands, `[B, T, D] -> [B, T, D]`. `embed` must have seen the shape."""
-        call = self._calls[tuple(hidden_BTD.shape[:2])][block]
+        """One block as it stands, `[B, T, D] -> [B, T, D]`."""
+        shape = tuple(hidden_BTD.shape[:2])
+        if shape not in self._calls:
+            self.embed(torch.zeros(shape, dtype=torch.long, device=hidden_BTD.device))
+        call = self._calls[shape][block]
         out = self.blocks[block](hidden_BTD, *call.args, **call.kwargs)
         hidden: Tensor = out[0] if isinstance(out, tuple) else out
         return hidden

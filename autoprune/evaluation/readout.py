@@ -1,0 +1,107 @@
+"""From hidden states behind the last block to losses: behind a linear head without logits, else from whole logits.
+
+Shapes: K losses, B hidden states of a batch, T tokens, D hidden, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from autoprune.calibration.losses import LinearLoss, Loss, Target
+from autoprune.models.blocks import BlockView
+from autoprune.models.head import linear_head
+
+Reference = Target | tuple[Tensor, ...]
+"""What one loss keeps of the dense network on one sequence."""
+
+
+class Readout:
+    """Args:
+    view: the network.
+    losses: what is measured.
+    memory: bytes for what the losses keep of the dense network; beyond it, that is computed again.
+    """
+
+    def __init__(self, view: BlockView, losses: Sequence[Loss], memory: int) -> None:
+        self._view, self._losses, self._memory_left = view, tuple(losses), memory
+        linear = all(isinstance(loss, LinearLoss) for loss in losses)
+        self._head = linear_head(view) if linear else None
+        self._dense: dict[int, Tensor] = {}
+        self._kept: dict[int, list[Reference]] = {}
+
+    def knows(self, sequence: int) -> bool:
+        """Whether a sequence was told."""
+        return sequence in self._kept or sequence in self._dense
+
+    def tell(self, sequence: int, dense_1TD: Tensor) -> None:
+        """The dense network's hidden state of a sequence behind the last block."""
+        self._dense[sequence] = dense_1TD
+
+    def references(self, sequence: int, tokens_T: Tensor) -> list[Reference]:
+        """For each loss, what it keeps of a sequence that was told, from memory where it is there.
+
+        Args:
+            sequence: its number.
+            tokens_T: the sequence.
+        """
+        if sequence in self._kept:
+            return [_moved(reference, tokens_T.device) for reference in self._kept[sequence]]
+        references = self._computed(self._dense[sequence].to(tokens_T.device), tokens_T)
+        size = sum(map(_nbytes, references))
+        if size <= self._memory_left:
+            self._kept[sequence] = [_moved(reference, self._dense[sequence].device) for reference in references]
+            self._memory_left -= size
+            del self._dense[sequence]
+        return references
+
+    def _computed(self, dense_1TD: Tensor, tokens_T: Tensor) -> list[Reference]:
+        if self._head is None:
+            logits_1TV = self._view.head(dense_1TD)
+            return [loss.prepare(logits_1TV, tokens_T[None]) for loss in self._losses]
+        read_TD = self._head.read(dense_1TD)[0]
+        return [loss.target(self._head, read_TD, tokens_T) for loss in self._losses if isinstance(loss, LinearLoss)]
+
+    def measure(self, hidden_BTD: Tensor, references: Sequence[list[Reference]]) -> Tensor:
+        """Every loss, `[K, B]` float64.
+
+        Args:
+            hidden_BTD: behind the last block.
+            references: of the sequence of each.
+        """
+        by_loss = list(zip(*references, strict=True))
+        if self._head is None:
+            logits_BTV = self._view.head(hidden_BTD)
+            rows = [
+                loss.measure(logits_BTV, tuple(map(_together, zip(*kept, strict=True))))
+                for loss, kept in zip(self._losses, by_loss, strict=True)
+            ]
+        else:
+            read_BTD = self._head.read(hidden_BTD)
+            lse_BT = self._head.logsumexp(read_BTD.flatten(0, 1)).view(read_BTD.shape[:2])
+            rows = [_measured(read_BTD.float(), lse_BT, kept) for kept in by_loss]
+        return torch.stack([row.double() for row in rows])
+
+
+def _measured(read_BTD: Tensor, lse_BT: Tensor, targets: Sequence[Target]) -> Tensor:
+    target_BTD = _together([t.embedding[None] for t in targets])
+    constant_BT = _together([t.constant[None] for t in targets])
+    loss_BT = constant_BT + lse_BT - torch.linalg.vecdot(target_BTD, read_BTD)
+    loss_B: Tensor = loss_BT[:, : targets[0].counted].mean(-1)
+    return loss_B
+
+
+def _together(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _moved(reference: Reference, device: torch.device) -> Reference:
+    if isinstance(reference, Target):
+        return Target(reference.embedding.to(device), reference.constant.to(device), reference.counted)
+    return tuple(tensor.to(device) for tensor in reference)
+
+
+def _nbytes(reference: Reference) -> int:
+    if isinstance(reference, Target):
+        return reference.nbytes
+    return sum(tensor.numel() * tensor.element_size() for tensor in reference)

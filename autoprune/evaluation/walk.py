@@ -1,0 +1,130 @@
+"""Policies through the blocks of a network: each distinct prefix once, from the last state that is known of it.
+
+Blocks are outermost. States that go through a block at the same levels go together, up to `batch` of them.
+
+Shapes: B states of a forward pass, T tokens, D hidden.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autoprune.evaluation.prefixes import Choices, Node, Prefixes, StateCache
+from autoprune.levels.placing import Choice, Placer
+
+Whole = tuple[Choices, ...]
+"""What is kept of the units of all blocks: a policy."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What has to be run.
+
+    Args:
+        embedded: sequences that start at the embedding.
+        steps: for each block, by what is kept of it: the nodes before and behind it.
+        states: for each block and the end, states `[1, T, D]` by node: at first those that are known.
+    """
+
+    embedded: list[int]
+    steps: list[dict[Choices, list[tuple[Node, Node]]]]
+    states: list[dict[Node, Tensor]]
+
+
+class Walk:
+    """Args:
+    placer: puts what is kept of a block in place.
+    tokens_NT: the sequences.
+    batch: states a forward pass.
+    memory: bytes for states that are kept between calls.
+
+    Attributes:
+        cache: those states.
+        blocks_run: forward passes of one state through one block, so far.
+    """
+
+    def __init__(self, placer: Placer, tokens_NT: Tensor, batch: int, memory: int) -> None:
+        self._placer, self._view, self._tokens_NT, self._batch = placer, placer.view, tokens_NT, batch
+        self._prefixes, self.cache, self.blocks_run = Prefixes(), StateCache(memory), 0
+
+    def end(self, sequence: int, policy: Whole) -> Node:
+        """The node behind the last block."""
+        return sequence, self._prefixes.path(policy)[-1]
+
+    def run(self, policies: Sequence[Whole], sequences: Sequence[int], where: torch.device) -> dict[Node, Tensor]:
+        """States behind the last block, `[1, T, D]`, of every policy on every sequence.
+
+        Args:
+            policies: that differ from each other.
+            sequences: likewise.
+            where: states wait between blocks.
+        """
+        plan = self._plan(policies, sequences)
+        self._embed(plan, where)
+        for block, step in enumerate(plan.steps):
+            if step:
+                self._step(block, step, plan.states[block], plan.states[block + 1], where)
+            plan.states[block].clear()
+            if block + 1 < len(plan.steps):
+                for node, state in plan.states[block + 1].items():
+                    self.cache.put(node, state)
+        return plan.states[-1]
+
+    def _plan(self, policies: Sequence[Whole], sequences: Sequence[int]) -> Plan:
+        """From the end of every policy backwards, to what is known or planned."""
+        blocks = len(self._view.blocks)
+        plan = Plan([], [{} for _ in range(blocks)], [{} for _ in range(blocks + 1)])
+        planned: set[Node] = set()
+        paths = [(policy, self._prefixes.path(policy)) for policy in policies]
+        for sequence in sequences:
+            for policy, path in paths:
+                for level in range(blocks, -1, -1):
+                    node = sequence, path[level]
+                    if node in planned:
+                        break
+                    planned.add(node)
+                    known = self.cache.get(node)
+                    if known is not None:
+                        plan.states[level][node] = known
+                        break
+                    if level == 0:
+                        plan.embedded.append(sequence)
+                    else:
+                        lanes = plan.steps[level - 1].setdefault(policy[level - 1], [])
+                        lanes.append(((sequence, path[level - 1]), node))
+        return plan
+
+    def _embed(self, plan: Plan, where: torch.device) -> None:
+        for start in range(0, len(plan.embedded), self._batch):
+            some = plan.embedded[start : start + self._batch]
+            hidden_BTD = self._view.embed(self._tokens_NT[some]).to(where)
+            for i, sequence in enumerate(some):
+                plan.states[0][sequence, 0] = hidden_BTD[i : i + 1]
+                self.cache.put((sequence, 0), hidden_BTD[i : i + 1])
+
+    def _step(
+        self,
+        block: int,
+        step: dict[Choices, list[tuple[Node, Node]]],
+        before: dict[Node, Tensor],
+        behind: dict[Node, Tensor],
+        where: torch.device,
+    ) -> None:
+        self._view.enter(block)
+        for choices in sorted(step, key=levels_first):
+            self._placer.place_block(block, choices)
+            for start in range(0, len(step[choices]), self._batch):
+                lanes = step[choices][start : start + self._batch]
+                states = [before[node].to(self._tokens_NT.device) for node, _ in lanes]
+                out_BTD = self._view.run(block, states[0] if len(states) == 1 else torch.cat(states)).to(where)
+                behind.update({node: out_BTD[i : i + 1] for i, (_, node) in enumerate(lanes)})
+                self.blocks_run += len(lanes)
+        if self._view.streamer is not None:
+            self._placer.release_block(block)  # what it was put to would hold on to the device's memory
+
+
+def levels_first(choices: Choices) -> list[tuple[bool, Choice]]:
+    """Equal choices are neighbours, whatever order the policies came in."""
+    return [(isinstance(choice, bytes), choice) for choice in choices]

@@ -1,0 +1,131 @@
+"""What stands behind the last block of most language models: a norm, a matrix and at most a factor.
+
+Such a head need not give its logits `[N, V]`: what losses ask of them are a logarithm of summed exponentials, which
+runs over the vocabulary piece by piece, and scalar products with weights over the vocabulary, which are products of the
+hidden state with a vector that can be computed beforehand.
+
+Shapes: B sequences, T tokens, N tokens of any number of sequences, D hidden, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autoprune.models.blocks import BlockView
+
+PIECE_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
+"""Of float32 logits at a time: on a CPU they stay in its cache; rows would be packed anew for each piece of tokens."""
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """logits = factor * (matrix @ norm(hidden) + bias).
+
+    Args:
+        norm: the final norm.
+        matrix: the output embeddings.
+        factor: of the logits (Cohere, Granite); 1 for most.
+    """
+
+    norm: nn.Module
+    matrix: nn.Linear
+    factor: float = 1.0
+
+    @torch.no_grad()
+    def read(self, hidden_BTD: Tensor) -> Tensor:
+        """What the matrix takes, `[B, T, D]`."""
+        normed: Tensor = self.norm(hidden_BTD)
+        return normed
+
+    @torch.no_grad()
+    def logsumexp(self, read_ND: Tensor) -> Tensor:
+        """Of the logits, `[N]` float32."""
+        pieces = [logits_NV.logsumexp(-1) for _, logits_NV in self._pieces(read_ND)]
+        return pieces[0] if len(pieces) == 1 else torch.stack(pieces).logsumexp(0)
+
+    @torch.no_grad()
+    def expected(self, read_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the softmax p over the vocabulary: its negative entropy `[N]`, and `target`.
+
+        Returns:
+            target `[N, D]` and `offset` `[N]`, so that sum p z = target . read + offset for the logits z of any read;
+            and sum p log p, `[N]`. All float32.
+        """
+        lse_N = self.logsumexp(read_ND)
+        target_ND = torch.zeros(read_ND.shape, device=read_ND.device)
+        offset_N, mean_N = torch.zeros_like(lse_N), torch.zeros_like(lse_N)
+        for piece, logits_NV in self._pieces(read_ND):
+            p_NV = (logits_NV - lse_N[:, None]).exp_()
+            target_ND += self.factor * (p_NV @ self.matrix.weight[piece].float())
+            if self.matrix.bias is not None:
+                offset_N += self.factor * (p_NV @ self.matrix.bias[piece].float())
+            mean_N += torch.linalg.vecdot(p_NV, logits_NV)
+        return target_ND, offset_N, mean_N - lse_N
+
+    @torch.no_grad()
+    def chosen(self, tokens_N: Tensor) -> tuple[Tensor, Tensor]:
+        """`target` `[N, D]` and `offset` `[N]`, so that z[token] = target . read + offset. Float32."""
+        bias = self.matrix.bias
+        offset_N = torch.zeros(tokens_N.shape, device=tokens_N.device) if bias is None else bias[tokens_N].float()
+        return self.factor * self.matrix.weight[tokens_N].float(), self.factor * offset_N
+
+    def _pieces(self, read_ND: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Logits of one piece of the vocabulary after another, `[N, piece]` float32."""
+        weight_VD, bias_V = self.matrix.weight, self.matrix.bias
+        size = max(256, PIECE_BYTES.get(read_ND.device.type, 2**26) // (4 * len(read_ND)))
+        for start in range(0, len(weight_VD), size):
+            piece = slice(start, start + size)
+            logits_NV = functional.linear(read_ND, weight_VD[piece], None if bias_V is None else bias_V[piece]).float()
+            yield piece, logits_NV if self.factor == 1.0 else logits_NV.mul_(self.factor)
+
+
+@torch.no_grad()
+def linear_head(view: BlockView) -> LinearHead | None:
+    """The head of a network if it is linear behind a norm, None if it is anything else (Gemma 2 caps its logits).
+
+    Found by looking on: the one module outside the blocks that takes what the last block gives and gives what the
+    output embeddings take, and no more than a factor behind those.
+    """
+    model: Any = view.model
+    matrix = model.get_output_embeddings()
+    if not isinstance(matrix, nn.Linear):
+        return None
+    seen: list[tuple[nn.Module, Tensor, Tensor]] = []
+    inside = {id(module) for block in view.blocks for module in block.modules()}
+    hooks = [
+        module.register_forward_hook(partial(_look_on, seen)) for module in model.modules() if id(module) not in inside
+    ]
+    width = view.widths[0][0].consumer_weight.shape[0]
+    drawn = torch.randn(1, 8, width, generator=torch.Generator().manual_seed(0))
+    hidden_BTD = drawn.to(matrix.weight.device, matrix.weight.dtype)
+    try:
+        logits_BTV = view.head(hidden_BTD).float()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    read, plain = next(((x, out.float()) for module, x, out in seen if module is matrix), (None, None))
+    norms = [m for m, x, out in seen if m is not matrix and _is(x, hidden_BTD) and _is(out, read)]
+    if _is(hidden_BTD, read):
+        norms = [nn.Identity()]  # OPT with norms behind its sub-blocks has none at the end
+    if plain is None or len(norms) != 1:
+        return None
+    factor = float((logits_BTV * plain).sum() / (plain * plain).sum())
+    factor = 1.0 if abs(factor - 1) < 1e-3 else factor  # rounding in half precision
+    exact = matrix.weight.dtype == torch.float32
+    same = torch.allclose(logits_BTV, factor * plain, rtol=1e-5 if exact else 2e-2, atol=1e-5 if exact else 2e-2)
+    return LinearHead(norms[0], matrix, factor) if same else None
+
+
+def _look_on(seen: list[tuple[nn.Module, Tensor, Tensor]], module: nn.Module, args: Any, out: Any) -> None:
+    if len(args) == 1 and isinstance(args[0], Tensor) and isinstance(out, Tensor):
+        seen.append((module, args[0], out))
+
+
+def _is(tensor: Tensor, other: Tensor | None) -> bool:
+    """Whether both are the same memory: models slice what they give to the head."""
+    return other is not None and tensor.data_ptr() == other.data_ptr() and tensor.shape == other.shape
