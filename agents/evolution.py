@@ -17,10 +17,11 @@ Tyr-the-Pruner (Li et al. 2025), and changes what costs tokens:
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from autoprune.agents.additive_model import AdditiveModel, added, guess
 from autoprune.agents.racing import PATIENCE, race
@@ -46,6 +47,8 @@ class Evolution:
         screened: mutants for each offspring, of which the model chooses one; 1 does without it.
         sensitivity_tokens: for each sensitivity; 0 measures none.
         points: levels of each unit whose sensitivity is measured; fewer where that takes too much of the limits.
+        deep: chance of a generation that differs from its parent only from a random block on. What is before that
+            block is not computed again (evaluation/walk.py).
     """
 
     offspring: int = 6
@@ -55,6 +58,7 @@ class Evolution:
     screened: PositiveInt = 16
     sensitivity_tokens: NonNegativeInt = 512
     points: PositiveInt = 2
+    deep: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def search(self, objective: Objective, rng: np.random.Generator) -> None:
         """Generations until the limits, or until no new offspring are found."""
@@ -98,9 +102,11 @@ class Evolution:
     ) -> list[Levels]:
         """New mutants of the parent, each the best of a few under a table of its own from the model."""
         children: list[Levels] = []
+        last_pair = max(0, len(parent) - 2)
+        first = int(rng.integers(last_pair + 1)) if rng.random() < self.deep else 0
         for added_UL in model.draw(rng, self.offspring):
             switches = rng.geometric(1 - self.more_switches, size=self.screened)
-            mutants = dict.fromkeys(objective.space.mutate(parent, rng, int(n)) for n in switches)
+            mutants = dict.fromkeys(objective.space.mutate(parent, rng, int(n), first) for n in switches)
             new = [mutant for mutant in mutants if mutant not in seen and mutant not in children]
             if new:
                 children.append(new[int(added(added_UL, new).argmin())])

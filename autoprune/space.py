@@ -215,14 +215,20 @@ class SearchSpace:
         """A random policy within the budgets: independent uniform levels, then `repair`."""
         return self.repair(tuple(int(level) for level in rng.integers(self.n_levels_U)), rng)
 
-    def mutate(self, levels: Levels, rng: np.random.Generator, switches: int = 1) -> Levels:
+    def mutate(self, levels: Levels, rng: np.random.Generator, switches: int = 1, first: int = 0) -> Levels:
         """Trade between units: each switch densifies one by a level and thins another until the budgets hold.
 
         The level switch of EvoPress and DarwinLM, without their restriction to units of one kind or one cost.
+
+        Args:
+            levels: the parent.
+            rng: draws.
+            switches: trades.
+            first: units before it stay as they are, if the budgets allow it.
         """
         changed = levels
         for _ in range(switches):
-            up, down = (int(i) for i in rng.choice(len(levels), size=2, replace=False))
+            up, down = (first + int(i) for i in rng.choice(len(levels) - first, size=2, replace=False))
             trial = list(changed)
             if trial[up] == 0:
                 up, down = down, up
@@ -232,7 +238,10 @@ class SearchSpace:
             while trial[down] < self.n_levels_U[down] - 1 and not self.feasible(tuple(trial)):
                 trial[down] += 1
             changed = tuple(trial)
-        return self.repair(changed, rng)
+        if not first:
+            return self.repair(changed, rng)
+        behind = first + rng.permutation(len(levels) - first)
+        return self.repair(self._fill(self._thin(changed, behind), behind, floor=self.dense), rng)
 
     def crossover(self, mother: Levels, father: Levels, rng: np.random.Generator) -> Levels:
         """Each unit's level from either parent with equal chance, then `repair`."""
@@ -261,9 +270,9 @@ class SearchSpace:
         return np.arange(len(levels)) if rng is None else rng.permutation(len(levels))
 
     def _thin(self, levels: Levels, order: NDArray[np.int64]) -> Levels:
-        """One level sparser, unit after unit, round after round, until every budget holds."""
+        """One level sparser, unit after unit, round after round, until every budget holds or all are at their last."""
         current, used_M = list(levels), self._used(levels)
-        while tuple(current) != self.sparsest:
+        while any(current[u] != self.sparsest[u] for u in order):
             for u in order:
                 if np.all(used_M <= self._bound_M):
                     return tuple(current)

@@ -27,19 +27,14 @@ from typing import Any
 import numpy as np
 import torch
 from common import Setup, command, parser_of
+from networks import SIZES, random_llama
 from numpy.typing import NDArray
 
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import SearchConfig, load_config
 from autoprune.farm.farm import Farm
-from autoprune.models.loading import EMBEDDED
 from autoprune.objective import Scorer
 from autoprune.space import Proposal
-
-SIZES = {  # hidden, layers, intermediate, heads, KV heads
-    "1B": (2048, 20, 8192, 32, 8),
-    "100M": (768, 12, 2048, 12, 4),
-}
 
 
 def main() -> None:
@@ -143,29 +138,6 @@ def memory(pid: int) -> dict[str, float]:
         elif of_weights and line.startswith(("Rss:", "Private_Dirty:")):
             told["mapped" if line.startswith("Rss") else "copied"] += int(line.split()[1]) / 1024
     return told
-
-
-def random_llama(folder: Path, size: str, device: str) -> str:
-    """A Llama with random weights and the embedded model's tokenizer."""
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    hidden, layers, intermediate, heads, kv_heads = SIZES[size]
-    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
-    config = LlamaConfig(
-        vocab_size=32000, hidden_size=hidden, num_hidden_layers=layers, intermediate_size=intermediate,
-        num_attention_heads=heads, num_key_value_heads=kv_heads, tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.device(device):
-            LlamaForCausalLM(config).save_pretrained(folder)
-    finally:
-        torch.set_default_dtype(before)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 def show(report: dict[str, Any]) -> None:
