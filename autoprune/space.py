@@ -5,6 +5,7 @@ Levels are small integers: 0 is dense, higher
 keeps less. `cost_UL[u, l]` is what unit u costs at level l; levels that a unit lacks hold +inf and are never used.
 """
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,6 +103,8 @@ class SearchSpace:
         self._cost_MUL = np.array([self.costs[metric] for metric in self.budgets])
         dense_M = np.array([self.cost(self.dense, metric) for metric in self.budgets])
         self._bound_M = np.array(list(self.budgets.values())) + SLACK * dense_M
+        self._rows: list[list[list[float]]] = self._cost_MUL.tolist()
+        self._bounds: list[float] = self._bound_M.tolist()
         for m, (metric, bound) in enumerate(self.budgets.items()):
             smallest = self.cost(self.sparsest, metric)
             if smallest > self._bound_M[m]:
@@ -166,7 +169,7 @@ class SearchSpace:
         """Whether every budget holds."""
         if isinstance(proposal, Mask):
             return self.counts_fit(self.kept(proposal))
-        return bool(np.all(self._used(proposal) <= self._bound_M))
+        return self._holds(self._used(proposal))
 
     def counts_fit(self, kept: Sequence[int]) -> bool:
         """Whether every budget holds where so many groups of each unit are kept; needs `group_costs`."""
@@ -183,7 +186,7 @@ class SearchSpace:
             return
         levels = proposal
         if len(levels) != len(self.units) or any(
-            not 0 <= level < n for level, n in zip(levels, self.n_levels_U, strict=False)
+            not 0 <= level <= last for level, last in zip(levels, self.sparsest, strict=False)
         ):
             raise UserError(f"levels {levels} do not fit a space of {len(self.units)} units with {self.n_levels_U}.")
 
@@ -202,7 +205,7 @@ class SearchSpace:
             if self.feasible(levels):
                 break
             denser = levels
-        spread = np.argsort((np.arange(len(levels)) * GOLDEN) % 1)
+        spread = np.argsort((np.arange(len(levels)) * GOLDEN) % 1).tolist()
         return self._fill(levels, spread, floor=denser)
 
     def _at_fraction(self, fraction: float) -> Levels:
@@ -235,12 +238,12 @@ class SearchSpace:
             if trial[up] == 0:
                 continue
             trial[up] -= 1
-            while trial[down] < self.n_levels_U[down] - 1 and not self.feasible(tuple(trial)):
+            while trial[down] < self.sparsest[down] and not self.feasible(tuple(trial)):
                 trial[down] += 1
             changed = tuple(trial)
         if not first:
             return self.repair(changed, rng)
-        behind = first + rng.permutation(len(levels) - first)
+        behind = [first + int(u) for u in rng.permutation(len(levels) - first)]
         return self.repair(self._fill(self._thin(changed, behind), behind, floor=self.dense), rng)
 
     def crossover(self, mother: Levels, father: Levels, rng: np.random.Generator) -> Levels:
@@ -258,43 +261,53 @@ class SearchSpace:
         """
         order = self._order(levels, rng)
         thinned = self._thin(levels, order)
-        return self._fill(self._fill(thinned, order, floor=levels), order, floor=self.dense)
+        if thinned != levels:
+            thinned = self._fill(thinned, order, floor=levels)
+        return self._fill(thinned, order, floor=self.dense)
 
     def thinned(self, levels: Levels, rng: np.random.Generator | None = None) -> Levels:
         """The proposal made feasible, and no denser anywhere: what is left of the budgets stays left."""
         order = self._order(levels, rng)
         return self._fill(self._thin(levels, order), order, floor=levels)
 
-    def _order(self, levels: Levels, rng: np.random.Generator | None) -> NDArray[np.int64]:
+    def _order(self, levels: Levels, rng: np.random.Generator | None) -> list[int]:
         self.check(levels)
-        return np.arange(len(levels)) if rng is None else rng.permutation(len(levels))
+        return list(range(len(levels))) if rng is None else [int(u) for u in rng.permutation(len(levels))]
 
-    def _thin(self, levels: Levels, order: NDArray[np.int64]) -> Levels:
+    def _thin(self, levels: Levels, order: Sequence[int]) -> Levels:
         """One level sparser, unit after unit, round after round, until every budget holds or all are at their last."""
-        current, used_M = list(levels), self._used(levels)
+        current, used = list(levels), self._used(levels)
         while any(current[u] != self.sparsest[u] for u in order):
             for u in order:
-                if np.all(used_M <= self._bound_M):
+                if self._holds(used):
                     return tuple(current)
-                if current[u] + 1 < self.n_levels_U[u]:
-                    used_M = used_M + self._cost_MUL[:, u, current[u] + 1] - self._cost_MUL[:, u, current[u]]
+                if current[u] < self.sparsest[u]:
+                    used = self._moved(used, u, current[u], current[u] + 1)
                     current[u] += 1
         return tuple(current)
 
-    def _fill(self, levels: Levels, order: NDArray[np.int64], floor: Levels) -> Levels:
+    def _fill(self, levels: Levels, order: Sequence[int], floor: Levels) -> Levels:
         """One level denser, unit after unit, down to `floor`'s level, while every budget holds."""
-        current, used_M = list(levels), self._used(levels)
-        open_units = [int(u) for u in order if current[u] > floor[u]]
+        current, used = list(levels), self._used(levels)
+        open_units = [u for u in order if current[u] > floor[u]]
         while open_units:
             still_open = []
             for u in open_units:
-                denser_M = used_M + self._cost_MUL[:, u, current[u] - 1] - self._cost_MUL[:, u, current[u]]
-                if np.all(denser_M <= self._bound_M):
-                    current[u], used_M = current[u] - 1, denser_M
+                denser = self._moved(used, u, current[u], current[u] - 1)
+                if self._holds(denser):
+                    current[u], used = current[u] - 1, denser
                     if current[u] > floor[u]:
                         still_open.append(u)
             open_units = still_open
         return tuple(current)
 
-    def _used(self, levels: Levels) -> NDArray[np.float64]:
-        return np.asarray(self._cost_MUL[:, np.arange(len(levels)), levels].sum(axis=1))
+    # totals of the budgeted metrics are lists of plain floats: for so few, NumPy's calls take longer than the sums
+
+    def _used(self, levels: Levels) -> list[float]:
+        return [sum([row[level] for row, level in zip(rows, levels, strict=True)]) for rows in self._rows]
+
+    def _moved(self, used: list[float], u: int, level: int, to: int) -> list[float]:
+        return [total + rows[u][to] - rows[u][level] for total, rows in zip(used, self._rows, strict=True)]
+
+    def _holds(self, used: list[float]) -> bool:
+        return all(map(operator.le, used, self._bounds))

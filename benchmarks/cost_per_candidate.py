@@ -9,7 +9,7 @@ proposals, bookkeeping, the journal, the dense network's references, blocks, hea
 that plain dense forward passes (`model(input_ids=...)`, at most `batch` sequences each) take for the sequences of every
 score. Dense passes are timed before and after each search, the median of all holds. The same search is then run again
 with a clock around each part, which on a GPU waits for the device; parts are told as shares of the ratio. Sources of
-saving: blocks that were run, of those that a policy has (the rest was shared), and the seconds of one against a dense one.
+saving: blocks that were run, of those that a policy has (the rest was shared), and seconds of one against a dense one.
 
 `rank_correlation`, where the dtype is not float32: Spearman's, between losses of random policies in that dtype and in
 float32, on the whole search split.
@@ -70,8 +70,8 @@ def main() -> None:
         seeds = [measured(assembly, args, Path(folder), seed) for seed in range(args.seeds)]
         correlation = rank_correlation(assembly, args) if args.float32 else None
     report = {
-        "model": args.random or args.model, "agent": args.agent, "tokens": args.tokens, "budgets": assembly.config.budgets,
-        "device": device_name(assembly), "dtype": str(dtype_of(assembly)),
+        "model": args.random or args.model, "agent": args.agent, "tokens": args.tokens,
+        "budgets": assembly.config.budgets, "device": device_name(assembly), "dtype": str(dtype_of(assembly)),
         "batch": assembly.config.batch_size(), "threads": torch.get_num_threads(), "seeds": seeds,
         "ratio": mean_sd([one["ratio"] for one in seeds])[0], "ratio_sd": mean_sd([one["ratio"] for one in seeds])[1],
         "parts": mean_of([one["parts"] for one in seeds]), "saving": mean_of([one["saving"] for one in seeds]),
