@@ -58,6 +58,7 @@ class Evolution:
     screened: PositiveInt = 16
     sensitivity_tokens: NonNegativeInt = 512
     points: PositiveInt = 2
+    leaps: NonNegativeInt = 0
     deep: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def search(self, objective: Objective, rng: np.random.Generator) -> None:
@@ -104,7 +105,13 @@ class Evolution:
         children: list[Levels] = []
         last_pair = max(0, len(parent) - 2)
         first = int(rng.integers(last_pair + 1)) if rng.random() < self.deep else 0
-        for added_UL in model.draw(rng, self.offspring):
+        for number, added_UL in enumerate(model.draw(rng, self.offspring)):
+            if number < self.leaps:
+                leap = sensitivity.additive_solution(objective.space, added_UL)
+                leap = objective.space.crossover(parent, leap, rng) if number % 2 else leap
+                if leap not in seen and leap not in children:
+                    children.append(leap)
+                    continue
             switches = rng.geometric(1 - self.more_switches, size=self.screened)
             mutants = dict.fromkeys(objective.space.mutate(parent, rng, int(n), first) for n in switches)
             new = [mutant for mutant in mutants if mutant not in seen and mutant not in children]

@@ -5,12 +5,13 @@ Blocks are outermost. States that go through a block at the same levels go toget
 Shapes: B states of a forward pass, T tokens, D hidden.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from autoprune.evaluation.graphs import Graphs
 from autoprune.evaluation.prefixes import Choices, Node, Prefixes, StateCache
 from autoprune.levels.placing import Choice, Placer
 
@@ -48,6 +49,8 @@ class Walk:
     def __init__(self, placer: Placer, tokens_NT: Tensor, batch: int, memory: int) -> None:
         self._placer, self._view, self._tokens_NT, self._batch = placer, placer.view, tokens_NT, batch
         self._prefixes, self.cache, self.blocks_run = Prefixes(), StateCache(memory), 0
+        recordable = tokens_NT.is_cuda and placer.view.streamer is None  # streamed weights are now here, now there
+        self._graphs = Graphs(placer.view) if recordable else None
 
     def end(self, sequence: int, policy: Whole) -> Node:
         """The node behind the last block."""
@@ -114,15 +117,30 @@ class Walk:
     ) -> None:
         self._view.enter(block)
         for choices in sorted(step, key=levels_first):
-            self._placer.place_block(block, choices)
-            for start in range(0, len(step[choices]), self._batch):
-                lanes = step[choices][start : start + self._batch]
+            in_place = False
+            for lanes in self._batches(step[choices]):
                 states = [before[node].to(self._tokens_NT.device) for node, _ in lanes]
-                out_BTD = self._view.run(block, states[0] if len(states) == 1 else torch.cat(states)).to(where)
+                out_BTD = self._graphs.run(block, choices, states) if self._graphs else None
+                if out_BTD is None:
+                    if not in_place:
+                        self._placer.place_block(block, choices)
+                        in_place = True
+                    hidden_BTD = states[0] if len(states) == 1 else torch.cat(states)
+                    out_BTD = self._view.run(block, hidden_BTD).to(where)
+                    if self._graphs:
+                        self._graphs.offer(block, choices, hidden_BTD)
                 behind.update({node: out_BTD[i : i + 1] for i, (_, node) in enumerate(lanes)})
                 self.blocks_run += len(lanes)
         if self._view.streamer is not None:
             self._placer.release_block(block)  # what it was put to would hold on to the device's memory
+
+    def _batches(self, lanes: list[tuple[Node, Node]]) -> Iterator[list[tuple[Node, Node]]]:
+        start = 0
+        while start < len(lanes):
+            most = min(self._batch, len(lanes) - start)
+            size = Graphs.size(most) if self._graphs else most
+            yield lanes[start : start + size]
+            start += size
 
 
 def levels_first(choices: Choices) -> list[tuple[bool, Choice]]:

@@ -145,13 +145,17 @@ class BlockView:
     @torch.no_grad()
     def run(self, block: int, hidden_BTD: Tensor) -> Tensor:
         """One block as it stands, `[B, T, D] -> [B, T, D]`."""
-        shape = tuple(hidden_BTD.shape[:2])
-        if shape not in self._calls:
-            self.embed(torch.zeros(shape, dtype=torch.long, device=hidden_BTD.device))
-        call = self._calls[shape][block]
+        call = self.call(block, hidden_BTD)
         out = self.blocks[block](hidden_BTD, *call.args, **call.kwargs)
         hidden: Tensor = out[0] if isinstance(out, tuple) else out
         return hidden
+
+    def call(self, block: int, hidden_BTD: Tensor) -> BlockCall:
+        """How a block is called at this shape, besides the hidden states."""
+        shape = tuple(hidden_BTD.shape[:2])
+        if shape not in self._calls:
+            self.embed(torch.zeros(shape, dtype=torch.long, device=hidden_BTD.device))
+        return self._calls[shape][block]
 
     @torch.no_grad()
     def head(self, hidden_BTD: Tensor) -> Tensor:
