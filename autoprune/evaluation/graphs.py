@@ -1,8 +1,12 @@
 """Blocks as CUDA graphs: what is run again and again is launched once, not kernel by kernel.
 
-A small network is bound by Python and launches, a block of twenty kernels by some hundred microseconds. A block that is
-run at levels and a batch for the second time is recorded, with the addresses of its weights, which are views that stay
-where they are; from then on neither its weights are put in place nor its Python is run. What is computed is the same.
+A small network is bound by Python and launches: a block of some thirty kernels takes a millisecond of which the device
+works a tenth. A graph is recorded with the addresses of the weights, which are views that stay where they are; from
+then on nothing is put in place and no Python of the block is run.
+
+Where sub-blocks follow each other, as attention and MLP do in most families, a block with all other units dropped adds
+what its one unit does, and blocks are put together of such parts: units x levels of them, not units x levels squared.
+Whether that is so is found out on the network itself. What is computed is the same.
 
 Shapes: B states of a forward pass, T tokens, D hidden.
 """
@@ -15,78 +19,115 @@ import torch
 from torch import Tensor
 
 from autoprune.evaluation.prefixes import Choices
-from autoprune.models.blocks import BlockView
+from autoprune.levels.placing import Choice, Placer
 
 MOST = 4096
 """Graphs that are kept, the least recently used go first; one takes some 100 KiB."""
+SIZES = (16, 4, 1)
+"""States that go together: few sizes, so that few graphs serve all batches."""
+PATIENCE = 3  # recordings that may fail before no more are tried
 
-Key = tuple[int, Choices, int]
-"""A block, what is kept of it, and states in the pass."""
+Key = tuple[int, int | None, Choices | Choice, int]
+"""A block, one of its units or all, what is kept, and states in the pass."""
 
 
 class Graphs:
     """Args:
-    view: the network, on a CUDA device.
+    placer: of a network that is on a CUDA device.
     """
 
-    def __init__(self, view: BlockView) -> None:
-        self._view, self._works = view, True
+    def __init__(self, placer: Placer) -> None:
+        self._placer, self._view = placer, placer.view
         self._graphs: OrderedDict[Key, tuple[torch.cuda.CUDAGraph, list[Any]]] = OrderedDict()
-        self._seen: set[Key] = set()
-        self._inputs: dict[int, Tensor] = {}
-        self._outputs: dict[int, Tensor] = {}
+        self._buffers: dict[int, Tensor] = {}
+        self._separable: dict[int, bool] = {}
+        self._failures = 0
         # graphs run one after another, and what one leaves is copied: they may work in the same memory
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     @staticmethod
     def size(states: int) -> int:
-        """How many of so many states go together: a power of two, so that few graphs serve all batches."""
-        return 1 << (states.bit_length() - 1)
+        """How many of so many states go together."""
+        return next(size for size in SIZES if size <= states)
 
     def run(self, block: int, choices: Choices, states: Sequence[Tensor]) -> Tensor | None:
-        """A block's output, `[B, T, D]`, if it was recorded."""
-        graph = self._graphs.get((block, choices, len(states)))
-        if graph is None:
-            return None
-        self._graphs.move_to_end((block, choices, len(states)))
-        torch.cat(list(states), out=self._inputs[len(states)])
-        graph[0].replay()
-        return self._outputs[len(states)].clone()
+        """A block's output, `[B, T, D]`; None where it cannot be recorded.
 
-    def offer(self, block: int, choices: Choices, hidden_BTD: Tensor) -> None:
-        """Record a block that is in place and has just been run on such a batch, unless it was the first time."""
-        key = (block, choices, len(hidden_BTD))
-        if not self._works or not all(isinstance(choice, int) for choice in choices):
-            return  # what is kept of a mask is copied each time, to anywhere
-        if key not in self._seen:
-            self._seen.add(key)
-            return
-        graph = self._recorded(block, hidden_BTD)
+        Args:
+            block: its index.
+            choices: what is kept of it.
+            states: `[1, T, D]` each.
+        """
+        if self._failures >= PATIENCE or not all(isinstance(choice, int) for choice in choices):
+            return None  # what is kept of a mask is copied each time, to anywhere
+        batch = len(states)
+        if batch not in self._buffers:
+            self._buffers[batch] = torch.cat(list(states))
+        parts = [self._graph(key) for key in self._keys(block, choices, batch)]
+        if any(part is None for part in parts):
+            return None
+        torch.cat(list(states), out=self._buffers[batch])
+        for part in parts:
+            part.replay()  # type: ignore[union-attr] # from the buffer into it
+        return self._buffers[batch].clone()
+
+    def _keys(self, block: int, choices: Choices, batch: int) -> list[Key]:
+        if block not in self._separable:
+            self._separable[block] = self._is_separable(block)
+        if not self._separable[block]:
+            return [(block, None, choices, batch)]
+        kept = [(i, choice) for i, choice in enumerate(choices) if self._placer.keeps(block, i, choice)]
+        return [(block, i, choice, batch) for i, choice in kept]
+
+    def _graph(self, key: Key) -> torch.cuda.CUDAGraph | None:
+        if key in self._graphs:
+            self._graphs.move_to_end(key)
+            return self._graphs[key][0]
+        block, unit, choice, batch = key
+        self._place(block, unit, choice)
+        graph = self._recorded(block, batch)
         if graph is None:
-            self._works = False
-            return
+            self._failures += 1
+            return None
         # whatever has an address in the graph must live as long: fused projections are copied when put in place
         weights = [parameter.data for parameter in self._view.blocks[block].parameters()]
-        self._graphs[key] = graph, [*weights, self._view.call(block, hidden_BTD)]
+        self._graphs[key] = graph, [*weights, self._view.call(block, self._buffers[batch])]
         if len(self._graphs) > MOST:
             self._graphs.popitem(last=False)
+        return graph
 
-    def _recorded(self, block: int, hidden_BTD: Tensor) -> torch.cuda.CUDAGraph | None:
-        """The graph; None where something in the block cannot be recorded."""
-        batch = len(hidden_BTD)
-        before = self._inputs.setdefault(batch, torch.empty_like(hidden_BTD))
-        behind = self._outputs.setdefault(batch, torch.empty_like(hidden_BTD))
+    def _place(self, block: int, unit: int | None, choice: Any) -> None:
+        if unit is None:
+            self._placer.place_block(block, choice)
+        else:
+            self._placer.place_alone(block, unit, choice)
+
+    def _recorded(self, block: int, batch: int) -> torch.cuda.CUDAGraph | None:
+        """The block as it stands, from the buffer into it."""
+        hidden_BTD = self._buffers[batch]
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        self._view.call(block, hidden_BTD)  # made outside of the recording
         self._stream.wait_stream(current)
         try:
             with torch.cuda.stream(self._stream), torch.no_grad():
                 graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
                 try:
-                    behind.copy_(self._view.run(block, before))
+                    hidden_BTD.copy_(self._view.run(block, hidden_BTD))
                 finally:
                     graph.capture_end()
         except RuntimeError:
             return None
         current.wait_stream(self._stream)
         return graph
+
+    def _is_separable(self, block: int) -> bool:
+        """Whether the block is what its units do one after another; besides, kernels are loaded here."""
+        hidden_BTD = torch.randn_like(self._buffers[min(self._buffers)])
+        choices: Choices = tuple(1 for _ in self._view.widths[block])
+        self._placer.place_block(block, choices)
+        whole_BTD, parts_BTD = self._view.run(block, hidden_BTD), hidden_BTD
+        for unit, choice in enumerate(choices):
+            self._placer.place_alone(block, unit, choice)
+            parts_BTD = self._view.run(block, parts_BTD)
+        return torch.equal(whole_BTD, parts_BTD)

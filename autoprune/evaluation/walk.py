@@ -50,7 +50,7 @@ class Walk:
         self._placer, self._view, self._tokens_NT, self._batch = placer, placer.view, tokens_NT, batch
         self._prefixes, self.cache, self.blocks_run = Prefixes(), StateCache(memory), 0
         recordable = tokens_NT.is_cuda and placer.view.streamer is None  # streamed weights are now here, now there
-        self._graphs = Graphs(placer.view) if recordable else None
+        self._graphs = Graphs(placer) if recordable else None
 
     def end(self, sequence: int, policy: Whole) -> Node:
         """The node behind the last block."""
@@ -124,11 +124,8 @@ class Walk:
                 if out_BTD is None:
                     if not in_place:
                         self._placer.place_block(block, choices)
-                        in_place = True
-                    hidden_BTD = states[0] if len(states) == 1 else torch.cat(states)
-                    out_BTD = self._view.run(block, hidden_BTD).to(where)
-                    if self._graphs:
-                        self._graphs.offer(block, choices, hidden_BTD)
+                        in_place = not self._graphs  # which put other things in place
+                    out_BTD = self._view.run(block, states[0] if len(states) == 1 else torch.cat(states)).to(where)
                 behind.update({node: out_BTD[i : i + 1] for i, (_, node) in enumerate(lanes)})
                 self.blocks_run += len(lanes)
         if self._view.streamer is not None:

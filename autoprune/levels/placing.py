@@ -50,13 +50,29 @@ class Placer:
     def place_block(self, block: int, choices: Sequence[Choice]) -> None:
         """Put what is kept of one block's units in place."""
         for u, choice in zip(self._units_of_block[block], choices, strict=True):
-            width, unit = self._widths[u], self.space.units[u]
-            if isinstance(choice, int):
-                width.keep(unit.kept[choice], self.store.consumer(u, choice))
-                continue
-            kept_G = np.unpackbits(np.frombuffer(choice, np.uint8))[: unit.groups]
-            index = torch.from_numpy(np.flatnonzero(kept_G))
-            width.select(index, self.masked.consumer(u, choice, index) if self.masked else None)
+            self._place_unit(u, choice)
+
+    def place_alone(self, block: int, unit: int, choice: Choice) -> None:
+        """Put what is kept of one of a block's units in place, and drop its others."""
+        for i, u in enumerate(self._units_of_block[block]):
+            if i == unit:
+                self._place_unit(u, choice)
+            else:
+                self._widths[u].keep(0)
+
+    def keeps(self, block: int, unit: int, choice: Choice) -> bool:
+        """Whether anything is kept of one of a block's units."""
+        kept = self.space.units[self._units_of_block[block][unit]].kept
+        return kept[choice] > 0 if isinstance(choice, int) else any(choice)
+
+    def _place_unit(self, u: int, choice: Choice) -> None:
+        width, unit = self._widths[u], self.space.units[u]
+        if isinstance(choice, int):
+            width.keep(unit.kept[choice], self.store.consumer(u, choice))
+            return
+        kept_G = np.unpackbits(np.frombuffer(choice, np.uint8))[: unit.groups]
+        index = torch.from_numpy(np.flatnonzero(kept_G))
+        width.select(index, self.masked.consumer(u, choice, index) if self.masked else None)
 
     def consumers(self, block: int, choices: Sequence[Choice]) -> list[Tensor]:
         """The weights that the store has for what is kept of one block's units; masks' are computed when placed."""
