@@ -15,7 +15,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from autoprune.budgets.additive import UnitClass, classes_of, design, fit
 from autoprune.budgets.latency_table import FILE, Check, ClassTimes, LatencyTable, load_table
 from autoprune.budgets.metric import Network, of_network
-from autoprune.budgets.passes import check_positions, pass_of, seconds_of
+from autoprune.budgets.passes import Pass, check_positions, pass_of, seconds_of
 from autoprune.errors import UserError
 from autoprune.models.blocks import BlockView
 from autoprune.models.pruned import cache_slots, layer_types
@@ -38,24 +38,31 @@ from autoprune.workload import Workload
 
 VERSION = 1
 STAGE = "measuring latency"
-SECONDS = 60.0  # of measuring that is aimed at
-FEWEST, MOST = 5, 25  # rounds
+SECONDS = 90.0  # of measuring that is aimed at
+FEWEST, MOST = 4, 20  # rounds
+VISIT, PASSES = 0.3, 5  # seconds and passes of a network in a round, whichever is first
 RANDOM_CHECKS = 3
-
-Clock = Callable[[BlockView, Workload], float]
-"""Seconds of one forward pass of a network as it stands."""
 
 
 def clock(view: BlockView, workload: Workload) -> float:
-    """The second of two passes: the first finds cold caches and kernels that are yet to be loaded."""
-    forward = pass_of(view.model, workload)
-    device = next(view.model.parameters()).device
+    """Seconds of one forward pass of a network as it stands: the median of a few.
+
+    One before them does not count: it finds cold caches, and kernels that are yet to be loaded.
+    """
+    return median_seconds(pass_of(view.model, workload), next(view.model.parameters()).device)
+
+
+def median_seconds(forward: Pass, device: torch.device) -> float:
+    """Of a few passes behind one that does not count."""
     seconds_of(forward, device)
-    return seconds_of(forward, device)
+    times: list[float] = []
+    while len(times) < PASSES and sum(times) < VISIT:
+        times.append(seconds_of(forward, device))
+    return float(np.median(times))
 
 
 @of_network
-def latency(network: Network, clock: Clock = clock) -> LatencyTable:
+def latency(network: Network) -> LatencyTable:
     """The table of the run, of the cache, or measured now.
 
     Raises:
@@ -76,7 +83,7 @@ def latency(network: Network, clock: Clock = clock) -> LatencyTable:
     except (OSError, ValueError):
         pass  # none, or damaged: measured anew
     _check_measurable(network)
-    table = build(network, about | {"file": str(path)}, clock)
+    table = build(network, about | {"file": str(path)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -87,14 +94,14 @@ def latency(network: Network, clock: Clock = clock) -> LatencyTable:
     return table
 
 
-def build(network: Network, about: dict[str, Any], clock: Clock = clock) -> LatencyTable:
+def build(network: Network, about: dict[str, Any]) -> LatencyTable:
     """Measure a table, and whole networks beside it: dense, half of every unit, and a few at random levels."""
     units, workload = network.units, network.workload
     classes = classes_of(units, layer_types(network.view.model.config))
     networks = design(classes)
     checks = _checks(units)
     kept_NU = [_spread(classes, kept) for kept in networks] + list(checks.values())
-    time_N = 1e3 * _measure(network, kept_NU, clock)
+    time_N = 1e3 * _measure(network, kept_NU)
     fixed, rows = fit(classes, networks, time_N[: len(networks)])
     table = LatencyTable(
         schema="autoprune.latency/1",
@@ -117,7 +124,7 @@ def build(network: Network, about: dict[str, Any], clock: Clock = clock) -> Late
 # -- measuring -------------------------------------------------------------------------------------------------------
 
 
-def _measure(network: Network, kept_NU: Sequence[Sequence[int]], clock: Clock) -> NDArray[np.float64]:
+def _measure(network: Network, kept_NU: Sequence[Sequence[int]]) -> NDArray[np.float64]:
     """Median seconds of every network: a round to warm up, which tells how many there can be, then those."""
     view, rng, times_RN = network.view, np.random.default_rng(0), []
     network.progress(STAGE, 0.0)
