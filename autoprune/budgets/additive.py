@@ -2,14 +2,14 @@
 
 Units of equal shape form a class and cost the same. A network is measured with one class at each of its levels and the
 others dropped, halved and dense: parts of a network hide each other's time (kernels behind launches, weights in
-caches), so what a level takes depends on what else is there, and the table is the additive one nearest to all of these.
+caches), so what a level takes depends on what else is there. Beside these uniform networks some are measured with a
+random level of every unit, as what a search finds has. The table is the additive one nearest to all of them.
 
-Shapes: C classes, N networks measured, X unknowns.
+Shapes: U units, N networks measured, X unknowns.
 """
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from autoprune.space import Unit
 
 OTHERS = (0.0, 0.5, 1.0)  # where the other classes are kept: the share of their levels
+MIXED = 16
 
 
 @dataclass(frozen=True)
@@ -46,32 +47,47 @@ def classes_of(units: Sequence[Unit], layers: Sequence[str]) -> list[UnitClass]:
 
 
 def design(classes: Sequence[UnitClass]) -> list[tuple[int, ...]]:
-    """The networks to be measured: what is kept of the units of each class."""
+    """The networks to be measured: groups kept of every unit."""
     networks: dict[tuple[int, ...], None] = {}
     for share in OTHERS:
         others = [one.kept[round(share * (len(one.kept) - 1))] for one in classes]
         for c, one in enumerate(classes):
-            networks |= {(*others[:c], kept, *others[c + 1 :]): None for kept in one.kept}
-    return list(networks)
+            networks |= {_spread(classes, [*others[:c], kept, *others[c + 1 :]]): None for kept in one.kept}
+    return [*networks, *mixed(classes, MIXED, seed=0)]
+
+
+def mixed(classes: Sequence[UnitClass], number: int, seed: int) -> list[tuple[int, ...]]:
+    """Networks with a random level of every unit."""
+    rng = np.random.default_rng(seed)
+    kept_of = {u: one.kept for one in classes for u in one.members}
+    return [tuple(int(rng.choice(kept_of[u])) for u in sorted(kept_of)) for _ in range(number)]
+
+
+def _spread(classes: Sequence[UnitClass], kept: Sequence[int]) -> tuple[int, ...]:
+    """From classes to units."""
+    of_unit = {u: groups for one, groups in zip(classes, kept, strict=True) for u in one.members}
+    return tuple(of_unit[u] for u in sorted(of_unit))
 
 
 def fit(
-    classes: Sequence[UnitClass], networks: Sequence[Sequence[int]], time_N: NDArray[np.float64]
+    classes: Sequence[UnitClass], kept_NU: Sequence[Sequence[int]], time_N: NDArray[np.float64]
 ) -> tuple[float, list[list[float]]]:
-    """What is left when every unit is dropped, and for each class what one unit takes at each of `kept`.
+    """What is left when every unit is dropped, and for each class what one unit takes at each of its `kept`.
 
     Least squares of relative errors, since those are what a budget is kept within; then each row the nearest one that
     never falls, so that noise makes no sparser level dearer.
     """
-    first = np.cumsum([1, *(len(one.kept) - 1 for one in classes)])  # a class's unknowns: all its levels but nothing
-    count_NX = np.zeros((len(networks), int(first[-1])))
+    levels = [(one.members[0], kept) for one in classes for kept in one.kept[1:]]
+    class_of = {u: one.members[0] for one in classes for u in one.members}
+    column = {level: x for x, level in enumerate(levels, 1)}
+    count_NX = np.zeros((len(kept_NU), len(levels) + 1))
     count_NX[:, 0] = 1
-    for n, network in enumerate(networks):
-        for start, one, kept in zip(first, classes, network, strict=False):
+    for n, kept_U in enumerate(kept_NU):
+        for u, kept in enumerate(kept_U):
             if kept:
-                count_NX[n, start + one.kept.index(kept) - 1] = len(one.members)
-    solution_X = np.linalg.lstsq(count_NX / time_N[:, None], np.ones(len(networks)), rcond=None)[0]
-    rows = [isotonic(solution_X[a:b].tolist()) for a, b in pairwise(first)]
+                count_NX[n, column[class_of[u], kept]] += 1
+    solution_X = np.linalg.lstsq(count_NX / time_N[:, None], np.ones(len(kept_NU)), rcond=None)[0]
+    rows = [isotonic([float(solution_X[column[one.members[0], kept]]) for kept in one.kept[1:]]) for one in classes]
     return max(0.0, float(solution_X[0])), [[0.0, *(max(0.0, value) for value in row)] for row in rows]
 
 

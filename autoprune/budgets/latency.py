@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoprune.budgets.additive import UnitClass, classes_of, design, fit
+from autoprune.budgets.additive import UnitClass, classes_of, design, fit, mixed
 from autoprune.budgets.latency_table import FILE, Check, ClassTimes, LatencyTable, load_table
 from autoprune.budgets.metric import Network, of_network
 from autoprune.budgets.passes import Pass, check_positions, pass_of, seconds_of
@@ -99,8 +99,8 @@ def build(network: Network, about: dict[str, Any]) -> LatencyTable:
     units, workload = network.units, network.workload
     classes = classes_of(units, layer_types(network.view.model.config))
     networks = design(classes)
-    checks = _checks(units)
-    kept_NU = [_spread(classes, kept) for kept in networks] + list(checks.values())
+    checks = _checks(units, classes)
+    kept_NU = [*networks, *checks.values()]
     time_N = 1e3 * _measure(network, kept_NU)
     fixed, rows = fit(classes, networks, time_N[: len(networks)])
     table = LatencyTable(
@@ -175,18 +175,11 @@ def _dense_afterwards(view: BlockView) -> Iterator[None]:
             width.keep(width.width.groups)
 
 
-def _spread(classes: Sequence[UnitClass], kept: Sequence[int]) -> list[int]:
-    """From classes to units."""
-    of_unit = {u: groups for one, groups in zip(classes, kept, strict=True) for u in one.members}
-    return [of_unit[u] for u in range(len(of_unit))]
-
-
-def _checks(units: Sequence[Unit]) -> dict[str, list[int]]:
-    """Networks that the table is checked with: name -> groups kept of every unit."""
-    rng = np.random.default_rng(0)
+def _checks(units: Sequence[Unit], classes: Sequence[UnitClass]) -> dict[str, Sequence[int]]:
+    """Networks that the table is checked with, of which it has seen the first two: name -> groups kept of each unit."""
     half = [min(unit.kept, key=lambda kept: abs(kept - unit.groups / 2)) for unit in units]
-    named = {"dense": [unit.groups for unit in units], "half": half}
-    return named | {f"random {i + 1}": [int(rng.choice(unit.kept)) for unit in units] for i in range(RANDOM_CHECKS)}
+    named: dict[str, Sequence[int]] = {"dense": [unit.groups for unit in units], "half": half}
+    return named | {f"random {i + 1}": kept for i, kept in enumerate(mixed(classes, RANDOM_CHECKS, seed=1))}
 
 
 # -- what a table is of ----------------------------------------------------------------------------------------------
