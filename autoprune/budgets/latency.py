@@ -5,7 +5,8 @@ keeps a copy, which comes first: costs must not change between a search and its 
 the cache is measured again; one in a run is an error.
 
 Whole networks are measured, in the caches and behind the launches of a real one, each level in turn, round after round,
-so that a drift of the machine hits all alike; the median over rounds counts (additive.py makes the table of them).
+so that a drift of the machine hits all alike; of a round the best of a few passes, of the rounds the median
+(additive.py makes the table of them).
 
 Shapes: U units, N networks, R rounds.
 """
@@ -45,20 +46,20 @@ RANDOM_CHECKS = 3
 
 
 def clock(view: BlockView, workload: Workload) -> float:
-    """Seconds of one forward pass of a network as it stands: the median of a few.
+    """Seconds of one forward pass of a network as it stands."""
+    return best_seconds(pass_of(view.model, workload), next(view.model.parameters()).device)
+
+
+def best_seconds(forward: Pass, device: torch.device) -> float:
+    """The least of a few passes: what makes one longer is something else on the machine (as timeit has it).
 
     One before them does not count: it finds cold caches, and kernels that are yet to be loaded.
     """
-    return median_seconds(pass_of(view.model, workload), next(view.model.parameters()).device)
-
-
-def median_seconds(forward: Pass, device: torch.device) -> float:
-    """Of a few passes behind one that does not count."""
     seconds_of(forward, device)
     times: list[float] = []
     while len(times) < PASSES and sum(times) < VISIT:
         times.append(seconds_of(forward, device))
-    return float(np.median(times))
+    return min(times)
 
 
 @of_network
