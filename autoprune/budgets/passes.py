@@ -1,8 +1,8 @@
 """One forward pass of a workload on a whole network as it stands, and how long it takes.
 
 Prefill is a plain forward pass over `[B, T]` tokens, logits of all positions included. Decode is one over `[B, 1]`
-tokens behind a cache of T positions, which is put back afterwards, so that every pass sees the same length. The cache is
-transformers' dynamic one, whose growth by a copy at each token is part of what is timed.
+tokens behind a cache of T positions, which is put back afterwards, so that every pass sees the same length. The cache
+is transformers' dynamic one, whose growth by a copy at each token is part of what is timed.
 
 Shapes: B sequences, T positions.
 """
