@@ -342,6 +342,16 @@ def test_what_is_timed_is_what_an_export_holds() -> None:
     assert all(parameter.is_contiguous() for parameter in network.view.model.parameters())
 
 
+def test_of_a_few_passes_the_best_counts_and_the_first_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cpu")
+    for times, passes, best in (([0.01, 0.05, 0.03, 0.04, 0.02, 0.06], 6, 0.02), ([0.1, 0.2, 0.4], 3, 0.2)):
+        taken = iter(times)
+        monkeypatch.setattr(measuring, "seconds_of", lambda forward, device, taken=taken: next(taken))
+        assert measuring.best_seconds(lambda: None, device) == best
+        assert len(times) == passes
+        assert next(taken, None) is None, "all that fit in were run"
+
+
 # -- what is refused -------------------------------------------------------------------------------------------------
 
 
