@@ -64,7 +64,7 @@ def _costs(space: SearchSpace, unit_V: NDArray[np.int64], level_V: NDArray[np.in
     """Costs, `[M, V]`, and bounds, `[M]`: thousandths of dense, so that HiGHS' tolerance of 1e-6 is our slack."""
     dense_M = np.array([space.cost(space.dense, metric) for metric in space.budgets])
     cost_MV = np.array([space.costs[metric][unit_V, level_V] for metric in space.budgets])
-    bound_M = np.array(list(space.budgets.values())) + SLACK * dense_M
+    bound_M = np.array(list(space.bounds.values())) + SLACK * dense_M
     scale_M = np.maximum(dense_M, 1e-300) / 1000
     return cost_MV / scale_M[:, None], bound_M / scale_M
 

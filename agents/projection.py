@@ -60,8 +60,8 @@ class Projection:
     def _price(self, kind: str) -> float:
         """Of one group of a kind, as a share of the budgets."""
         shares = [
-            self.space.group_costs[metric][u][-1] / unit.groups / bound
-            for metric, bound in self.space.budgets.items()
+            self.space.group_costs[metric][u][-1] / unit.groups / max(bound, 1e-300)
+            for metric, bound in self.space.bounds.items()
             for u, unit in enumerate(self.space.units)
             if unit.kind == kind
         ]

@@ -36,7 +36,7 @@ def search(
     Args:
         model: Hugging Face directory or hub name; None is the embedded model.
         data: calibration text file; None is Python's own documentation.
-        budgets: metric -> bound, up to 1 as a fraction of what is prunable, above absolute ("1.2M" is understood).
+        budgets: metric -> bound, up to 1 as a fraction of dense, above absolute ("1.2M" is understood).
         agent: a name from `autoprune list agents`, or `package.module:Object`.
         seed: of the agent.
         max_evals: policies scored at most.

@@ -3,7 +3,7 @@
 Read top to bottom: model -> text -> units -> costs -> level store -> sorted network.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune import registry
-from autoprune.budgets.metric import cost_rows
+from autoprune.budgets.metric import Network, cost_rows, fixed_cost, metric_of
 from autoprune.calibration.moments import collect
 from autoprune.calibration.text import Splits, read_text, sequences, split
 from autoprune.config import SearchConfig
@@ -26,7 +26,6 @@ from autoprune.models.blocks import BlockView
 from autoprune.models.family import Family
 from autoprune.models.loading import LoadedModel, load_model
 from autoprune.space import SearchSpace, Unit, kept_groups
-from autoprune.workload import Workload
 
 Progress = Callable[[str, float], None]
 
@@ -42,6 +41,21 @@ class Assembly:
     space: SearchSpace
     store: LevelStore
     placer: Placer
+    metrics: Mapping[str, Any]
+
+    def save_metrics(self, run: Path) -> None:
+        """Write what metrics have measured to a run's directory, so that it goes on with the same costs.
+
+        Raises:
+            UserError: the disk is full or not writable.
+        """
+        for metric in self.metrics.values():
+            if hasattr(metric, "save"):
+                metric.save(run)
+
+    def notices(self) -> list[str]:
+        """What metrics have to tell the user, a sentence each."""
+        return [notice for metric in self.metrics.values() if (notice := getattr(metric, "notice", None))]
 
     def evaluator(self, tokens_NT: Tensor, *losses: str, once: bool = False) -> Evaluator:
         """An evaluator of named losses on sequences of the user's choice.
@@ -56,12 +70,16 @@ class Assembly:
 
 
 def assemble(
-    config: SearchConfig, progress: Progress = lambda stage, share: None, masks: bool | None = None
+    config: SearchConfig,
+    progress: Progress = lambda stage, share: None,
+    masks: bool | None = None,
+    run: Path | None = None,
 ) -> Assembly:
     """Load, cut and prepare; builds the level store unless an earlier search left it.
 
     Args:
         masks: whether single groups can be kept or removed, which needs the moments; None asks the configured agent.
+        run: the directory of the run, where metrics find what they measured when it was begun.
 
     Raises:
         UserError: whatever is wrong with the model, the data, the budgets or the cache.
@@ -82,11 +100,14 @@ def assemble(
     _check_vocabulary(loaded, tokens_NT)
     splits = split(tokens_NT, limits, config.data_seed)
     view = view_of(loaded.model, loaded.family, config, masks)
-    space = space_of(units_of(view, config), config, masks)
+    units = units_of(view, config)
+    network = Network(view, units, config.workload_of(), cache_directory(), run, progress)
+    metrics = {name: metric_of(name, network) for name in config.budgets}
+    space = space_of(units, config, masks, metrics)
     store, moments = _stored(config, loaded, splits, view, space.units, masks, progress)
     sort_groups(view, store)
     masked = masked_weights(view, space.units, store, moments, loaded.checkpoint_dtype) if masks else None
-    return Assembly(config, loaded, splits, view, space, store, Placer(view, space, store, masked))
+    return Assembly(config, loaded, splits, view, space, store, Placer(view, space, store, masked), metrics)
 
 
 def view_of(model: nn.Module, family: Family, config: SearchConfig, masks: bool) -> BlockView:
@@ -155,25 +176,31 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
     return units
 
 
-def space_of(units: list[Unit], config: SearchConfig, masks: bool = False) -> SearchSpace:
+def space_of(
+    units: list[Unit], config: SearchConfig, masks: bool = False, metrics: Mapping[str, Any] | None = None
+) -> SearchSpace:
     """The search space: costs of every metric that is budgeted or always shown, and absolute budgets.
 
     Args:
         masks: single groups may be kept or removed.
+        metrics: those that were made for the network, by name; others are loaded.
 
     Raises:
         UserError: a metric is no metric (autoprune/budgets/metric.py), or a budget cannot be met.
     """
-    workload = Workload(context=config.sequence_length)
-    metrics = dict.fromkeys([*config.budgets, "params", "macs"])
-    costs = {metric: cost_rows(metric, units, workload) for metric in metrics}
-    dense = {metric: sum(row[0] for row in rows) for metric, rows in costs.items()}
+    workload, made = config.workload_of(), metrics or {}
+    names = list(dict.fromkeys([*config.budgets, "params", "macs"]))
+    costs = {metric: cost_rows(metric, units, workload, made.get(metric)) for metric in names}
+    fixed = {metric: fixed_cost(metric, made.get(metric)) for metric in names}
+    measures = {name: str(metric.measure) for name, metric in made.items() if hasattr(metric, "measure")}
+    dense = {metric: fixed[metric] + sum(row[0] for row in rows) for metric, rows in costs.items()}
     budgets = {m: bound * dense[m] if bound <= 1 else bound for m, bound in config.budgets.items()}
     group_costs: dict[str, list[list[float]]] = {}
     if masks:
         single = [replace(unit, kept=tuple(range(unit.groups, -1, -1))) for unit in units]
-        group_costs = {metric: [row[::-1] for row in cost_rows(metric, single, workload)] for metric in metrics}
-    return SearchSpace(units, costs, budgets, group_costs)
+        rows = {metric: cost_rows(metric, single, workload, made.get(metric)) for metric in names}
+        group_costs = {metric: [row[::-1] for row in rows[metric]] for metric in names}
+    return SearchSpace(units, costs, budgets, group_costs, fixed, measures)
 
 
 def _check_device(device: str) -> None:

@@ -11,9 +11,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from autoprune.errors import UserError
 from autoprune.policy import write_atomically
+from autoprune.workload import Phase, Workload
 
 PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory"}
 """Settings that say where a search is scored, and do not change what it finds."""
+
+
+class WorkloadConfig(BaseModel):
+    """What the network will be run on, for metrics that depend on it: `workload.phase=decode workload.batch=8`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    phase: Phase = Field("prefill", description="prefill: whole sequences; decode: one new token of each")
+    batch: int = Field(1, ge=1, description="sequences of a forward pass")
+    context: int | None = Field(None, ge=1, description="positions of a sequence; none is sequence_length")
+    dtype: str | None = Field(None, description="of roofline; none is what the search computes in")
+    hardware: str | None = Field(None, description="of roofline: a name of devices.yaml, or FILE.yaml[:NAME]")
 
 
 class SearchConfig(BaseModel):
@@ -31,7 +44,10 @@ class SearchConfig(BaseModel):
     reward: str | None = Field(None, description="what an agent that learns by reinforcement is paid")
     pretrained: str | None = Field(None, description="a run whose trained agent the search starts from")
     budgets: dict[str, float] = Field(
-        default_factory=lambda: {"params": 0.5}, description="metric: bound; up to 1 a fraction of what is prunable"
+        default_factory=lambda: {"params": 0.5}, description="metric: bound; up to 1 a fraction of dense"
+    )
+    workload: WorkloadConfig = Field(
+        default_factory=lambda: WorkloadConfig.model_validate({}), description="what the network will be run on"
     )
     space: Literal["width", "depth"] = Field(
         "width", description="width: all levels; depth: keep or drop each sub-block"
@@ -107,6 +123,11 @@ class SearchConfig(BaseModel):
         """Sequences a forward pass on the configured device."""
         return self.batch or (1 if self.device == "cpu" else 16)
 
+    def workload_of(self) -> Workload:
+        """What the network will be run on."""
+        own = self.workload
+        return Workload(own.context or self.sequence_length, own.batch, own.phase, own.dtype, own.hardware)
+
     def home(self) -> str:
         """The device where blocks and levels are kept: the host's memory where the configured device has not enough."""
         return self.device if self.device_memory is None else "cpu"
@@ -146,12 +167,9 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
             data[head] = {**inside, tail: value}
         else:
             data[key] = value
-    known = list(SearchConfig.model_fields)
-    for key in data:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(known)}."
-            raise UserError(f"no setting is called '{key}'{f' (in {path})' if path else ''}.{hint}")
+    _check_names(data, list(SearchConfig.model_fields), path)
+    if isinstance(data.get("workload"), dict):
+        _check_names(data["workload"], list(WorkloadConfig.model_fields), path, "workload.")
     try:
         return SearchConfig(**data)
     except ValidationError as error:
@@ -159,6 +177,14 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
         where = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         raise UserError(f"{where}: {message} (got {first['input']!r}).") from error
+
+
+def _check_names(data: dict[str, Any], known: list[str], path: Path | None, within: str = "") -> None:
+    for key in data:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f" Did you mean '{within}{near[0]}'?" if near else f" Known: {', '.join(known)}."
+            raise UserError(f"no setting is called '{within}{key}'{f' (in {path})' if path else ''}.{hint}")
 
 
 def without_password(url: str) -> str:

@@ -50,6 +50,8 @@ PARTS: dict[str, dict[str, str]] = {
     "budgets": {
         "params": "autoprune.budgets.params:params",
         "macs": "autoprune.budgets.macs:macs",
+        "latency": "autoprune.budgets.latency:latency",
+        "roofline": "autoprune.budgets.roofline:roofline",
     },
     "criteria": {
         "magnitude": "autoprune.levels.magnitude:Magnitude",

@@ -41,6 +41,8 @@ class Unit:
             them, so that half of the groups is half of the cost; dropping a unit saves them on top.
         group_macs: multiply-accumulates of one group per token, without attention scores.
         context_macs: multiply-accumulates of one group per token and context position.
+        group_cache: entries of the cache of keys and values of one group and position.
+        matrices: weight matrices that are multiplied with.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Unit:
     fixed_params: int = 0
     group_macs: int = 0
     context_macs: int = 0
+    group_cache: int = 0
+    matrices: int = 0
 
     def params(self, kept: int) -> int:
         """Parameters of `kept` groups."""
@@ -77,9 +81,15 @@ class SearchSpace:
     Args:
         units: in the order of the network.
         costs: metric -> for each unit, the cost of each of its levels.
-        budgets: metric -> bound on the sum over units, absolute.
+        budgets: metric -> bound on the total, absolute.
         group_costs: metric -> for each unit, the cost of keeping 0, 1, ... all of its groups: what masks cost. None
             where only levels are searched.
+        fixed: metric -> what is paid whatever the policy (of a latency: embedding, head). It is part of every total
+            and of the budget; metrics that are not named have none.
+        measures: metric -> what it is counted in, for messages.
+
+    Attributes:
+        bounds: metric -> what the units alone may cost: the budget without what is fixed.
 
     Raises:
         UserError: a metric has no cost, a cost is negative or grows as less is kept, or a budget cannot be met.
@@ -91,6 +101,8 @@ class SearchSpace:
         costs: Mapping[str, Sequence[Sequence[float]]],
         budgets: Mapping[str, float],
         group_costs: Mapping[str, Sequence[Sequence[float]]] | None = None,
+        fixed: Mapping[str, float] | None = None,
+        measures: Mapping[str, str] | None = None,
     ) -> None:
         self.units = tuple(units)
         self.groups = tuple(unit.groups for unit in self.units)
@@ -100,17 +112,18 @@ class SearchSpace:
         }
         self.n_levels_U = np.array([len(unit.kept) for unit in self.units])
         self.costs = {metric: self._padded(metric, rows) for metric, rows in costs.items()}
-        self._cost_MUL = np.array([self.costs[metric] for metric in self.budgets])
-        dense_M = np.array([self.cost(self.dense, metric) for metric in self.budgets])
-        self._bound_M = np.array(list(self.budgets.values())) + SLACK * dense_M
-        self._rows: list[list[list[float]]] = self._cost_MUL.tolist()
-        self._bounds: list[float] = self._bound_M.tolist()
+        self.fixed = {metric: float((fixed or {}).get(metric, 0.0)) for metric in self.costs}
+        self.bounds = {metric: bound - self.fixed[metric] for metric, bound in self.budgets.items()}
+        self._rows: list[list[list[float]]] = [self.costs[metric].tolist() for metric in self.budgets]
+        dense = [self.cost(self.dense, metric) for metric in self.budgets]
+        self._bounds = [bound + SLACK * cost for bound, cost in zip(self.bounds.values(), dense, strict=True)]
         for m, (metric, bound) in enumerate(self.budgets.items()):
             smallest = self.cost(self.sparsest, metric)
-            if smallest > self._bound_M[m]:
+            if smallest - self.fixed[metric] > self._bounds[m]:
+                measure = f" {measures[metric]}" if measures and metric in measures else ""
                 raise UserError(
-                    f"the budget {metric}={bound:g} cannot be met: the smallest reachable value is {smallest:g} "
-                    f"({smallest / dense_M[m]:.3f} of dense, {dense_M[m]:g})."
+                    f"the budget {metric}={bound:g} cannot be met: the smallest reachable value is {smallest:g}"
+                    f"{measure} ({smallest / dense[m]:.3f} of dense, {dense[m]:g}{measure})."
                 )
 
     def _padded(self, metric: str, rows: Sequence[Sequence[float]]) -> NDArray[np.float64]:
@@ -137,7 +150,8 @@ class SearchSpace:
         Raises:
             UserError: one cannot be met.
         """
-        return SearchSpace(self.units, {metric: self.rows(metric) for metric in self.costs}, budgets)
+        costs = {metric: self.rows(metric) for metric in self.costs}
+        return SearchSpace(self.units, costs, budgets, fixed=self.fixed)
 
     @cached_property
     def dense(self) -> Levels:
@@ -150,14 +164,15 @@ class SearchSpace:
         return tuple(int(n) - 1 for n in self.n_levels_U)
 
     def cost(self, proposal: Proposal, metric: str) -> float:
-        """Total of a metric over the units."""
+        """Total of a metric: the units and what is fixed."""
         if isinstance(proposal, Mask):
             return self.cost_of_counts(self.kept(proposal), metric)
-        return float(self.costs[metric][np.arange(len(proposal)), proposal].sum())
+        return self.fixed[metric] + float(self.costs[metric][np.arange(len(proposal)), proposal].sum())
 
     def cost_of_counts(self, kept: Sequence[int], metric: str) -> float:
         """Total of a metric where so many groups of each unit are kept; needs `group_costs`."""
-        return float(sum(row[k] for row, k in zip(self.group_costs[metric], kept, strict=True)))
+        units = sum(row[k] for row, k in zip(self.group_costs[metric], kept, strict=True))
+        return self.fixed[metric] + float(units)
 
     def kept(self, proposal: Proposal) -> list[int]:
         """Groups kept of each unit."""
@@ -173,8 +188,8 @@ class SearchSpace:
 
     def counts_fit(self, kept: Sequence[int]) -> bool:
         """Whether every budget holds where so many groups of each unit are kept; needs `group_costs`."""
-        used = (self.cost_of_counts(kept, metric) for metric in self.budgets)
-        return all(cost <= bound for cost, bound in zip(used, self._bound_M, strict=True))
+        used = (self.cost_of_counts(kept, metric) - self.fixed[metric] for metric in self.budgets)
+        return all(cost <= bound for cost, bound in zip(used, self._bounds, strict=True))
 
     def check(self, proposal: Proposal) -> None:
         """Raise a UserError unless there is one existing level, or one bit for each group, of each unit."""
@@ -289,8 +304,8 @@ class SearchSpace:
     def _fill(self, levels: Levels, order: Sequence[int], floor: Levels) -> Levels:
         """One level denser, unit after unit, down to `floor`'s level, while every budget holds."""
         current, used = list(levels), self._used(levels)
-        open_units = [u for u in order if current[u] > floor[u]]
-        while open_units:
+        open_units: Sequence[int] = [u for u in order if current[u] > floor[u]]
+        while open_units := self._with_room(open_units, current, used):
             still_open = []
             for u in open_units:
                 denser = self._moved(used, u, current[u], current[u] - 1)
@@ -303,11 +318,18 @@ class SearchSpace:
 
     # totals of the budgeted metrics are lists of plain floats: for so few, NumPy's calls take longer than the sums
 
+    def _with_room(self, units: Sequence[int], levels: Sequence[int], used: list[float]) -> Sequence[int]:
+        """Those that could be one level denser, up to rounding: mostly none, which is found out quickly."""
+        for rows, total, bound in zip(self._rows, used, self._bounds, strict=True):
+            room = bound - total + abs(bound) * 1e-12
+            units = [u for u in units if rows[u][levels[u] - 1] - rows[u][levels[u]] <= room]
+        return units
+
     def _used(self, levels: Levels) -> list[float]:
         return [sum([row[level] for row, level in zip(rows, levels, strict=True)]) for rows in self._rows]
 
     def _moved(self, used: list[float], u: int, level: int, to: int) -> list[float]:
-        return [total + rows[u][to] - rows[u][level] for total, rows in zip(used, self._rows, strict=True)]
+        return [total + rows[u][to] - rows[u][level] for total, rows in zip(used, self._rows, strict=False)]
 
     def _holds(self, used: list[float]) -> bool:
         return all(map(operator.le, used, self._bounds))

@@ -7,6 +7,7 @@ Schema `autoprune.space/1`:
      "costs": {"params": [[cost at level 0, at level 1, ...] of each unit], ...},
      "group_costs": {"params": [[cost of 0 groups, of 1, ...] of each unit], ...},
      "budgets": {"params": <absolute bound>},
+     "fixed": {"latency": <what is paid whatever the policy>, ...},
      "statistics": [{"weight_norm": ..., ...} of each unit, or nothing]}
 
 `group_costs` is there where masks were searched.
@@ -38,6 +39,7 @@ def save_space(path: Path, space: SearchSpace, statistics: Sequence[UnitStatisti
         "costs": {metric: space.rows(metric) for metric in space.costs},
         "group_costs": {metric: [row.tolist() for row in rows] for metric, rows in space.group_costs.items()},
         "budgets": space.budgets,
+        "fixed": space.fixed,
         "statistics": [asdict(one) for one in statistics],
     }
     write_atomically(path, to_json(record) + "\n")
@@ -54,7 +56,8 @@ def load_space(path: Path) -> tuple[SearchSpace, list[UnitStatistics]]:
         if record["schema"] != SCHEMA:
             raise ValueError(f"its schema is {record['schema']!r}, and {SCHEMA!r} is read here")
         units = [Unit(**{**unit, "kept": tuple(unit["kept"])}) for unit in record["units"]]
-        space = SearchSpace(units, record["costs"], record["budgets"], record["group_costs"])
+        fixed = record.get("fixed")  # files of earlier versions have none
+        space = SearchSpace(units, record["costs"], record["budgets"], record["group_costs"], fixed)
         statistics = [
             UnitStatistics(**{**one, "output_errors": tuple(one["output_errors"])}) for one in record["statistics"]
         ]

@@ -72,7 +72,7 @@ class Watch:
         stage: its name and how much of it is done.
         score: the objective.
         ended: number of the search, of how many, and its entry in the league.
-        notice: one sentence about something that went wrong and does not stop the search.
+        notice: one sentence that stays to be seen, as about something that went wrong and does not stop the search.
     """
 
     stage: Progress = lambda stage, share: None
@@ -96,7 +96,7 @@ def start(config: SearchConfig, out: Path | None = None, watch: Watch | None = N
         try:
             config.save(out / "config.yaml")
             farm = stack.enter_context(workers_of(config, watch))
-            assembly = prepare(config, watch)
+            assembly = prepare(config, watch, run=out)
             scorer = scorer_of(assembly, farm)
         except UserError:
             rundir.discard(out)
@@ -117,7 +117,7 @@ def resume(out: Path, watch: Watch | None = None, places: Mapping[str, Any] | No
     with rundir.locked(out):
         config = load_config(out / "config.yaml", dict(places or {}))
         with workers_of(config, watch) as farm:
-            assembly = prepare(config, watch)
+            assembly = prepare(config, watch, run=out)
             return _search(assembly, scorer_of(assembly, farm), out, watch)
 
 
@@ -162,7 +162,7 @@ def reopen(
     """The assembly and a policy of a finished run, for exports: its best, or that of a file, as in its `front/`."""
     rundir.check_is_run(out)
     policy = Policy.load(policy_file or rundir.policy_path(out))
-    return assemble(load_config(out / "config.yaml"), progress), policy
+    return assemble(load_config(out / "config.yaml"), progress, run=out), policy
 
 
 def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str, **options: Any) -> Path:
@@ -191,14 +191,16 @@ def limited(config: SearchConfig) -> SearchConfig:
     return config
 
 
-def prepare(config: SearchConfig, watch: Watch, masks: bool | None = None) -> Assembly:
-    """The assembly that searches run on; `masks` as `assemble` takes it.
+def prepare(config: SearchConfig, watch: Watch, masks: bool | None = None, run: Path | None = None) -> Assembly:
+    """The assembly that searches run on; `masks` and `run` as `assemble` takes them.
 
     Raises:
         UserError: as `assemble`, or the dense network's own loss is not finite.
     """
-    assembly = assemble(config, watch.stage, masks)
+    assembly = assemble(config, watch.stage, masks, run)
     _check_dense(assembly)
+    for notice in assembly.notices():
+        watch.notice(notice)
     return assembly
 
 
@@ -210,6 +212,7 @@ def _search(
     limits = Limits(config.max_evals, config.max_tokens, config.max_time)
     agent = make_agent(config.agent, config.agent_settings())
     save_space(out / "space.json", assembly.space, assembly.store.statistics)
+    assembly.save_metrics(out)
     with closing(journal), _recorded(assembly, out, journal, agent) as record:
 
         def scored(objective: Objective) -> None:

@@ -89,8 +89,8 @@ class Episodes:
         self._observer = Observer(task.objective, task.added_UL, task.reference or space.uniform())
         self._every_step = pays_every_step(task.reward)
         self._budgets = {
-            metric: float(bound / dense)
-            for metric, bound, dense in zip(space.budgets, self.walk.bound_M, self.walk.dense_M, strict=True)
+            metric: float(bound / max(space.cost(space.dense, metric), 1e-300))
+            for metric, bound in space.budgets.items()
         }
         self._potential_UL = np.zeros((len(space.units), self.walk.n_levels))
         if task.shaping and task.added_UL is not None:

@@ -116,7 +116,7 @@ def _priced(space: SearchSpace, added_UL: Floats, mix: Sequence[float]) -> Level
     """The solution with one price on a mix of the budgets' costs."""
     cost_MUL = np.array([space.costs[metric] for metric in space.budgets])
     least_M = SLACK * cost_MUL[:, :, 0].sum(axis=1) + 1e-300  # a bound may be 0
-    share_MUL = cost_MUL / np.maximum(list(space.budgets.values()), least_M)[:, None, None]
+    share_MUL = cost_MUL / np.maximum(list(space.bounds.values()), least_M)[:, None, None]
     exists_UL = np.isfinite(share_MUL).all(axis=0)
     loss_UL = np.where(exists_UL, added_UL, np.inf)
     cost_UL = np.tensordot(mix, np.where(exists_UL, share_MUL, 0.0), axes=1)

@@ -28,7 +28,7 @@ class Walk:
         self.n_units, self.n_levels = len(space.units), int(space.n_levels_U.max())
         units = np.arange(self.n_units)
         self.cost_MUL = np.array([space.costs[metric] for metric in space.budgets])
-        self.bound_M = np.array(list(space.budgets.values()))
+        self.bound_M = np.array(list(space.bounds.values()))
         self.dense_MU = self.cost_MUL[:, units, 0]
         self.dense_M = np.maximum(self.dense_MU.sum(axis=1), 1e-300)
         self.slack_M = SLACK * self.dense_M  # what sums may miss by rounding; costs below it are none

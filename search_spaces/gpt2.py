@@ -28,6 +28,7 @@ def widths(block: nn.Module, config: Any, mlp_group: int) -> list[Width]:
         attributes={"attn.num_heads": 1, "attn.split_size": head_dim},
         config={"num_attention_heads": 1},
         context_macs=2 * head_dim,
+        cache=2 * head_dim,
     )
     mlp = Width(
         kind="mlp",

@@ -58,6 +58,7 @@ def _attention(block: nn.Module, norms: list[str]) -> Width:
         attributes={f"self_attn.{name}": count for name, count in counted.items() if hasattr(attention, name)},
         config=per_kept,
         context_macs=2 * per_group * head_dim,
+        cache=2 * key_value,
     )
 
 

@@ -22,6 +22,7 @@ def widths(block: nn.Module, config: Any, mlp_group: int) -> list[Width]:
         attributes={"self_attn.num_heads": 1},
         config={"num_attention_heads": 1},
         context_macs=2 * head_dim,
+        cache=2 * head_dim,
     )
     mlp = Width(
         kind="mlp",

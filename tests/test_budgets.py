@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoprune import registry
-from autoprune.budgets.metric import cost_rows
+from autoprune.budgets import latency as measuring
+from autoprune.budgets.metric import Network, cost_rows, fixed_cost, metric_of, of_network
 from autoprune.budgets.table import Table, read
 from autoprune.errors import UserError
 from autoprune.space import Unit
 from autoprune.workload import Workload
 from tests.conftest import Answer
+from tests.toy_network import additive, counting_clock, toy_network
 
 WORKLOAD = Workload(context=32)
 UNITS = [Unit("0.attention", "attention", 0, 2, (2, 1, 0), 4), Unit("0.mlp", "mlp", 0, 96, (96, 48, 0), 3)]
@@ -45,14 +48,51 @@ def units(draw: st.DrawFn) -> Unit:
 # -- the contract ----------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where metrics keep what they measure."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _counted() -> Iterator[None]:
+    """No test measures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "clock", counting_clock(additive()))
+        yield
+
+
 @pytest.mark.parametrize("name", registry.names("budgets"))
-@given(unit=units(), context=st.integers(1, 10**6))
-def test_no_level_costs_less_than_nothing_or_more_than_a_denser_one(name: str, unit: Unit, context: int) -> None:
-    metric = registry.load("budgets", name)
-    row = [metric(unit, kept, Workload(context)) for kept in unit.kept]
+@settings(deadline=None)
+@given(unit=units(), context=st.integers(1, 10**6), phase=st.sampled_from(["prefill", "decode"]))
+def test_no_level_costs_less_than_nothing_or_more_than_a_denser_one(
+    cache: Path, name: str, unit: Unit, context: int, phase: Any
+) -> None:
+    workload = Workload(context, 1, phase, hardware="h100")
+    metric = metric_of(name, toy_network([unit], workload, cache))
+    row = [metric(unit, kept, workload) for kept in unit.kept]
     assert all(math.isfinite(cost) and cost >= 0 for cost in row)
     assert row == sorted(row, reverse=True)
-    assert cost_rows(name, [unit], Workload(context)) == [[float(cost) for cost in row]]
+    assert cost_rows(name, [unit], workload, metric) == [[float(cost) for cost in row]]
+    assert 0 <= fixed_cost(name, metric) < math.inf
+
+
+@pytest.mark.parametrize("fixed", [-1.0, math.nan, math.inf, True, "3"])
+def test_what_is_fixed_is_a_number_too(fixed: Any) -> None:
+    with pytest.raises(UserError, match=r"'mine' has the fixed cost .*: it is a finite number of at least 0"):
+        fixed_cost("mine", SimpleNamespace(fixed=fixed))
+
+
+def test_a_metric_of_ones_own_may_see_the_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    @of_network
+    def watts(network: Network) -> Metric:
+        head = network.view.model.get_output_embeddings().weight.numel()  # type: ignore[operator]
+        return lambda unit, kept, workload: kept * head
+
+    monkeypatch.setattr(registry, "load", lambda kind, name: watts)
+    metric = metric_of("watts", toy_network(UNITS, WORKLOAD, tmp_path))
+    assert cost_rows("watts", UNITS, WORKLOAD, metric)[0] == [80, 40, 0]
+    assert fixed_cost("watts", metric) == 0
 
 
 # -- metrics of one's own --------------------------------------------------------------------------------------------

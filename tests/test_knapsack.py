@@ -79,6 +79,16 @@ def test_never_above_the_priced_solution(latency: float | None) -> None:
         assert found <= total(added_UL, additive_solution(space, added_UL)) + 1e-9
 
 
+def test_what_is_fixed_changes_no_solution() -> None:
+    plain = toy_space(6, 5, 0.5, latency=0.6)
+    fixed = {"params": 300.0, "latency": 40.0}
+    budgets = {metric: bound + fixed[metric] for metric, bound in plain.budgets.items()}
+    space = SearchSpace(plain.units, {m: plain.rows(m) for m in plain.costs}, budgets, fixed=fixed)
+    added_UL = true_losses(ToyScorer(plain))
+    found = [list(itertools.islice(knapsack.solutions(one, added_UL), 5)) for one in (plain, space)]
+    assert found[0] == found[1]
+
+
 def test_without_budgets_that_bind_nothing_is_cut() -> None:
     space = toy_space(units=4, budget=1.0)
     assert next(knapsack.solutions(space, true_losses(ToyScorer(space)))) == space.dense

@@ -41,7 +41,11 @@ def test_every_source_and_asset_is_in_it(wheel: zipfile.ZipFile) -> None:
     sources = [path for wing in WINGS for path in (ROOT / wing).rglob("*.py")]
     expected = {f"autoprune/{path.relative_to(ROOT).as_posix()}" for path in sources}
     package = ROOT / "autoprune"
-    files = [*package.rglob("*.py"), *(path for path in (package / "assets").rglob("*") if path.is_file())]
+    files = [
+        *package.rglob("*.py"),
+        *package.rglob("*.yaml"),
+        *(path for path in (package / "assets").rglob("*") if path.is_file()),
+    ]
     expected |= {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
     assert "autoprune/agents/evolution.py" in expected
     assert expected | {"autoprune/py.typed"} <= set(wheel.namelist())

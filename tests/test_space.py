@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoprune.envs import sensitivity
+from autoprune.envs.walk import Walk
 from autoprune.errors import UserError
 from autoprune.space import SearchSpace, Unit, kept_groups
 from tests.toys import toy_space
@@ -106,3 +108,45 @@ def test_uniform_spends_what_it_can_evenly() -> None:
     kept = [1 - level for level in space.uniform()]
     assert 3 <= sum(kept) <= 5
     assert 1 <= sum(kept[:4]) <= 3, "spread over the depth"
+
+
+# -- what is paid whatever the policy --------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 50), st.floats(0.2, 0.95), st.floats(0, 500), st.booleans())
+def test_what_is_fixed_is_in_totals_and_budgets_and_changes_no_choice(
+    seed: int, budget: float, fixed: float, two: bool
+) -> None:
+    plain = toy_space(6, 4, budget, seed, latency=0.6 if two else None)
+    fixed_costs = {metric: fixed * (1 + m) for m, metric in enumerate(plain.costs)}
+    budgets = {metric: bound + fixed_costs[metric] for metric, bound in plain.budgets.items()}
+    costs = {metric: plain.rows(metric) for metric in plain.costs}
+    space = SearchSpace(plain.units, costs, budgets, plain.group_costs, fixed_costs)
+    rng = np.random.default_rng(seed)
+    for metric in space.costs:
+        assert space.cost(space.dense, metric) == pytest.approx(plain.cost(plain.dense, metric) + fixed_costs[metric])
+        assert space.cost(space.dense, metric) == pytest.approx(space.cost_of_counts(space.groups, metric))
+        assert space.bounds[metric] == pytest.approx(plain.budgets[metric])
+    assert space.uniform() == plain.uniform()
+    added_UL = rng.exponential(size=(6, 4)).cumsum(axis=1)
+    assert sensitivity.additive_solution(space, added_UL) == sensitivity.additive_solution(plain, added_UL)
+    walk, walked = Walk(space), Walk(plain)
+    for _ in range(6):
+        proposal = tuple(int(level) for level in rng.integers(space.n_levels_U))
+        assert space.repair(proposal) == plain.repair(proposal)
+        assert space.thinned(proposal) == plain.thinned(proposal)
+        assert space.feasible(proposal) == plain.feasible(proposal)
+        assert space.counts_fit(space.kept(proposal)) == plain.counts_fit(plain.kept(proposal))
+        assert np.array_equal(walk.allowed(), walked.allowed())
+        for one in (walk, walked):
+            one.set(one.allowed().argmax(axis=1))
+    again = space.rebudgeted({metric: bound * 0.9 + fixed_costs[metric] for metric, bound in plain.budgets.items()})
+    assert again.fixed == space.fixed
+
+
+def test_a_budget_below_what_is_fixed_cannot_be_met() -> None:
+    units = [Unit("0.mlp", "mlp", 0, 4, (4, 1), 25)]
+    seen = r"latency=10 cannot be met: the smallest reachable value is 31 ms \(0\.238 of dense, 130 ms\)"
+    with pytest.raises(UserError, match=seen):
+        SearchSpace(units, {"latency": [[100, 1]]}, {"latency": 10}, None, {"latency": 30}, {"latency": "ms"})
+    assert SearchSpace(units, {"latency": [[100, 1]]}, {"latency": 31}, None, {"latency": 30}).uniform() == (1,)

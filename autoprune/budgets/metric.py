@@ -2,14 +2,24 @@
 
 A metric is a function `(unit, kept, workload) -> cost`: what `unit` costs with `kept` of its groups, in whatever the
 metric counts. Costs add over units, are at least 0, and never grow as less is kept.
+
+A metric that must see the network is made by a function with the decorator `of_network`, called once with a `Network`.
+What it returns is called as any metric is, and may have these attributes:
+
+- `fixed`: what is paid whatever the policy, a part of every total and of the budget (embedding, head);
+- `measure`: what it counts in, for messages (`ms`);
+- `notice`: a sentence for the user, or None;
+- `save(directory)`: writes what it knows to the run's directory, where a later call finds it (`Network.run`).
 """
 
 import inspect
 import math
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from autoprune import registry, usercode
 from autoprune.budgets.table import Table
@@ -17,23 +27,78 @@ from autoprune.errors import UserError
 from autoprune.space import Unit
 from autoprune.workload import Workload
 
+if TYPE_CHECKING:
+    from autoprune.models.blocks import BlockView
+
+Maker = TypeVar("Maker", bound=Callable[..., Any])
+
 FORM = "a metric is a function (unit, kept, workload) -> cost"
 
 
-def cost_rows(name: str, units: Sequence[Unit], workload: Workload) -> list[list[float]]:
+@dataclass(frozen=True)
+class Network:
+    """What a metric that must see the network is shown.
+
+    Args:
+        view: the dense network; it is to be left as it was.
+        units: in the order of the network.
+        workload: what the network will be run on.
+        cache: a directory for what may be used again, which need not exist.
+        run: the directory of a run that may have been begun before; None where there is none.
+        progress: is told the name of a stage and how much of it is done.
+    """
+
+    view: "BlockView"
+    units: Sequence[Unit]
+    workload: Workload
+    cache: Path
+    run: Path | None = None
+    progress: Callable[[str, float], None] = lambda stage, share: None
+
+
+def of_network(maker: Maker) -> Maker:
+    """Says that a function takes a `Network` and returns a metric, and is none itself."""
+    vars(maker)["of_network"] = True
+    return maker
+
+
+def metric_of(name: str, network: Network) -> Any:
+    """The metric called `name`, made for a network where it must see it.
+
+    Raises:
+        UserError: as `cost_rows`, and what its maker raises.
+    """
+    metric = registry.load("budgets", name)
+    return usercode.call("budget", metric, network) if getattr(metric, "of_network", False) else metric
+
+
+def fixed_cost(name: str, metric: Any) -> float:
+    """What a metric says is paid whatever the policy.
+
+    Raises:
+        UserError: it is no finite number of at least 0.
+    """
+    value = getattr(metric, "fixed", 0.0)
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+        raise UserError(f"the budget '{name}' has the fixed cost {_shown(value)}: it is a finite number of at least 0.")
+    return float(value)
+
+
+def cost_rows(name: str, units: Sequence[Unit], workload: Workload, metric: Any = None) -> list[list[float]]:
     """The metric called `name` at every level of every unit: for each unit, the cost of each of `unit.kept`.
 
     Args:
         name: a name, `package.module:Object`, `file.py:Object` or the path of a table.
         units: in the order of the network.
         workload: what the network will be run on.
+        metric: what `metric_of` returned; None loads it by name.
 
     Raises:
         UserError: there is no such metric; it is no function of a unit, the groups kept and the workload; it raises an
             exception; a cost is no number (a Python or NumPy scalar), not finite or below 0; a level costs more than a
             denser one; everything together costs nothing; or a table lacks a level.
     """
-    metric = registry.load("budgets", name)
+    metric = registry.load("budgets", name) if metric is None else metric
     _check_form(name, metric)
     if isinstance(metric, Table):
         metric.check(units)

@@ -91,8 +91,10 @@ def _run(entrants: Entrants, before: Entrants | None, out: Path, watch: Watch) -
             entrants.save(out)
             left = {name: config for name, config in searches.items() if not _is_done(out / name, config)}
             farm = stack.enter_context(workers_of(entrants.config, watch)) if left else None
-            assembly = prepare(entrants.config, watch, _any_masks(entrants)) if left else None
+            assembly = prepare(entrants.config, watch, _any_masks(entrants), out) if left else None
             field = None if assembly is None else Field(assembly, farm, out, watch)
+            if assembly is not None:
+                assembly.save_metrics(out)
         except UserError:
             _undo(out, before)
             raise

@@ -44,6 +44,7 @@ class Width:
         attributes: path of an integer attribute in the block -> its value for each kept group.
         config: configuration attribute of the layer -> its value for each kept group.
         context_macs: multiply-accumulates of one group per token and context position (attention scores).
+        cache: entries of the cache of keys and values of one group and position.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class Width:
     attributes: Mapping[str, int] = field(default_factory=dict)
     config: Mapping[str, int] = field(default_factory=dict)
     context_macs: int = 0
+    cache: int = 0
 
 
 class Zero(nn.Module):
@@ -155,7 +157,8 @@ class LiveWidth:
         return Unit(
             name=f"{block}.{self.width.kind}", kind=self.width.kind, block=block, groups=self.width.groups, kept=kept,
             group_params=sliced, fixed_params=sum(inside.values()) - sliced * self.width.groups,
-            group_macs=weights, context_macs=self.width.context_macs,
+            group_macs=weights, context_macs=self.width.context_macs, group_cache=self.width.cache,
+            matrices=len(self.weights()),
         )  # fmt: skip
 
     def permute(self, order: Tensor) -> None:

@@ -98,8 +98,7 @@ def _budgets(run: Run) -> list[tuple[str, str, str]]:
         return []
     rows = []
     for metric, bound in run.space.budgets.items():
-        costs, dense = run.costs(metric), run.space.cost(run.space.dense, metric)
-        used = sum(cost[kept] for cost, kept in zip(costs, run.best.kept, strict=True))
+        used, dense = run.used(metric, run.best.kept), run.space.cost(run.space.dense, metric)
         met = "met" if used <= bound + SLACK * dense else "not met"
         rows.append(
             (f"Budget: {metric}", percent(used, dense), f"{met}; at most {percent(bound, dense)} of {amount(dense)}")

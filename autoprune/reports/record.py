@@ -4,7 +4,7 @@ Kept counts stand for proposals here: levels and masks that keep as many groups 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -131,6 +131,11 @@ class Run:
             return [dict(enumerate(row.tolist())) for row in self.space.group_costs[metric]]
         rows = zip(self.space.units, self.space.costs[metric], strict=True)
         return [dict(zip(unit.kept, (float(cost) for cost in row), strict=False)) for unit, row in rows]
+
+    def used(self, metric: str, kept: Sequence[int]) -> float:
+        """Total of a metric where so many groups of each unit are kept."""
+        units = sum(cost[groups] for cost, groups in zip(self.costs(metric), kept, strict=True))
+        return self.space.fixed[metric] + units
 
     def row(self, name: str) -> Row | None:
         """A line of the final table by name; None while there is none."""

@@ -97,11 +97,12 @@ def front(places: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def _chart(run: Run, metric: str, within: list[Scored], probes: list[Scored]) -> Markup:
-    costs, dense = run.costs(metric), run.space.cost(run.space.dense, metric) or 1.0
+    costs, fixed = run.costs(metric), run.space.fixed[metric]
+    dense = run.space.cost(run.space.dense, metric) or 1.0
 
     def dots(scored: list[Scored]) -> list[_Dot]:
         return [
-            _Dot(one, 100 * sum(cost[kept] for cost, kept in zip(costs, one.kept, strict=True)) / dense)
+            _Dot(one, 100 * (fixed + sum(cost[k] for cost, k in zip(costs, one.kept, strict=True))) / dense)
             for one in scored
         ]
 

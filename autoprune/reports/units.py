@@ -55,7 +55,7 @@ def costs(run: Run) -> Markup | None:
             now, full = cost_U[u][kept], cost_U[u][unit.groups]
             title = f"{unit.name}: {amount(now)} of {amount(full)} {metric} ({percent(now, full)})"
             bars.append(Bar(str(unit.block), now, title, full, names.index(unit.kind)))
-        total = sum(bar.value for bar in bars)
+        total = run.used(metric, run.best.kept)
         chart = bar_chart(
             bars, f"{metric} of every unit: {amount(total)} of {amount(dense)} kept", "block", f"{metric} of a unit"
         )

@@ -1,0 +1,153 @@
+"""A table of measured times as a metric, and its file.
+
+Schema `autoprune.latency/1`, times in milliseconds of one forward pass:
+
+    {"schema": "autoprune.latency/1",
+     "measured_on": {"device": "NVIDIA H200", "threads": ..., "torch": ..., "dtype": ..., "workload": {...}, ...},
+     "fixed": 3.1,
+     "classes": [{"units": ["0.mlp", "1.mlp", ...], "kept": [0, 128, ...], "ms": [0.0, 0.41, ...]}, ...],
+     "checks": [{"network": "dense", "predicted": 24.9, "measured": 25.2}, ...]}
+
+A class's `ms` is what one of its units takes with so many groups kept. `checks` are whole networks, and what the table
+sums up to for them.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from autoprune.errors import UserError
+from autoprune.policy import write_atomically
+from autoprune.space import Unit
+from autoprune.workload import Workload
+
+FILE = "latency.json"
+TOLERANCE = 0.1  # what a whole network may be off by before the user is warned
+
+Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class ClassTimes(BaseModel):
+    """Units of one shape, and what one of them takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    units: list[str] = Field(min_length=1)
+    kept: list[Annotated[int, Field(ge=0)]] = Field(min_length=2)
+    ms: list[Milliseconds]
+
+    @model_validator(mode="after")
+    def _rows(self) -> "ClassTimes":
+        if len(self.kept) != len(self.ms) or self.kept[0] != 0 or self.ms[0] != 0:
+            raise ValueError("there must be a time for every number of groups, the first of 0 groups 0 ms")
+        if any(b <= a for a, b in pairwise(self.kept)):
+            raise ValueError("the numbers of groups must rise")
+        if any(b < a for a, b in pairwise(self.ms)):
+            raise ValueError("fewer groups may not take longer")
+        return self
+
+
+class Check(BaseModel):
+    """A whole network, measured, and the table's sum for it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: str
+    predicted: Milliseconds
+    measured: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+    @property
+    def error(self) -> float:
+        """Relative to what was measured."""
+        return self.predicted / self.measured - 1
+
+
+class LatencyTable(BaseModel):
+    """Milliseconds by unit and groups kept; between measured numbers of groups it is interpolated linearly."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_: Literal["autoprune.latency/1"] = Field(alias="schema")
+    measured_on: dict[str, Any]
+    fixed: Milliseconds
+    classes: list[ClassTimes]
+    checks: list[Check]
+
+    @property
+    def measure(self) -> str:
+        """What it counts in."""
+        return "ms"
+
+    @property
+    def described(self) -> str:
+        """How messages name it."""
+        return "'latency'"
+
+    @property
+    def largest_error(self) -> float:
+        """Of the checks, relative, without its sign."""
+        return max((abs(check.error) for check in self.checks), default=0.0)
+
+    @property
+    def notice(self) -> str:
+        """How good it is."""
+        device, error = self.measured_on.get("device", "this device"), f"{100 * self.largest_error:.1f} %"
+        if self.largest_error <= TOLERANCE:
+            return f"latency on {device}: the table is within {error} of {len(self.checks)} whole networks."
+        return (
+            f"warning: latency on {device}: the table is off by up to {error} of whole networks, so the budget holds "
+            "no better than that. Was the machine busy? Delete the table and measure again: "
+            f"'{self.measured_on.get('file', FILE)}'."
+        )
+
+    def __call__(self, unit: Unit, kept: int, workload: Workload) -> float:
+        """Milliseconds of `kept` groups of `unit`, in the workload that was measured.
+
+        Raises:
+            UserError: the table lacks the unit.
+        """
+        found = self._class_of.get(unit.name)
+        if found is None or kept > found.kept[-1]:
+            raise UserError(f"the latency table lacks unit {unit.name} at {kept} groups: it is of another network.")
+        return float(np.interp(kept, found.kept, found.ms))
+
+    def total(self, units: Sequence[Unit], kept: Sequence[int], workload: Workload) -> float:
+        """Milliseconds of a whole network."""
+        return self.fixed + sum(self(unit, k, workload) for unit, k in zip(units, kept, strict=True))
+
+    def save(self, directory: Path) -> None:
+        """Write `latency.json` of a run; one that is there holds the same."""
+        if not (directory / FILE).exists():
+            self.save_as(directory / FILE)
+
+    def save_as(self, path: Path) -> None:
+        """Write the file.
+
+        Raises:
+            UserError: the disk is full or not writable.
+        """
+        write_atomically(path, self.model_dump_json(by_alias=True, indent=1) + "\n")
+
+    @cached_property
+    def _class_of(self) -> dict[str, ClassTimes]:
+        return {name: one for one in self.classes for name in one.units}
+
+
+def load_table(path: Path) -> LatencyTable:
+    """A table from its file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged; one line says where.
+    """
+    try:
+        return LatencyTable.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None

@@ -1,0 +1,164 @@
+"""Milliseconds of one forward pass, computed for a device that is not at hand; embedding and head included.
+
+For each matrix the larger of its FLOPs over the peak and its bytes over the bandwidth (Williams et al. 2009), likewise
+for attention and its cache of keys and values, and a launch for each kernel. Devices are entries of `devices.yaml` or
+of a file of the user's, chosen by `workload.hardware`; the dtype by `workload.dtype`, or the search's own.
+
+Weights and cache are read once, activations between kernels are taken to stay on the chip, attention looks at the whole
+context, as `macs` has it. A real network is slower than this; what is meant to be right is how its parts compare.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from autoprune.budgets.metric import Network, of_network
+from autoprune.errors import UserError
+from autoprune.space import Unit
+from autoprune.workload import Workload
+
+DEVICES = Path(__file__).with_name("devices.yaml")
+SUFFIXES = (".yaml", ".yml")
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Device(BaseModel):
+    """Numbers of a device: FLOP/s by dtype, bytes/s, seconds of a kernel at least."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    flops: dict[str, Positive] = Field(min_length=1)
+    bandwidth: Positive
+    launch: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The metric for one device.
+
+    Args:
+        device: its numbers.
+        dtype: as torch names it, one of `device.flops`.
+        outside: shape of the head's matrix, vocabulary and hidden size; zeros where there is none.
+        workload: what the network will be run on.
+    """
+
+    device: Device
+    dtype: str
+    outside: tuple[int, int]
+    workload: Workload
+
+    measure = "ms"
+    described = "'roofline'"
+
+    @property
+    def fixed(self) -> float:
+        """Milliseconds of the head, its logits written, and of the embedding's rows."""
+        vocabulary, hidden = self.outside
+        tokens, size = self.workload.tokens, self._itemsize
+        if not vocabulary:
+            return 0.0
+        head = self._seconds(tokens * vocabulary * hidden, (vocabulary * hidden + tokens * vocabulary) * size)
+        embedding = self._seconds(0, tokens * hidden * size)
+        return 1e3 * (head + embedding + 2 * self.device.launch)
+
+    def __call__(self, unit: Unit, kept: int, workload: Workload) -> float:
+        """Milliseconds of `kept` groups of `unit`: its matrices, and where it attends, the attention."""
+        if kept == 0:
+            return 0.0
+        tokens, positions = workload.tokens, workload.batch * workload.context
+        # a unit's matrices have the same FLOPs for each byte, so the larger bound is the same for all: one sum
+        seconds = self._seconds(tokens * kept * unit.group_macs, kept * unit.group_macs * self._itemsize)
+        attention = tokens * workload.context * kept * unit.context_macs
+        seconds += self._seconds(attention, positions * kept * unit.group_cache * self._itemsize)
+        return 1e3 * (seconds + (unit.matrices + (unit.context_macs > 0)) * self.device.launch)
+
+    def _seconds(self, macs: float, nbytes: float) -> float:
+        return max(2 * macs / self.device.flops[self.dtype], nbytes / self.device.bandwidth)
+
+    @property
+    def _itemsize(self) -> int:
+        return int(getattr(torch, self.dtype).itemsize)
+
+
+@of_network
+def roofline(network: Network) -> Roofline:
+    """The metric for the workload's hardware and dtype.
+
+    Raises:
+        UserError: no hardware is named, or none of that name is known; its file is no such YAML; or it has no peak for
+            the dtype.
+    """
+    workload, model = network.workload, network.view.model
+    device = device_of(workload.hardware)
+    dtype = workload.dtype or str(next(model.parameters()).dtype).removeprefix("torch.")
+    if dtype not in device.flops:
+        known = ", ".join(device.flops)
+        raise UserError(f"the device '{workload.hardware}' has no FLOP/s for {dtype}: set workload.dtype to {known}.")
+    embeddings: Callable[[], Any] = getattr(model, "get_output_embeddings")
+    head = embeddings()
+    vocabulary, hidden = (0, 0) if head is None else head.weight.shape
+    return Roofline(device, dtype, (int(vocabulary), int(hidden)), workload)
+
+
+def device_of(hardware: str | None) -> Device:
+    """A device by its name in `devices.yaml`, or of a file: `FILE.yaml`, or `FILE.yaml:NAME` where it has several.
+
+    Raises:
+        UserError: there is no such device (with near misses) or file, or the file is not of the form; names the key.
+    """
+    if not hardware:
+        raise UserError(
+            f"the budget roofline needs a device: workload.hardware={next(iter(read_devices(DEVICES)))}. "
+            f"Known: {', '.join(read_devices(DEVICES))}; your own as FILE.yaml."
+        )
+    file, _, name = hardware.rpartition(":") if not hardware.endswith(SUFFIXES) else (hardware, "", "")
+    if file and not file.endswith(SUFFIXES):
+        file, name = "", hardware
+    path = Path(file).expanduser() if file else DEVICES
+    devices = read_devices(path)
+    if not name and len(devices) == 1:
+        return next(iter(devices.values()))
+    if name in devices:
+        return devices[name]
+    near = difflib.get_close_matches(name, devices, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    wanted = f"no device is called '{name}'" if name else f"'{path}' has several devices: name one, as {path}:NAME"
+    raise UserError(f"{wanted}.{hint} Known: {', '.join(devices)}; your own is given as FILE.yaml or FILE.yaml:NAME.")
+
+
+def read_devices(path: Path) -> dict[str, Device]:
+    """The devices of a YAML file by name.
+
+    Raises:
+        UserError: it cannot be read, is no YAML, or is not of the form; names the key.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        devices = TypeAdapter(dict[str, Device]).validate_python(data)
+    except OSError as error:
+        raise UserError(f"the devices '{path}' cannot be read ({error.strerror}).") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        seen = " ".join(repr(first["input"])[:80].split())
+        raise UserError(f"the devices '{path}': {where}: {first['msg']} (got {seen}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"the devices '{path}' are no YAML: {str(error).splitlines()[0]}.") from error
+    unknown = [(name, dtype) for name, one in devices.items() for dtype in one.flops if not _is_dtype(dtype)]
+    if unknown:
+        raise UserError(f"the devices '{path}': {unknown[0][0]}.flops.{unknown[0][1]}: torch has no such dtype.")
+    if not devices:
+        raise UserError(f"the devices '{path}': the file names none.")
+    return devices
+
+
+def _is_dtype(name: str) -> bool:
+    return isinstance(getattr(torch, name, None), torch.dtype)
