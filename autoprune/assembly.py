@@ -17,7 +17,7 @@ from autoprune.calibration.moments import collect
 from autoprune.calibration.text import Splits, read_text, sequences, split
 from autoprune.config import SearchConfig
 from autoprune.errors import UserError
-from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, sort_groups
+from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
 from autoprune.levels.criterion import workspace_bytes
 from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
@@ -66,7 +66,8 @@ class Assembly:
         memory = 0 if once else REFERENCE_BYTES
         measured = [registry.load("losses", loss)() for loss in losses]
         tokens_NT = tokens_NT.to(self.config.device)
-        return Evaluator(self.placer, tokens_NT, measured, self.config.batch_size(), memory)
+        states = self.config.state_memory or free_state_bytes(self.config.device)
+        return Evaluator(self.placer, tokens_NT, measured, self.config.batch_size(), memory, states)
 
 
 def assemble(

@@ -13,7 +13,7 @@ from autoprune.errors import UserError
 from autoprune.policy import write_atomically
 from autoprune.workload import Phase, Workload
 
-PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory"}
+PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_memory"}
 """Settings that say where a search is scored, and do not change what it finds."""
 
 
@@ -77,7 +77,11 @@ class SearchConfig(BaseModel):
     gpus_per_worker: float | None = Field(None, ge=0, description="none is 1 where the device is cuda")
     device_memory: int | None = Field(None, gt=0, description="bytes; blocks beyond it stay in the host's memory")
 
-    @field_validator("device_memory", mode="before")
+    state_memory: int | None = Field(
+        None, gt=0, description="bytes for hidden states; none is a quarter of what is free, 4 GiB at most on a CPU"
+    )
+
+    @field_validator("device_memory", "state_memory", mode="before")
     @classmethod
     def _sized(cls, size: Any) -> Any:
         """Bytes may be written as on the command line: `8GiB`."""

@@ -244,9 +244,10 @@ class SearchSpace:
             switches: trades.
             first: units before it stay as they are, if the budgets allow it.
         """
-        changed = levels
+        changed, count = levels, len(levels) - first
         for _ in range(switches):
-            up, down = (first + int(i) for i in rng.choice(len(levels) - first, size=2, replace=False))
+            up, apart = int(rng.integers(count)), int(rng.integers(1, count))
+            up, down = first + up, first + (up + apart) % count
             trial = list(changed)
             if trial[up] == 0:
                 up, down = down, up

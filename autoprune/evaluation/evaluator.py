@@ -11,8 +11,11 @@ one is brought, and nothing is kept for later calls.
 Shapes: K losses, P policies, S sequences, B states of a forward pass, T tokens, D hidden.
 """
 
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,7 +32,7 @@ from autoprune.models.blocks import BlockView
 from autoprune.space import Proposal
 
 REFERENCE_BYTES = 256 * 2**20
-STATE_BYTES = 2**30
+MOST_STATE_BYTES = 4 * 2**30  # on a CPU, where others have plans for the memory too
 
 
 class Evaluator:
@@ -54,7 +57,7 @@ class Evaluator:
         losses: Sequence[Loss],
         batch: int = 1,
         reference_bytes: int = REFERENCE_BYTES,
-        state_bytes: int = STATE_BYTES,
+        state_bytes: int = 2**30,
     ) -> None:
         self.placer, self.view, self.space = placer, placer.view, placer.space
         self.losses, self.batch, self.tokens_NT = tuple(losses), batch, tokens_NT
@@ -159,6 +162,17 @@ class Evaluator:
 def _in_depth(policy: Whole) -> list[list[tuple[bool, Choice]]]:
     """Policies that agree on their first blocks are neighbours."""
     return [levels_first(choices) for choices in policy]
+
+
+def free_state_bytes(device: str, sharers: int = 1) -> int:
+    """Memory for hidden states where none is configured: a quarter of what is free, shared with others."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // (4 * sharers)
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError, StopIteration):  # Linux counts its cache of files as used, this does not
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        available = 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
+    return min(MOST_STATE_BYTES, available // 4) // sharers
 
 
 def sort_groups(view: BlockView, store: LevelStore) -> None:

@@ -30,7 +30,7 @@ from autoprune import registry
 from autoprune.assembly import Assembly, masked_weights, view_of
 from autoprune.config import SearchConfig
 from autoprune.errors import UserError
-from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator
+from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, cache_directory
 from autoprune.models.loading import explained, family_of
@@ -137,7 +137,8 @@ def open_kit(kit: Kit, node: str) -> Evaluator:
     loss = registry.load("losses", config.loss)()
     memory = REFERENCE_BYTES if kit.workers <= 2 else 2 * REFERENCE_BYTES // kit.workers
     placer = Placer(view, space, store, masked)
-    return Evaluator(placer, tokens_NT.to(config.device), [loss], config.batch_size(), memory)
+    states = config.state_memory or free_state_bytes(config.device, kit.workers)
+    return Evaluator(placer, tokens_NT.to(config.device), [loss], config.batch_size(), memory, states)
 
 
 def _network(path: Path, config: SearchConfig) -> Any:
