@@ -9,6 +9,7 @@ from autoprune.models.loading import EMBEDDED
 SIZES = {  # hidden, layers, intermediate, heads, KV heads, vocabulary
     "8B": (4096, 32, 14336, 32, 8, 128256),
     "1B": (2048, 20, 8192, 32, 8, 32000),
+    "20M": (384, 12, 1024, 12, 6, 8192),
     "100M": (768, 12, 2048, 12, 4, 32000),
 }
 

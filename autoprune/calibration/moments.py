@@ -4,6 +4,7 @@ Memory is one D x D matrix a unit whatever the number of tokens; sums are kept i
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -23,16 +24,26 @@ def collect(
         progress: called with the fraction done.
     """
     sums = [[torch.zeros(0) for _ in widths] for widths in view.widths]
-    with view.hold(len(tokens_NT), batch, 2, tokens_NT.shape[1]) as (at_once, where):
+    with _held(view, tokens_NT, batch) as (at_once, where):
         for start in range(0, len(tokens_NT), at_once):
             together_NT = tokens_NT[start : start + at_once]
             chunks = [together_NT[i : i + batch] for i in range(0, len(together_NT), batch)]
             states = [view.embed(tokens_BT).to(where) for tokens_BT in chunks]
             for block, moments in enumerate(sums):
-                states = [_through(view, block, h_BTD.to(tokens_NT.device), moments).to(where) for h_BTD in states]
-            if progress:
-                progress(min(1.0, (start + at_once) / len(tokens_NT)))
+                of_block = [torch.zeros(0) for _ in moments]
+                states = [_through(view, block, h_BTD.to(tokens_NT.device), of_block).to(where) for h_BTD in states]
+                for i, h_DD in enumerate(of_block):
+                    _add(moments, i, h_DD.cpu())
+                if progress:
+                    progress(min(1.0, (start + at_once * (block + 1) / len(sums)) / len(tokens_NT)))
     return [[h_DD / tokens_NT.numel() for h_DD in row] for row in sums]
+
+
+def _held(view: BlockView, tokens_NT: Tensor, batch: int) -> AbstractContextManager[tuple[int, torch.device]]:
+    """How many sequences go through a block together, and where they wait: all, unless blocks must be brought."""
+    if view.streamer is None:
+        return nullcontext((len(tokens_NT), tokens_NT.device))
+    return view.hold(len(tokens_NT), batch, 2, tokens_NT.shape[1])
 
 
 def _through(view: BlockView, block: int, hidden: Tensor, sums: list[Tensor]) -> Tensor:
@@ -45,9 +56,14 @@ def _through(view: BlockView, block: int, hidden: Tensor, sums: list[Tensor]) ->
     for i, x in enumerate(inputs):
         with view.bench(12 * x.shape[-1] ** 2 + 4 * x.numel()) as device:
             x_ND = x.reshape(-1, x.shape[-1]).to(device).float()
-            h_DD = (x_ND.T @ x_ND).double().cpu()
-        sums[i] = sums[i] + h_DD if sums[i].numel() else h_DD
+            h_DD = (x_ND.T @ x_ND).double()
+            # matrices of large networks take as long to be copied as to be computed: one copy a block, if there is room
+            _add(sums, i, h_DD if view.streamer is None else h_DD.cpu())
     return hidden
+
+
+def _add(sums: list[Tensor], i: int, h_DD: Tensor) -> None:
+    sums[i] = sums[i].add_(h_DD) if sums[i].numel() else h_DD
 
 
 def _catch(inputs: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

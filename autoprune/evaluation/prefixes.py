@@ -68,6 +68,11 @@ class StateCache:
         while self.nbytes > self.limit:
             self._drop(self._states.popitem(last=False)[1])
 
+    def clear(self) -> None:
+        """Let go of everything."""
+        while self._states:
+            self._drop(self._states.popitem()[1])
+
     def _drop(self, state: Tensor) -> None:
         storage = state.untyped_storage()
         self._views[storage.data_ptr()] -= 1
