@@ -82,8 +82,8 @@ def show(report: dict[str, Any]) -> None:
         print(f"  {stage:22s}{seconds:8.1f} s   peak {report['peak_gib'].get(stage, 0.0):5.1f} GiB")
     print(f"  {'in all':22s}{report['total_seconds']:8.1f} s\n")
     print(
-        f"{report['candidates']} candidates, {report['tokens']} tokens in {report['search_seconds']:.1f} s; a sequence of "
-        f"a candidate takes {report['ratio']:.2f} of a dense pass ({1e3 * report['dense_seconds']:.1f} ms)"
+        f"{report['candidates']} candidates, {report['tokens']} tokens in {report['search_seconds']:.1f} s; a sequence "
+        f"of a candidate takes {report['ratio']:.2f} of a dense pass ({1e3 * report['dense_seconds']:.1f} ms)"
     )
 
 
