@@ -12,6 +12,7 @@ Tyr-the-Pruner (Li et al. 2025), and changes what costs tokens:
 - Switches trade between units of any kind and cost; `space.repair` fills what a switch leaves of the budget.
 - Every comparison teaches an additive model, and of a dozen switches only the one that it likes best is scored. It
   begins with single-unit sensitivities, and the policy that is best under them is the first to race the uniform one.
+- Half of the generations differ from their parent only behind some block, since what is before it is known.
 """
 
 from collections.abc import Sequence
@@ -47,8 +48,8 @@ class Evolution:
         screened: mutants for each offspring, of which the model chooses one; 1 does without it.
         sensitivity_tokens: for each sensitivity; 0 measures none.
         points: levels of each unit whose sensitivity is measured; fewer where that takes too much of the limits.
-        deep: chance of a generation that differs from its parent only from a random block on. What is before that
-            block is not computed again (evaluation/walk.py).
+        deep: chance of a generation that differs from its parent only from a random unit on. What is before it is not
+            computed again (evaluation/walk.py).
     """
 
     offspring: int = 6
@@ -57,8 +58,7 @@ class Evolution:
     more_switches: float = 0.5
     screened: PositiveInt = 16
     sensitivity_tokens: NonNegativeInt = 512
-    points: PositiveInt = 2
-    leaps: NonNegativeInt = 0
+    points: PositiveInt = 1
     deep: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def search(self, objective: Objective, rng: np.random.Generator) -> None:
@@ -103,15 +103,8 @@ class Evolution:
     ) -> list[Levels]:
         """New mutants of the parent, each the best of a few under a table of its own from the model."""
         children: list[Levels] = []
-        last_pair = max(0, len(parent) - 2)
-        first = int(rng.integers(last_pair + 1)) if rng.random() < self.deep else 0
-        for number, added_UL in enumerate(model.draw(rng, self.offspring)):
-            if number < self.leaps:
-                leap = sensitivity.additive_solution(objective.space, added_UL)
-                leap = objective.space.crossover(parent, leap, rng) if number % 2 else leap
-                if leap not in seen and leap not in children:
-                    children.append(leap)
-                    continue
+        first = int(rng.integers(max(1, len(parent) - 1))) if rng.random() < self.deep else 0
+        for added_UL in model.draw(rng, self.offspring):
             switches = rng.geometric(1 - self.more_switches, size=self.screened)
             mutants = dict.fromkeys(objective.space.mutate(parent, rng, int(n), first) for n in switches)
             new = [mutant for mutant in mutants if mutant not in seen and mutant not in children]

@@ -11,6 +11,7 @@ pass is one sequence. Losses of random weights mean nothing, times and memory do
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -46,6 +47,7 @@ class Stages:
                 self.peak[self._stage] = torch.cuda.max_memory_allocated() / 2**30
                 torch.cuda.reset_peak_memory_stats()
         self._stage, self._begun = stage, now
+        print(f"# {stage}", file=sys.stderr, flush=True)
 
 
 def main() -> None:

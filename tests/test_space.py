@@ -46,6 +46,16 @@ def test_repair_is_feasible_maximal_and_leaves_maximal_proposals_alone(
     assert space.repair(repaired, rng) == repaired
 
 
+@given(spaces(), st.integers(0, 2**32 - 1), st.data())
+def test_mutants_leave_the_first_units_alone(space: SearchSpace, seed: int, data: st.DataObject) -> None:
+    rng = np.random.default_rng(seed)
+    parent, first = space.sample(rng), data.draw(st.integers(0, len(space.units) - 2))
+    mutant = space.mutate(parent, rng, 2, first)
+    assert space.feasible(mutant)
+    # what a thinned unit leaves of the budgets may let one before it be denser, and nothing makes it sparser
+    assert all(m <= p for m, p in zip(mutant[:first], parent[:first], strict=True))
+
+
 @given(spaces(), st.integers(0, 2**32 - 1))
 def test_repair_keeps_a_feasible_proposal_or_makes_it_denser(space: SearchSpace, seed: int) -> None:
     rng = np.random.default_rng(seed)

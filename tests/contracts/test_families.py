@@ -96,6 +96,24 @@ def hooked(module: nn.Module, hook: Callable[[nn.Module, tuple[Tensor, ...]], tu
     handle.remove()
 
 
+TANGLED = {"cohere", "cohere2", "cohere-qk-norm", "stablelm-parallel", "opt-post-norm"}
+"""Attention and MLP read the same hidden state; or (OPT) norms behind both are applied to the residual stream."""
+
+
+def test_a_block_is_what_its_units_do_one_after_another(name: str) -> None:
+    view, tokens_BT = view_of(name), families.random_tokens(2, 13)
+    hidden = view.embed(tokens_BT)
+    attention, mlp = view.widths[1]
+    attention.keep(1)
+    mlp.keep(mlp.width.groups // 2)
+    whole = view.run(1, hidden)
+    mlp.keep(0)
+    between = view.run(1, hidden)
+    attention.keep(0)
+    mlp.keep(mlp.width.groups // 2)
+    assert torch.equal(view.run(1, between), whole) == (name not in TANGLED)
+
+
 def test_costs_are_a_recount(name: str) -> None:
     view = view_of(name)
     generator = torch.Generator().manual_seed(2)
