@@ -10,8 +10,11 @@ Tyr-the-Pruner (Li et al. 2025), and changes what costs tokens:
 - The sample is drawn anew for each generation and widens as the search goes on: first steps are large and need few
   tokens, and the answer must not be fitted to the few sequences that a fixed sample would have.
 - Switches trade between units of any kind and cost; `space.repair` fills what a switch leaves of the budget.
-- Every comparison teaches an additive model, and of a dozen switches only the one that it likes best is scored. It
-  begins with single-unit sensitivities, and the policy that is best under them is the first to race the uniform one.
+- It begins by climbing: derivatives tell what other levels of every unit would do, for all units at the price of a few
+  passes; the policy that is best under them, and ways there, race the uniform one; from the winner again, until nobody
+  wins. Where there are no derivatives, single-unit sensitivities take their place.
+- Every comparison teaches an additive model, which begins with these, and of a dozen switches only the one that it
+  likes best is scored.
 - Half of the generations differ from their parent only behind some block, since what is before it is known.
 """
 
@@ -24,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from autoprune.agents.additive_model import AdditiveModel, added, guess
+from autoprune.agents.additive_model import AdditiveModel, added, around, guess
 from autoprune.agents.racing import PATIENCE, race
 from autoprune.envs import sensitivity
 from autoprune.objective import Objective
@@ -32,7 +35,9 @@ from autoprune.space import Levels
 
 Floats = NDArray[np.float64]
 
-MEASURING = 0.25  # share of the limits, at most, for sensitivities
+MEASURING = 0.25  # share of the limits, at most, for sensitivities, or for one step along slopes
+CLIMBING = 0.5  # share of the limits after which no more such steps are taken
+WAYS = (0.3, 0.5, 0.7)
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Evolution:
         more_switches: chance of each further switch in one offspring.
         screened: mutants for each offspring, of which the model chooses one; 1 does without it.
         sensitivity_tokens: for each sensitivity; 0 measures none.
+        slope_sequences: that slopes are taken on; 0 takes none.
         points: levels of each unit whose sensitivity is measured; fewer where that takes too much of the limits.
         deep: chance of a generation that differs from its parent only from a random unit on. What is before it is not
             computed again (evaluation/walk.py).
@@ -58,6 +64,7 @@ class Evolution:
     more_switches: float = 0.5
     screened: PositiveInt = 16
     sensitivity_tokens: NonNegativeInt = 512
+    slope_sequences: NonNegativeInt = 2
     points: PositiveInt = 1
     deep: Annotated[float, Field(ge=0, le=1)] = 0.5
 
@@ -67,12 +74,15 @@ class Evolution:
         sample: Sequence[int] = range(objective.sequences_for(self.first_tokens))
         behind_S = objective.by_sequence([parent], sample)[0] - objective.dense_losses(sample)
         objective.declare(parent)
-        added_UL, children = self._sensitivities(objective), list[Levels]()
-        if added_UL is None:
-            added_UL = guess(objective.space, parent, float(behind_S.mean()))
+        parent, slopes_UL = self._climb(objective, parent, rng)
+        children: list[Levels] = []
+        if slopes_UL is not None:
+            model = AdditiveModel(around(objective.space, slopes_UL))
+        elif (measured_UL := self._sensitivities(objective)) is not None:
+            children = [sensitivity.additive_solution(objective.space, measured_UL)]
+            model = AdditiveModel(measured_UL)
         else:
-            children = [sensitivity.additive_solution(objective.space, added_UL)]
-        model = AdditiveModel(added_UL)
+            model = AdditiveModel(guess(objective.space, parent, float(behind_S.mean())))
         seen, misses = {parent, *children}, 0
         while misses < PATIENCE:
             sample = self._sample(objective, rng)
@@ -83,6 +93,43 @@ class Evolution:
             children = self._children(objective, parent, model, seen, rng)
             misses = 0 if children else misses + 1
             seen.update(children)
+
+    def _climb(self, objective: Objective, parent: Levels, rng: np.random.Generator) -> tuple[Levels, Floats | None]:
+        """From policy to policy along slopes: the last, and the latest slopes, if there are any."""
+        slopes_UL, count = None, min(objective.n_sequences, self.slope_sequences)
+        while self._affordable(objective, count):
+            sample = self._sample(objective, rng)
+            found_UL = objective.slopes(parent, [int(s) for s in rng.permutation(objective.n_sequences)[:count]])
+            if found_UL is None:
+                break
+            slopes_UL = found_UL
+            objective.by_sequence([parent], sample)
+            winner = race(objective, parent, self._ways(objective, parent, found_UL, rng), sample)
+            if winner is None:
+                break
+            parent = winner
+            objective.declare(parent)
+        return parent, slopes_UL
+
+    def _affordable(self, objective: Objective, sequences: int) -> bool:
+        """Whether slopes leave the limits to what follows."""
+        passes, limits = objective.slope_passes * sequences, objective.limits
+        tokens = passes * objective.tokens_per_sequence
+        return (
+            passes > 0
+            and objective.progress <= CLIMBING
+            and (limits.evals is None or passes <= MEASURING * limits.evals)
+            and (limits.tokens is None or tokens <= MEASURING * limits.tokens)
+        )
+
+    def _ways(self, objective: Objective, parent: Levels, slopes_UL: Floats, rng: np.random.Generator) -> list[Levels]:
+        """The best policy under the slopes, and policies that take some of its levels."""
+        best = sensitivity.additive_solution(objective.space, np.where(np.isnan(slopes_UL), np.inf, slopes_UL))
+        ways = [best]
+        for share in WAYS:
+            taken = [b if rng.random() < share else p for b, p in zip(best, parent, strict=True)]
+            ways.append(objective.space.repair(tuple(taken), rng))
+        return [way for way in dict.fromkeys(ways) if way != parent]
 
     def _sensitivities(self, objective: Objective) -> Floats | None:
         """Of as many levels of each unit as are affordable, from which the others are interpolated."""

@@ -3,8 +3,9 @@
 Read top to bottom: model -> text -> units -> costs -> level store -> sorted network.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,11 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Assembly:
-    """What `assemble` put together."""
+    """What `assemble` put together.
+
+    Args:
+        network: held by whoever uses the network, where several searches share it.
+    """
 
     config: SearchConfig
     loaded: LoadedModel
@@ -42,6 +47,7 @@ class Assembly:
     store: LevelStore
     placer: Placer
     metrics: Mapping[str, Any]
+    network: threading.Lock = field(default_factory=threading.Lock, compare=False)
 
     def save_metrics(self, run: Path) -> None:
         """Write what metrics have measured to a run's directory, so that it goes on with the same costs.

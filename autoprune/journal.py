@@ -2,9 +2,10 @@
 
 A line: `{"levels": [...], "sequences": [...], "losses": [...], "seconds": s}`; of a mask, `"mask": "<hexadecimal>"`
 stands in the place of the levels (`autoprune/mask.py`); of a policy that could not be scored, `"failed": "<why>"` is
-added. Losses are written so that they read back to the same float; an infinite loss (a network that overflows) is null.
-The first line names the format and what was scored: scores of another network, text or space are never replayed. A torn
-last line, from a process that was killed, is dropped.
+added. A line with `"slopes"`, a table of units x levels in which null is unknown, holds what was estimated around a
+policy from derivatives on some sequences (evaluation/slopes.py). Losses are written so that they read back to the same
+float; an infinite loss (a network that overflows) is null. The first line names the format and what was scored: scores
+of another network, text or space are never replayed. A torn last line, from a process that was killed, is dropped.
 """
 
 import json
@@ -34,15 +35,30 @@ class Score:
     failed: str | None = None
 
 
-class Replay:
-    """Scores of an earlier life of the search, handed out once each."""
+@dataclass(frozen=True)
+class Estimate:
+    """Slopes around a policy on some sequences, `[U][L]`, NaN where unknown, and the seconds that had passed."""
 
-    def __init__(self, scores: Sequence[Score]) -> None:
+    proposal: Proposal
+    sequences: tuple[int, ...]
+    slopes: list[list[float]]
+    seconds: float
+
+
+class Replay:
+    """Scores and slopes of an earlier life of the search, handed out once each."""
+
+    def __init__(self, scores: Sequence[Score], estimates: Sequence[Estimate] = ()) -> None:
         self._scores = {(score.proposal, score.sequences): score for score in scores}
+        self._estimates = {(one.proposal, one.sequences): one for one in estimates}
 
     def take(self, proposal: Proposal, sequences: Sequence[int]) -> Score | None:
         """The score of exactly this request, if it was journalled."""
         return self._scores.pop((proposal, tuple(sequences)), None)
+
+    def take_estimate(self, proposal: Proposal, sequences: Sequence[int]) -> Estimate | None:
+        """The slopes of exactly this request, if they were journalled."""
+        return self._estimates.pop((proposal, tuple(sequences)), None)
 
     def __len__(self) -> int:
         return len(self._scores)
@@ -57,6 +73,7 @@ class Journal:
 
     Attributes:
         scores: all that the file holds, in order.
+        estimates: likewise.
         id: the run's own name wherever scores of several runs meet; in the file's first line.
 
     Raises:
@@ -66,6 +83,7 @@ class Journal:
     def __init__(self, path: Path | None, subject: str = "") -> None:
         self.path, self.subject, self.id = path, subject, uuid.uuid4().hex[:12]
         self.scores: list[Score] = []
+        self.estimates: list[Estimate] = []
         if path is None:
             return
         try:
@@ -84,13 +102,21 @@ class Journal:
 
     def replay(self) -> Replay:
         """What it holds now."""
-        return Replay(self.scores)
+        return Replay(self.scores, self.estimates)
 
     def append(self, scores: Sequence[Score]) -> None:
         """Write scores and hand them to the operating system, which keeps them if this process is killed."""
         if self.path is not None:
             self._write("".join(_encode(score) + "\n" for score in scores))
             self.scores.extend(scores)
+
+    def append_estimate(self, estimate: Estimate) -> None:
+        """Write slopes, as `append` does scores."""
+        if self.path is not None:
+            rows = [[None if math.isnan(change) else change for change in row] for row in estimate.slopes]
+            record = {"levels": estimate.proposal, "sequences": estimate.sequences, "slopes": rows}
+            self._write(json.dumps(record | {"seconds": estimate.seconds}, separators=(",", ":")) + "\n")
+            self.estimates.append(estimate)
 
     def close(self) -> None:
         """Close the file."""
@@ -131,6 +157,8 @@ class Journal:
                 data = json.loads(line)
                 if number == 1:
                     self._check_header(data)
+                elif "slopes" in data:
+                    self.estimates.append(decode_estimate(data))
                 else:
                     self.scores.append(decode(data))
             except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -138,6 +166,15 @@ class Journal:
                     f"line {number} of the journal '{path}' is damaged: restore the file, or delete that line and "
                     "those after it to resume from there."
                 ) from error
+
+
+def decode_estimate(data: dict[str, Any]) -> Estimate:
+    """As `decode`, of a line with slopes."""
+    rows = [[math.nan if change is None else float(change) for change in row] for row in data["slopes"]]
+    proposal = tuple(int(level) for level in data["levels"])
+    if len(rows) != len(proposal):
+        raise ValueError("slopes and levels differ in number")
+    return Estimate(proposal, tuple(int(s) for s in data["sequences"]), rows, float(data["seconds"]))
 
 
 def _encode(score: Score) -> str:

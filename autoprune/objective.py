@@ -12,15 +12,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.errors import LimitReached, UserError
-from autoprune.journal import Journal, Score
+from autoprune.journal import Estimate, Journal, Score
 from autoprune.mask import Mask
-from autoprune.space import Proposal, SearchSpace
+from autoprune.space import Levels, Proposal, SearchSpace
 from autoprune.statistics import UnitStatistics
 
 POLICIES_AT_ONCE = 16  # scored and journalled together, unless the scorer asks for more
@@ -30,7 +30,9 @@ class Scorer(Protocol):
     """What turns policies into losses: the evaluator, a farm of them, or a toy.
 
     One that is busy only with more policies than POLICIES_AT_ONCE says so in `policies_at_once`; one that could not
-    score some, whose losses are then infinite, says why in `failures`, by policy.
+    score some, whose losses are then infinite, says why in `failures`, by policy. One that can tell from derivatives
+    what other levels would do has `slopes(policy, sequences)` (`Objective.slopes`), and says in `slope_passes` how many
+    forward passes over a sequence that takes.
     """
 
     @property
@@ -186,6 +188,43 @@ class Objective:
             self._dense.update(zip(new, (float(loss) for loss in losses_S), strict=True))
         return np.array([self._dense[s] for s in sequences])
 
+    def slopes(self, policy: Levels, sequences: Sequence[int]) -> NDArray[np.float64] | None:
+        """Estimated change of the loss at other levels of each unit, the others as they are, `[U, L]`; NaN: unknown.
+
+        Charged as the forward passes that it takes. None where the scorer cannot tell.
+
+        Raises:
+            LimitReached: the limits do not allow it.
+        """
+        if not self.slope_passes:
+            return None
+        passes = self.slope_passes * len(sequences)
+        limits, spent = self.limits, self.spent
+        if limits.evals is not None and spent.evals + passes > limits.evals:
+            raise LimitReached
+        if self.tokens_left < passes * self.tokens_per_sequence:
+            raise LimitReached
+        replayed = self._replay.take_estimate(policy, sequences)
+        if replayed is not None:
+            slopes_UL = np.array(replayed.slopes)
+            self._went_on(replayed.seconds)
+        else:
+            scorer: Any = self._scorer
+            found_UL = scorer.slopes(policy, sequences)
+            if found_UL is None:
+                return None
+            slopes_UL = np.asarray(found_UL)
+            self.spent.seconds = self._seconds_before + time.monotonic() - self._started
+            self._journal.append_estimate(Estimate(policy, tuple(sequences), slopes_UL.tolist(), self.spent.seconds))
+        spent.evals += passes
+        spent.tokens += passes * self.tokens_per_sequence
+        return slopes_UL
+
+    @property
+    def slope_passes(self) -> int:
+        """Forward passes that the slopes of a sequence are charged as; 0 where there are none."""
+        return int(getattr(self._scorer, "slope_passes", 0))
+
     def declare(self, policy: Proposal) -> None:
         """Name the agent's present answer. Without it, `best` is the lowest loss at the highest fidelity."""
         self._declared = policy
@@ -275,8 +314,7 @@ class Objective:
                 fresh.setdefault(tuple(new), []).append(policy)
                 continue
             self._records[policy].losses.update(zip(new, replayed.losses, strict=True))
-            self.spent.seconds = self._seconds_before = replayed.seconds
-            self._started = time.monotonic()
+            self._went_on(replayed.seconds)
         for sequences, policies in fresh.items():
             losses_PS = self._scorer.score(policies, sequences)
             losses_PS = np.where(np.isfinite(losses_PS), losses_PS, np.inf)
@@ -289,6 +327,11 @@ class Objective:
             self._journal.append(scores)
             for score in scores:
                 self._records[score.proposal].losses.update(zip(sequences, score.losses, strict=True))
+
+    def _went_on(self, seconds: float) -> None:
+        """The clock of an earlier life."""
+        self.spent.seconds = self._seconds_before = seconds
+        self._started = time.monotonic()
 
     def _note(self) -> None:
         """Remember the present answer, if there is one and it is new."""

@@ -40,7 +40,7 @@ class Field:
         tokens_NT = assembly.splits.validation[:CURVE_SEQUENCES]
         self._curve_scorer = assembly.evaluator(tokens_NT, assembly.config.loss)
         self._on_farm = farm.scorer(assembly) if farm else None
-        self._network, self._alone, self._stopped = threading.Lock(), threading.Lock(), threading.Event()
+        self._network, self._alone, self._stopped = assembly.network, threading.Lock(), threading.Event()
 
     def play(self, searches: Mapping[str, SearchConfig]) -> Iterator[tuple[str, UserError | None]]:
         """Each search as it ends: the name of its run, and why it has no answer, if so."""

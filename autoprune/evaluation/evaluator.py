@@ -22,14 +22,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoprune.calibration.losses import Loss
+from autoprune.calibration.losses import Loss, Target
 from autoprune.evaluation.prefixes import Node
 from autoprune.evaluation.readout import Readout, Reference
+from autoprune.evaluation.slopes import PASSES, Slopes
 from autoprune.evaluation.walk import Walk, Whole, levels_first
 from autoprune.levels.placing import Choice, Placer
 from autoprune.levels.store import LevelStore
 from autoprune.models.blocks import BlockView
-from autoprune.space import Proposal
+from autoprune.space import Levels, Proposal
 
 REFERENCE_BYTES = 256 * 2**20
 MOST_STATE_BYTES = 4 * 2**30  # on a CPU, where others have plans for the memory too
@@ -64,6 +65,7 @@ class Evaluator:
         self._at_once_bytes = state_bytes // 2
         self.walk = Walk(placer, tokens_NT, batch, 0 if self.view.streamer else state_bytes // 2)
         self._readout = Readout(self.view, losses, reference_bytes)
+        self._slopes: Slopes | None = None
 
     @property
     def n_sequences(self) -> int:
@@ -95,6 +97,28 @@ class Evaluator:
             states = self.walk.run(some, together, where)
             losses |= self._measured([(policy, s) for s in together for policy in some], states)
         return np.array([[losses[policy, s] for s in sequences] for policy in whole_P]).transpose(2, 0, 1)
+
+    @property
+    def slope_passes(self) -> int:
+        """Forward passes that the slopes of a sequence take."""
+        return PASSES
+
+    def slopes(self, policy: Levels, sequences: Sequence[int]) -> NDArray[np.float64] | None:
+        """What other levels of each unit would change of the first loss, `[U, L]`, by derivatives (slopes.py).
+
+        None where the head is not linear, or blocks are brought to the device in turn.
+        """
+        head = self._readout.head
+        if head is None or self.view.streamer is not None:
+            return None
+        self._slopes = self._slopes or Slopes(self.placer, head, self.tokens_NT)
+        self._tell_dense([s for s in sequences if not self._readout.knows(s)])
+        tables = []
+        for s in sequences:
+            target = self._readout.references(s, self.tokens_NT[s])[0]
+            assert isinstance(target, Target)
+            tables.append(self._slopes.measure(policy, s, target))
+        return np.asarray(np.mean(tables, axis=0))
 
     def _tell_dense(self, sequences: Sequence[int]) -> None:
         """Run the dense network on what the readout does not know."""

@@ -40,7 +40,6 @@ class Graphs:
         self._placer, self._view = placer, placer.view
         self._graphs: OrderedDict[Key, tuple[torch.cuda.CUDAGraph, list[Any]]] = OrderedDict()
         self._buffers: dict[int, Tensor] = {}
-        self._separable: dict[int, bool] = {}
         self._failures = 0
         # graphs run one after another, and what one leaves is copied: they may work in the same memory
         self._pool = torch.cuda.graph_pool_handle()
@@ -73,9 +72,7 @@ class Graphs:
         return self._buffers[batch].clone()
 
     def _keys(self, block: int, choices: Choices, batch: int) -> list[Key]:
-        if block not in self._separable:
-            self._separable[block] = self._is_separable(block)
-        if not self._separable[block]:
+        if not self._placer.separable(block, self._buffers[batch]):  # besides, kernels are loaded there
             return [(block, None, choices, batch)]
         kept = [(i, choice) for i, choice in enumerate(choices) if self._placer.keeps(block, i, choice)]
         return [(block, i, choice, batch) for i, choice in kept]
@@ -120,14 +117,3 @@ class Graphs:
             return None
         current.wait_stream(self._stream)
         return graph
-
-    def _is_separable(self, block: int) -> bool:
-        """Whether the block is what its units do one after another; besides, kernels are loaded here."""
-        hidden_BTD = torch.randn_like(self._buffers[min(self._buffers)])
-        choices: Choices = tuple(1 for _ in self._view.widths[block])
-        self._placer.place_block(block, choices)
-        whole_BTD, parts_BTD = self._view.run(block, hidden_BTD), hidden_BTD
-        for unit, choice in enumerate(choices):
-            self._placer.place_alone(block, unit, choice)
-            parts_BTD = self._view.run(block, parts_BTD)
-        return torch.equal(whole_BTD, parts_BTD)

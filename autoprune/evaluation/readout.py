@@ -21,12 +21,15 @@ class Readout:
     view: the network.
     losses: what is measured.
     memory: bytes for what the losses keep of the dense network; beyond it, that is computed again.
+
+    Attributes:
+        head: of the network, if it is linear and so are the losses.
     """
 
     def __init__(self, view: BlockView, losses: Sequence[Loss], memory: int) -> None:
         self._view, self._losses, self._memory_left = view, tuple(losses), memory
         linear = all(isinstance(loss, LinearLoss) for loss in losses)
-        self._head = linear_head(view) if linear else None
+        self.head = linear_head(view) if linear else None
         self._dense: dict[int, Tensor] = {}
         self._kept: dict[int, list[Reference]] = {}
 
@@ -56,11 +59,11 @@ class Readout:
         return references
 
     def _computed(self, dense_1TD: Tensor, tokens_T: Tensor) -> list[Reference]:
-        if self._head is None:
+        if self.head is None:
             logits_1TV = self._view.head(dense_1TD)
             return [loss.prepare(logits_1TV, tokens_T[None]) for loss in self._losses]
-        read_TD = self._head.read(dense_1TD)[0]
-        return [loss.target(self._head, read_TD, tokens_T) for loss in self._losses if isinstance(loss, LinearLoss)]
+        read_TD = self.head.read(dense_1TD)[0]
+        return [loss.target(self.head, read_TD, tokens_T) for loss in self._losses if isinstance(loss, LinearLoss)]
 
     def measure(self, hidden_BTD: Tensor, references: Sequence[list[Reference]]) -> Tensor:
         """Every loss, `[K, B]` float64.
@@ -70,15 +73,15 @@ class Readout:
             references: of the sequence of each.
         """
         by_loss = list(zip(*references, strict=True))
-        if self._head is None:
+        if self.head is None:
             logits_BTV = self._view.head(hidden_BTD)
             rows = [
                 loss.measure(logits_BTV, tuple(map(_together, zip(*kept, strict=True))))
                 for loss, kept in zip(self._losses, by_loss, strict=True)
             ]
         else:
-            read_BTD = self._head.read(hidden_BTD)
-            lse_BT = self._head.logsumexp(read_BTD.flatten(0, 1)).view(read_BTD.shape[:2])
+            read_BTD = self.head.read(hidden_BTD)
+            lse_BT = self.head.logsumexp(read_BTD.flatten(0, 1)).view(read_BTD.shape[:2])
             rows = [_measured(read_BTD.float(), lse_BT, kept) for kept in by_loss]
         return torch.stack([row.double() for row in rows])
 

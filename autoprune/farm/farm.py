@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,10 @@ from autoprune.farm.cluster import Cluster
 from autoprune.farm.crew import Crew, Work
 from autoprune.farm.kit import Kit, write_kit
 from autoprune.farm.schedule import Costs, Task, plan
-from autoprune.space import Proposal
+from autoprune.space import Levels, Proposal
+
+if TYPE_CHECKING:
+    from autoprune.evaluation.evaluator import Evaluator
 
 Notice = Callable[[str], None]
 CLOSING_SECONDS = 20.0
@@ -201,6 +204,7 @@ class FarmScorer:
         model: Any = assembly.loaded.model
         head = model.get_output_embeddings().weight.numel()
         self._farm, self._dense = farm, assembly.space.dense
+        self._assembly, self._here = assembly, cast("Evaluator | None", None)
         self.costs = Costs(assembly.space, head)
         self._chunk, self._zero_at_dense = (
             config.batch_size(),
@@ -212,6 +216,20 @@ class FarmScorer:
         losses_PS, failures = self._farm.run(self.costs, policies, sequences, self._chunk)
         self.failures |= failures
         return losses_PS
+
+    @property
+    def slope_passes(self) -> int:
+        """Forward passes that the slopes of a sequence take."""
+        from autoprune.evaluation.slopes import PASSES
+
+        return PASSES
+
+    def slopes(self, policy: Levels, sequences: Sequence[int]) -> NDArray[np.float64] | None:
+        """Of all units at a policy, `[U, L]` or None, as the evaluator's: few, and taken in this process."""
+        with self._assembly.network:
+            if self._here is None:
+                self._here = self._assembly.evaluator(self._assembly.splits.search, self._assembly.config.loss)
+            return self._here.slopes(policy, sequences)
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
         """The loss of the dense network, `[S]`."""

@@ -1,6 +1,6 @@
 """Putting proposals in place on the live network: levels by swapping views, masks by copying what they keep.
 
-Shapes: U units.
+Shapes: U units, B states of a forward pass, T tokens, D hidden.
 """
 
 from collections.abc import Sequence
@@ -31,15 +31,16 @@ class Placer:
         self, view: BlockView, space: SearchSpace, store: LevelStore, masked: MaskedWeights | None = None
     ) -> None:
         self.view, self.space, self.store, self.masked = view, space, store, masked
+        self._separable: dict[int, bool] = {}
         self._widths = [width for row in view.widths for width in row]
-        self._units_of_block = [
+        self.units_of_block = [
             [u for u, unit in enumerate(space.units) if unit.block == b] for b in range(len(view.blocks))
         ]
 
     def choices(self, proposal: Proposal) -> list[tuple[Choice, ...]]:
         """What is kept of the units of each block: equal choices compute equal blocks."""
         units: Sequence[Choice] = proposal if isinstance(proposal, tuple) else self._bits(proposal)
-        return [tuple(units[u] for u in row) for row in self._units_of_block]
+        return [tuple(units[u] for u in row) for row in self.units_of_block]
 
     def place(self, proposal: Proposal) -> None:
         """Put a whole proposal in place."""
@@ -49,20 +50,39 @@ class Placer:
 
     def place_block(self, block: int, choices: Sequence[Choice]) -> None:
         """Put what is kept of one block's units in place."""
-        for u, choice in zip(self._units_of_block[block], choices, strict=True):
+        for u, choice in zip(self.units_of_block[block], choices, strict=True):
             self._place_unit(u, choice)
 
     def place_alone(self, block: int, unit: int, choice: Choice) -> None:
         """Put what is kept of one of a block's units in place, and drop its others."""
-        for i, u in enumerate(self._units_of_block[block]):
+        for i, u in enumerate(self.units_of_block[block]):
             if i == unit:
                 self._place_unit(u, choice)
             else:
                 self._widths[u].keep(0)
 
+    @torch.no_grad()
+    def separable(self, block: int, hidden_BTD: Tensor) -> bool:
+        """Whether a block is what its units do one after another, each with the others dropped; found out once.
+
+        Args:
+            block: its index.
+            hidden_BTD: of the shape that blocks are run at.
+        """
+        if block not in self._separable:
+            drawn_BTD = torch.randn(hidden_BTD.shape, generator=torch.Generator().manual_seed(0)).to(hidden_BTD)
+            choices: list[Choice] = [1] * len(self.units_of_block[block])
+            self.place_block(block, choices)
+            whole_BTD, parts_BTD = self.view.run(block, drawn_BTD), drawn_BTD
+            for unit, choice in enumerate(choices):
+                self.place_alone(block, unit, choice)
+                parts_BTD = self.view.run(block, parts_BTD)
+            self._separable[block] = torch.equal(whole_BTD, parts_BTD)
+        return self._separable[block]
+
     def keeps(self, block: int, unit: int, choice: Choice) -> bool:
         """Whether anything is kept of one of a block's units."""
-        kept = self.space.units[self._units_of_block[block][unit]].kept
+        kept = self.space.units[self.units_of_block[block][unit]].kept
         return kept[choice] > 0 if isinstance(choice, int) else any(choice)
 
     def _place_unit(self, u: int, choice: Choice) -> None:
@@ -78,7 +98,7 @@ class Placer:
         """The weights that the store has for what is kept of one block's units; masks' are computed when placed."""
         stored = [
             self.store.consumer(u, choice)
-            for u, choice in zip(self._units_of_block[block], choices, strict=True)
+            for u, choice in zip(self.units_of_block[block], choices, strict=True)
             if isinstance(choice, int)
         ]
         return [weight for weight in stored if weight is not None]
@@ -86,12 +106,12 @@ class Placer:
     def release(self) -> None:
         """Put the dense network back."""
         self.view.expect(None)
-        for block in range(len(self._units_of_block)):
+        for block in range(len(self.units_of_block)):
             self.release_block(block)
 
     def release_block(self, block: int) -> None:
         """Put one dense block back."""
-        for u in self._units_of_block[block]:
+        for u in self.units_of_block[block]:
             self._widths[u].keep(self.space.units[u].groups)
 
     def _bits(self, mask: Mask) -> list[bytes]:

@@ -145,6 +145,10 @@ class BlockView:
     @torch.no_grad()
     def run(self, block: int, hidden_BTD: Tensor) -> Tensor:
         """One block as it stands, `[B, T, D] -> [B, T, D]`."""
+        return self.forward(block, hidden_BTD)
+
+    def forward(self, block: int, hidden_BTD: Tensor) -> Tensor:
+        """The same with derivatives where the caller has them on."""
         call = self.call(block, hidden_BTD)
         out = self.blocks[block](hidden_BTD, *call.args, **call.kwargs)
         hidden: Tensor = out[0] if isinstance(out, tuple) else out

@@ -39,6 +39,10 @@ class LinearHead:
     @torch.no_grad()
     def read(self, hidden_BTD: Tensor) -> Tensor:
         """What the matrix takes, `[B, T, D]`."""
+        return self.read_with_gradient(hidden_BTD)
+
+    def read_with_gradient(self, hidden_BTD: Tensor) -> Tensor:
+        """The same with derivatives where the caller has them on."""
         normed: Tensor = self.norm(hidden_BTD)
         return normed
 

@@ -59,6 +59,9 @@ def _scores(path: Path) -> Iterator[Score]:
             record = json.loads(line)
             if number == 1 and not journal.HEADER.items() <= record.items():
                 raise ValueError("no journal, or one of another version")
+            if "slopes" in record:  # no score, but an estimate: nothing of it is shown
+                journal.decode_estimate(record)
+                continue
             if number > 1 and not record["losses"]:
                 raise ValueError("a score of no sequence")
             if number > 1:

@@ -1,0 +1,138 @@
+"""What other levels of each unit would do to the loss, from derivatives: all units at the price of few passes.
+
+Along the change d that another level makes to what a sub-block adds to the residual stream, the loss changes by g . d
+to first order, g its gradient there, and by half of d' F d to second, F the Fisher information of the predictions, from
+labels drawn from the network's own (Martens 2020, section 5), the tokens of d taken one by one. The first order tells
+of denser levels, which undo damage; of sparser ones it says little, since what more pruning costs is curvature. Both
+overshoot by about the same factor (docs/decisions.md), which comparisons between them do not see.
+
+Shapes: U units, L levels, T tokens, D hidden, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from autoprune.calibration.losses import Target
+from autoprune.levels.placing import Placer
+from autoprune.models.head import LinearHead
+from autoprune.space import Levels
+
+REACH = 2  # levels in each direction
+PASSES = 2 + 2 + 2 * REACH
+"""Forward passes that the slopes of a sequence take: one forwards and one again, two derivatives, which take one each
+since none is of weights, and the other levels."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the network that adds to the residual stream.
+
+    Args:
+        block: its index.
+        units: of the search space, that it consists of.
+        alone: the unit within the block, whose others are dropped; None where they cannot be taken apart.
+    """
+
+    block: int
+    units: tuple[int, ...]
+    alone: int | None
+
+
+class Slopes:
+    """Args:
+    placer: puts levels in place.
+    head: of the network.
+    tokens_NT: the sequences.
+    """
+
+    def __init__(self, placer: Placer, head: LinearHead, tokens_NT: Tensor) -> None:
+        self._placer, self._view, self._space = placer, placer.view, placer.space
+        self._head, self._tokens_NT = head, tokens_NT
+        self._stages: list[Stage] = []
+
+    def measure(self, policy: Levels, sequence: int, target: Target) -> NDArray[np.float64]:
+        """Change of the loss of one sequence, `[U, L]`, nats per token: 0 at the policy, NaN beyond REACH levels.
+
+        Args:
+            policy: where the derivatives are taken.
+            sequence: its number.
+            target: what the loss keeps of the sequence.
+        """
+        hidden_1TD = self._view.embed(self._tokens_NT[[sequence]])
+        self._stages = self._stages or self._found(hidden_1TD)
+        states = [hidden_1TD]
+        for stage in self._stages:
+            self._place(stage, policy)
+            states.append(self._view.run(stage.block, states[-1]))
+        gradients = self._at_end(states.pop(), sequence, target)
+        changes_UL = np.full((len(policy), int(self._space.n_levels_U.max())), np.nan)
+        for stage in reversed(self._stages):
+            before = states.pop()
+            self._place(stage, policy)
+            with torch.enable_grad():
+                leaf = before.detach().requires_grad_()
+                behind = self._view.forward(stage.block, leaf)
+            for u in stage.units:
+                changes_UL[u] = self._changes(stage, policy, u, before, behind.detach(), gradients)
+            first, second = gradients
+            gradients = (
+                torch.autograd.grad(behind, leaf, first, retain_graph=True)[0],
+                torch.autograd.grad(behind, leaf, second)[0],
+            )
+        return changes_UL
+
+    def _at_end(self, hidden_1TD: Tensor, sequence: int, target: Target) -> tuple[Tensor, Tensor]:
+        """Gradients behind the last block: of the mean loss, and of the sum over tokens of drawn labels' likelihood."""
+        with torch.enable_grad():
+            leaf = hidden_1TD.detach().requires_grad_()
+            read_TD = self._head.read_with_gradient(leaf)[0]
+            logits_TV = (
+                self._head.factor * functional.linear(read_TD, self._head.matrix.weight, self._head.matrix.bias).float()
+            )
+            cross_T = torch.linalg.vecdot(target.embedding, read_TD.float())
+            loss_T = target.constant + logits_TV.logsumexp(-1) - cross_T
+            generator = torch.Generator().manual_seed(sequence)
+            drawn_T = torch.multinomial(logits_TV.detach().softmax(-1).cpu(), 1, generator=generator)[:, 0]
+            surprise = functional.cross_entropy(logits_TV, drawn_T.to(logits_TV.device), reduction="sum")
+            return (
+                torch.autograd.grad(loss_T[: target.counted].mean(), leaf, retain_graph=True)[0],
+                torch.autograd.grad(surprise, leaf)[0],
+            )
+
+    def _changes(
+        self, stage: Stage, policy: Levels, u: int, before: Tensor, behind: Tensor, gradients: tuple[Tensor, Tensor]
+    ) -> NDArray[np.float64]:
+        """Of one unit, `[L]`."""
+        changes_L = np.full(int(self._space.n_levels_U.max()), np.nan)
+        changes_L[policy[u]] = 0.0
+        first_TD, second_TD = (gradient[0].float() for gradient in gradients)
+        for level in range(max(0, policy[u] - REACH), min(int(self._space.n_levels_U[u]), policy[u] + REACH + 1)):
+            if level == policy[u]:
+                continue
+            self._place(stage, (*policy[:u], level, *policy[u + 1 :]))
+            d_TD = (self._view.run(stage.block, before) - behind)[0].float()
+            change = float((first_TD * d_TD).sum())
+            if level > policy[u]:
+                change += float((second_TD * d_TD).sum(-1).square().sum()) / (2 * len(d_TD))
+            changes_L[level] = change
+        return changes_L
+
+    def _place(self, stage: Stage, policy: Levels) -> None:
+        if stage.alone is None:
+            self._placer.place_block(stage.block, [policy[u] for u in stage.units])
+        else:
+            self._placer.place_alone(stage.block, stage.alone, policy[stage.units[0]])
+
+    def _found(self, hidden_1TD: Tensor) -> list[Stage]:
+        stages = []
+        for block, units in enumerate(self._placer.units_of_block):
+            if self._placer.separable(block, hidden_1TD):
+                stages += [Stage(block, (u,), i) for i, u in enumerate(units)]
+            else:
+                stages.append(Stage(block, tuple(units), None))
+        return stages
