@@ -37,7 +37,8 @@ Floats = NDArray[np.float64]
 
 MEASURING = 0.25  # share of the limits, at most, for sensitivities, or for one step along slopes
 CLIMBING = 0.5  # share of the limits after which no more such steps are taken
-WAYS = (0.3, 0.5, 0.7)
+CAUTION = 1.5  # times what sparser levels would do: many of them at once do more than their sum
+WAYS = (0.3, 0.5, 0.7)  # shares of the changes that the slopes suggest
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,9 @@ class Evolution:
 
     def _ways(self, objective: Objective, parent: Levels, slopes_UL: Floats, rng: np.random.Generator) -> list[Levels]:
         """The best policy under the slopes, and policies that take some of its levels."""
-        best = sensitivity.additive_solution(objective.space, np.where(np.isnan(slopes_UL), np.inf, slopes_UL))
+        sparser_UL = np.arange(slopes_UL.shape[1]) > np.array(parent)[:, None]
+        added_UL = np.where(np.isnan(slopes_UL), np.inf, slopes_UL * np.where(sparser_UL, CAUTION, 1.0))
+        best = sensitivity.additive_solution(objective.space, added_UL)
         ways = [best]
         for share in WAYS:
             taken = [b if rng.random() < share else p for b, p in zip(best, parent, strict=True)]

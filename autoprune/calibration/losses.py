@@ -64,6 +64,16 @@ class LinearLoss(Loss, Protocol):
         ...
 
 
+def is_linear(loss: Loss) -> bool:
+    """Whether a loss says that it is linear: of a subclass that measures otherwise, what it inherits says nothing."""
+    if not isinstance(loss, LinearLoss):
+        return False
+    definer = {
+        name: next(c for c in type(loss).__mro__ if name in vars(c)) for name in ("measure", "target", "prepare")
+    }
+    return all(issubclass(definer["target"], definer[name]) for name in ("measure", "prepare"))
+
+
 class KullbackLeibler:
     """KL(dense || pruned) over the next token."""
 

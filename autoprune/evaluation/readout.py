@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from autoprune.calibration.losses import LinearLoss, Loss, Target
+from autoprune.calibration.losses import LinearLoss, Loss, Target, is_linear
 from autoprune.models.blocks import BlockView
 from autoprune.models.head import linear_head
 
@@ -28,7 +28,7 @@ class Readout:
 
     def __init__(self, view: BlockView, losses: Sequence[Loss], memory: int) -> None:
         self._view, self._losses, self._memory_left = view, tuple(losses), memory
-        linear = all(isinstance(loss, LinearLoss) for loss in losses)
+        linear = all(map(is_linear, losses))
         self.head = linear_head(view) if linear else None
         self._dense: dict[int, Tensor] = {}
         self._kept: dict[int, list[Reference]] = {}
