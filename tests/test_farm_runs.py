@@ -67,7 +67,9 @@ def test_a_policy_that_kills_its_worker_twice_has_failed(
             losses = objective.by_sequence([others[0], space.sparsest, *others[1:]], [worst])[:, 0]
         expected = plain.evaluator(plain.splits.search, "kl").score(others, [worst])[:, 0]
     assert losses[1] == np.inf
-    assert np.array_equal(losses[[0, 2, 3]], expected)
+    assert losses[[0, 2, 3]] == pytest.approx(
+        expected, rel=1e-4, abs=1e-6
+    )  # from whole logits here, without them there
     lines = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()[1:]]
     failed = {tuple(line["levels"]): line["failed"] for line in lines if "failed" in line}
     assert list(failed) == [space.sparsest]
