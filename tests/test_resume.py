@@ -66,7 +66,7 @@ def test_killed_at_random_moments_ends_with_the_same_policy(quick_arguments: lis
 
     killed, rng = tmp_path / "killed", random.Random(1)
     arguments = command("search", *settings, "--out", str(killed), pause=0.01)
-    for lines in sorted(rng.sample(range(2, EVALS), 3)):
+    for lines in sorted(rng.sample(range(2, EVALS // 2), 3)):
         with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             wait_for_scores(killed, lines, process)
             process.kill()
