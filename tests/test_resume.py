@@ -98,7 +98,7 @@ def test_killed_whatever_the_agent(agent: str, quick_arguments: list[str], tmp_p
 
 def scores(journal: Path) -> list[Any]:
     return [
-        (line.get("levels", line.get("mask")), line["sequences"], line["losses"])
+        (line.get("levels", line.get("mask")), line["sequences"], line.get("losses", line.get("slopes")))
         for line in map(json.loads, journal.read_text().splitlines()[1:])
     ]
 
