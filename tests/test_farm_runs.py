@@ -106,7 +106,7 @@ def test_a_comparison_on_a_farm_is_the_same_league(quick: dict[str, Any], tmp_pa
 def test_the_driver_is_killed_and_resumes_with_other_workers(quick_arguments: list[str], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     main = [sys.executable, "-m", "autoprune"]
-    settings = [*quick_arguments, "max_evals=120", "seed=4"]
+    settings = [*quick_arguments, "max_evals=120", "seed=4", "agent_options.slope_sequences=0"]
     subprocess.run([*main, "search", *settings, "--out", str(whole)], check=True, capture_output=True)
     arguments = [*main, "search", *settings, "--workers", "2", "--out", str(killed)]
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -126,7 +126,7 @@ def test_two_nodes_of_which_one_dies(quick_arguments: list[str], tmp_path: Path)
     """The second has a cache of its own, so files are sent to it; its death in the middle changes nothing."""
     whole, run = tmp_path / "whole", tmp_path / "run"
     main = [sys.executable, "-m", "autoprune"]
-    settings = [*quick_arguments, "max_evals=150", "seed=4"]
+    settings = [*quick_arguments, "max_evals=150", "seed=4", "agent_options.slope_sequences=0"]
     subprocess.run([*main, "search", *settings, "--out", str(whole)], check=True, capture_output=True)
     port = free_port()
     secret = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "RAY_USAGE_STATS_ENABLED": "0"}

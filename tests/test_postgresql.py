@@ -87,7 +87,7 @@ def wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
 
 
 def test_two_processes_share_a_study_and_one_is_killed(server: str, quick_arguments: list[str], tmp_path: Path) -> None:
-    settings = [*quick_arguments, f"max_evals={EVALS}"]
+    settings = [*quick_arguments, f"max_evals={EVALS}", "agent_options.slope_sequences=0"]
     shared = ["--storage", server, "--study-name", "shared"]
     whole, killed, other = (tmp_path / name for name in ("whole", "killed", "other"))
 
