@@ -83,7 +83,8 @@ def around(space: SearchSpace, slopes_UL: Floats) -> Floats:
         known = np.flatnonzero(~np.isnan(slopes_L))
         if len(known) < 2:
             continue
-        steps = OVERSHOT * np.maximum(np.diff(slopes_L[known]), 0.0)
+        between = np.interp(np.arange(known[0], known[-1] + 1), known, slopes_L[known])
+        steps = OVERSHOT * np.maximum(np.diff(between), 0.0)
         nearest = np.clip(np.arange(n - 1), known[0], known[-1] - 1) - known[0]
         row_L[1:n] = np.cumsum(steps[nearest])
         row_L[n:] = row_L[n - 1]

@@ -9,6 +9,7 @@ overshoot by about the same factor (docs/decisions.md), which comparisons betwee
 Shapes: U units, L levels, T tokens, D hidden, V vocabulary.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,7 +120,7 @@ class Slopes:
             change = float((first_TD * d_TD).sum())
             if level > policy[u]:
                 change += float((second_TD * d_TD).sum(-1).square().sum()) / (2 * len(d_TD))
-            changes_L[level] = change
+            changes_L[level] = change if math.isfinite(change) else np.nan  # a network that overflows tells nothing
         return changes_L
 
     def _place(self, stage: Stage, policy: Levels) -> None:

@@ -71,7 +71,7 @@ class Placer:
         """
         if block not in self._separable:
             drawn_BTD = torch.randn(hidden_BTD.shape, generator=torch.Generator().manual_seed(0)).to(hidden_BTD)
-            choices: list[Choice] = [1] * len(self.units_of_block[block])
+            choices: list[Choice] = [min(1, len(self.space.units[u].kept) - 1) for u in self.units_of_block[block]]
             self.place_block(block, choices)
             whole_BTD, parts_BTD = self.view.run(block, drawn_BTD), drawn_BTD
             for unit, choice in enumerate(choices):
