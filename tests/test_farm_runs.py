@@ -126,7 +126,7 @@ def test_two_nodes_of_which_one_dies(quick_arguments: list[str], tmp_path: Path)
     """The second has a cache of its own, so files are sent to it; its death in the middle changes nothing."""
     whole, run = tmp_path / "whole", tmp_path / "run"
     main = [sys.executable, "-m", "autoprune"]
-    settings = [*quick_arguments, "max_evals=150", "seed=4", "agent_options.slope_sequences=0"]
+    settings = [*quick_arguments, "max_evals=300", "seed=4", "agent_options.slope_sequences=0"]
     subprocess.run([*main, "search", *settings, "--out", str(whole)], check=True, capture_output=True)
     port = free_port()
     secret = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "RAY_USAGE_STATS_ENABLED": "0"}
@@ -141,6 +141,7 @@ def test_two_nodes_of_which_one_dies(quick_arguments: list[str], tmp_path: Path)
         arguments = [*main, "search", *settings, "--ray-address", f"127.0.0.1:{port}", "--out", str(run)]
         with subprocess.Popen(arguments, env=secret, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as search:
             wait_for(lambda: list(cache.glob("kits/*/kit.json")) != [] or search.poll() is not None)
+            wait_for(lambda: any(name(pid).startswith("ray::Worker") for pid in children(second.pid)))
             wait_for(lambda: len(scores(run / "journal.jsonl")) > 20 if (run / "journal.jsonl").exists() else False)
             for pid in children(second.pid):
                 os.kill(pid, signal.SIGKILL)
