@@ -19,7 +19,6 @@ from autoprune.space import Levels, SearchSpace
 Floats = NDArray[np.float64]
 
 MISFIT = 0.1  # of a mean increment: what each unit contributes other than a sum says, however long the sample
-OVERSHOT = 0.56  # what single levels did, of what slopes said, in measurements (docs/decisions.md)
 LEAST = 0.1  # of a mean increment: standard deviation of one that is thought to be nothing
 
 
@@ -74,21 +73,6 @@ class AdditiveModel:
 def added(added_UL: Floats, policies: Sequence[Levels]) -> Floats:
     """What a table adds up to for each policy."""
     return np.asarray(added_UL[np.arange(len(added_UL)), np.array(policies)].sum(axis=1))
-
-
-def around(space: SearchSpace, slopes_UL: Floats) -> Floats:
-    """A table from slopes around some policy; beyond their reach, each level adds what the nearest known one does."""
-    table_UL = np.zeros(slopes_UL.shape)
-    for row_L, slopes_L, n in zip(table_UL, slopes_UL, space.n_levels_U, strict=True):
-        known = np.flatnonzero(~np.isnan(slopes_L))
-        if len(known) < 2:
-            continue
-        between = np.interp(np.arange(known[0], known[-1] + 1), known, slopes_L[known])
-        steps = OVERSHOT * np.maximum(np.diff(between), 0.0)
-        nearest = np.clip(np.arange(n - 1), known[0], known[-1] - 1) - known[0]
-        row_L[1:n] = np.cumsum(steps[nearest])
-        row_L[n:] = row_L[n - 1]
-    return table_UL
 
 
 def guess(space: SearchSpace, policy: Levels, loss: float) -> Floats:

@@ -11,14 +11,13 @@ Tyr-the-Pruner (Li et al. 2025), and changes what costs tokens:
   tokens, and the answer must not be fitted to the few sequences that a fixed sample would have.
 - Switches trade between units of any kind and cost; `space.repair` fills what a switch leaves of the budget.
 - It begins by climbing: derivatives tell what other levels of every unit would do, for all units at the price of a few
-  passes; the policy that is best under them, and ways there, race the uniform one; from the winner again, until nobody
-  wins. Where there are no derivatives, single-unit sensitivities take their place.
+  passes; the policy that is best under them, and some on the way there, race the uniform one; from the winner again,
+  while that leads somewhere. Where there are no derivatives, single-unit sensitivities take their place.
 - Every comparison teaches an additive model, which begins with these, and of a dozen switches only the one that it
   likes best is scored.
 - Half of the generations differ from their parent only behind some block, since what is before it is known.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -27,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from autoprune.agents.additive_model import AdditiveModel, added, around, guess
+from autoprune.agents.additive_model import AdditiveModel, added, guess
+from autoprune.agents.increments import Increments
 from autoprune.agents.racing import PATIENCE, race
 from autoprune.envs import sensitivity
 from autoprune.objective import Objective
@@ -37,8 +37,10 @@ Floats = NDArray[np.float64]
 
 MEASURING = 0.25  # share of the limits, at most, for sensitivities, or for one step along slopes
 CLIMBING = 0.5  # share of the limits after which no more such steps are taken
-CAUTION = 1.5  # times what sparser levels would do: many of them at once do more than their sum
-WAYS = (0.3, 0.5, 0.7)  # shares of the changes that the slopes suggest
+CAUTIONS = (2.0, 3.0)  # times what sparser levels would do: many of them at once do more than their sum
+SHARES = (0.3, 0.5)  # of the changes that the slopes suggest, for policies on the way
+WIDER = 1.4  # growth of the sample from one such step to the next, since steps grow shorter
+TRIES = 2  # steps that lead nowhere, after which no more are taken
 
 
 @dataclass(frozen=True)
@@ -65,30 +67,29 @@ class Evolution:
     more_switches: float = 0.5
     screened: PositiveInt = 16
     sensitivity_tokens: NonNegativeInt = 512
-    slope_sequences: NonNegativeInt = 2
+    slope_sequences: NonNegativeInt = 1
     points: PositiveInt = 1
     deep: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def search(self, objective: Objective, rng: np.random.Generator) -> None:
         """Generations until the limits, or until no new offspring are found."""
         parent = objective.space.uniform()
-        sample: Sequence[int] = range(objective.sequences_for(self.first_tokens))
-        behind_S = objective.by_sequence([parent], sample)[0] - objective.dense_losses(sample)
+        objective.by_sequence([parent], [0])
         objective.declare(parent)
-        parent, slopes_UL = self._climb(objective, parent, rng)
+        parent, climbed_UL = self._climb(objective, parent, rng)
         children: list[Levels] = []
-        if slopes_UL is not None:
-            model = AdditiveModel(around(objective.space, slopes_UL))
+        if climbed_UL is not None:
+            model = AdditiveModel(climbed_UL)
         elif (measured_UL := self._sensitivities(objective)) is not None:
             children = [sensitivity.additive_solution(objective.space, measured_UL)]
             model = AdditiveModel(measured_UL)
         else:
+            sample = list(range(objective.sequences_for(self.first_tokens)))
+            behind_S = objective.by_sequence([parent], sample)[0] - objective.dense_losses(sample)
             model = AdditiveModel(guess(objective.space, parent, float(behind_S.mean())))
         seen, misses = {parent, *children}, 0
         while misses < PATIENCE:
             sample = self._sample(objective, rng)
-            objective.by_sequence([parent], sample)
-            objective.declare(parent)
             parent = race(objective, parent, children, sample, partial(model.learn, parent)) or parent
             objective.declare(parent)
             children = self._children(objective, parent, model, seen, rng)
@@ -96,21 +97,21 @@ class Evolution:
             seen.update(children)
 
     def _climb(self, objective: Objective, parent: Levels, rng: np.random.Generator) -> tuple[Levels, Floats | None]:
-        """From policy to policy along slopes: the last, and the latest slopes, if there are any."""
-        slopes_UL, count = None, min(objective.n_sequences, self.slope_sequences)
-        while self._affordable(objective, count):
-            sample = self._sample(objective, rng)
-            found_UL = objective.slopes(parent, [int(s) for s in rng.permutation(objective.n_sequences)[:count]])
-            if found_UL is None:
+        """From policy to policy along slopes, while they lead to better ones: the last, and what each level adds."""
+        known, steps, misses = Increments(objective.space), 0, 0
+        while misses < TRIES and self._affordable(objective, self.slope_sequences):
+            taken = [int(s) for s in rng.permutation(objective.n_sequences)[: self.slope_sequences]]
+            slopes_UL = objective.slopes(parent, taken)
+            if slopes_UL is None:
                 break
-            slopes_UL = found_UL
-            objective.by_sequence([parent], sample)
-            winner = race(objective, parent, self._ways(objective, parent, found_UL, rng), sample)
-            if winner is None:
-                break
-            parent = winner
+            known.add(slopes_UL, len(taken))
+            ways = self._ways(objective, parent, known.around(parent), rng)
+            size = round(objective.sequences_for(self.first_tokens // 2) * WIDER**steps)
+            sample = [int(s) for s in rng.permutation(objective.n_sequences)[:size]]
+            winner = race(objective, parent, ways, sample)
+            parent, steps, misses = winner or parent, steps + 1, misses + (winner is None)
             objective.declare(parent)
-        return parent, slopes_UL
+        return parent, known.table() if steps else None
 
     def _affordable(self, objective: Objective, sequences: int) -> bool:
         """Whether slopes leave the limits to what follows."""
@@ -124,13 +125,14 @@ class Evolution:
         )
 
     def _ways(self, objective: Objective, parent: Levels, slopes_UL: Floats, rng: np.random.Generator) -> list[Levels]:
-        """The best policy under the slopes, and policies that take some of its levels."""
+        """Policies that are best under the slopes, with more and less caution, and some that take part of that."""
         sparser_UL = np.arange(slopes_UL.shape[1]) > np.array(parent)[:, None]
-        added_UL = np.where(np.isnan(slopes_UL), np.inf, slopes_UL * np.where(sparser_UL, CAUTION, 1.0))
-        best = sensitivity.additive_solution(objective.space, added_UL)
-        ways = [best]
-        for share in WAYS:
-            taken = [b if rng.random() < share else p for b, p in zip(best, parent, strict=True)]
+        ways = []
+        for caution in CAUTIONS:
+            added_UL = np.where(np.isnan(slopes_UL), np.inf, slopes_UL * np.where(sparser_UL, caution, 1.0))
+            ways.append(sensitivity.additive_solution(objective.space, added_UL))
+        for share in SHARES:
+            taken = [b if rng.random() < share else p for b, p in zip(ways[0], parent, strict=True)]
             ways.append(objective.space.repair(tuple(taken), rng))
         return [way for way in dict.fromkeys(ways) if way != parent]
 

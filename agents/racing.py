@@ -34,10 +34,10 @@ def race(
     Args:
         tell: called with each rival as it leaves or arrives, and its loss above the incumbent's on each sequence seen.
     """
-    losses_S = objective.by_sequence([incumbent], sample)[0]
     seen, left = 1, list(rivals)
     while left:
-        behind_PS = objective.by_sequence(left, sample[:seen]) - losses_S[:seen]
+        losses_PS = objective.by_sequence([incumbent, *left], sample[:seen])
+        behind_PS = losses_PS[1:] - losses_PS[0]
         behind_P = behind_PS.mean(axis=1)
         ranked = [int(i) for i in np.argsort(behind_P, kind="stable") if behind_P[i] < 0]
         stay = ranked[: max(1, len(left) // 2)] if seen < len(sample) else []
