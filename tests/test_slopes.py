@@ -1,6 +1,7 @@
 """Slopes: derivatives are those of the whole network; what they cost is charged, journalled and replayed."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,43 @@ def test_slopes_are_known_within_reach_and_do_not_depend_on_the_company(assembly
     evaluator.slopes(policy, [1])
     assembly.placer.place(policy)
     assert torch.equal(assembly.loaded.model(input_ids=assembly.splits.search[:1]).logits, before)
+
+
+def test_units_of_one_level_have_no_slopes(quick: dict[str, Any]) -> None:
+    """Of few groups a level near 1 keeps all of them."""
+    assembly = assemble(load_config(None, quick | {"levels": [0.95], "budgets": {"params": 0.97}}))
+    space, evaluator = assembly.space, assembly.evaluator(assembly.splits.search, "kl")
+    assert set(space.n_levels_U) == {1, 2}
+    slopes_UL = evaluator.slopes(space.dense, [0])
+    assert slopes_UL is not None
+    assert np.array_equal(np.isfinite(slopes_UL).sum(axis=1), space.n_levels_U)
+    objective = Objective(space, evaluator, Limits(evals=60))
+    with suppress(LimitReached):
+        Evolution(first_tokens=64).search(objective, np.random.default_rng(0))
+    assert space.feasible(objective.best)
+
+
+def test_a_network_that_overflows_tells_nothing(assembly: Assembly, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator, space = assembly.evaluator(assembly.splits.search, "kl"), assembly.space
+    u, policy = space.units.index(next(unit for unit in space.units if unit.kind == "mlp")), space.uniform()
+    before = evaluator.slopes(policy, [0])
+    placed, run, here = assembly.placer.place_alone, assembly.view.run, []
+
+    def place(*which: Any) -> None:
+        placed(*which)
+        here[:] = which
+
+    def overflow(block: int, hidden: torch.Tensor) -> torch.Tensor:
+        return run(block, hidden) * (torch.inf if here == [space.units[u].block, 1, policy[u] + 1] else 1)
+
+    monkeypatch.setattr(assembly.placer, "place_alone", place)
+    monkeypatch.setattr(assembly.view, "run", overflow)
+    after = evaluator.slopes(policy, [0])
+    assert before is not None
+    assert after is not None
+    assert np.isnan(after[u, policy[u] + 1])
+    before[u, policy[u] + 1] = np.nan
+    assert np.array_equal(after, before, equal_nan=True)
 
 
 def test_a_search_is_what_it_was_when_its_slopes_are_replayed(assembly: Assembly, tmp_path: Path) -> None:
