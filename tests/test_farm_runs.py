@@ -141,7 +141,7 @@ def test_two_nodes_of_which_one_dies(quick_arguments: list[str], tmp_path: Path)
         arguments = [*main, "search", *settings, "--ray-address", f"127.0.0.1:{port}", "--out", str(run)]
         with subprocess.Popen(arguments, env=secret, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as search:
             wait_for(lambda: list(cache.glob("kits/*/kit.json")) != [] or search.poll() is not None)
-            wait_for(lambda: any(name(pid).startswith("ray::Worker") for pid in children(second.pid)))
+            wait_for(lambda: any(is_at_work(pid) for pid in children(second.pid)))
             wait_for(lambda: len(scores(run / "journal.jsonl")) > 20 if (run / "journal.jsonl").exists() else False)
             for pid in children(second.pid):
                 os.kill(pid, signal.SIGKILL)
@@ -199,6 +199,11 @@ def children(pid: int) -> list[int]:
     for one in found:
         found += [child for child, parent in parents.items() if parent == one]
     return found[1:]
+
+
+def is_at_work(pid: int) -> bool:
+    """Whether a process is a worker that has been set up."""
+    return name(pid).startswith("ray::Worker") and not name(pid).startswith("ray::Worker.__init__")
 
 
 def name(pid: int) -> str:

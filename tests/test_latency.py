@@ -29,7 +29,7 @@ from autoprune.models.blocks import BlockView
 from autoprune.models.loading import family_of
 from autoprune.models.pruned import can_cache, layer_types
 from autoprune.reports.page import write_report
-from autoprune.space import Unit, kept_groups
+from autoprune.space import SLACK, Unit, kept_groups
 from autoprune.space_file import load_space
 from autoprune.workload import Workload
 from tests import families
@@ -401,7 +401,8 @@ def test_a_search_within_a_latency(
     found = json.loads(answer.out)
     cost = found["costs"]["latency"]
     assert cost["dense"] == pytest.approx(3 + 4 * (1.5 + 2))
-    assert 0.55 * cost["dense"] < cost["policy"] <= cost["budget"] == pytest.approx(0.6 * cost["dense"])
+    assert cost["budget"] == pytest.approx(0.6 * cost["dense"])
+    assert 0.55 * cost["dense"] < cost["policy"] <= cost["budget"] + SLACK * cost["dense"]
     assert "the table is within 0.0 % of 5 whole networks" in answer.err
     assert load_config(Path("run/config.yaml")).workload_of() == Workload(32, 2, "decode")
     # the cache is gone, and this machine has become another: the run keeps its costs
