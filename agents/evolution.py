@@ -100,12 +100,13 @@ class Evolution:
     def _climb(self, objective: Objective, parent: Levels, rng: np.random.Generator) -> tuple[Levels, Floats | None]:
         """From policy to policy along slopes, while they lead to better ones: the last, and what each level adds."""
         known, steps, misses = Increments(objective.space), 0, 0
-        while misses < TRIES and self._affordable(objective, self.slope_sequences):
-            taken = [int(s) for s in rng.permutation(objective.n_sequences)[: self.slope_sequences]]
+        count = min(objective.n_sequences, self.slope_sequences)
+        while misses < TRIES and self._affordable(objective, count):
+            taken = [int(s) for s in rng.permutation(objective.n_sequences)[:count]]
             slopes_UL = objective.slopes(parent, taken)
             if slopes_UL is None:
                 break
-            known.add(slopes_UL, len(taken))
+            known.add(slopes_UL, count)
             ways = self._ways(objective, parent, known.around(parent), rng)
             size = round(objective.sequences_for(self.first_tokens // 2) * WIDER**steps)
             sample = [int(s) for s in rng.permutation(objective.n_sequences)[:size]]

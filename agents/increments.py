@@ -1,7 +1,7 @@
 """What each level of each unit adds to the next denser one, pooled over slopes around several policies.
 
 Slopes (`Objective.slopes`) reach a few levels to either side of one policy. Steps of a search are near each other, so
-that what one of them told is worth keeping: it halves the noise of the next, and widens its reach.
+that what one of them told is worth keeping: the next is less noisy with it, and reaches further.
 
 Shapes: U units, L levels, D = L - 1 increments.
 """

@@ -18,7 +18,7 @@ import numpy as np
 from autoprune.mask import Mask
 from autoprune.space import Proposal, SearchSpace
 
-PER_WORKER = (1, 2, 4, 8)  # tasks that a batch is cut into; more of them even out, and run more prefixes twice
+PER_WORKER = (1, 2, 3, 4, 6, 8)  # tasks that a batch is cut into; more of them even out, and run more prefixes twice
 OVERHEAD = 0.03  # of a dense pass, for a task by itself
 FIXED = 0.1  # of a dense block, for what it computes whatever is kept: norms, residuals, launches
 LOSS = 0.5  # of the head, for the loss on its logits
@@ -97,6 +97,10 @@ def plan(costs: Costs, proposals: Sequence[Proposal], sequences: int, workers: i
     if workers == 1:
         return [_task(costs, paths, order, chunks)]
     plans = [_cut(costs, paths, order, chunks, workers * k) for k in PER_WORKER]
+    even = len(chunks) // workers * workers
+    if 0 < even < len(chunks):  # sequences that go round, and what is left over cut between policies
+        first = _cut(costs, paths, order, chunks[:even], workers)
+        plans += [first + _cut(costs, paths, order, chunks[even:], workers * k) for k in PER_WORKER]
     return min(plans, key=lambda tasks: makespan([t.cost + OVERHEAD * costs.dense for t in tasks], workers))
 
 
