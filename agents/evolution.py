@@ -35,8 +35,7 @@ from autoprune.space import Levels
 
 Floats = NDArray[np.float64]
 
-MEASURING = 0.25  # share of the limits, at most, for sensitivities
-STEP = 0.15  # likewise for the slopes of one step: several are taken, and each is followed by a race
+MEASURING = 0.25  # share of the limits, at most, for sensitivities, or for the slopes of one step
 CLIMBING = 0.5  # share of the limits after which no more such steps are taken
 CAUTIONS = (2.0, 3.0)  # times what sparser levels would do: many of them at once do more than their sum
 SHARES = (0.3, 0.5)  # of the changes that the slopes suggest, for policies on the way
@@ -122,8 +121,8 @@ class Evolution:
         return (
             passes > 0
             and objective.progress <= CLIMBING
-            and (limits.evals is None or passes <= STEP * limits.evals)
-            and (limits.tokens is None or tokens <= STEP * limits.tokens)
+            and (limits.evals is None or passes <= MEASURING * limits.evals)
+            and (limits.tokens is None or tokens <= MEASURING * limits.tokens)
         )
 
     def _ways(self, objective: Objective, parent: Levels, slopes_UL: Floats, rng: np.random.Generator) -> list[Levels]:

@@ -14,7 +14,8 @@ from autoprune.policy import write_atomically
 from autoprune.workload import Phase, Workload
 
 PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_memory"}
-"""Settings that say where a search is scored, and do not change what it finds."""
+"""Settings that say where a search is scored, and do not change what it finds; but `evolution` has no slopes to climb
+along where blocks are streamed (`device_memory`), and takes another way."""
 
 
 class WorkloadConfig(BaseModel):

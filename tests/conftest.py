@@ -76,10 +76,11 @@ def quick_arguments(quick: dict[str, Any]) -> list[str]:
 
 @pytest.fixture(scope="session")
 def finished_run(quick: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished search with evolution. Copy it before changing it."""
+    """A finished search with evolution, every evaluation of which is a score. Copy it before changing it."""
     from autoprune import search
 
-    return search(**quick, out=tmp_path_factory.mktemp("runs") / "finished").path
+    own = {"agent_options": {"slope_sequences": 0}, "out": tmp_path_factory.mktemp("runs") / "finished"}
+    return search(**quick, **own).path
 
 
 def save_byte_tokenizer(path: Path) -> None:

@@ -469,7 +469,8 @@ def test_a_run_whose_storage_is_lost_warns_and_ends(
             raise ConnectionError("the server went away")
 
         patch.setattr(optuna.Study, "add_trial", lost)
-        answer = warned(cli, "search", *quick_arguments, "--out", "run", "--storage", sqlite)
+        own = ["agent_options.slope_sequences=0", "--out", "run", "--storage", sqlite]
+        answer = warned(cli, "search", *quick_arguments, *own)
     assert "study could not be written (the server went away)" in answer.err
     assert Path("run/policy.json").exists()
     assert trials(Path("run"), sqlite) == []
@@ -499,7 +500,7 @@ def test_a_full_disk_warns_and_resume_writes_what_is_missing(
 ) -> None:
     with monkeypatch.context() as patch:
         full_disk(patch, room)
-        answer = warned(cli, "search", *quick_arguments, "--out", "run")
+        answer = warned(cli, "search", *quick_arguments, "agent_options.slope_sequences=0", "--out", "run")
     assert "No space left" in answer.err
     assert Path("run/policy.json").exists()
     assert cli("resume", "run").status == 0
