@@ -126,7 +126,8 @@ def test_two_nodes_of_which_one_dies(quick_arguments: list[str], tmp_path: Path)
     """The second has a cache of its own, so files are sent to it; its death in the middle changes nothing."""
     whole, run = tmp_path / "whole", tmp_path / "run"
     main = [sys.executable, "-m", "autoprune"]
-    settings = [*quick_arguments, "max_evals=300", "seed=4", "agent_options.slope_sequences=0"]
+    # Ray takes a second or two to say that a node has died: the search must be at work for much longer.
+    settings = [*quick_arguments, "max_evals=2000", "seed=4", "agent_options.slope_sequences=0"]
     subprocess.run([*main, "search", *settings, "--out", str(whole)], check=True, capture_output=True)
     port = free_port()
     secret = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "RAY_USAGE_STATS_ENABLED": "0"}
