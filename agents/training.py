@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 
 from autoprune import registry
 from autoprune.agents import weights
@@ -57,6 +58,8 @@ class Training:
         env = PruningVecEnv(self.task, agent.episodes, rng, self._ended)
         with _explained(agent):
             self.model = agent.build(env, int(rng.integers(2**31 - 1)), self._common())
+        if agent.tensorboard is None:
+            self.model.set_logger(Logger(folder=None, output_formats=[]))  # SB3's own makes a folder in /tmp
         if agent.pretrained is not None:
             weights.load(self.model, Path(agent.pretrained), type(agent).__name__)
 
