@@ -1,5 +1,6 @@
 """The same as the command line, in Python: three lines from a model to a smaller one."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from autoprune import rundir, study
+from autoprune.assembly import Progress
 from autoprune.calibration.text import read_text, sequences
 from autoprune.comparing import comparison
 from autoprune.comparing.comparison import Comparison
@@ -14,6 +16,8 @@ from autoprune.config import PLACES, load_config, parse_budget
 from autoprune.errors import UserError
 from autoprune.evaluation.report import evaluate_directory
 from autoprune.evaluation.timing import tokens_per_second
+from autoprune.tuning import Tuned, Tuning
+from autoprune.tuning import finetune as tune
 from autoprune.provenance import proposal_of
 from autoprune.study import SearchResult
 from autoprune.validation import total_params
@@ -108,6 +112,35 @@ def resume(path: str | Path, **places: Any) -> SearchResult:
     return study.resume(Path(path), places=places)
 
 
+def finetune(
+    path: str | Path,
+    epochs: int,
+    seed: int = 0,
+    lr: float = 0.05,
+    batch: int = 128,
+    augment: bool = True,
+    progress: Progress = lambda stage, share: None,
+) -> Tuned:
+    """Fine-tune the policy of a run on images, taught by the dense network and the labels.
+
+    Args:
+        path: the run's directory; the network goes to its `finetuned/network`.
+        epochs: passes over all images but the validation split.
+        seed: of the order of images, shifts and mirrors.
+        lr: learning rate at the start.
+        batch: images a step.
+        augment: shift and mirror images.
+        progress: is told the stage and how much of it is done.
+
+    Raises:
+        UserError: the run is not finished or of a language model, its `finetuned/` was begun with other settings, or
+            the training diverges.
+    """
+    if not (lr > 0 and math.isfinite(lr)):
+        raise UserError(f"lr={lr} is no learning rate: a number above 0 is needed.")
+    return tune(Path(path), Tuning(epochs, seed, lr, batch, augment=augment), progress)
+
+
 def evaluate(
     path: str | Path,
     data: str | None = None,
@@ -145,19 +178,22 @@ def _evaluate_run(path: Path, data: str | None, max_sequences: int) -> dict[str,
     assembly, policy = study.reopen(path)
     proposal = proposal_of(assembly, policy)
     tokens_NT = assembly.splits.validation
+    images = assembly.loaded.family.task == "images"
+    if data is not None and images:
+        raise UserError("a run on images is evaluated on its own validation split: leave --data.")
     if data is not None:
         tokens_NT = sequences(read_text(data), assembly.loaded.tokenizer, assembly.config.sequence_length)
     tokens_NT = tokens_NT[:max_sequences]
     if not len(tokens_NT):
         raise UserError(f"the text '{data}' is shorter than one sequence of {assembly.config.sequence_length} tokens.")
-    evaluator = assembly.evaluator(tokens_NT, "ce", once=True)
-    ce = float(evaluator.score([proposal], range(len(tokens_NT))).mean())
+    evaluator = assembly.evaluator(tokens_NT, "ce", "error", once=True)
+    ce, error = (float(loss) for loss in evaluator.score_each([proposal], range(len(tokens_NT))).mean(axis=(1, 2)))
     assembly.placer.place(proposal)
     return {
         "path": str(path),
         "cross_entropy": ce,
-        "perplexity": float(np.exp(ce)),
+        **({"accuracy": 1 - error} if images else {"perplexity": float(np.exp(ce))}),
         "params": total_params(assembly, proposal),
         "tokens": tokens_NT.numel(),
-        "tokens_per_second": tokens_per_second(assembly.loaded.model, tokens_NT[:1].to(assembly.config.device)),
+        "tokens_per_second": tokens_per_second(assembly.view, tokens_NT[:1].to(assembly.config.device)),
     }

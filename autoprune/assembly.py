@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from autoprune import registry
 from autoprune.budgets.metric import Network, cost_rows, fixed_cost, metric_of
+from autoprune.calibration.images import check_labels, read_images, split_images
 from autoprune.calibration.moments import collect
 from autoprune.calibration.text import Splits, read_text, sequences, split
 from autoprune.config import SearchConfig
@@ -25,7 +26,9 @@ from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, build, cache_directory, is_complete, store_key
 from autoprune.models.blocks import BlockView
 from autoprune.models.family import Family
+from autoprune.models.images import ImageView
 from autoprune.models.loading import LoadedModel, load_model
+from autoprune.models.modules import is_module, load_module
 from autoprune.space import SearchSpace, Unit, kept_groups
 
 Progress = Callable[[str, float], None]
@@ -98,15 +101,7 @@ def assemble(
     if masks is None:
         masks = getattr(registry.load("agents", config.agent), "masks", False)
     _check_device(config.device)
-    text = read_text(config.data)
-    progress("loading the model", 0.0)
-    loaded = load_model(config.model, config.device, config.dtype, config.trust_remote_code, config.home())
-    _check_length(loaded, config.sequence_length)
-    limits = {name: getattr(config, f"{name}_sequences") for name in ("reconstruction", "search", "validation")}
-    tokens_NT = sequences(text, loaded.tokenizer, config.sequence_length)
-    _check_vocabulary(loaded, tokens_NT)
-    splits = split(tokens_NT, limits, config.data_seed)
-    view = view_of(loaded.model, loaded.family, config, masks)
+    loaded, splits, view = (_images if is_module(config.model) else _text)(config, masks, progress)
     units = units_of(view, config)
     network = Network(view, units, config.workload_of(), cache_directory(), run, progress)
     metrics = {name: metric_of(name, network) for name in config.budgets}
@@ -115,6 +110,46 @@ def assemble(
     sort_groups(view, store)
     masked = masked_weights(view, space.units, store, moments, loaded.checkpoint_dtype) if masks else None
     return Assembly(config, loaded, splits, view, space, store, Placer(view, space, store, masked), metrics)
+
+
+def _text(config: SearchConfig, masks: bool, progress: Progress) -> tuple[LoadedModel, Splits, BlockView]:
+    """A language model, sequences of a text, and its blocks."""
+    text = read_text(config.data)
+    progress("loading the model", 0.0)
+    loaded = load_model(config.model, config.device, config.dtype, config.trust_remote_code, config.home())
+    _check_length(loaded, config.sequence_length)
+    tokens_NT = sequences(text, loaded.tokenizer, config.sequence_length)
+    _check_vocabulary(loaded, tokens_NT)
+    splits = split(tokens_NT, _limits(config), config.data_seed)
+    return loaded, splits, view_of(loaded.model, loaded.family, config, masks)
+
+
+def _images(config: SearchConfig, masks: bool, progress: Progress) -> tuple[LoadedModel, Splits, BlockView]:
+    """A network that reads images, samples of these by number, and its blocks.
+
+    Raises:
+        UserError: something is configured that there is for language models alone.
+    """
+    for metric in {"latency", "roofline"} & config.budgets.keys():
+        raise UserError(f"the budget {metric} is measured on language models alone so far: params or macs here.")
+    if config.device_memory is not None or masks:
+        what = "the agent's masks are" if masks else "device_memory is"
+        raise UserError(f"{what} for language models alone so far.")
+    if (config.workers or 1) > 1 or config.ray_address:
+        raise UserError(
+            "networks that read images are searched by one worker so far: leave --workers and --ray-address."
+        )
+    images = read_images(config.data, config.image_mean, config.image_std)
+    progress("loading the model", 0.0)
+    loaded = load_module(str(config.model), config.device, config.dtype)
+    splits = split_images(images, config.sequence_length, _limits(config), config.data_seed)
+    view = ImageView(loaded.model, loaded.family, images.to(config.device))
+    check_labels(images, view(splits.search[:1, :1].to(config.device)).shape[-1])
+    return loaded, splits, view
+
+
+def _limits(config: SearchConfig) -> dict[str, int]:
+    return {name: getattr(config, f"{name}_sequences") for name in ("reconstruction", "search", "validation")}
 
 
 def view_of(model: nn.Module, family: Family, config: SearchConfig, masks: bool) -> BlockView:

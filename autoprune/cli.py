@@ -298,6 +298,32 @@ def dashboard(
 
 
 @app.command()
+def finetune(
+    run: Run,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of images, shifts and mirrors.")] = 0,
+    lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = 0.05,
+    batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 128,
+    augment: Annotated[bool, typer.Option(help="Shift and mirror images.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a run's policy, taught by the dense network; goes on where it was interrupted."""
+    from dataclasses import asdict
+
+    from autoprune import api
+
+    with _progress(as_json) as display:
+        tuned = api.finetune(run, epochs, seed, lr, batch, augment, progress=display.stage)
+    if as_json:
+        _emit(asdict(tuned))
+        return
+    for name in ("dense", "before", "after"):
+        worth = getattr(tuned, name)
+        typer.echo(f"{name:<8} accuracy {worth.accuracy:.2%}, cross-entropy {worth.ce:.4f} on the validation split")
+    typer.echo(f"network: {tuned.path}")
+
+
+@app.command()
 def evaluate(
     directory: Annotated[Path, typer.Argument(help="A network in Hugging Face form, exported or not, or a run.")],
     data: Annotated[str | None, typer.Option(help="Text file [Python's own documentation].")] = None,

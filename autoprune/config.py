@@ -18,6 +18,10 @@ PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_m
 along where blocks are streamed (`device_memory`), and takes another way."""
 
 
+IMAGES = 32
+"""Of a sample, where nothing is configured."""
+
+
 class WorkloadConfig(BaseModel):
     """What the network will be run on, for metrics that depend on it: `workload.phase=decode workload.batch=8`."""
 
@@ -38,8 +42,8 @@ class SearchConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
-    model: str | None = Field(None, description="Hugging Face directory or hub name; none is the embedded model")
-    data: str | None = Field(None, description="calibration text file; none is Python's own documentation")
+    model: str | None = Field(None, description="Hugging Face directory, hub name or MODULE:FUNCTION; none is embedded")
+    data: str | None = Field(None, description="text file, .npz or folder of images; none is Python's documentation")
     agent: str = Field("evolution", description="search algorithm")
     agent_options: dict[str, Any] = Field(default_factory=dict, description="settings of the agent")
     reward: str | None = Field(None, description="what an agent that learns by reinforcement is paid")
@@ -63,7 +67,9 @@ class SearchConfig(BaseModel):
     max_evals: int | None = Field(None, gt=0, description="policies scored")
     max_tokens: int | None = Field(None, gt=0, description="policies x tokens scored")
     max_time: float | None = Field(None, gt=0, description="seconds of search")
-    sequence_length: int = Field(512, ge=8, description="tokens of a sequence")
+    sequence_length: int = Field(512, ge=8, description="tokens of a sequence; images of a sample, for which it is 32")
+    image_mean: list[float] = Field([0.485, 0.456, 0.406], min_length=1, description="of channels, of values up to 1")
+    image_std: list[float] = Field([0.229, 0.224, 0.225], min_length=1, description="likewise")
     reconstruction_sequences: int = Field(128, ge=2)
     search_sequences: int = Field(64, ge=2)
     validation_sequences: int = Field(64, ge=2)
@@ -175,6 +181,8 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
     _check_names(data, list(SearchConfig.model_fields), path)
     if isinstance(data.get("workload"), dict):
         _check_names(data["workload"], list(WorkloadConfig.model_fields), path, "workload.")
+    if ":" in str(data.get("model")):
+        data.setdefault("sequence_length", IMAGES)
     try:
         return SearchConfig(**data)
     except ValidationError as error:

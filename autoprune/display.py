@@ -142,14 +142,16 @@ def console() -> Console:
 
 def print_results(title: str, rows: Sequence[Mapping[str, Any]], loss: str) -> None:
     """Policies measured on the validation split: dense, uniform, best found; or a front."""
+    images = any(row.get("accuracy") is not None for row in rows)
+    of = "image" if images else "token"
     print_table(
         title,
-        ["", f"loss ({loss})", "perplexity", "parameters", "MACs/token", "tokens/s"],
+        ["", f"loss ({loss})", "accuracy" if images else "perplexity", "parameters", f"MACs/{of}", f"{of}s/s"],
         [
             [
                 row["name"],
                 _loss(row["validation_loss"]),
-                f"{row['perplexity']:.4g}",
+                f"{row['accuracy']:.2%}" if images else f"{row['perplexity']:.4g}",
                 number(row["params"]),
                 number(row["macs"]),
                 f"{row['tokens_per_second']:,.0f}",

@@ -61,15 +61,19 @@ PARTS: dict[str, dict[str, str]] = {
     "losses": {
         "kl": "autoprune.calibration.losses:KullbackLeibler",
         "ce": "autoprune.calibration.losses:CrossEntropy",
+        "error": "autoprune.calibration.losses:ErrorRate",
     },
     "families": {
         "llama": "autoprune.search_spaces.llama:FAMILY",
         "gpt2": "autoprune.search_spaces.gpt2:FAMILY",
         "opt": "autoprune.search_spaces.opt:FAMILY",
+        "resnet": "autoprune.search_spaces.resnet:FAMILY",
     },
+    "models": {},
     "exporters": {
         "hf": "autoprune.exporters.huggingface:export",
         "policy": "autoprune.exporters.policy_json:export",
+        "module": "autoprune.exporters.module:export",
     },
 }
 

@@ -173,6 +173,12 @@ def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str, **opt
     """
     proposal_of(assembly, policy)  # which checks that they belong together
     exporter = registry.load("exporters", to)
+    if to == "hf" and assembly.loaded.tokenizer is None:
+        raise UserError(
+            f"'{assembly.loaded.path}' is a plain module and has no Hugging Face form: export it with --to module."
+        )
+    if to == "module" and assembly.loaded.tokenizer is not None:
+        raise UserError(f"'{assembly.loaded.path}' is a Hugging Face model: export it with --to hf.")
     known = inspect.signature(exporter).parameters
     for option in options:
         if option not in known:
@@ -284,7 +290,7 @@ def _check_dense(assembly: Assembly) -> None:
     loss = assembly.evaluator(assembly.splits.search[:1], "ce", once=True).score([assembly.space.dense], [0])
     if not np.isfinite(loss).all():
         raise UserError(
-            f"the dense network's own loss on the calibration text is {float(loss[0, 0])}: its weights or dtype "
+            f"the dense network's own loss on the calibration data is {float(loss[0, 0])}: its weights or dtype "
             f"({next(assembly.loaded.model.parameters()).dtype}) are broken; try dtype=float32."
         )
 

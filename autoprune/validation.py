@@ -15,7 +15,7 @@ from autoprune.space import Proposal, SearchSpace
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the final table."""
+    """One line of the final table; `accuracy` is top-1 of images, None of texts."""
 
     name: str
     validation_loss: float
@@ -24,6 +24,7 @@ class Row:
     params: int
     macs: float
     tokens_per_second: float
+    accuracy: float | None = None
 
 
 def measure(
@@ -33,14 +34,16 @@ def measure(
     tokens_NT, names = assembly.splits.validation, list(policies)
     levels = list(policies.values())
     progress("validating", 0.0)
-    evaluator = assembly.evaluator(tokens_NT, assembly.config.loss, "ce", once=True)
-    loss_P, ce_P = evaluator.score_each(levels, range(len(tokens_NT))).mean(axis=2)
+    images = assembly.loaded.family.task == "images"
+    evaluator = assembly.evaluator(tokens_NT, assembly.config.loss, "ce", *["error"] * images, once=True)
+    loss_P, ce_P, *error_P = evaluator.score_each(levels, range(len(tokens_NT))).mean(axis=2)
     rows = []
     for i, (name, policy) in enumerate(zip(names, levels, strict=True)):
         assembly.placer.place(policy)
-        speed = tokens_per_second(assembly.loaded.model, tokens_NT[:1].to(assembly.config.device))
+        speed = tokens_per_second(assembly.view, tokens_NT[:1].to(assembly.config.device))
         loss, ce, macs = float(loss_P[i]), float(ce_P[i]), assembly.space.cost(policy, "macs")
-        rows.append(Row(name, loss, ce, float(np.exp(ce)), total_params(assembly, policy), macs, speed))
+        accuracy = 1 - float(error_P[0][i]) if images else None
+        rows.append(Row(name, loss, ce, float(np.exp(ce)), total_params(assembly, policy), macs, speed, accuracy))
     return rows
 
 

@@ -29,7 +29,7 @@ LAYERS = (
     {"exporters", "farm"},
     {"validation"},
     {"study"},
-    {"comparing"},
+    {"comparing", "tuning"},
     {"api", "reports"},
     {"cli", "display", "listing", "on_import", "__main__"},
 )

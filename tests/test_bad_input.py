@@ -56,7 +56,7 @@ def test_unknown_criterion(refused: Refused, quick_arguments: list[str]) -> None
 
 
 def test_unknown_loss(refused: Refused, quick_arguments: list[str]) -> None:
-    refused("search", *quick_arguments, "--loss", "mse", seen=("loss", "'mse'", "ce, kl"))
+    refused("search", *quick_arguments, "--loss", "mse", seen=("loss", "'mse'", "ce, error, kl"))
 
 
 def test_unknown_space(refused: Refused) -> None:

@@ -1,7 +1,10 @@
-"""Calibration losses: how far a pruned network's predictions are from the dense network's, or from the text.
+"""Calibration losses: how far a pruned network's predictions are from the dense network's, or from the labels.
 
-Shapes: B sequences, T tokens, V vocabulary. A loss is a small object: `prepare` keeps what it needs of the dense
-logits once, `measure` compares a candidate's logits with it. Nats per token, one number a sequence.
+Labels are the text's own next tokens or the classes of images, -100 where nothing is predicted (the end of a text).
+
+Shapes: B sequences, T tokens (or images), V vocabulary (or classes). A loss is a small object: `prepare` keeps
+what it needs of the dense logits once, `measure` compares a candidate's logits with it. Nats per token, one number a
+sequence.
 
 Cross-entropies to any distribution are linear in the logits but for their logarithm of summed exponentials. Such a loss
 says so with a `target`, and behind a linear head it is measured without logits, with the same result: the mean of
@@ -20,8 +23,8 @@ from autoprune.models.head import LinearHead
 class Loss(Protocol):
     """The port of a loss. One that is 0 for the dense network may say so with `zero_at_dense = True`."""
 
-    def prepare(self, logits_BTV: Tensor, tokens_BT: Tensor) -> tuple[Tensor, ...]:
-        """What is kept of the dense network's logits."""
+    def prepare(self, logits_BTV: Tensor, labels_BT: Tensor) -> tuple[Tensor, ...]:
+        """What is kept of the dense network's logits and of the labels."""
         ...
 
     def measure(self, logits_BTV: Tensor, reference: tuple[Tensor, ...]) -> Tensor:
@@ -53,13 +56,13 @@ class Target:
 class LinearLoss(Loss, Protocol):
     """A loss that is linear in the logits but for their logarithm of summed exponentials."""
 
-    def target(self, head: LinearHead, read_TD: Tensor, tokens_T: Tensor) -> Target:
+    def target(self, head: LinearHead, read_TD: Tensor, labels_T: Tensor) -> Target:
         """What is kept of one sequence.
 
         Args:
             head: of the network.
             read_TD: what its matrix takes in the dense network.
-            tokens_T: the text.
+            labels_T: what it should predict.
         """
         ...
 
@@ -79,13 +82,13 @@ class KullbackLeibler:
 
     zero_at_dense = True
 
-    def prepare(self, logits_BTV: Tensor, tokens_BT: Tensor) -> tuple[Tensor, ...]:
+    def prepare(self, logits_BTV: Tensor, labels_BT: Tensor) -> tuple[Tensor, ...]:
         """Dense probabilities `[B, T, V]` and their negative entropy `[B, T]`."""
         logp_BTV = logits_BTV.float().log_softmax(-1)
         p_BTV = logp_BTV.exp()
         return p_BTV, (p_BTV * logp_BTV).sum(-1)
 
-    def target(self, head: LinearHead, read_TD: Tensor, tokens_T: Tensor) -> Target:
+    def target(self, head: LinearHead, read_TD: Tensor, labels_T: Tensor) -> Target:
         """The output embedding that the dense network expects, and its negative entropy."""
         target_TD, offset_T, negentropy_T = head.expected(read_TD)
         return Target(target_TD, negentropy_T - offset_T, len(read_TD))
@@ -101,20 +104,39 @@ class KullbackLeibler:
 
 
 class CrossEntropy:
-    """Negative log-likelihood of the text's own next token; `exp` of its mean is the perplexity."""
+    """Negative log-likelihood of the labels; of a text, `exp` of its mean is the perplexity."""
 
-    def prepare(self, logits_BTV: Tensor, tokens_BT: Tensor) -> tuple[Tensor, ...]:
-        """The next tokens `[B, T - 1]`; the dense logits are not needed."""
-        return (tokens_BT[:, 1:],)
+    def prepare(self, logits_BTV: Tensor, labels_BT: Tensor) -> tuple[Tensor, ...]:
+        """The labels `[B, T]`; the dense logits are not needed."""
+        return (labels_BT,)
 
-    def target(self, head: LinearHead, read_TD: Tensor, tokens_T: Tensor) -> Target:
-        """The output embedding of the next token; of the last, nothing is predicted."""
-        target_TD, offset_T = head.chosen(tokens_T.roll(-1))
-        return Target(target_TD, -offset_T, len(tokens_T) - 1)
+    def target(self, head: LinearHead, read_TD: Tensor, labels_T: Tensor) -> Target:
+        """The output embedding of the label; what has none stands at the end and does not count."""
+        target_TD, offset_T = head.chosen(labels_T.clamp_min(0))
+        return Target(target_TD, -offset_T, int((labels_T >= 0).sum()))
 
     def measure(self, logits_BTV: Tensor, reference: tuple[Tensor, ...]) -> Tensor:
-        """Negative log-likelihood averaged over the T - 1 predictions of each sequence, `[B]`."""
-        (next_BT,) = reference
-        z_BTV = logits_BTV[:, :-1].float()
-        chosen_BT = z_BTV.gather(-1, next_BT[..., None]).squeeze(-1)
-        return (z_BTV.logsumexp(-1) - chosen_BT).mean(-1)
+        """Negative log-likelihood averaged over the labels of each sequence, `[B]`."""
+        (labels_BT,) = reference
+        z_BTV = logits_BTV.float()
+        chosen_BT = z_BTV.gather(-1, labels_BT.clamp_min(0)[..., None]).squeeze(-1)
+        return _mean(z_BTV.logsumexp(-1) - chosen_BT, labels_BT)
+
+
+class ErrorRate:
+    """The share of positions whose label is not the most likely answer: 1 - top-1 accuracy."""
+
+    def prepare(self, logits_BTV: Tensor, labels_BT: Tensor) -> tuple[Tensor, ...]:
+        """The labels `[B, T]`; the dense logits are not needed."""
+        return (labels_BT,)
+
+    def measure(self, logits_BTV: Tensor, reference: tuple[Tensor, ...]) -> Tensor:
+        """Of the labels of each sequence, `[B]`."""
+        (labels_BT,) = reference
+        return _mean((logits_BTV.argmax(-1) != labels_BT).float(), labels_BT)
+
+
+def _mean(values_BT: Tensor, labels_BT: Tensor) -> Tensor:
+    """Over positions that have a label, `[B]`."""
+    counted_BT = labels_BT >= 0
+    return values_BT.where(counted_BT, 0.0).sum(-1) / counted_BT.sum(-1)

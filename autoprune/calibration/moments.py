@@ -17,6 +17,8 @@ def collect(
 ) -> list[list[Tensor]]:
     """Mean second moments for every width of every block, `[D, D]` float64 on the CPU, at the dense network.
 
+    Those of a width with a norm have one more row and column (`LiveWidth.read`).
+
     Args:
         view: the dense network.
         tokens_NT: the reconstruction split.
@@ -54,8 +56,9 @@ def _through(view: BlockView, block: int, hidden: Tensor, sums: list[Tensor]) ->
     for hook in hooks:
         hook.remove()
     for i, x in enumerate(inputs):
-        with view.bench(12 * x.shape[-1] ** 2 + 4 * x.numel()) as device:
-            x_ND = x.reshape(-1, x.shape[-1]).to(device).float()
+        x_ND = view.widths[block][i].read(x)
+        with view.bench(12 * x_ND.shape[-1] ** 2 + 4 * x_ND.numel()) as device:
+            x_ND = x_ND.to(device).float()
             h_DD = (x_ND.T @ x_ND).double()
             # matrices of large networks take as long to be copied as to be computed: one copy a block, if there is room
             _add(sums, i, h_DD if view.streamer is None else h_DD.cpu())

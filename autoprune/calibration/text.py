@@ -14,6 +14,8 @@ from torch import Tensor
 
 from autoprune.errors import UserError
 
+NOTHING = -100
+"""The label of a position that predicts nothing, as in torch."""
 SHARES = {"reconstruction": 0.5, "search": 0.25, "validation": 0.25}
 
 
@@ -61,6 +63,13 @@ def sequences(text: str, tokenizer: Any, length: int) -> Tensor:
     count = len(ids) // body
     tokens_NT = torch.tensor(ids[: count * body], dtype=torch.long).view(count, body)
     return torch.cat([torch.tensor(opening, dtype=torch.long).expand(count, len(opening)), tokens_NT], dim=1)
+
+
+def next_tokens(tokens_BT: Tensor) -> Tensor:
+    """What each position of a text should predict, along the last dimension; behind the last there is nothing: -100."""
+    labels_BT = tokens_BT.roll(-1, -1)
+    labels_BT[..., -1] = NOTHING
+    return labels_BT
 
 
 def split(tokens_NT: Tensor, limits: dict[str, int], seed: int = 0) -> Splits:

@@ -161,17 +161,13 @@ class Evaluator:
                     self.view.expect(self._consumers(policies))
                     yield policies, sequences[start : start + at_once], where
             return
-        lanes = max(1, self._at_once_bytes // (2 * self._state_bytes()))
+        lanes = max(1, self._at_once_bytes // (2 * self.view.state_bytes(self.tokens_per_sequence)))
         many = max(1, lanes // min(self.batch, len(sequences)))  # policies, where a batch of sequences has room
         at_once = max(1, lanes // min(many, len(policies)))
         for start in range(0, len(sequences), at_once):
             for first in range(0, len(policies), many):
                 together = sequences[start : start + at_once]
                 yield policies[first : first + many], together, self.tokens_NT.device
-
-    def _state_bytes(self) -> int:
-        weight_OD = self.view.widths[0][0].consumer_weight
-        return self.tokens_per_sequence * weight_OD.shape[0] * weight_OD.element_size()
 
     def _consumers(self, policies: Sequence[Whole]) -> list[list[Tensor]]:
         """The weights from the store that each block will need, in order."""

@@ -88,7 +88,8 @@ class Graphs:
             self._failures += 1
             return None
         # whatever has an address in the graph must live as long: fused projections are copied when put in place
-        weights = [parameter.data for parameter in self._view.blocks[block].parameters()]
+        whole = self._view.blocks[block]
+        weights = [tensor.data for tensor in (*whole.parameters(), *whole.buffers())]
         self._graphs[key] = graph, [*weights, self._view.call(block, self._buffers[batch])]
         if len(self._graphs) > MOST:
             self._graphs.popitem(last=False)

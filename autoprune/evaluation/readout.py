@@ -59,11 +59,12 @@ class Readout:
         return references
 
     def _computed(self, dense_1TD: Tensor, tokens_T: Tensor) -> list[Reference]:
+        labels_T = self._view.labels(tokens_T)
         if self.head is None:
             logits_1TV = self._view.head(dense_1TD)
-            return [loss.prepare(logits_1TV, tokens_T[None]) for loss in self._losses]
+            return [loss.prepare(logits_1TV, labels_T[None]) for loss in self._losses]
         read_TD = self.head.read(dense_1TD)[0]
-        return [loss.target(self.head, read_TD, tokens_T) for loss in self._losses if isinstance(loss, LinearLoss)]
+        return [loss.target(self.head, read_TD, labels_T) for loss in self._losses if isinstance(loss, LinearLoss)]
 
     def measure(self, hidden_BTD: Tensor, references: Sequence[list[Reference]]) -> Tensor:
         """Every loss, `[K, B]` float64.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from autoprune.calibration.losses import CrossEntropy
-from autoprune.calibration.text import read_text, sequences
+from autoprune.calibration.text import next_tokens, read_text, sequences
 from autoprune.errors import UserError
 from autoprune.evaluation.timing import tokens_per_second
 from autoprune.models.loading import check_directory, compute_dtype, explained
@@ -56,7 +56,7 @@ def evaluate_directory(
         "params": model.num_parameters(),
         "bytes": sum(file.stat().st_size for file in path.glob("*.safetensors")),
         "tokens": tokens_NT.numel(),
-        "tokens_per_second": tokens_per_second(model, tokens_NT[:1]),
+        "tokens_per_second": tokens_per_second(lambda tokens: model(input_ids=tokens, use_cache=False), tokens_NT[:1]),
     }
 
 
@@ -64,7 +64,7 @@ def evaluate_directory(
 def _cross_entropy(model: Any, tokens_1T: Tensor) -> Tensor:
     loss = CrossEntropy()
     logits_1TV = model(input_ids=tokens_1T, use_cache=False).logits
-    return loss.measure(logits_1TV, loss.prepare(logits_1TV, tokens_1T)).double().squeeze(0)
+    return loss.measure(logits_1TV, loss.prepare(logits_1TV, next_tokens(tokens_1T))).double().squeeze(0)
 
 
 def _load(path: Path, device: str, dtype: str) -> tuple[Any, Any]:

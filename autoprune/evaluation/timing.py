@@ -1,7 +1,7 @@
 """Speed of a network as it stands."""
 
 import time
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def tokens_per_second(model: Any, tokens_BT: Tensor, repeats: int = 5) -> float:
-    """Tokens a second of plain forward passes over `[B, T]` tokens: the median of `repeats` after one warm-up."""
+def tokens_per_second(run: Callable[[Tensor], object], tokens_BT: Tensor, repeats: int = 5) -> float:
+    """Tokens (or images) a second of forward passes over `[B, T]` of them: median of `repeats` after a warm-up."""
     seconds = []
     for _ in range(repeats + 1):
         begun = time.perf_counter()
-        model(input_ids=tokens_BT, use_cache=False)
+        run(tokens_BT)
         if tokens_BT.is_cuda:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)

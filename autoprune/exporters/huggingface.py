@@ -7,24 +7,18 @@ both.
 """
 
 import copy
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from autoprune.assembly import Assembly
-from autoprune.errors import UserError
 from autoprune.exporters import padding
+from autoprune.exporters.directory import check_target, neighbour, placed
 from autoprune.models.pruned import can_cache, layer_config, layer_types, per_layer_config, pruned_classes
 from autoprune.policy import Policy
 from autoprune.provenance import proposal_of
-from autoprune.space import Proposal
 
 
 def export(assembly: Assembly, policy: Policy, path: Path, uniform: bool = False) -> None:
@@ -38,25 +32,14 @@ def export(assembly: Assembly, policy: Policy, path: Path, uniform: bool = False
     Raises:
         UserError: `path` holds something else, cannot be written, or no stock model has this shape.
     """
-    _check_target(path)
-    with _placed(assembly, proposal_of(assembly, policy)):
+    check_target(path)
+    with placed(assembly, proposal_of(assembly, policy)):
         network = _uniform(assembly) if uniform else _pruned(assembly)
-        with _neighbour(path) as directory:
+        with neighbour(path) as directory:
             network.save_pretrained(directory)
             _save_generation_config(network, assembly.loaded.model, directory)
             assembly.loaded.tokenizer.save_pretrained(directory)
             policy.save(directory / "policy.json")
-
-
-@contextmanager
-def _placed(assembly: Assembly, proposal: Proposal) -> Iterator[None]:
-    """Put a policy in place on the live network for a while."""
-    try:
-        assembly.view.rest()
-        assembly.placer.place(proposal)
-        yield
-    finally:
-        assembly.placer.release()
 
 
 # -- the network to be saved -----------------------------------------------------------------------------------
@@ -137,41 +120,3 @@ def _save_generation_config(network: Any, live: Any, directory: Path) -> None:
     if not getattr(network.config, "use_cache", True):
         generation_config.use_cache = False
     generation_config.to_json_file(directory / "generation_config.json")
-
-
-# -- the directory ---------------------------------------------------------------------------------------------
-
-
-def _check_target(path: Path) -> None:
-    if path.is_dir():
-        names = {entry.name for entry in path.iterdir()}
-        if names and not {"config.json", "policy.json"} <= names:
-            raise UserError(
-                f"'{path}' holds files that no export wrote, as {min(names)}: choose an empty or a new directory."
-            )
-    elif path.exists():
-        raise UserError(f"'{path}' is a file: an export is a directory, choose another name.")
-
-
-@contextmanager
-def _neighbour(path: Path) -> Iterator[Path]:
-    """A new directory beside `path` that takes its place at the end, if nothing goes wrong.
-
-    Raises:
-        UserError: the disk is full or not writable.
-    """
-    path = path.resolve()
-    new, old = (path.with_name(f".{path.name}.{os.getpid()}.{word}") for word in ("new", "old"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new.mkdir()
-        yield new
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"the network could not be written to '{path}' ({reason}).") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

@@ -79,7 +79,7 @@ class MaskedWeights:
         device = self._bench or weight_OD.device
         inputs = _inputs(index.to(device), weight_OD.shape[1] // self._units[u].groups)
         new_OK = self._reconstruction(u, device).on(inputs).to(self._dtype).to(weight_OD.dtype)
-        return (new_OK if width.width.consumer.dim == 1 else new_OK.T).contiguous()
+        return width.laid_out(new_OK).contiguous()
 
     def _reconstruction(self, u: int, device: torch.device) -> Reconstruction:
         """Of a unit, its groups in the live network's order."""

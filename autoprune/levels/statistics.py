@@ -51,7 +51,7 @@ def _output_errors(
             if stored is None:
                 difference_OD[:, kept_K] = 0
             else:
-                new_OK = stored if width.width.consumer.dim == 1 else stored.T
+                new_OK = width.matrix(stored)
                 difference_OD[:, kept_K] -= new_OK.double().to(weight_OD.device)
         error = float((difference_OD @ h_DD * difference_OD).sum()) / whole if whole > 0 else 0.0
         errors.append(min(1.0, max(errors[-1], error)))

@@ -1,8 +1,9 @@
 """The level store: the order of every unit's groups and its consumer's weights at every level, built once.
 
 On disk, in `<cache>/levels/<key>/`: one `<unit>.safetensors` for each unit with `order` `[G]` and, where the criterion
-reconstructs, `level.<l>`, the consumer's weight at level l in the module's own layout, columns in `order`; and
-`manifest.json`, written last, with the units' statistics. The key is a hash of model, data, levels and criterion.
+reconstructs, `level.<l>`, the consumer's weight at level l in the module's own layout, columns in `order`;
+where BatchNorm reads the consumer `norm.<l>`, its mean and variance at level l; and `manifest.json`, written last, with the units'
+statistics. The key is a hash of model, data, levels and criterion.
 Files are memory-mapped.
 Weights are rounded to the checkpoint's dtype, so that what is scored is what is shipped.
 """
@@ -59,6 +60,7 @@ class LevelStore:
         self.directory, self.device = directory, device
         self._orders: list[Tensor] = []
         self._consumers: dict[tuple[int, int], Tensor] = {}
+        self._norms: dict[tuple[int, int], Tensor] = {}
         self.statistics: tuple[UnitStatistics, ...] = ()
         try:
             manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
@@ -68,6 +70,8 @@ class LevelStore:
                 with safe_open(directory / f"{unit.name}.safetensors", framework="pt", device=device) as file:
                     self._orders.append(file.get_tensor("order"))
                     for name in file.keys():  # noqa: SIM118 (no mapping)
+                        if name.startswith("norm."):
+                            self._norms[u, int(name.removeprefix("norm."))] = file.get_tensor(name)
                         if name.startswith("level."):
                             self._consumers[u, int(name.removeprefix("level."))] = file.get_tensor(name)
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
@@ -80,6 +84,10 @@ class LevelStore:
     def consumer(self, u: int, level: int) -> Tensor | None:
         """The reconstructed weight of unit `u`'s consumer, or None where the dense weight's prefix serves."""
         return self._consumers.get((u, level))
+
+    def norm(self, u: int, level: int) -> Tensor | None:
+        """Mean and variance of unit `u`'s consumer's outputs, `[2, out]`, or None where the dense ones serve."""
+        return self._norms.get((u, level))
 
     def kept_groups(self, u: int, kept: int) -> list[int]:
         """The groups that stay when `kept` are kept, by their number in the original network, ascending."""
@@ -127,7 +135,7 @@ def build(
                 else:
                     view.enter(unit.block)
                 levels = _levels(unit, width, h_DD, criterion, dtype)
-                statistics.append(asdict(measure(unit, width, h_DD, levels)))
+                statistics.append(asdict(measure(unit, width, width.moments(h_DD)[0], levels)))
             save_file(levels, temporary / f"{unit.name}.safetensors")
             if progress:
                 progress((done + 1) / len(units))
@@ -154,17 +162,37 @@ def _workspace(width: LiveWidth) -> int:
 
 def _levels(unit: Unit, width: LiveWidth, h_DD: Tensor, criterion: Criterion, dtype: torch.dtype) -> dict[str, Tensor]:
     weight_OD = width.consumer_weight
-    h_DD = h_DD.to(weight_OD.device)
+    h_DD, mean_D = width.moments(h_DD.to(weight_OD.device))
     order = criterion.order(weight_OD, h_DD, unit.groups)
     tensors = {"order": order.cpu()}
-    if not criterion.reconstructs:
+    if not criterion.reconstructs and mean_D is None:
         return tensors
     size = weight_OD.shape[1] // unit.groups
     inputs = (order[:, None] * size + torch.arange(size, device=order.device)).flatten()
     reconstruction = Reconstruction(weight_OD, h_DD)
     for level, kept in enumerate(unit.kept):
-        if 0 < kept < unit.groups:
-            new_OK = reconstruction.on(inputs[: kept * size]).to(dtype).to(weight_OD.dtype)
-            in_place = new_OK if width.width.consumer.dim == 1 else new_OK.T
-            tensors[f"level.{level}"] = in_place.cpu().contiguous()
+        if not 0 < kept < unit.groups:
+            continue
+        kept_K, new_OK = inputs[: kept * size], weight_OD[:, inputs[: kept * size]]
+        if criterion.reconstructs:
+            new_OK = reconstruction.on(kept_K).to(dtype).to(weight_OD.dtype)
+            tensors[f"level.{level}"] = width.laid_out(new_OK).cpu().contiguous()
+        if mean_D is not None:
+            tensors[f"norm.{level}"] = _normalised(width, h_DD, mean_D, kept_K, new_OK).cpu()
     return tensors
+
+
+def _normalised(width: LiveWidth, h_DD: Tensor, mean_D: Tensor, kept_K: Tensor, new_OK: Tensor) -> Tensor:
+    """BatchNorm's mean and variance behind a consumer with these inputs alone, `[2, out]`, in closed form.
+
+    From the dense network's inputs to the block, as the reconstruction is. What training left is shifted and scaled by
+    what changes on the calibration images, so that a few of them do.
+    """
+    assert width.statistics is not None
+    mean_O, variance_O = (statistic.double() for statistic in width.statistics)
+    dense_OD, new_OK = width.consumer_weight.double(), new_OK.double()
+    before_O, after_O = dense_OD @ mean_D, new_OK @ mean_D[kept_K]
+    spread_O = (dense_OD @ h_DD * dense_OD).sum(1) - before_O.square()
+    left_O = (new_OK @ h_DD[kept_K][:, kept_K] * new_OK).sum(1) - after_O.square()
+    ratio_O = (left_O.clamp_min(0) / spread_O.clamp_min(1e-12)).where(spread_O > 0, 1.0)
+    return torch.stack([mean_O + after_O - before_O, variance_O * ratio_O]).float()

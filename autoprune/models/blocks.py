@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autoprune.calibration.text import next_tokens
 from autoprune.models.family import Family
 from autoprune.models.streaming import Streamer, activation_bytes
 from autoprune.models.surgery import LiveWidth
@@ -64,13 +65,31 @@ class BlockView:
 
     def __init__(self, model: nn.Module, family: Family, mlp_group: int = 1) -> None:
         self.model, self.family = model, family
-        owner, _, self._name = family.blocks.rpartition(".")
-        self._owner = model.get_submodule(owner)
-        self.blocks = list(model.get_submodule(family.blocks).children())
-        config: Any = model.config
+        self.blocks = self._found()
+        config: Any = getattr(model, "config", None)
         self.widths = [[LiveWidth(block, w) for w in family.widths(block, config, mlp_group)] for block in self.blocks]
         self._calls: dict[tuple[int, ...], list[BlockCall]] = {}
         self.streamer: Streamer | None = None
+
+    def _found(self) -> list[nn.Module]:
+        owner, _, self._name = self.family.blocks.rpartition(".")
+        self._owner = self.model.get_submodule(owner)
+        return list(self.model.get_submodule(self.family.blocks).children())
+
+    def labels(self, tokens_BT: Tensor) -> Tensor:
+        """What each position should predict, `[B, T]`: the next token, and -100 behind the last."""
+        return next_tokens(tokens_BT)
+
+    def state_bytes(self, length: int) -> int:
+        """Of the hidden states of a sequence, the largest of any block."""
+        weight_OD = self.widths[0][0].consumer_weight
+        return length * weight_OD.shape[0] * weight_OD.element_size()
+
+    def __call__(self, tokens_BT: Tensor) -> Tensor:
+        """Logits of the whole network as it stands, `[B, T, V]`."""
+        model: Any = self.model
+        logits: Tensor = model(input_ids=tokens_BT, use_cache=False).logits
+        return logits
 
     def stream(self, device: str, memory: int, batch: int, length: int, masks: bool = False) -> None:
         """Leave the blocks in the host's memory, where the whole network is now, and bring them to `device` in turn.

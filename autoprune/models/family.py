@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -16,13 +16,17 @@ class Family:
     Args:
         name: the family's name in the registry.
         model_types: transformers' `config.model_type`s that it covers, each tested.
-        blocks: path of the ModuleList of blocks in the model.
+        blocks: path of the ModuleList of blocks in the model; of images a pattern of their paths, as `layer*.*`.
         widths: (block, config, neurons per MLP group) -> the block's widths.
         attention: path of the module in a block that owns `layer_idx`.
+        task: what a network reads.
+        fits: of networks that are no transformers models: whether a module is of the family.
     """
 
     name: str
     model_types: tuple[str, ...]
     blocks: str
     widths: Callable[[nn.Module, Any, int], list[Width]]
-    attention: str
+    attention: str = ""
+    task: Literal["text", "images"] = "text"
+    fits: Callable[[nn.Module], bool] | None = None

@@ -96,6 +96,8 @@ def linear_head(view: BlockView) -> LinearHead | None:
     output embeddings take, and no more than a factor behind those.
     """
     model: Any = view.model
+    if view.family.task != "text":
+        return None
     matrix = model.get_output_embeddings()
     if not isinstance(matrix, nn.Linear):
         return None

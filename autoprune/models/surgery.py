@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from autoprune.space import Unit
 
@@ -20,7 +21,7 @@ class Slice:
 
     Args:
         module: path of the module in the block.
-        size: entries of that dimension that belong to one group (in each part).
+        size: entries of that dimension that belong to one group (in each part): rows or columns, channels.
         dim: the dimension of `weight`.
         parts: how many blocks of `groups * size` entries stand one after another (3 in a fused q|k|v).
     """
@@ -45,6 +46,7 @@ class Width:
         config: configuration attribute of the layer -> its value for each kept group.
         context_macs: multiply-accumulates of one group per token and context position (attention scores).
         cache: entries of the cache of keys and values of one group and position.
+        norm: path of the BatchNorm that reads the consumer, whose statistics depend on what is kept.
     """
 
     kind: str
@@ -56,10 +58,18 @@ class Width:
     config: Mapping[str, int] = field(default_factory=dict)
     context_macs: int = 0
     cache: int = 0
+    norm: str | None = None
+
+
+CONVOLUTION = 4
+"""Dimensions of a convolution's weight, and of what it reads."""
 
 
 class Zero(nn.Module):
     """A dropped sub-block: adds nothing to the residual stream."""
+
+    def __init__(self, dropped: nn.Module) -> None:
+        super().__init__()
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
         """Zeros like the input."""
@@ -69,12 +79,39 @@ class Zero(nn.Module):
 class ZeroAttention(nn.Module):
     """A dropped attention, which in transformers returns its weights too."""
 
+    def __init__(self, dropped: nn.Module) -> None:
+        super().__init__()
+
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
         """Zeros like the input, and no weights."""
         return torch.zeros_like(hidden_states), None
 
 
-STAND_INS: dict[str, type[nn.Module]] = {"zero": Zero, "zero-attention": ZeroAttention, "identity": nn.Identity}
+class ZeroConvolution(nn.Module):
+    """A dropped convolution: zeros of the shape that it gave."""
+
+    def __init__(self, dropped: nn.Module) -> None:
+        super().__init__()
+        conv: Any = dropped
+        self.channels, self.kernel, self.stride = conv.out_channels, conv.kernel_size, conv.stride
+        self.padding, self.dilation = conv.padding, conv.dilation
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """`[B, channels, height, width]`."""
+        sides = zip(hidden.shape[2:], self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        return hidden.new_zeros(
+            hidden.shape[0], self.channels, *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sides)
+        )
+
+
+STAND_INS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "zero": Zero,
+    "zero-attention": ZeroAttention,
+    "zero-convolution": ZeroConvolution,
+    "identity": lambda dropped: nn.Identity(),
+}
+FOLLOWS = ("weight", "bias", "running_mean", "running_var")
+"""What follows a width in the modules that write it, where they have it."""
 
 
 class LiveWidth:
@@ -87,6 +124,7 @@ class LiveWidth:
     Attributes:
         bring: gives a consumer's weight where this width's tensors are, which `move` changes (models/streaming.py).
         in_place: the consumer's weight that was given with what is kept now.
+        positions: module path -> outputs of a convolution for one image, along both sides (models/images.py).
     """
 
     def __init__(self, block: nn.Module, width: Width) -> None:
@@ -97,8 +135,14 @@ class LiveWidth:
         self._tensors = {
             (path, name): parameter.data
             for path, module in self._modules.items()
-            for name, parameter in module.named_parameters(recurse=False)
+            for name, parameter in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+            if parameter.dim()
         }
+        norm: Any = block.get_submodule(width.norm) if width.norm else None
+        self._norm = norm
+        # aliases, since the buffers themselves are given other memory
+        self._statistics: Any = (norm.running_mean.data, norm.running_var.data) if width.norm else None
+        self.positions: dict[str, int] = {}
         self.bring: Callable[[Tensor], Tensor] = _as_it_is
         self.in_place: Tensor | None = None
         self._index: Tensor | None = None  # what `select` kept
@@ -142,16 +186,56 @@ class LiveWidth:
     def consumer_weight(self) -> Tensor:
         """The consumer's dense weight with the width last, `[out, groups * size]`: a view."""
         weight = self._tensors[self.width.consumer.module, "weight"]
+        if weight.dim() == CONVOLUTION:
+            return weight.flatten(1)
         return weight if self.width.consumer.dim == weight.dim() - 1 else weight.transpose(0, 1)
+
+    def laid_out(self, weight_OK: Tensor) -> Tensor:
+        """A consumer's weight with the width last in the layout of its module."""
+        weight = self._tensors[self.width.consumer.module, "weight"]
+        if weight.dim() == CONVOLUTION:
+            return weight_OK.reshape(len(weight_OK), -1, *weight.shape[2:])
+        return weight_OK if self.width.consumer.dim == 1 else weight_OK.T
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """The other way: `[out, kept * size]`."""
+        if weight.dim() == CONVOLUTION:
+            return weight.flatten(1)
+        return weight if self.width.consumer.dim == 1 else weight.T
+
+    def read(self, inputs: Tensor) -> Tensor:
+        """What the consumer's matrix multiplies, a row a position, `[N, D]`; a 1 behind each where there is a norm."""
+        conv: Any = self.consumer
+        if inputs.dim() == CONVOLUTION:
+            patches = functional.unfold(inputs, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
+            inputs = patches.transpose(1, 2)
+        x_ND = inputs.reshape(-1, inputs.shape[-1])
+        return x_ND if self._norm is None else torch.cat([x_ND, x_ND.new_ones(len(x_ND), 1)], dim=1)
+
+    def moments(self, h_DD: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Second moments of the consumer's inputs, and their means `[D]` where there is a norm, of what `read` gave."""
+        if self._norm is None:
+            return h_DD, None
+        h_DD = h_DD / h_DD[-1, -1].clamp_min(1e-300)
+        return h_DD[:-1, :-1], h_DD[:-1, -1]
+
+    @property
+    def statistics(self) -> tuple[Tensor, Tensor] | None:
+        """Mean and variance of the dense consumer's outputs, as the norm has them; None without one."""
+        statistics: tuple[Tensor, Tensor] | None = self._statistics
+        return statistics
 
     def weights(self) -> list[Tensor]:
         """The dense weight matrices that follow this width, producers before the consumer."""
-        return [self._tensors[s.module, name] for name, s in self._sliced() if name == "weight"]
+        named = [self._tensors[s.module, name] for name, s in self._sliced() if name == "weight"]
+        return [weight for weight in named if weight.dim() > 1]
 
     def unit(self, block: int, kept: tuple[int, ...]) -> Unit:
         """The numbers of this width as a `Unit` of the search space (torch-free)."""
-        sliced = sum(self._group_numel(name, s) for name, s in self._sliced())
-        weights = sum(self._group_numel(name, s) for name, s in self._sliced() if name == "weight")
+        counted = [(name, s) for name, s in self._sliced() if name in ("weight", "bias")]
+        sliced = sum(self._group_numel(name, s) for name, s in counted)
+        matrices = [(name, s) for name, s in counted if self._tensors[s.module, name].dim() > 1]
+        weights = sum(self._group_numel(name, s) * self.positions.get(s.module, 1) for name, s in matrices)
         inside = {id(p): p.numel() for module in self._dropped.values() for p in module.parameters()}
         inside |= {id(p): p.numel() for module in self._modules.values() for p in module.parameters(recurse=False)}
         return Unit(
@@ -170,13 +254,16 @@ class LiveWidth:
             self._tensors[s.module, name] = tensor.index_select(dim, index)
         self.keep(self.kept)
 
-    def keep(self, groups: int, consumer: Tensor | None = None) -> None:
+    def keep(self, groups: int, consumer: Tensor | None = None, norm: Tensor | None = None) -> None:
         """Keep the first `groups` groups: views are swapped in, or the sub-block is dropped at 0.
 
         Args:
             consumer: the consumer's weight at this level, in its own layout, if it was reconstructed.
+            norm: mean and variance of the consumer's outputs at this level, `[2, out]`; None is the dense network's.
         """
         self._index = None
+        if self._norm is not None:
+            self._norm.running_mean.data, self._norm.running_var.data = self._statistics if norm is None else norm
         prefixes = (
             (name, s, self._prefix(self._tensors[s.module, name], name, s, groups)) for name, s in self._sliced()
         )
@@ -199,7 +286,9 @@ class LiveWidth:
         """Swap tensors of `groups` groups in, or stand-ins for the sub-block at 0, which needs none."""
         if (groups == 0) != (self.kept == 0):
             for path, stand_in in self.width.on_drop.items():
-                _set_module(self.block, path, self._dropped[path] if groups else STAND_INS[stand_in]())
+                _set_module(
+                    self.block, path, self._dropped[path] if groups else STAND_INS[stand_in](self._dropped[path])
+                )
         self.kept, self.in_place = groups, consumer
         if groups == 0:
             getattr(self.consumer, "weight").data = self._tensors[self.width.consumer.module, "weight"]  # lets go
@@ -241,8 +330,8 @@ class LiveWidth:
 
     def _sliced(self) -> list[tuple[str, Slice]]:
         """(parameter name, slice) of every tensor that follows the width; a consumer's bias does not."""
-        names = [("weight", s) for s in (*self.width.producers, self.width.consumer)]
-        return names + [("bias", s) for s in self.width.producers if (s.module, "bias") in self._tensors]
+        written = [(name, s) for name in FOLLOWS for s in self.width.producers if (s.module, name) in self._tensors]
+        return [*written, ("weight", self.width.consumer)]
 
     def _group_numel(self, name: str, s: Slice) -> int:
         return self._tensors[s.module, name].numel() // self.width.groups
@@ -260,8 +349,8 @@ class LiveWidth:
 
 
 def materialise(module: nn.Module) -> None:
-    """Give every parameter its own contiguous memory, so that views of larger tensors can be saved and freed."""
-    for parameter in module.parameters():
+    """Give every parameter and buffer its own contiguous memory: views of larger tensors cannot be saved and freed."""
+    for parameter in (*module.parameters(), *module.buffers()):
         parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
 
 
@@ -285,5 +374,9 @@ def _follow_shape(module: nn.Module) -> None:
     weight = getattr(module, "weight")
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = weight.shape
+    elif isinstance(module, nn.Conv2d):
+        module.out_channels, module.in_channels = weight.shape[:2]
+    elif isinstance(module, nn.BatchNorm2d):
+        module.num_features = len(weight)
     elif hasattr(module, "nf"):
         module.nx, module.nf = weight.shape

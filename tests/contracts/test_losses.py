@@ -33,6 +33,10 @@ class Bare(LevelStore):
         """The dense weight's own columns."""
         return None
 
+    def norm(self, u: int, level: int) -> Tensor | None:
+        """No BatchNorm."""
+        return None
+
 
 def placer_of(name: str) -> Placer:
     model = families.tiny_model(name)

@@ -1,0 +1,153 @@
+"""Labelled images: from a file or a folder to numbers of images in three splits that never mix.
+
+A `.npz` holds `images` `[N, height, width, channels]` uint8 and `labels` `[N]` integers. A folder holds one folder of
+pictures for each class, classes in the order of their names (the layout of torchvision's ImageFolder; needs Pillow).
+"""
+
+import hashlib
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autoprune.calibration.text import Splits, split
+from autoprune.errors import UserError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"}
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images that are looked up by number.
+
+    Args:
+        images: `[N, C, height, width]` uint8.
+        labels: `[N]` int64.
+        mean: of each channel, of values in [0, 1]; what the network was trained with.
+        std: likewise.
+    """
+
+    images: Tensor
+    labels: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Channels, height and width."""
+        return tuple(self.images.shape[1:])
+
+    def pixels(self, numbers: Tensor) -> Tensor:
+        """Normalised images `[n, C, height, width]` float32."""
+        return (self.images[numbers].float() / 255 - self.mean) / self.std
+
+    def to(self, device: str) -> "ImageSet":
+        """On another device."""
+        return ImageSet(*(tensor.to(device) for tensor in (self.images, self.labels, self.mean, self.std)))
+
+
+def read_images(path: str | None, mean: Sequence[float], std: Sequence[float]) -> ImageSet:
+    """The images of a file or folder.
+
+    Args:
+        path: `.npz`, or a folder of folders.
+        mean: of each channel, or one for all.
+        std: likewise.
+
+    Raises:
+        UserError: nothing there, damaged, no images in it, or images of several sizes.
+    """
+    if path is None:
+        raise UserError("images are needed: --data takes a .npz file or a folder with one folder for each class.")
+    source = Path(path)
+    if not source.exists():
+        raise UserError(f"no images at '{path}': --data takes a .npz file or a folder with one folder for each class.")
+    images, labels = _folder(source) if source.is_dir() else _npz(source)
+    channels = images.shape[-1]
+    for name, values in (("image_mean", mean), ("image_std", std)):
+        if len(values) not in (1, channels):
+            raise UserError(f"{name} has {len(values)} values, and the images in '{path}' have {channels} channels.")
+    scales = [torch.tensor(list(values)).view(-1, 1, 1) for values in (mean, std)]
+    return ImageSet(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels), *scales)
+
+
+def split_images(images: ImageSet, length: int, limits: dict[str, int], seed: int) -> Splits:
+    """Numbers of images `[N, length]` by split, in an order that depends on `seed` alone.
+
+    Raises:
+        UserError: too few images for each split to get two samples.
+    """
+    count = len(images) // length
+    if count < 8:
+        raise UserError(
+            f"there are {len(images)} images, and at least {8 * length} are needed for samples of {length}: give more "
+            "with --data, or smaller samples with sequence_length=..."
+        )
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)))
+    splits = split(order[: count * length].view(count, length), limits, seed)
+    sha = hashlib.sha256(splits.digest.encode())
+    for tensor in (images.images, images.labels, images.mean, images.std):
+        sha.update(tensor.numpy().tobytes())
+    return replace(splits, digest=sha.hexdigest()[:16])
+
+
+def check_labels(images: ImageSet, classes: int) -> None:
+    """Raise a UserError where a label is none of the network's classes."""
+    low, high = int(images.labels.min()), int(images.labels.max())
+    if low < 0 or high >= classes:
+        raise UserError(f"the images have labels from {low} to {high}, and the model has classes 0 to {classes - 1}.")
+
+
+def _npz(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            names = set(file.files)
+            if not {"images", "labels"} <= names:
+                raise UserError(f"'{path}' holds {sorted(names)}: `images` and `labels` are needed.")
+            images, labels = file["images"], file["labels"]
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"the images in '{path}' cannot be read ({error}).") from error
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise UserError(
+            f"`images` in '{path}' is {images.dtype} {images.shape}: uint8 [N, height, width, 1 or 3] is needed."
+        )
+    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"`labels` in '{path}' is {labels.dtype} {labels.shape}: {len(images)} integers are needed.")
+    return images, labels.astype(np.int64)
+
+
+def _folder(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise UserError("folders of images need Pillow: pip install 'autoprune[vision]'.") from error
+    classes = sorted(entry for entry in path.iterdir() if entry.is_dir())
+    files = [
+        (file, label)
+        for label, folder in enumerate(classes)
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in SUFFIXES
+    ]
+    if not files:
+        raise UserError(f"no images in '{path}': one folder for each class is needed, with pictures in it.")
+    pictures: list[NDArray[np.uint8]] = []
+    for file, _ in files:
+        try:
+            with Image.open(file) as picture:
+                pictures.append(np.asarray(picture.convert("RGB"), dtype=np.uint8))
+        except OSError as error:
+            raise UserError(f"the image '{file}' cannot be read ({error}).") from error
+        if pictures[-1].shape != pictures[0].shape:
+            sizes = ["x".join(map(str, p.shape[:2])) for p in (pictures[0], pictures[-1])]
+            raise UserError(
+                f"'{file}' is {sizes[1]}, and '{files[0][0]}' is {sizes[0]}: images of one size are needed."
+            )
+    return np.stack(pictures), np.array([label for _, label in files], dtype=np.int64)

@@ -1,0 +1,60 @@
+"""What exporters that write a directory share: it appears whole or not at all, and the live network is as before."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from autoprune.assembly import Assembly
+from autoprune.errors import UserError
+from autoprune.space import Proposal
+
+
+@contextmanager
+def placed(assembly: Assembly, proposal: Proposal) -> Iterator[None]:
+    """Put a policy in place on the live network for a while."""
+    try:
+        assembly.view.rest()
+        assembly.placer.place(proposal)
+        yield
+    finally:
+        assembly.placer.release()
+
+
+def check_target(path: Path) -> None:
+    """Raise a UserError where `path` is a file, or holds what no export wrote."""
+    if path.is_dir():
+        names = {entry.name for entry in path.iterdir()}
+        if names and not {"config.json", "policy.json"} <= names:
+            raise UserError(
+                f"'{path}' holds files that no export wrote, as {min(names)}: choose an empty or a new directory."
+            )
+    elif path.exists():
+        raise UserError(f"'{path}' is a file: an export is a directory, choose another name.")
+
+
+@contextmanager
+def neighbour(path: Path) -> Iterator[Path]:
+    """A new directory beside `path` that takes its place at the end, if nothing goes wrong.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    path = path.resolve()
+    new, old = (path.with_name(f".{path.name}.{os.getpid()}.{word}") for word in ("new", "old"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.mkdir()
+        yield new
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"the network could not be written to '{path}' ({reason}).") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,56 @@
+"""Load this directory's pruned network with torch and safetensors alone.
+
+import sys; sys.path.insert(0, DIRECTORY)
+from load_module import load
+network = load(dense)        # `dense`: the module that the search was given, with or without its weights
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+
+class Zeros(nn.Module):
+    """In the place of a convolution of which nothing is left: zeros of the shape that it gave."""
+
+    def __init__(self, conv: Any) -> None:
+        super().__init__()
+        self.channels = conv.out_channels
+        self.sides = list(zip(conv.kernel_size, conv.stride, conv.padding, conv.dilation, strict=True))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[B, channels, height, width]`."""
+        sides = zip(x.shape[2:], self.sides, strict=True)
+        return x.new_zeros(
+            len(x), self.channels, *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, (k, s, p, d) in sides)
+        )
+
+
+def load(dense: nn.Module, directory: str | Path = Path(__file__).parent) -> nn.Module:
+    """Cut a dense module in place to the shapes in `directory`, and fill it.
+
+    Args:
+        dense: as the function in `config.json` makes it.
+        directory: where `model.safetensors` and `config.json` are.
+    """
+    directory = Path(directory)
+    described = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    for path, stand_in in described["stand_ins"].items():
+        owner, _, name = path.rpartition(".")
+        gone = dense.get_submodule(path)
+        setattr(dense.get_submodule(owner), name, Zeros(gone) if stand_in == "zeros" else nn.Identity())
+    for path, tensor in load_file(directory / "model.safetensors").items():
+        owner, _, name = path.rpartition(".")
+        getattr(dense.get_submodule(owner), name).data = tensor
+    for module in dense.modules():
+        if isinstance(module, nn.Conv2d):
+            module.out_channels, module.in_channels = module.weight.shape[:2]
+        elif isinstance(module, nn.BatchNorm2d):
+            module.num_features = len(module.weight)
+        elif isinstance(module, nn.Linear):
+            module.out_features, module.in_features = module.weight.shape
+    return dense.eval()

@@ -1,0 +1,61 @@
+"""A plain module's directory: its weights, what is gone of it, the policy, and a loader that needs torch alone."""
+
+import json
+import shutil
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import nn
+
+from autoprune.assembly import Assembly
+from autoprune.exporters import load_module
+from autoprune.exporters.directory import check_target, neighbour, placed
+from autoprune.policy import Policy
+from autoprune.provenance import proposal_of
+
+FORMAT = "autoprune.module/1"
+
+
+def export(assembly: Assembly, policy: Policy, path: Path) -> None:
+    """Write a policy's network to the directory `path`, in the module's own dtype; an earlier export is replaced.
+
+    `model.safetensors`, `config.json` (the function that makes the dense module, and which parts are gone),
+    `policy.json` and `load_module.py`, whose `load(dense_module)` gives the network.
+
+    Raises:
+        UserError: `path` holds something else or cannot be written.
+    """
+    with placed(assembly, proposal_of(assembly, policy)):
+        save(assembly, policy, assembly.loaded.model, path)
+
+
+def save(assembly: Assembly, policy: Policy, network: nn.Module, path: Path) -> None:
+    """The same of a network that was cut to the policy and may have been trained since."""
+    check_target(path)
+    dtype = assembly.loaded.checkpoint_dtype
+    state = {
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().cpu().clone().contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    described = {"format": FORMAT, "function": assembly.loaded.path, "stand_ins": _stand_ins(assembly, policy)}
+    with neighbour(path) as directory:
+        save_file(state, directory / "model.safetensors")
+        (directory / "config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+        shutil.copy(load_module.__file__, directory / "load_module.py")
+        policy.save(directory / "policy.json")
+
+
+def _stand_ins(assembly: Assembly, policy: Policy) -> dict[str, str]:
+    """Path -> what stands there in the place of a part that is gone."""
+    names = {id(module): name for name, module in assembly.loaded.model.named_modules()}
+    blocks = [
+        (block, width.width)
+        for block, row in zip(assembly.view.blocks, assembly.view.widths, strict=True)
+        for width in row
+    ]
+    return {
+        f"{names[id(block)]}.{path}": "zeros" if stand_in == "zero-convolution" else "identity"
+        for (block, width), unit in zip(blocks, policy.units, strict=True)
+        if unit.kept == 0
+        for path, stand_in in width.on_drop.items()
+    }

@@ -1,0 +1,165 @@
+"""A network that reads images as `embed -> blocks -> head`: a stem, stages of blocks, a classifier.
+
+An image is to such a network what a token is to a language model: a number that is looked up. A sequence is a sample
+of `T` images, `[T]` int64 numbers in an `ImageSet`; hidden states carry both dimensions, `[B, T, channels, height,
+width]`, so that everything which walks, keeps and counts is one code for both.
+
+Shapes: B sequences, T images of a sequence, C channels, V classes.
+"""
+
+import fnmatch
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.calibration.images import ImageSet
+from autoprune.errors import UserError
+from autoprune.models.blocks import BlockCall, BlockView
+from autoprune.models.family import Family
+
+
+class _ReachedError(Exception):
+    """The first block was reached: what lies behind is not needed."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__()
+        self.hidden = hidden
+
+
+class _Entrance(nn.Module):
+    """Stands where the first block stands."""
+
+    def forward(self, hidden: Tensor) -> NoReturn:
+        raise _ReachedError(hidden)
+
+
+class _PutIn(nn.Module):
+    """Stands where a block stands: passes its input on, or another tensor."""
+
+    def __init__(self, tensor: Tensor | None = None) -> None:
+        super().__init__()
+        self._tensor = tensor
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden if self._tensor is None else self._tensor
+
+
+class ImageView(BlockView):
+    """Args:
+    model: takes pixels `[N, C, height, width]` and returns logits `[N, V]`, or an object that has them.
+    family: says where its blocks are and what their widths are.
+    images: what numbers stand for, on the model's device.
+
+    Raises:
+        UserError: the model does not take these images.
+    """
+
+    def __init__(self, model: nn.Module, family: Family, images: ImageSet) -> None:
+        super().__init__(model, family)
+        self.images = images
+        self._numel = 0
+        try:
+            self._look(torch.zeros(1, 1, dtype=torch.long, device=images.labels.device))
+        except (RuntimeError, ValueError, TypeError) as error:
+            shape = "x".join(map(str, images.shape))
+            raise UserError(f"the model does not take images of {shape}: {str(error).splitlines()[0]}") from error
+
+    def labels(self, tokens_BT: Tensor) -> Tensor:
+        """The class of each image, `[B, T]`."""
+        return self.images.labels[tokens_BT]
+
+    def state_bytes(self, length: int) -> int:
+        """Of the hidden states of a sequence, the largest of any block."""
+        return 4 * length * self._numel
+
+    @torch.no_grad()
+    def embed(self, tokens_BT: Tensor) -> Tensor:
+        """Hidden states at the first block, `[B, T, ...]`."""
+        with self._in_place({0: _Entrance()}):
+            try:
+                self.model(self.images.pixels(tokens_BT.flatten()))
+            except _ReachedError as reached:
+                return _restored(reached.hidden, tokens_BT)
+        raise UserError("the model's first block is not run: its blocks are not a chain.")
+
+    def forward(self, block: int, hidden_BTD: Tensor) -> Tensor:
+        """One block as it stands, `[B, T, ...] -> [B, T, ...]`, with derivatives where the caller has them on."""
+        out: Tensor = self.blocks[block](hidden_BTD.flatten(0, 1))
+        return _restored(out, hidden_BTD)
+
+    def call(self, block: int, hidden_BTD: Tensor) -> BlockCall:
+        """Blocks take nothing besides."""
+        return BlockCall((), {})
+
+    @torch.no_grad()
+    def head(self, hidden_BTD: Tensor) -> Tensor:
+        """Logits `[B, T, V]` from the hidden states behind the last block."""
+        ghosts: dict[int, nn.Module] = {block: _PutIn() for block in range(len(self.blocks))}
+        ghosts[len(self.blocks) - 1] = _PutIn(hidden_BTD.flatten(0, 1))
+        with self._in_place(ghosts):
+            # one image through the stem: what it gives is thrown away
+            return _restored(logits_of(self.model(self.images.pixels(self._first))), hidden_BTD)
+
+    @torch.no_grad()
+    def __call__(self, tokens_BT: Tensor) -> Tensor:
+        """Logits of the whole network as it stands, `[B, T, V]`."""
+        return _restored(logits_of(self.model(self.images.pixels(tokens_BT.flatten()))), tokens_BT)
+
+    def _found(self) -> list[nn.Module]:
+        modules = dict(self.model.named_modules())
+        dots = self.family.blocks.count(".")
+        paths = [p for p in modules if p.count(".") == dots and fnmatch.fnmatchcase(p, self.family.blocks)]
+        self._paths = [tuple(path.rpartition(".")[::2]) for path in paths]
+        return [modules[path] for path in paths]
+
+    @torch.no_grad()
+    def _look(self, first: Tensor) -> None:
+        """Run one image: how large hidden states are, and how many outputs each convolution has."""
+        self._first = first.flatten()
+        hidden = self.embed(first)
+        for block, widths in enumerate(self.widths):
+            sizes: dict[nn.Module, int] = {}
+            hooks = [
+                module.register_forward_hook(lambda m, _, out, sizes=sizes: sizes.update({m: out[0, 0].numel()}))
+                for module in self.blocks[block].modules()
+                if isinstance(module, nn.Conv2d)
+            ]
+            self._numel = max(self._numel, hidden.numel())
+            hidden = self.run(block, hidden)
+            for hook in hooks:
+                hook.remove()
+            for width in widths:
+                named = dict(self.blocks[block].named_modules())
+                width.positions.update({path: sizes[m] for path, m in named.items() if m in sizes})
+        self._numel = max(self._numel, hidden.numel())
+        whole, parts = self(first), self.head(hidden)
+        if not torch.allclose(whole, parts, rtol=1e-3, atol=1e-4):
+            raise UserError(
+                "the model's blocks are not a chain: run one after another they give other logits than the model."
+            )
+
+    @contextmanager
+    def _in_place(self, ghosts: dict[int, nn.Module]) -> Iterator[None]:
+        """Modules in the place of blocks for a while."""
+        owners = [(self.model.get_submodule(owner), name) for owner, name in self._paths]
+        try:
+            for block, ghost in ghosts.items():
+                setattr(*owners[block], ghost)
+            yield
+        finally:
+            for block in ghosts:
+                setattr(*owners[block], self.blocks[block])
+
+
+def _restored(flat: Tensor, like: Tensor) -> Tensor:
+    """`[B T, ...] -> [B, T, ...]`."""
+    return flat.reshape(*like.shape[:2], *flat.shape[1:])
+
+
+def logits_of(output: Any) -> Tensor:
+    """Of what a network returns: logits, or an object that has them."""
+    logits: Tensor = output if isinstance(output, Tensor) else output.logits
+    return logits
