@@ -16,10 +16,10 @@ from autoprune.config import PLACES, load_config, parse_budget
 from autoprune.errors import UserError
 from autoprune.evaluation.report import evaluate_directory
 from autoprune.evaluation.timing import tokens_per_second
-from autoprune.tuning import Tuned, Tuning
-from autoprune.tuning import finetune as tune
 from autoprune.provenance import proposal_of
 from autoprune.study import SearchResult
+from autoprune.tuning import Tuned, Tuning
+from autoprune.tuning import finetune as tune
 from autoprune.validation import total_params
 
 

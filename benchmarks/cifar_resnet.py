@@ -3,9 +3,9 @@
     python benchmarks/cifar_resnet.py --budget macs=0.5 --agents evolution,ddpg,dqn,uniform --seeds 3 --json
 
 `--images FILE` is CIFAR-10 with `x_train`, `y_train`, `x_test`, `y_test`: arrays in a .npz, or JPEGs packed in one,
-which `cifar10.py` beside it reads. Agents see training images alone; accuracy is on the 10,000 test images. Weights are in
-the naming of akamaster's pytorch_resnet_cifar10, the architecture is built here (He et al. 2016, sec. 4.2, option A).
-Settings of an agent follow its name: `ddpg:episodes=100`. By default `max_evals` is 300.
+which `cifar10.py` beside it reads. Agents see training images alone; accuracy is on the 10,000 test images. Weights
+are in the naming of akamaster's pytorch_resnet_cifar10, the architecture is built here (He et al. 2016, sec. 4.2,
+option A). Settings of an agent follow its name: `ddpg:episodes=100`. By default `max_evals` is 300.
 """
 
 import argparse

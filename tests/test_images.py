@@ -196,7 +196,8 @@ def test_exports_reload_without_autoprune(assembly: Assembly, files: Path, tmp_p
 def test_search_and_fine_tuning(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A search holds its budget; fine-tuning that is interrupted ends where one that is not does."""
     monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path / "cache"))
-    result = autoprune.search(**settings(files, budgets={"macs": 0.6}, max_evals=30), out=tmp_path / "run")  # type: ignore[arg-type]
+    chosen = settings(files, budgets={"macs": 0.6}, max_evals=30, out=tmp_path / "run")
+    result = autoprune.search(**chosen)  # type: ignore[arg-type]
     assert result.policy.costs["macs"].policy <= 0.6 * result.policy.costs["macs"].dense
     assert result.table[0].accuracy is not None
     tuned = autoprune.finetune(tmp_path / "run", epochs=2, batch=32)

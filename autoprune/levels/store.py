@@ -1,9 +1,9 @@
 """The level store: the order of every unit's groups and its consumer's weights at every level, built once.
 
 On disk, in `<cache>/levels/<key>/`: one `<unit>.safetensors` for each unit with `order` `[G]` and, where the criterion
-reconstructs, `level.<l>`, the consumer's weight at level l in the module's own layout, columns in `order`;
-where BatchNorm reads the consumer `norm.<l>`, its mean and variance at level l; and `manifest.json`, written last, with the units'
-statistics. The key is a hash of model, data, levels and criterion.
+reconstructs, `level.<l>`, the consumer's weight at level l in the module's own layout, columns in `order`; where
+BatchNorm reads the consumer `norm.<l>`, its mean and variance at level l; and `manifest.json`, written last, with the
+units' statistics. The key is a hash of model, data, levels and criterion.
 Files are memory-mapped.
 Weights are rounded to the checkpoint's dtype, so that what is scored is what is shipped.
 """
