@@ -183,7 +183,7 @@ def test_exports_reload_without_autoprune(assembly: Assembly, files: Path, tmp_p
     assembly.placer.release()
     save_file({"x": pixels, "y": expected}, tmp_path / "expected.safetensors")
     script = (
-        f"import sys; sys.path[:0] = [{str(tmp_path / 'out')!r}, {str(files)!r}]; import torch; from net import net; from safetensors.torch import load_file; "
+        f"import sys; sys.path[:0] = [{str(tmp_path / 'out')!r}, {str(files)!r}]; import torch; from net import net; from safetensors.torch import load_file; "  # noqa: E501
         f"from load_module import load; e = load_file({str(tmp_path / 'expected.safetensors')!r}); m = load(net()); "
         "torch.testing.assert_close(m(e['x']), e['y']); assert 'autoprune' not in sys.modules"
     )
