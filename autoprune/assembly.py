@@ -17,7 +17,7 @@ from autoprune.budgets.metric import Network, cost_rows, fixed_cost, metric_of
 from autoprune.calibration.images import check_labels, read_images, split_images
 from autoprune.calibration.moments import collect
 from autoprune.calibration.text import Splits, read_text, sequences, split
-from autoprune.config import SearchConfig
+from autoprune.config import SearchConfig, is_module
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
 from autoprune.levels.criterion import workspace_bytes
@@ -28,7 +28,7 @@ from autoprune.models.blocks import BlockView
 from autoprune.models.family import Family
 from autoprune.models.images import ImageView
 from autoprune.models.loading import LoadedModel, load_model
-from autoprune.models.modules import is_module, load_module
+from autoprune.models.modules import load_module
 from autoprune.space import SearchSpace, Unit, kept_groups
 
 Progress = Callable[[str, float], None]

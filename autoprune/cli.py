@@ -386,6 +386,7 @@ def _report(result: "SearchResult", as_json: bool) -> None:
         _emit(record | {"interrupted": result.interrupted})
         return
     from autoprune import display
+    from autoprune.config import is_module
 
     display.print_results("Validation split", table, result.assembly.config.loss)
     if result.front:
@@ -393,7 +394,8 @@ def _report(result: "SearchResult", as_json: bool) -> None:
     typer.echo(f"policy:  {path}")
     if result.interrupted:
         typer.echo(f"go on:   autoprune resume {result.path}")
-    typer.echo(f"export:  autoprune export {result.path} {result.path / 'hf'} --to hf")
+    form = "module" if is_module(result.assembly.config.model) else "hf"
+    typer.echo(f"export:  autoprune export {result.path} {result.path / form} --to {form}")
 
 
 def _report_league(compared: "Comparison", as_json: bool) -> None:

@@ -160,6 +160,11 @@ class SearchConfig(BaseModel):
         write_atomically(path, yaml.safe_dump(self.model_dump(), sort_keys=False))
 
 
+def is_module(model: object) -> bool:
+    """Whether a model's name is that of a function that makes a plain module, and no directory's or hub's."""
+    return isinstance(model, str) and ":" in model and model.rpartition(":")[2].isidentifier()
+
+
 def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> SearchConfig:
     """A configuration from a YAML file and overrides, which win.
 
@@ -181,7 +186,7 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
     _check_names(data, list(SearchConfig.model_fields), path)
     if isinstance(data.get("workload"), dict):
         _check_names(data["workload"], list(WorkloadConfig.model_fields), path, "workload.")
-    if ":" in str(data.get("model")):
+    if is_module(data.get("model")):
         data.setdefault("sequence_length", IMAGES)
     try:
         return SearchConfig(**data)

@@ -4,8 +4,8 @@ The loss of an image is `(1 - weight) * cross-entropy + weight * T^2 * KL(dense 
 al. 2015, sec. 2). SGD with Nesterov's momentum and a cosine schedule; images are shifted and mirrored at random.
 Trained on all images of the run but its validation split, which tells what it was worth.
 
-In `RUN/finetuned/`: `state.json` and `state.safetensors` after every epoch (weights, momentum), `result.json` at the
-end, and `network/`, an export. What is drawn in an epoch depends on the seed and the epoch alone, so a training that
+In `RUN/finetuned/`: `state.safetensors` after every epoch (weights, momentum, how many epochs), at the end
+`result.json` and `network/`, an export. What is drawn in an epoch depends on the seed and the epoch alone, so a training that
 was interrupted goes on as if nothing had happened.
 """
 
@@ -13,18 +13,16 @@ import copy
 import json
 import math
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autoprune import study
+from autoprune import rundir, study
 from autoprune.assembly import Assembly, Progress
 from autoprune.errors import UserError
 from autoprune.exporters import module as module_exporter
@@ -112,7 +110,8 @@ def finetune(run: Path, tuning: Tuning, progress: Progress = lambda stage, share
     held_out = assembly.splits.validation.flatten().to(assembly.config.device)
     dense, before = measured(view.model, view, held_out), measured(student, view, held_out)
     folder = run / "finetuned"
-    train(student, view, _others(len(view.images), held_out), tuning, folder, progress)
+    with rundir.locked(run):
+        train(student, view, _others(len(view.images), held_out), tuning, folder, progress)
     after = measured(student, view, held_out)
     module_exporter.save(assembly, policy, student, folder / "network")
     result = {"tuning": asdict(tuning), "dense": asdict(dense), "before": asdict(before), "after": asdict(after)}
@@ -227,34 +226,38 @@ def _keep(
     tensors = {f"network.{name}": tensor.cpu().contiguous() for name, tensor in student.state_dict().items()}
     for i, weight in enumerate(weights):
         tensors[f"momentum.{i}"] = optimizer.state[weight]["momentum_buffer"].cpu().contiguous()
+    told = {"epoch": str(epoch), "tuning": json.dumps(asdict(tuning))}
     try:
         folder.mkdir(exist_ok=True)
-        save_file(tensors, folder / "state.new", {"epoch": str(epoch)})
+        save_file(tensors, folder / "state.new", told)
         (folder / "state.new").replace(folder / "state.safetensors")
     except (OSError, SafetensorError) as error:
         raise UserError(f"the state of fine-tuning could not be written to '{folder}' ({error}).") from error
-    write_atomically(folder / "state.json", json.dumps({"epoch": epoch, "tuning": asdict(tuning)}) + "\n")
 
 
 def _restore(
     student: nn.Module, optimizer: torch.optim.SGD, weights: list[nn.Parameter], tuning: Tuning, folder: Path
 ) -> int:
     """Epochs that are done; the state behind them is put in place."""
-    state: dict[str, Any] = {}
-    with suppress(FileNotFoundError):
-        try:
-            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            tensors = load_file(folder / "state.safetensors")
-        except (ValueError, SafetensorError) as error:
-            raise UserError(f"the state in '{folder}' is damaged ({error}): delete that folder.") from error
-    if not state:
+    file = folder / "state.safetensors"
+    if not file.exists():
         return 0
-    if state["tuning"] != asdict(tuning):
-        changed = [f"{k}={v}" for k, v in state["tuning"].items() if asdict(tuning)[k] != v]
+    try:
+        with safe_open(file, framework="pt") as state:
+            told = state.metadata()
+            tensors = {name: state.get_tensor(name) for name in state.keys()}  # noqa: SIM118 (no mapping)
+        epoch, before = int(told["epoch"]), json.loads(told["tuning"])
+        changed = [f"{key}={value}" for key, value in before.items() if asdict(tuning).get(key) != value]
+        if not changed:
+            network = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
+            student.load_state_dict(network)
+            for i, weight in enumerate(weights):
+                optimizer.state[weight]["momentum_buffer"] = tensors[f"momentum.{i}"].to(weight.device)
+    except (OSError, TypeError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the state in '{folder}' is damaged, or of another policy ({reason}): delete it.") from error
+    if changed:
         raise UserError(
             f"'{folder}' holds a fine-tuning with {', '.join(changed)}: go on with the same settings, or delete it."
         )
-    student.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
-    for i, weight in enumerate(weights):
-        optimizer.state[weight]["momentum_buffer"] = tensors[f"momentum.{i}"].to(weight.device)
-    return int(state["epoch"])
+    return epoch

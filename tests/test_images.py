@@ -219,6 +219,9 @@ def test_search_and_fine_tuning(files: Path, tmp_path: Path, monkeypatch: pytest
     tuning.train(again, view, numbers, how, tmp_path / "twice", lambda stage, share: None)
     for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b)
+    other = tuning.cut_out(assembly, make_policy(assembly, assembly.space.dense, {}))
+    with pytest.raises(UserError, match="another policy"):
+        tuning.train(other, view, numbers, how, tmp_path / "twice", stop)
     with pytest.raises(UserError, match="seed=0"):
         tuning.train(again, view, numbers, tuning.Tuning(2, seed=1, batch=32), tmp_path / "twice", stop)
 

@@ -11,11 +11,6 @@ from autoprune.models.family import Family
 from autoprune.models.loading import LoadedModel, compute_dtype
 
 
-def is_module(name: str | None) -> bool:
-    """Whether a model's name is that of a function, and no directory's or hub's."""
-    return name is not None and ":" in name and name.rpartition(":")[2].isidentifier()
-
-
 def load_module(name: str, device: str = "cpu", dtype: str = "auto") -> LoadedModel:
     """Call the function, and find the family that its module is of.
 
