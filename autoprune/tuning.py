@@ -5,8 +5,8 @@ al. 2015, sec. 2). SGD with Nesterov's momentum and a cosine schedule; images ar
 Trained on all images of the run but its validation split, which tells what it was worth.
 
 In `RUN/finetuned/`: `state.safetensors` after every epoch (weights, momentum, how many epochs), at the end
-`result.json` and `network/`, an export. What is drawn in an epoch depends on the seed and the epoch alone, so a training that
-was interrupted goes on as if nothing had happened.
+`result.json` and `network/`, an export. What is drawn in an epoch depends on the seed and the epoch alone, so a
+training that was interrupted goes on as if nothing had happened.
 """
 
 import copy
