@@ -17,7 +17,7 @@ from autoprune.budgets.metric import Network, cost_rows, fixed_cost, metric_of
 from autoprune.calibration.images import check_labels, read_images, split_images
 from autoprune.calibration.moments import collect
 from autoprune.calibration.text import Splits, read_text, sequences, split
-from autoprune.config import SearchConfig, is_module
+from autoprune.config import SearchConfig, is_module, reads_images
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
 from autoprune.levels.criterion import workspace_bytes
@@ -101,7 +101,7 @@ def assemble(
     if masks is None:
         masks = getattr(registry.load("agents", config.agent), "masks", False)
     _check_device(config.device)
-    loaded, splits, view = (_images if is_module(config.model) else _text)(config, masks, progress)
+    loaded, splits, view = (_images if reads_images(config.model) else _text)(config, masks, progress)
     units = units_of(view, config)
     network = Network(view, units, config.workload_of(), cache_directory(), run, progress)
     metrics = {name: metric_of(name, network) for name in config.budgets}
@@ -141,9 +141,13 @@ def _images(config: SearchConfig, masks: bool, progress: Progress) -> tuple[Load
         )
     images = read_images(config.data, config.image_mean, config.image_std)
     progress("loading the model", 0.0)
-    loaded = load_module(str(config.model), config.device, config.dtype)
+    name = str(config.model)
+    if is_module(name):
+        loaded = load_module(name, config.device, config.dtype)
+    else:
+        loaded = load_model(name, config.device, config.dtype, config.trust_remote_code, task="images")
     splits = split_images(images, config.sequence_length, _limits(config), config.data_seed)
-    view = ImageView(loaded.model, loaded.family, images.to(config.device))
+    view = ImageView(loaded.model, loaded.family, images.to(config.device), config.mlp_group)
     check_labels(images, view(splits.search[:1, :1].to(config.device)).shape[-1])
     return loaded, splits, view
 
@@ -214,7 +218,8 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
                     f"mlp_group={config.mlp_group} does not divide {width.consumer_weight.shape[1]} neurons."
                 )
             round_to = max(1, config.round_to // config.mlp_group) if mlp else 1
-            units.append(width.unit(b, kept_groups(groups, config.fractions(), round_to)))
+            kept = kept_groups(groups, config.fractions(), round_to)
+            units.append(width.unit(b, kept if width.width.droppable else tuple(k for k in kept if k)))
     return units
 
 

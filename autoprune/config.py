@@ -1,6 +1,7 @@
 """The configuration of a search: one frozen record from defaults, a YAML file, flags and `key=value` overrides."""
 
 import difflib
+import json
 import math
 import re
 from pathlib import Path
@@ -165,6 +166,37 @@ def is_module(model: object) -> bool:
     return isinstance(model, str) and ":" in model and model.rpartition(":")[2].isidentifier()
 
 
+def reads_images(model: object) -> bool:
+    """Whether a model is a classifier of images: a plain module, or a directory or cached hub model that says so."""
+    if is_module(model):
+        return True
+    file = _description(str(model)) if isinstance(model, str) else None
+    try:
+        described = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+        names = described.get("architectures") or []
+        return any(
+            str(name).endswith(("ForImageClassification", "ForImageClassificationWithTeacher")) for name in names
+        )
+    except (OSError, ValueError, AttributeError, TypeError):  # loading it will tell
+        return False
+
+
+def _description(model: str) -> str | None:
+    """The file `config.json` of a model that is here; nothing is fetched."""
+    if Path(model).is_dir():
+        return str(Path(model) / "config.json")
+    if model.count("/") > 1 or model.startswith((".", "~", "/")):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(model, "config.json")
+    except HFValidationError:
+        return None
+    return found if isinstance(found, str) else None
+
+
 def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> SearchConfig:
     """A configuration from a YAML file and overrides, which win.
 
@@ -186,7 +218,7 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
     _check_names(data, list(SearchConfig.model_fields), path)
     if isinstance(data.get("workload"), dict):
         _check_names(data["workload"], list(WorkloadConfig.model_fields), path, "workload.")
-    if is_module(data.get("model")):
+    if reads_images(data.get("model")):
         data.setdefault("sequence_length", IMAGES)
     try:
         return SearchConfig(**data)

@@ -68,6 +68,11 @@ PARTS: dict[str, dict[str, str]] = {
         "gpt2": "autoprune.search_spaces.gpt2:FAMILY",
         "opt": "autoprune.search_spaces.opt:FAMILY",
         "resnet": "autoprune.search_spaces.resnet:FAMILY",
+        "resnet-hf": "autoprune.search_spaces.resnet:HUGGING_FACE",
+        "mobilenet": "autoprune.search_spaces.mobilenet:FAMILY",
+        "vit": "autoprune.search_spaces.vit:FAMILY",
+        "deit": "autoprune.search_spaces.vit:DEIT",
+        "convnext": "autoprune.search_spaces.convnext:FAMILY",
     },
     "models": {},
     "exporters": {

@@ -43,6 +43,8 @@ class Unit:
         context_macs: multiply-accumulates of one group per token and context position.
         group_cache: entries of the cache of keys and values of one group and position.
         matrices: weight matrices that are multiplied with.
+        square_params: parameters of a pair of groups, where two widths of a block are cut as one (a bottleneck).
+        square_macs: multiply-accumulates of a pair.
     """
 
     name: str
@@ -56,14 +58,16 @@ class Unit:
     context_macs: int = 0
     group_cache: int = 0
     matrices: int = 0
+    square_params: int = 0
+    square_macs: int = 0
 
     def params(self, kept: int) -> int:
         """Parameters of `kept` groups."""
-        return kept * self.group_params
+        return kept * (self.group_params + kept * self.square_params)
 
     def macs(self, kept: int, context: int) -> int:
         """Multiply-accumulates per token when `kept` groups stay and `context` positions are attended to."""
-        return kept * (self.group_macs + context * self.context_macs)
+        return kept * (self.group_macs + kept * self.square_macs + context * self.context_macs)
 
 
 def kept_groups(groups: int, fractions: Sequence[float], round_to: int = 1) -> tuple[int, ...]:

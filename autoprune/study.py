@@ -173,11 +173,11 @@ def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str, **opt
     """
     proposal_of(assembly, policy)  # which checks that they belong together
     exporter = registry.load("exporters", to)
-    if to == "hf" and assembly.loaded.tokenizer is None:
+    if to == "hf" and assembly.loaded.is_plain:
         raise UserError(
             f"'{assembly.loaded.path}' is a plain module and has no Hugging Face form: export it with --to module."
         )
-    if to == "module" and assembly.loaded.tokenizer is not None:
+    if to == "module" and not assembly.loaded.is_plain:
         raise UserError(f"'{assembly.loaded.path}' is a Hugging Face model: export it with --to hf.")
     known = inspect.signature(exporter).parameters
     for option in options:

@@ -73,5 +73,5 @@ def save_front(
 def total_params(assembly: Assembly, proposal: Proposal) -> int:
     """Parameters of the whole network under a policy, embeddings and what a dropped unit takes along included."""
     units = list(zip(assembly.space.units, assembly.space.kept(proposal), strict=True))
-    saved = sum(unit.params(unit.groups - kept) for unit, kept in units)
+    saved = sum(unit.params(unit.groups) - unit.params(kept) for unit, kept in units)
     return assembly.loaded.n_params - saved - sum(unit.fixed_params for unit, kept in units if kept == 0)

@@ -6,7 +6,7 @@ from torch import nn
 
 from autoprune.errors import UserError
 from autoprune.models.family import Family
-from autoprune.models.surgery import Slice, Width
+from autoprune.models.widths import Slice, Width
 
 
 def widths(block: nn.Module, config: Any, mlp_group: int) -> list[Width]:

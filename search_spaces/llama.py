@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from autoprune.models.family import Family
-from autoprune.models.surgery import Slice, Width
+from autoprune.models.widths import Slice, Width
 
 # A norm leaves with the sub-block that it alone serves, before it or after it.
 _ATTENTION_NORMS = ("input_layernorm", "attention_layernorm", "post_norm1")

@@ -1,46 +1,64 @@
-"""Residual networks of basic blocks (He et al. 2016) as plain modules, in the naming of torchvision and of CIFAR's.
+"""Residual networks (He et al. 2016): basic blocks and bottlenecks.
 
-Unit of a block: the channels between its two convolutions. The residual stream stays.
+As plain modules in the naming of torchvision and of CIFAR's, and as transformers has them. Unit of a block: the
+channels inside it, of a bottleneck those before and those behind its middle convolution as one. The residual stream
+stays.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from autoprune.models.family import Family
-from autoprune.models.surgery import Slice, Width
+from autoprune.models.widths import Slice, Width
+
+PLAIN = [("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")]
+TRANSFORMERS = [(f"layer.{i}.convolution", f"layer.{i}.normalization") for i in range(3)]
 
 
 def widths(block: nn.Module, config: Any, mlp_group: int) -> list[Width]:
-    """The inner channels of one basic block."""
-    inner: Any = block.get_submodule("conv1")
-    return [
-        Width(
-            kind="conv",
-            groups=inner.out_channels,
-            producers=(Slice("conv1", 1, 0), Slice("bn1", 1, 0)),
-            consumer=Slice("conv2", 1, 1),
-            on_drop={"conv1": "zero-convolution", "bn1": "identity", "conv2": "zero-convolution", "bn2": "identity"},
-            norm="bn2",
-        )
-    ]
+    """The inner channels of one block."""
+    present = dict(block.named_modules())
+    layers = [pair for pair in (*PLAIN, *TRANSFORMERS) if pair[0] in present]
+    on_drop = {conv: "zero-convolution" for conv, _ in layers} | {norm: "identity" for _, norm in layers}
+    return [_between(present, layers, on_drop)]
 
 
-def fits(model: nn.Module) -> bool:
-    """Whether all of a module's blocks are basic ones."""
-    stages = [stage for name, stage in model.named_children() if name.startswith("layer")]
-    blocks = [block for stage in stages for block in stage.children()]
-    return bool(blocks) and all(map(_basic, blocks))
-
-
-def _basic(block: nn.Module) -> bool:
-    parts = [getattr(block, name, None) for name in ("conv1", "bn1", "conv2", "bn2")]
-    convs, norms = parts[::2], parts[1::2]
-    return (
-        all(isinstance(conv, nn.Conv2d) and conv.groups == 1 for conv in convs)
-        and all(isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats for norm in norms)
-        and not hasattr(block, "conv3")
+def _between(present: Mapping[str, Any], layers: Sequence[tuple[str, str]], on_drop: Mapping[str, str]) -> Width:
+    """The channels between the first convolution and the second, and those behind that where there is a third."""
+    (conv, norm), (following, its_norm) = layers[:2]
+    return Width(
+        kind="conv",
+        groups=present[conv].out_channels,
+        producers=(Slice(conv, 1, 0), Slice(norm, 1, 0)),
+        consumer=Slice(following, 1, 1),
+        on_drop=on_drop,
+        config={"inner_channels": 1},
+        norm=its_norm,
+        behind=_between(present, layers[1:], {}) if len(layers) > 2 else None,
     )
 
 
+def fits(model: nn.Module) -> bool:
+    """Whether all of a module's blocks are basic ones or bottlenecks, and cut whole."""
+    stages = [stage for name, stage in model.named_children() if name.startswith("layer")]
+    blocks = [block for stage in stages for block in stage.children()]
+    return bool(blocks) and all(map(_residual, blocks))
+
+
+def _residual(block: nn.Module) -> bool:
+    parts = dict(block.named_children())
+    layers = [pair for pair in PLAIN if pair[0] in parts or pair[1] in parts]
+    return len(layers) >= 2 and all(_convolves(parts.get(conv), parts.get(norm)) for conv, norm in layers)
+
+
+def _convolves(conv: nn.Module | None, norm: nn.Module | None) -> bool:
+    plain = isinstance(conv, nn.Conv2d) and conv.groups == 1
+    return plain and isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats
+
+
 FAMILY = Family(name="resnet", model_types=(), blocks="layer*.*", widths=widths, task="images", fits=fits)
+HUGGING_FACE = Family(
+    name="resnet-hf", model_types=("resnet",), blocks="resnet.encoder.stages.*.layers.*", widths=widths, task="images"
+)

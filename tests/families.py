@@ -61,8 +61,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def model_types() -> list[str]:
-    """Every type that a registered family names."""
-    return sorted(t for name in registry.names("families") for t in registry.load("families", name).model_types)
+    """Every type of language models that a registered family names."""
+    families = [registry.load("families", name) for name in registry.names("families")]
+    return sorted(t for family in families if family.task == "text" for t in family.model_types)
 
 
 def names() -> list[str]:

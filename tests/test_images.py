@@ -168,7 +168,7 @@ def test_norms_of_levels_are_what_the_calibration_images_give(assembly: Assembly
     assembly.placer.release()
     assert width.statistics is not None
     mean, variance = width.statistics
-    told = assembly.store.norm(0, 2)
+    told = assembly.store.weights(0, 2).norm
     assert told is not None
     torch.testing.assert_close(told[0], mean + cut.mean(1) - dense.mean(1), rtol=1e-3, atol=1e-4)
     ratio = cut.var(1, correction=0) / dense.var(1, correction=0)

@@ -16,7 +16,8 @@ from autoprune.errors import UserError
 from autoprune.levels.criterion import reconstruct
 from autoprune.levels.statistics import measure
 from autoprune.levels.store import LevelStore
-from autoprune.models.surgery import LiveWidth, Slice, Width
+from autoprune.models.surgery import LiveWidth
+from autoprune.models.widths import Slice, Width
 from autoprune.space import Unit
 from autoprune.statistics import UnitStatistics
 

@@ -3,13 +3,14 @@
 Memory is one D x D matrix a unit whatever the number of tokens; sums are kept in float64.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from autoprune.models.blocks import BlockView
+from autoprune.models.surgery import LiveWidth
 
 
 def collect(
@@ -17,7 +18,7 @@ def collect(
 ) -> list[list[Tensor]]:
     """Mean second moments for every width of every block, `[D, D]` float64 on the CPU, at the dense network.
 
-    Those of a width with a norm have one more row and column (`LiveWidth.read`).
+    Widths behind others have their own. Those of a width with a norm have one more row and column (`LiveWidth.read`).
 
     Args:
         view: the dense network.
@@ -25,7 +26,7 @@ def collect(
         batch: sequences a forward pass.
         progress: called with the fraction done.
     """
-    sums = [[torch.zeros(0) for _ in widths] for widths in view.widths]
+    sums = [[torch.zeros(0) for _ in _links(widths)] for widths in view.widths]
     with _held(view, tokens_NT, batch) as (at_once, where):
         for start in range(0, len(tokens_NT), at_once):
             together_NT = tokens_NT[start : start + at_once]
@@ -51,18 +52,23 @@ def _held(view: BlockView, tokens_NT: Tensor, batch: int) -> AbstractContextMana
 def _through(view: BlockView, block: int, hidden: Tensor, sums: list[Tensor]) -> Tensor:
     """Run one block, and add the moments of its consumers' inputs to `sums`."""
     inputs: list[Tensor] = []
-    hooks = [width.consumer.register_forward_pre_hook(_catch(inputs)) for width in view.widths[block]]
+    links = _links(view.widths[block])
+    hooks = [link.consumer.register_forward_pre_hook(_catch(inputs)) for link in links]
     hidden = view.run(block, hidden)
     for hook in hooks:
         hook.remove()
     for i, x in enumerate(inputs):
-        x_ND = view.widths[block][i].read(x)
+        x_ND = links[i].read(x)
         with view.bench(12 * x_ND.shape[-1] ** 2 + 4 * x_ND.numel()) as device:
             x_ND = x_ND.to(device).float()
             h_DD = (x_ND.T @ x_ND).double()
             # matrices of large networks take as long to be copied as to be computed: one copy a block, if there is room
             _add(sums, i, h_DD if view.streamer is None else h_DD.cpu())
     return hidden
+
+
+def _links(widths: Sequence[LiveWidth]) -> list[LiveWidth]:
+    return [link for width in widths for link in width.links]
 
 
 def _add(sums: list[Tensor], i: int, h_DD: Tensor) -> None:

@@ -199,4 +199,4 @@ def sort_groups(view: BlockView, store: LevelStore) -> None:
     """Permute the live network's groups into the store's order, once; it computes the same function."""
     view.rest()
     for u, width in enumerate(width for row in view.widths for width in row):
-        width.permute(store.order(u))
+        width.permute(*store.orders(u))

@@ -7,6 +7,7 @@ both.
 """
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,11 @@ def export(assembly: Assembly, policy: Policy, path: Path, uniform: bool = False
         network = _uniform(assembly) if uniform else _pruned(assembly)
         with neighbour(path) as directory:
             network.save_pretrained(directory)
-            _save_generation_config(network, assembly.loaded.model, directory)
-            assembly.loaded.tokenizer.save_pretrained(directory)
+            if assembly.loaded.tokenizer is not None:
+                _save_generation_config(network, assembly.loaded.model, directory)
+                assembly.loaded.tokenizer.save_pretrained(directory)
+            else:
+                _copy_preprocessing(assembly.loaded.path, directory)
             policy.save(directory / "policy.json")
 
 
@@ -50,9 +54,10 @@ def _pruned(assembly: Assembly) -> Any:
     stays = _layers_that_stay(assembly)
     config = _config_of_layers(assembly, stays)
     layers = [layer_config(assembly.view.widths[i]) for i in stays]
-    attends = ["attention" not in layer.get("skip", ()) for layer in layers]
-    if not layers or not can_cache(attends, layer_types(config)):
-        config.use_cache = False
+    if assembly.loaded.family.task == "text":
+        attends = ["attention" not in layer.get("skip", ()) for layer in layers]
+        if not layers or not can_cache(attends, layer_types(config)):
+            config.use_cache = False
     config_class, model_class = pruned_classes(config.model_type)
     config = config_class.from_dict(config.to_dict() | {"per_layer_config": per_layer_config(layers)})
     return _filled(model_class, config, _state(assembly, stays))
@@ -68,7 +73,12 @@ def _uniform(assembly: Assembly) -> Any:
 
 
 def _layers_that_stay(assembly: Assembly) -> list[int]:
-    """Layers that still hold parameters. One that holds none passes its input on as it is."""
+    """Layers that still hold parameters. One that holds none passes its input on as it is.
+
+    Of images all: stages of layers have no common number.
+    """
+    if assembly.loaded.family.task == "images":
+        return list(range(len(assembly.view.blocks)))
     return [i for i, block in enumerate(assembly.view.blocks) if next(block.parameters(), None) is not None]
 
 
@@ -76,8 +86,10 @@ def _config_of_layers(assembly: Assembly, stays: list[int]) -> Any:
     """The configuration with these layers alone, in the checkpoint's dtype."""
     config: Any = copy.deepcopy(assembly.loaded.model.config)
     layers = len(assembly.view.blocks)
-    config.num_hidden_layers = len(stays)
     config.dtype = assembly.loaded.checkpoint_dtype
+    if assembly.loaded.family.task == "images":
+        return config
+    config.num_hidden_layers = len(stays)
     for name, value in list(vars(config).items()):
         # layer_types, no_rope_layers, ...: one entry a layer
         if isinstance(value, list | tuple) and len(value) == layers and "layer" in name:
@@ -93,7 +105,7 @@ def _state(assembly: Assembly, stays: list[int]) -> dict[str, Tensor]:
     numbers = {old: new for new, old in enumerate(stays)}
     state = {}
     for name, tensor in model.state_dict().items():
-        if name.startswith(prefix):
+        if name.startswith(prefix):  # never of images, whose layers all stay
             index, _, rest = name.removeprefix(prefix).partition(".")
             if int(index) not in numbers:
                 continue
@@ -112,6 +124,13 @@ def _filled(model_class: Any, config: Any, state: dict[str, Tensor]) -> Any:
     model.load_state_dict(state, assign=True)
     getattr(model, "tie_weights")()
     return model.eval()
+
+
+def _copy_preprocessing(source: str, directory: Path) -> None:
+    """How images are made ready for the network, as the checkpoint has it."""
+    file = Path(source) / "preprocessor_config.json"
+    if file.is_file():
+        shutil.copy(file, directory)
 
 
 def _save_generation_config(network: Any, live: Any, directory: Path) -> None:

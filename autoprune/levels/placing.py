@@ -88,7 +88,7 @@ class Placer:
     def _place_unit(self, u: int, choice: Choice) -> None:
         width, unit = self._widths[u], self.space.units[u]
         if isinstance(choice, int):
-            width.keep(unit.kept[choice], self.store.consumer(u, choice), self.store.norm(u, choice))
+            width.keep(unit.kept[choice], self.store.weights(u, choice))
             return
         kept_G = np.unpackbits(np.frombuffer(choice, np.uint8))[: unit.groups]
         index = torch.from_numpy(np.flatnonzero(kept_G))

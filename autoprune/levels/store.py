@@ -2,9 +2,9 @@
 
 On disk, in `<cache>/levels/<key>/`: one `<unit>.safetensors` for each unit with `order` `[G]` and, where the criterion
 reconstructs, `level.<l>`, the consumer's weight at level l in the module's own layout, columns in `order`; where
-BatchNorm reads the consumer `norm.<l>`, its mean and variance at level l; and `manifest.json`, written last, with the
-units' statistics. The key is a hash of model, data, levels and criterion.
-Files are memory-mapped.
+BatchNorm reads the consumer `norm.<l>`, its mean and variance at level l; likewise `behind.order`, ... of a width
+behind; and `manifest.json`, written last, with the units' statistics. The key is a hash of model, data, levels and
+criterion. Files are memory-mapped.
 Weights are rounded to the checkpoint's dtype, so that what is scored is what is shipped.
 """
 
@@ -27,11 +27,12 @@ from autoprune.errors import UserError
 from autoprune.levels.criterion import Criterion, Reconstruction, workspace_bytes
 from autoprune.levels.statistics import measure
 from autoprune.models.blocks import BlockView
-from autoprune.models.surgery import LiveWidth
+from autoprune.models.surgery import LevelWeights, LiveWidth
 from autoprune.space import Unit
 from autoprune.statistics import UnitStatistics
 
-VERSION = 2
+VERSION = 3
+BEHIND = "behind."
 
 
 def cache_directory() -> Path:
@@ -58,40 +59,44 @@ class LevelStore:
 
     def __init__(self, directory: Path, units: Sequence[Unit], device: str = "cpu") -> None:
         self.directory, self.device = directory, device
-        self._orders: list[Tensor] = []
-        self._consumers: dict[tuple[int, int], Tensor] = {}
-        self._norms: dict[tuple[int, int], Tensor] = {}
+        self._tensors: list[dict[str, Tensor]] = []
         self.statistics: tuple[UnitStatistics, ...] = ()
         try:
             manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
             records = zip(units, manifest["statistics"], strict=True)
             self.statistics = tuple(_statistics(record) for _, record in records)
-            for u, unit in enumerate(units):
+            for unit in units:
                 with safe_open(directory / f"{unit.name}.safetensors", framework="pt", device=device) as file:
-                    self._orders.append(file.get_tensor("order"))
-                    for name in file.keys():  # noqa: SIM118 (no mapping)
-                        if name.startswith("norm."):
-                            self._norms[u, int(name.removeprefix("norm."))] = file.get_tensor(name)
-                        if name.startswith("level."):
-                            self._consumers[u, int(name.removeprefix("level."))] = file.get_tensor(name)
+                    self._tensors.append({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+                    self._tensors[-1]["order"]  # a KeyError where it lacks one
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise UserError(f"the level store in '{directory}' is damaged ({error}): delete that folder.") from error
 
     def order(self, u: int) -> Tensor:
         """Groups of unit `u`, most important first, `[G]`."""
-        return self._orders[u]
+        return self._tensors[u]["order"]
+
+    def orders(self, u: int) -> list[Tensor]:
+        """The same of its width and of those behind."""
+        names = [name for name in sorted(self._tensors[u], key=len) if name.split(".")[-1] == "order"]
+        return [self._tensors[u][name] for name in names]
 
     def consumer(self, u: int, level: int) -> Tensor | None:
         """The reconstructed weight of unit `u`'s consumer, or None where the dense weight's prefix serves."""
-        return self._consumers.get((u, level))
+        return self._tensors[u].get(f"level.{level}")
 
-    def norm(self, u: int, level: int) -> Tensor | None:
-        """Mean and variance of unit `u`'s consumer's outputs, `[2, out]`, or None where the dense ones serve."""
-        return self._norms.get((u, level))
+    def weights(self, u: int, level: int) -> LevelWeights:
+        """All that a level of unit `u` puts in place."""
+        weights = None
+        for behind in reversed(range(len(self.orders(u)))):
+            prefix, tensors = BEHIND * behind, self._tensors[u]
+            weights = LevelWeights(tensors.get(f"{prefix}level.{level}"), tensors.get(f"{prefix}norm.{level}"), weights)
+        assert weights is not None
+        return weights
 
     def kept_groups(self, u: int, kept: int) -> list[int]:
         """The groups that stay when `kept` are kept, by their number in the original network, ascending."""
-        return sorted(int(g) for g in self._orders[u][:kept])
+        return sorted(int(g) for g in self.order(u)[:kept])
 
 
 def is_complete(directory: Path) -> bool:
@@ -111,14 +116,14 @@ def build(
     """Compute every level of every unit and put the finished store in `directory` in one step.
 
     Args:
-        moments: per block and width, `[D, D]`.
+        moments: per block and width, and those behind it, `[D, D]`.
         dtype: the checkpoint's, which weights are rounded to.
 
     Raises:
         UserError: the disk is full or not writable.
     """
     widths = [width for row in view.widths for width in row]
-    flat = [h_DD for row in moments for h_DD in row]
+    flat = iter([h_DD for row in moments for h_DD in row])
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".building-"))
@@ -128,14 +133,15 @@ def build(
         ) from error
     statistics: list[dict[str, Any]] = []
     try:
-        for done, (unit, width, h_DD) in enumerate(zip(units, widths, flat, strict=True)):
+        for done, (unit, width) in enumerate(zip(units, widths, strict=True)):
             with view.bench(_workspace(width)) as device:
                 if device.type == "cpu":
                     view.rest()
                 else:
                     view.enter(unit.block)
-                levels = _levels(unit, width, h_DD, criterion, dtype)
-                statistics.append(asdict(measure(unit, width, width.moments(h_DD)[0], levels)))
+                of_links = [next(flat) for _ in width.links]
+                levels, measured = _unit(unit, width, of_links, criterion, dtype)
+                statistics.append(asdict(measured))
             save_file(levels, temporary / f"{unit.name}.safetensors")
             if progress:
                 progress((done + 1) / len(units))
@@ -158,6 +164,29 @@ def _workspace(width: LiveWidth) -> int:
     """Bytes that computing the levels and the statistics of a unit may need at once."""
     statistics = 4 * sum(weight.numel() for weight in width.weights()) + width.consumer_weight.shape[1] ** 2
     return max(workspace_bytes(width.consumer_weight), 8 * (statistics + width.consumer_weight.numel()))
+
+
+def _unit(
+    unit: Unit, width: LiveWidth, moments: Sequence[Tensor], criterion: Criterion, dtype: torch.dtype
+) -> tuple[dict[str, Tensor], UnitStatistics]:
+    """The file of a unit, and its statistics, which are of the last width behind."""
+    tensors: dict[str, Tensor] = {}
+    rows_O: Tensor | None = None  # of the consumer: the width behind puts them into an order
+    for behind, (link, h_DD) in reversed(list(enumerate(zip(width.links, moments, strict=True)))):
+        levels = _levels(unit, link, h_DD, criterion, dtype)
+        if rows_O is None:
+            statistics = measure(unit, link, link.moments(h_DD)[0], levels)
+        else:
+            levels = {name: _in_order(tensor, name, rows_O) for name, tensor in levels.items()}
+        tensors |= {BEHIND * behind + name: tensor for name, tensor in levels.items()}
+        rows_O = levels["order"]
+    return tensors, statistics
+
+
+def _in_order(tensor: Tensor, name: str, rows_O: Tensor) -> Tensor:
+    if name == "order":
+        return tensor
+    return tensor[rows_O] if name.startswith("level.") else tensor[:, rows_O].contiguous()
 
 
 def _levels(unit: Unit, width: LiveWidth, h_DD: Tensor, criterion: Criterion, dtype: torch.dtype) -> dict[str, Tensor]:

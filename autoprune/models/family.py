@@ -1,12 +1,13 @@
 """What a family file in `search_spaces/` declares."""
 
+import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import nn
 
-from autoprune.models.surgery import Width
+from autoprune.models.widths import Width
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Family:
         blocks: path of the ModuleList of blocks in the model; of images a pattern of their paths, as `layer*.*`.
         widths: (block, config, neurons per MLP group) -> the block's widths.
         attention: path of the module in a block that owns `layer_idx`.
+        before: of images: name, beside a list of blocks, of the modules that are run before its first block.
         task: what a network reads.
         fits: of networks that are no transformers models: whether a module is of the family.
     """
@@ -28,5 +30,12 @@ class Family:
     blocks: str
     widths: Callable[[nn.Module, Any, int], list[Width]]
     attention: str = ""
+    before: str = ""
     task: Literal["text", "images"] = "text"
     fits: Callable[[nn.Module], bool] | None = None
+
+    def paths(self, model: nn.Module) -> list[str]:
+        """Where a network's blocks are, in order."""
+        pattern = self.blocks if "*" in self.blocks else f"{self.blocks}.*"
+        alike = (path for path, _ in model.named_modules() if path.count(".") == pattern.count("."))
+        return [path for path in alike if fnmatch.fnmatchcase(path, pattern)]

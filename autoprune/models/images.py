@@ -7,7 +7,6 @@ width]`, so that everything which walks, keeps and counts is one code for both.
 Shapes: B sequences, T images of a sequence, C channels, V classes.
 """
 
-import fnmatch
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -32,7 +31,7 @@ class _ReachedError(Exception):
 class _Entrance(nn.Module):
     """Stands where the first block stands."""
 
-    def forward(self, hidden: Tensor) -> NoReturn:
+    def forward(self, hidden: Tensor, *_: Any, **__: Any) -> NoReturn:
         raise _ReachedError(hidden)
 
 
@@ -43,7 +42,7 @@ class _PutIn(nn.Module):
         super().__init__()
         self._tensor = tensor
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, *_: Any, **__: Any) -> Tensor:
         return hidden if self._tensor is None else self._tensor
 
 
@@ -52,15 +51,17 @@ class ImageView(BlockView):
     model: takes pixels `[N, C, height, width]` and returns logits `[N, V]`, or an object that has them.
     family: says where its blocks are and what their widths are.
     images: what numbers stand for, on the model's device.
+    mlp_group: neurons that are removed together.
 
     Raises:
         UserError: the model does not take these images.
     """
 
-    def __init__(self, model: nn.Module, family: Family, images: ImageSet) -> None:
-        super().__init__(model, family)
+    def __init__(self, model: nn.Module, family: Family, images: ImageSet, mlp_group: int = 1) -> None:
+        super().__init__(model, family, mlp_group)
         self.images = images
         self._numel = 0
+        _never_in_place(model)
         try:
             self._look(torch.zeros(1, 1, dtype=torch.long, device=images.labels.device))
         except (RuntimeError, ValueError, TypeError) as error:
@@ -75,20 +76,27 @@ class ImageView(BlockView):
         """Of the hidden states of a sequence, the largest of any block."""
         return 4 * length * self._numel
 
+    def pixels(self, numbers: Tensor) -> Tensor:
+        """Normalised images `[n, C, height, width]` in the model's dtype."""
+        return self.images.pixels(numbers).to(next(self.model.parameters()).dtype)
+
     @torch.no_grad()
     def embed(self, tokens_BT: Tensor) -> Tensor:
         """Hidden states at the first block, `[B, T, ...]`."""
         with self._in_place({0: _Entrance()}):
             try:
-                self.model(self.images.pixels(tokens_BT.flatten()))
+                self.model(self.pixels(tokens_BT.flatten()))
             except _ReachedError as reached:
                 return _restored(reached.hidden, tokens_BT)
         raise UserError("the model's first block is not run: its blocks are not a chain.")
 
     def forward(self, block: int, hidden_BTD: Tensor) -> Tensor:
         """One block as it stands, `[B, T, ...] -> [B, T, ...]`, with derivatives where the caller has them on."""
-        out: Tensor = self.blocks[block](hidden_BTD.flatten(0, 1))
-        return _restored(out, hidden_BTD)
+        hidden = hidden_BTD.flatten(0, 1)
+        for module in (*self._before[block], self.blocks[block]):
+            out = module(hidden)
+            hidden = out[0] if isinstance(out, tuple) else out
+        return _restored(hidden, hidden_BTD)
 
     def call(self, block: int, hidden_BTD: Tensor) -> BlockCall:
         """Blocks take nothing besides."""
@@ -101,39 +109,47 @@ class ImageView(BlockView):
         ghosts[len(self.blocks) - 1] = _PutIn(hidden_BTD.flatten(0, 1))
         with self._in_place(ghosts):
             # one image through the stem: what it gives is thrown away
-            return _restored(logits_of(self.model(self.images.pixels(self._first))), hidden_BTD)
+            return _restored(logits_of(self.model(self.pixels(self._first))), hidden_BTD)
 
     @torch.no_grad()
     def __call__(self, tokens_BT: Tensor) -> Tensor:
         """Logits of the whole network as it stands, `[B, T, V]`."""
-        return _restored(logits_of(self.model(self.images.pixels(tokens_BT.flatten()))), tokens_BT)
+        return _restored(logits_of(self.model(self.pixels(tokens_BT.flatten()))), tokens_BT)
 
     def _found(self) -> list[nn.Module]:
-        modules = dict(self.model.named_modules())
-        dots = self.family.blocks.count(".")
-        paths = [p for p in modules if p.count(".") == dots and fnmatch.fnmatchcase(p, self.family.blocks)]
+        paths = self.family.paths(self.model)
         self._paths = [tuple(path.rpartition(".")[::2]) for path in paths]
-        return [modules[path] for path in paths]
+        self._before = [self._run_before(path) for path in paths]
+        self._before[:1] = [()]  # what stands before the first block is a part of the embedding
+        return [self.model.get_submodule(path) for path in paths]
+
+    def _run_before(self, path: str) -> tuple[nn.Module, ...]:
+        blocks, _, number = path.rpartition(".")
+        if not self.family.before or number != "0":
+            return ()
+        return tuple(self.model.get_submodule(f"{blocks.rpartition('.')[0]}.{self.family.before}").children())
 
     @torch.no_grad()
     def _look(self, first: Tensor) -> None:
-        """Run one image: how large hidden states are, and how many outputs each convolution has."""
+        """Run one image: how large hidden states are, and how often each matrix is multiplied with."""
         self._first = first.flatten()
         hidden = self.embed(first)
         for block, widths in enumerate(self.widths):
-            sizes: dict[nn.Module, int] = {}
+            times: dict[nn.Module, int] = {}
             hooks = [
-                module.register_forward_hook(lambda m, _, out, sizes=sizes: sizes.update({m: out[0, 0].numel()}))
+                module.register_forward_hook(lambda m, _, out, times=times: times.update({m: _positions(m, out)}))
                 for module in self.blocks[block].modules()
-                if isinstance(module, nn.Conv2d)
+                if isinstance(module, nn.Conv2d | nn.Linear)
             ]
             self._numel = max(self._numel, hidden.numel())
-            hidden = self.run(block, hidden)
+            before, hidden = (hidden, hidden.clone()), self.run(block, hidden)
+            if not torch.equal(*before):
+                raise UserError(f"block {block} of the model changes its input in place: it cannot be run twice on it.")
             for hook in hooks:
                 hook.remove()
+            named = dict(self.blocks[block].named_modules())
             for width in widths:
-                named = dict(self.blocks[block].named_modules())
-                width.positions.update({path: sizes[m] for path, m in named.items() if m in sizes})
+                width.positions.update({path: times[m] for path, m in named.items() if m in times})
         self._numel = max(self._numel, hidden.numel())
         whole, parts = self(first), self.head(hidden)
         if not torch.allclose(whole, parts, rtol=1e-3, atol=1e-4):
@@ -152,6 +168,17 @@ class ImageView(BlockView):
         finally:
             for block in ghosts:
                 setattr(*owners[block], self.blocks[block])
+
+
+def _positions(module: nn.Conv2d | nn.Linear, out: Tensor) -> int:
+    return out[0].numel() // len(module.weight)
+
+
+def _never_in_place(model: nn.Module) -> None:
+    """Hidden states are kept and used again: activations may not write over them."""
+    for module in model.modules():
+        if getattr(module, "inplace", False):
+            vars(module)["inplace"] = False
 
 
 def _restored(flat: Tensor, like: Tensor) -> Tensor:

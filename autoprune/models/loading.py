@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,12 +16,15 @@ from autoprune import registry
 from autoprune.errors import UserError
 from autoprune.models.family import Family
 
+Task = Literal["text", "images"]
+"""What a network reads."""
+
 EMBEDDED = Path(__file__).parent.parent / "assets" / "tiny-llama"
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network, its tokenizer and where they came from.
+    """A network, its tokenizer (None where it reads images) and where they came from.
 
     Args:
         checkpoint_dtype: dtype of the weights on disk; what is exported has it again.
@@ -36,6 +40,11 @@ class LoadedModel:
     n_params: int
     digest: str
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a module of the user's, and no transformers model."""
+        return not hasattr(self.model, "save_pretrained")
+
 
 def load_model(
     name: str | None,
@@ -43,8 +52,9 @@ def load_model(
     dtype: str = "auto",
     trust_remote_code: bool = False,
     home: str | None = None,
+    task: Task = "text",
 ) -> LoadedModel:
-    """Load a causal language model for scoring.
+    """Load a causal language model, or a classifier of images, for scoring.
 
     Args:
         name: a directory in Hugging Face form or a hub name; None is the embedded default.
@@ -52,29 +62,50 @@ def load_model(
         dtype: what to compute in; `auto` is float32 on a CPU and the checkpoint's own dtype on a GPU.
         trust_remote_code: run modelling code that ships with the weights. Off unless the user turns it on.
         home: where to put it; None is `device`.
+        task: what it reads. A classifier of images has no tokenizer.
 
     Raises:
         UserError: nothing there, no weights, corrupt weights, or a type that no family covers.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     path = str(EMBEDDED) if name is None else name
     check_directory(path)
     with explained(path):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     family = family_of(str(config.model_type))
+    if family.task != task:
+        raise UserError(_another_task(path, family))
     checkpoint_dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
     compute = compute_dtype(dtype, device, checkpoint_dtype)
     with explained(path):
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = auto_class(task).from_pretrained(
             path, dtype=compute, trust_remote_code=trust_remote_code, output_loading_info=True
         )
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        tokenizer = None
+        if task == "text":
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise UserError(f"{path} lacks {len(missing)} weights of its own architecture, as {missing[0]}.")
     model = model.to(home or device).eval().requires_grad_(False)
     return LoadedModel(model, tokenizer, family, path, checkpoint_dtype, model.num_parameters(), digest(model))
+
+
+def auto_class(task: Task) -> Any:
+    """What transformers loads a network of a task with."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageClassification
+
+    return AutoModelForCausalLM if task == "text" else AutoModelForImageClassification
+
+
+def _another_task(path: str, family: Family) -> str:
+    if family.task == "images":
+        return (
+            f"'{path}' holds a {family.name} that is no classifier of images, or is not here: download it, and see "
+            'that its config.json names a "...ForImageClassification".'
+        )
+    return f"'{path}' holds a {family.name}, which reads no images."
 
 
 def family_of(model_type: str) -> Family:
@@ -103,11 +134,16 @@ def digest(model: nn.Module) -> str:
     described = {key: value for key, value in config.to_dict().items() if not key.startswith(("_", "transformers"))}
     described.pop("dtype", None)
     sha = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
-    for name, parameter in sorted(model.named_parameters()):
+    for name, tensor in sorted([*model.named_parameters(), *_statistics(model)], key=operator.itemgetter(0)):
         sha.update(name.encode())
         # bytes of the compute dtype: one model in float32 and in bfloat16 has two level stores
-        sha.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        sha.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return sha.hexdigest()[:16]
+
+
+def _statistics(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Buffers that BatchNorm has learned."""
+    return ((name, buffer) for name, buffer in model.named_buffers() if name.rpartition(".")[2].startswith("running_"))
 
 
 def check_directory(path: str) -> None:

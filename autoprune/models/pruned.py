@@ -24,7 +24,8 @@ from torch import nn
 from transformers.configuration_utils import PreTrainedConfig
 
 from autoprune.models.family import Family
-from autoprune.models.surgery import LiveWidth, Width, materialise
+from autoprune.models.surgery import LiveWidth, materialise
+from autoprune.models.widths import Width
 
 MODEL_TYPE = "autoprune"
 
@@ -86,23 +87,25 @@ class PrunedModel:
 
 @cache
 def pruned_classes(base_model_type: str) -> tuple[Any, Any]:
-    """(configuration class, model class) for pruned models of a type, known to `AutoModelForCausalLM`.
+    """(configuration class, model class) for pruned models of a type, known to transformers' auto class for its task.
 
     Raises:
         UserError: no family covers the type.
     """
-    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING
 
-    from autoprune.models.loading import family_of
+    from autoprune.models.loading import auto_class, family_of
 
-    family_of(base_model_type)
+    auto = auto_class(family_of(base_model_type).task)
     base_config = CONFIG_MAPPING[base_model_type]
-    base_model = MODEL_FOR_CAUSAL_LM_MAPPING[base_config]
+    base_model = auto._model_mapping[base_config]
+    if isinstance(base_model, tuple):
+        base_model = base_model[0]  # of DeiT the one without a distillation head comes first
     own: dict[str, Any] = {"__module__": __name__, "model_type": MODEL_TYPE, "base_model_type": base_model_type}
     config_class = type(f"Pruned{base_config.__name__}", (PrunedFields, base_config), own)
     own = {"__module__": __name__, "config_class": config_class}
     model_class = type(f"Pruned{base_model.__name__}", (PrunedModel, base_model), own)
-    AutoModelForCausalLM.register(config_class, model_class)
+    auto.register(config_class, model_class)
     return config_class, model_class
 
 
@@ -130,7 +133,7 @@ def cut(model: nn.Module, config: Any) -> None:
     from autoprune.models.loading import family_of
 
     family: Family = family_of(config.base_model_type)
-    blocks = list(model.get_submodule(family.blocks).children())
+    blocks = [model.get_submodule(path) for path in family.paths(model)]
     layers: tuple[LayerConfig, ...] = config.layer_configs
     if len(layers) != len(blocks):
         raise ValueError(f"`per_layer_config` describes {len(layers)} layers, and the model has {len(blocks)}.")
@@ -138,11 +141,16 @@ def cut(model: nn.Module, config: Any) -> None:
         for width in family.widths(block, config, 1):
             LiveWidth(block, width).keep(_kept_groups(width, layer, index))
         materialise(block)
+    if family.task == "text":
+        _number_caches(blocks, layers, config, family.attention)
+
+
+def _number_caches(blocks: Sequence[nn.Module], layers: Sequence[LayerConfig], config: Any, attention: str) -> None:
     attends = ["attention" not in layer.get("skip", ()) for layer in layers]
     for block, attending, slot in zip(blocks, attends, cache_slots(attends, layer_types(config)), strict=True):
         if attending:
-            attention: Any = block.get_submodule(family.attention)
-            attention.layer_idx = slot
+            module: Any = block.get_submodule(attention)
+            module.layer_idx = slot
 
 
 def _kept_groups(width: Width, layer: LayerConfig, index: int) -> int:

@@ -5,113 +5,41 @@ dense tensors and swaps views of them in and out of the block's parameters, so t
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autoprune.models.stand_ins import STAND_INS
+from autoprune.models.widths import Slice, Width
 from autoprune.space import Unit
-
-
-@dataclass(frozen=True)
-class Slice:
-    """A dimension of a module's weight that follows a width.
-
-    Args:
-        module: path of the module in the block.
-        size: entries of that dimension that belong to one group (in each part): rows or columns, channels.
-        dim: the dimension of `weight`.
-        parts: how many blocks of `groups * size` entries stand one after another (3 in a fused q|k|v).
-    """
-
-    module: str
-    size: int
-    dim: int
-    parts: int = 1
-
-
-@dataclass(frozen=True)
-class Width:
-    """An internal width of a block: what `producers` write and `consumer` reads.
-
-    Args:
-        kind: attention, mlp, ...; with the block's index it names the unit.
-        groups: removable pieces.
-        producers: weights (and biases) whose output shrinks with the width.
-        consumer: the weight whose input shrinks; its bias stays while anything is kept.
-        on_drop: module path -> "zero", "zero-attention" or "identity": what stands there when nothing is kept.
-        attributes: path of an integer attribute in the block -> its value for each kept group.
-        config: configuration attribute of the layer -> its value for each kept group.
-        context_macs: multiply-accumulates of one group per token and context position (attention scores).
-        cache: entries of the cache of keys and values of one group and position.
-        norm: path of the BatchNorm that reads the consumer, whose statistics depend on what is kept.
-    """
-
-    kind: str
-    groups: int
-    producers: tuple[Slice, ...]
-    consumer: Slice
-    on_drop: Mapping[str, str]
-    attributes: Mapping[str, int] = field(default_factory=dict)
-    config: Mapping[str, int] = field(default_factory=dict)
-    context_macs: int = 0
-    cache: int = 0
-    norm: str | None = None
-
 
 CONVOLUTION = 4
 """Dimensions of a convolution's weight, and of what it reads."""
 
-
-class Zero(nn.Module):
-    """A dropped sub-block: adds nothing to the residual stream."""
-
-    def __init__(self, dropped: nn.Module) -> None:
-        super().__init__()
-
-    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        """Zeros like the input."""
-        return torch.zeros_like(hidden_states)
-
-
-class ZeroAttention(nn.Module):
-    """A dropped attention, which in transformers returns its weights too."""
-
-    def __init__(self, dropped: nn.Module) -> None:
-        super().__init__()
-
-    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
-        """Zeros like the input, and no weights."""
-        return torch.zeros_like(hidden_states), None
-
-
-class ZeroConvolution(nn.Module):
-    """A dropped convolution: zeros of the shape that it gave."""
-
-    def __init__(self, dropped: nn.Module) -> None:
-        super().__init__()
-        conv: Any = dropped
-        self.channels, self.kernel, self.stride = conv.out_channels, conv.kernel_size, conv.stride
-        self.padding, self.dilation = conv.padding, conv.dilation
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """`[B, channels, height, width]`."""
-        sides = zip(hidden.shape[2:], self.kernel, self.stride, self.padding, self.dilation, strict=True)
-        return hidden.new_zeros(
-            hidden.shape[0], self.channels, *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sides)
-        )
-
-
-STAND_INS: dict[str, Callable[[nn.Module], nn.Module]] = {
-    "zero": Zero,
-    "zero-attention": ZeroAttention,
-    "zero-convolution": ZeroConvolution,
-    "identity": lambda dropped: nn.Identity(),
-}
-FOLLOWS = ("weight", "bias", "running_mean", "running_var")
+STATISTICS = ("running_mean", "running_var")
+FOLLOWS = ("weight", "bias", *STATISTICS)
 """What follows a width in the modules that write it, where they have it."""
+
+
+@dataclass(frozen=True)
+class LevelWeights:
+    """What a level puts in the place of dense tensors; None: their prefixes.
+
+    Args:
+        consumer: the consumer's weight, in its own layout.
+        norm: mean and variance of the consumer's outputs, `[2, out]`.
+        behind: of the width behind.
+    """
+
+    consumer: Tensor | None = None
+    norm: Tensor | None = None
+    behind: "LevelWeights | None" = None
+
+
+AS_DENSE = LevelWeights()
 
 
 class LiveWidth:
@@ -120,17 +48,19 @@ class LiveWidth:
     Args:
         block: the block, whose parameters are replaced in place.
         width: what to cut.
+        before: the width that this one is behind.
 
     Attributes:
         bring: gives a consumer's weight where this width's tensors are, which `move` changes (models/streaming.py).
         in_place: the consumer's weight that was given with what is kept now.
-        positions: module path -> outputs of a convolution for one image, along both sides (models/images.py).
+        positions: module path -> how often its matrix is multiplied with for one image (models/images.py).
     """
 
-    def __init__(self, block: nn.Module, width: Width) -> None:
-        self.block, self.width = block, width
+    def __init__(self, block: nn.Module, width: Width, before: "LiveWidth | None" = None) -> None:
+        self.block, self.width, self._before = block, width, before
         self.kept = width.groups
-        self._modules = {s.module: block.get_submodule(s.module) for s in (*width.producers, width.consumer)}
+        paths = [s.module for s in (*width.producers, width.consumer)] + ([width.norm] if width.norm else [])
+        self._modules = {path: block.get_submodule(path) for path in paths}
         self._dropped = {path: block.get_submodule(path) for path in width.on_drop}
         self._tensors = {
             (path, name): parameter.data
@@ -138,10 +68,14 @@ class LiveWidth:
             for name, parameter in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
             if parameter.dim()
         }
-        norm: Any = block.get_submodule(width.norm) if width.norm else None
-        self._norm = norm
-        # aliases, since the buffers themselves are given other memory
-        self._statistics: Any = (norm.running_mean.data, norm.running_var.data) if width.norm else None
+        self._norm: Any = self._modules[width.norm] if width.norm else None
+        self._placed = {(width.consumer.module, "weight"), *((width.norm, name) for name in STATISTICS)}
+        # a grouped convolution among those that follow the width is depthwise
+        self._depthwise = {m for m in self._modules.values() if isinstance(m, nn.Conv2d) and m.groups > 1}
+        if before is not None:
+            before._tensors.update(self._tensors)
+            self._tensors = before._tensors  # what both cut is one tensor
+        self.behind = LiveWidth(block, width.behind, self) if width.behind else None
         self.positions: dict[str, int] = {}
         self.bring: Callable[[Tensor], Tensor] = _as_it_is
         self.in_place: Tensor | None = None
@@ -163,9 +97,14 @@ class LiveWidth:
         fused |= {self.width.consumer.module} if masks else set()
         return sum(t.numel() * t.element_size() for (path, _), t in self._tensors.items() if path in fused)
 
+    @property
+    def links(self) -> "list[LiveWidth]":
+        """This width and those behind it."""
+        return [self, *(self.behind.links if self.behind else [])]
+
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that the dense tensors or views of them are put into."""
-        return [getattr(self._modules[path], name) for path, name in self._tensors]
+        return [getattr(self._modules[path], name) for path, name in self._tensors if path in self._modules]
 
     def move(self, tensors: Mapping[tuple[str, str], Tensor]) -> None:
         """Compute with copies of the dense tensors that are elsewhere from now on; what is kept stays as it is."""
@@ -173,7 +112,7 @@ class LiveWidth:
         for (path, name), tensor in tensors.items():  # those of a dropped sub-block would hold on to the old ones
             getattr(self._modules[path], name).data = tensor
         if self._index is None:
-            self.keep(self.kept, self.in_place)
+            self.keep(self.kept, LevelWeights(self.in_place))
         else:
             self.select(self._index, self.in_place)
 
@@ -186,9 +125,7 @@ class LiveWidth:
     def consumer_weight(self) -> Tensor:
         """The consumer's dense weight with the width last, `[out, groups * size]`: a view."""
         weight = self._tensors[self.width.consumer.module, "weight"]
-        if weight.dim() == CONVOLUTION:
-            return weight.flatten(1)
-        return weight if self.width.consumer.dim == weight.dim() - 1 else weight.transpose(0, 1)
+        return self.matrix(weight)
 
     def laid_out(self, weight_OK: Tensor) -> Tensor:
         """A consumer's weight with the width last in the layout of its module."""
@@ -206,7 +143,7 @@ class LiveWidth:
     def read(self, inputs: Tensor) -> Tensor:
         """What the consumer's matrix multiplies, a row a position, `[N, D]`; a 1 behind each where there is a norm."""
         conv: Any = self.consumer
-        if inputs.dim() == CONVOLUTION:
+        if self._tensors[self.width.consumer.module, "weight"].dim() == CONVOLUTION:
             patches = functional.unfold(inputs, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
             inputs = patches.transpose(1, 2)
         x_ND = inputs.reshape(-1, inputs.shape[-1])
@@ -222,8 +159,10 @@ class LiveWidth:
     @property
     def statistics(self) -> tuple[Tensor, Tensor] | None:
         """Mean and variance of the dense consumer's outputs, as the norm has them; None without one."""
-        statistics: tuple[Tensor, Tensor] | None = self._statistics
-        return statistics
+        if self.width.norm is None:
+            return None
+        mean, variance = (self._tensors[self.width.norm, name] for name in STATISTICS)
+        return mean, variance
 
     def weights(self) -> list[Tensor]:
         """The dense weight matrices that follow this width, producers before the consumer."""
@@ -232,42 +171,73 @@ class LiveWidth:
 
     def unit(self, block: int, kept: tuple[int, ...]) -> Unit:
         """The numbers of this width as a `Unit` of the search space (torch-free)."""
-        counted = [(name, s) for name, s in self._sliced() if name in ("weight", "bias")]
-        sliced = sum(self._group_numel(name, s) for name, s in counted)
-        matrices = [(name, s) for name, s in counted if self._tensors[s.module, name].dim() > 1]
-        weights = sum(self._group_numel(name, s) * self.positions.get(s.module, 1) for name, s in matrices)
+        size, square = self._costs({})
+        macs, square_macs = self._costs(self.positions, matrices=True)
         inside = {id(p): p.numel() for module in self._dropped.values() for p in module.parameters()}
-        inside |= {id(p): p.numel() for module in self._modules.values() for p in module.parameters(recurse=False)}
+        modules = (module for link in self.links for module in link._modules.values())
+        inside |= {id(p): p.numel() for module in modules for p in module.parameters(recurse=False)}
+        groups, tokens = self.width.groups, self.positions.get(self.width.consumer.module)
         return Unit(
-            name=f"{block}.{self.width.kind}", kind=self.width.kind, block=block, groups=self.width.groups, kept=kept,
-            group_params=sliced, fixed_params=sum(inside.values()) - sliced * self.width.groups,
-            group_macs=weights, context_macs=self.width.context_macs, group_cache=self.width.cache,
-            matrices=len(self.weights()),
+            name=f"{block}.{self.width.kind}", kind=self.width.kind, block=block, groups=groups, kept=kept,
+            group_params=size, fixed_params=sum(inside.values()) - size * groups - square * groups**2,
+            # an image is its own context, of a length that is known
+            group_macs=macs + (self.width.context_macs * tokens**2 if tokens else 0),
+            context_macs=0 if tokens else self.width.context_macs, group_cache=self.width.cache,
+            matrices=1 + sum(len(link.weights()) - 1 for link in self.links),
+            square_params=square, square_macs=square_macs,
         )  # fmt: skip
 
-    def permute(self, order: Tensor) -> None:
-        """Put the groups in `order`, most important first, so that a level is a prefix. Changes no output."""
-        for name, s in self._sliced():
-            tensor = self._tensors[s.module, name]
-            dim = s.dim if name == "weight" else 0
-            index = _entries(order.to(tensor.device), s, self.width.groups)
-            self._tensors[s.module, name] = tensor.index_select(dim, index)
+    def _costs(self, times: Mapping[str, int], matrices: bool = False) -> tuple[int, int]:
+        """Weights of a group, each as often as `times` says; and of a pair of groups, what two widths share."""
+        groups, single, pairs = self.width.groups, 0, 0
+        cut = [(s.module, name) for link in self.links for name, s in link._sliced() if name in ("weight", "bias")]
+        for path, name in dict.fromkeys(cut):
+            tensor = self._tensors[path, name]
+            if matrices and tensor.dim() == 1:
+                continue
+            numel = tensor.numel() * times.get(path, 1)
+            if cut.count((path, name)) > 1:
+                pairs += numel // groups**2
+            else:
+                single += numel // groups
+        return single, pairs
+
+    def permute(self, *orders: Tensor) -> None:
+        """Put the groups in `order`, most important first, so that a level is a prefix. Changes no output.
+
+        Args:
+            orders: `[G]` for this width, and for each behind it.
+        """
+        for link, order in zip(self.links, orders, strict=True):
+            for name, s in link._sliced():
+                tensor = self._tensors[s.module, name]
+                dim = s.dim if name == "weight" else 0
+                index = _entries(order.to(tensor.device), s, self.width.groups)
+                self._tensors[s.module, name] = tensor.index_select(dim, index)
         self.keep(self.kept)
 
-    def keep(self, groups: int, consumer: Tensor | None = None, norm: Tensor | None = None) -> None:
+    def keep(self, groups: int, weights: LevelWeights = AS_DENSE) -> None:
         """Keep the first `groups` groups: views are swapped in, or the sub-block is dropped at 0.
 
         Args:
-            consumer: the consumer's weight at this level, in its own layout, if it was reconstructed.
-            norm: mean and variance of the consumer's outputs at this level, `[2, out]`; None is the dense network's.
+            weights: of this level, where it has its own.
         """
         self._index = None
-        if self._norm is not None:
-            self._norm.running_mean.data, self._norm.running_var.data = self._statistics if norm is None else norm
-        prefixes = (
-            (name, s, self._prefix(self._tensors[s.module, name], name, s, groups)) for name, s in self._sliced()
-        )
-        self._put(groups, prefixes, consumer)
+        statistics = self.statistics if weights.norm is None else weights.norm
+        if statistics is not None:
+            self._norm.running_mean.data, self._norm.running_var.data = statistics
+        sources = ((name, s, self._source(s.module, name)) for name, s in self._sliced())
+        prefixes = ((name, s, self._prefix(tensor, name, s, groups)) for name, s, tensor in sources)
+        self._put(groups, prefixes, weights.consumer)
+        if self.behind is not None:
+            self.behind.keep(groups, weights.behind or AS_DENSE)
+
+    def _source(self, path: str, name: str) -> Tensor:
+        """A dense tensor, or what the width before has just put there."""
+        if self._before is None or (path, name) not in self._before._placed:
+            return self._tensors[path, name]
+        tensor: Tensor = getattr(self._modules[path], name).data
+        return tensor
 
     def select(self, index: Tensor, consumer: Tensor | None = None) -> None:
         """Keep any groups, by their number in the present order, ascending: their rows and columns are copied.
@@ -301,7 +271,7 @@ class LiveWidth:
         if bias is not None:
             getattr(self.consumer, "bias").data = bias  # padding a dropped sub-block had put zeros there
         for module in self._modules.values():
-            _follow_shape(module)
+            self._follow_shape(module)
         for path, per_group in self.width.attributes.items():
             owner, _, attribute = path.rpartition(".")
             setattr(self.block.get_submodule(owner), attribute, groups * per_group)
@@ -325,16 +295,27 @@ class LiveWidth:
             if bias is not None:
                 bias.data = torch.zeros_like(bias.data)
         for module in self._modules.values():
-            _follow_shape(module)
+            self._follow_shape(module)
         self.kept = groups
+
+    def _follow_shape(self, module: nn.Module) -> None:
+        """Attributes of a module that tell its weight's shape; some compute with them."""
+        weight = getattr(module, "weight")
+        if isinstance(module, nn.Linear):
+            module.out_features, module.in_features = weight.shape
+        elif module in self._depthwise:
+            module.groups = module.out_channels = module.in_channels = len(weight)
+        elif isinstance(module, nn.Conv2d):
+            module.out_channels, module.in_channels = weight.shape[:2]
+        elif isinstance(module, nn.BatchNorm2d):
+            module.num_features = len(weight)
+        elif hasattr(module, "nf"):
+            module.nx, module.nf = weight.shape
 
     def _sliced(self) -> list[tuple[str, Slice]]:
         """(parameter name, slice) of every tensor that follows the width; a consumer's bias does not."""
         written = [(name, s) for name in FOLLOWS for s in self.width.producers if (s.module, name) in self._tensors]
         return [*written, ("weight", self.width.consumer)]
-
-    def _group_numel(self, name: str, s: Slice) -> int:
-        return self._tensors[s.module, name].numel() // self.width.groups
 
     def _gathered(self, tensor: Tensor, name: str, s: Slice, index: Tensor) -> Tensor:
         entries = _entries(index.to(tensor.device), s, self.width.groups)
@@ -367,16 +348,3 @@ def _entries(order: Tensor, s: Slice, groups: int) -> Tensor:
 def _set_module(block: nn.Module, path: str, module: nn.Module) -> None:
     owner, _, name = path.rpartition(".")
     setattr(block.get_submodule(owner), name, module)
-
-
-def _follow_shape(module: nn.Module) -> None:
-    """Width attributes of Linear and Conv1D: the latter computes its output shape from them."""
-    weight = getattr(module, "weight")
-    if isinstance(module, nn.Linear):
-        module.out_features, module.in_features = weight.shape
-    elif isinstance(module, nn.Conv2d):
-        module.out_channels, module.in_channels = weight.shape[:2]
-    elif isinstance(module, nn.BatchNorm2d):
-        module.num_features = len(weight)
-    elif hasattr(module, "nf"):
-        module.nx, module.nf = weight.shape

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from autoprune.models.blocks import BlockView
 from autoprune.models.loading import family_of
-from autoprune.models.surgery import LiveWidth, ZeroAttention
+from autoprune.models.stand_ins import ZeroAttention
+from autoprune.models.surgery import LiveWidth
 from tests import families
 
 TOLERANCE = 2e-5

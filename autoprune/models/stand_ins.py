@@ -1,0 +1,55 @@
+"""What stands in the place of a sub-block of which nothing is kept."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Zero(nn.Module):
+    """A dropped sub-block: adds nothing to the residual stream."""
+
+    def __init__(self, dropped: nn.Module) -> None:
+        super().__init__()
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        """Zeros like the input."""
+        return torch.zeros_like(hidden_states)
+
+
+class ZeroAttention(nn.Module):
+    """A dropped attention, which in transformers returns its weights too."""
+
+    def __init__(self, dropped: nn.Module) -> None:
+        super().__init__()
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+        """Zeros like the input, and no weights."""
+        return torch.zeros_like(hidden_states), None
+
+
+class ZeroConvolution(nn.Module):
+    """A dropped convolution: zeros of the shape that it gave."""
+
+    def __init__(self, dropped: nn.Module) -> None:
+        super().__init__()
+        conv: Any = dropped
+        # by the names that a convolution has, since blocks may read them (MobileNetV2's padding)
+        self.out_channels, self.kernel_size, self.stride = conv.out_channels, conv.kernel_size, conv.stride
+        self.padding, self.dilation = conv.padding, conv.dilation
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """`[B, channels, height, width]`."""
+        sides = zip(hidden.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation, strict=True)
+        return hidden.new_zeros(
+            hidden.shape[0], self.out_channels, *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sides)
+        )
+
+
+STAND_INS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "zero": Zero,
+    "zero-attention": ZeroAttention,
+    "zero-convolution": ZeroConvolution,
+    "identity": lambda dropped: nn.Identity(),
+}

@@ -1,0 +1,112 @@
+"""Classifiers of images in Hugging Face form, from the directory to the search, the export and back."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import autoprune
+from autoprune import study
+from autoprune.assembly import Assembly, assemble
+from autoprune.config import load_config, reads_images
+from autoprune.errors import UserError
+from autoprune.provenance import make_policy
+from autoprune.validation import total_params
+from tests import image_families
+
+LOADED = """
+import sys
+import autoprune
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification
+
+for path in sys.argv[1:]:
+    reference = load_file(path + ".safetensors")
+    model, report = AutoModelForImageClassification.from_pretrained(path, output_loading_info=True)
+    assert not any(report.values()), report
+    logits = model(reference["pixels"]).logits
+    torch.testing.assert_close(logits, reference["logits"], rtol=1e-5, atol=1e-5)
+    assert sum(parameter.numel() for parameter in model.parameters()) == int(reference["params"])
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "images.npz"
+    rng = np.random.default_rng(0)
+    side = image_families.SIDE
+    images = rng.integers(0, 256, (96, side, side, 3), dtype=np.uint8)
+    np.savez(path, images=images, labels=rng.integers(0, image_families.CLASSES, 96))
+    return path
+
+
+def settings(name: str, folder: Path, data: Path, **others: object) -> dict[str, object]:
+    model = folder / name
+    if not model.exists():
+        image_families.tiny_model(name).save_pretrained(model)
+    splits = {"reconstruction_sequences": 4, "search_sequences": 3, "validation_sequences": 3, "sequence_length": 8}
+    return {"model": str(model), "data": str(data), "levels": 4, "budgets": {"macs": 0.7}, **splits, **others}
+
+
+def awkward(assembly: Assembly) -> tuple[int, ...]:
+    """Every third unit dropped where it may be, the others at changing levels."""
+    return tuple(len(u.kept) - 1 if i % 3 == 1 else i % (len(u.kept) - 1) for i, u in enumerate(assembly.space.units))
+
+
+def test_exports_of_all_types_load(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path / "cache"))
+    paths = []
+    for name in image_families.NETWORKS:
+        assembly = assemble(load_config(None, settings(name, tmp_path, data)))
+        assert reads_images(assembly.config.model)
+        levels = awkward(assembly)
+        pixels = torch.randn(3, 3, image_families.SIDE, image_families.SIDE)
+        assembly.placer.place(levels)
+        found = {"pixels": pixels, "logits": assembly.loaded.model(pixels).logits.contiguous()}
+        scored = assembly.view(assembly.splits.search)
+        assembly.placer.release()
+        losses = assembly.evaluator(assembly.splits.search, "ce").score_each([levels], range(3))
+        expected = torch.nn.functional.cross_entropy(
+            scored.flatten(0, 1), assembly.view.labels(assembly.splits.search).flatten()
+        )
+        assert float(losses.mean()) == pytest.approx(float(expected), rel=1e-4)
+        found["params"] = torch.tensor(total_params(assembly, levels))
+        path = study.export_policy(assembly, make_policy(assembly, levels, {}), tmp_path / f"{name}-pruned", "hf")
+        save_file(found, f"{path}.safetensors")
+        paths.append(str(path))
+    done = subprocess.run([sys.executable, "-c", LOADED, *paths], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_search_and_uniform_export_of_a_transformer(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads and neurons hold their budget, and equal layers are a stock model."""
+    monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path / "cache"))
+    chosen = settings("vit", tmp_path, data, max_evals=20, out=tmp_path / "run")
+    result = autoprune.search(**chosen)  # type: ignore[arg-type]
+    assert result.policy.costs["macs"].policy <= 0.7 * result.policy.costs["macs"].dense
+    path = result.export(tmp_path / "stock", uniform=True)
+    from transformers import AutoModelForImageClassification
+
+    stock = AutoModelForImageClassification.from_pretrained(path)
+    assert type(stock).__name__ == "ViTForImageClassification"
+    pixels = torch.randn(2, 3, image_families.SIDE, image_families.SIDE)
+    own = AutoModelForImageClassification.from_pretrained(result.export(tmp_path / "own"))
+    torch.testing.assert_close(stock(pixels).logits, own(pixels).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_what_cannot_be(data: Path, tmp_path: Path) -> None:
+    chosen = settings("vit", tmp_path, data)
+    np.savez(tmp_path / "large.npz", images=np.zeros((96, 40, 40, 3), np.uint8), labels=np.zeros(96, int))
+    with pytest.raises(UserError, match="3x40x40"):
+        assemble(load_config(None, {**chosen, "data": str(tmp_path / "large.npz")}))
+    text = tmp_path / "text"
+    image_families.tiny_model("vit").base_model.save_pretrained(text)
+    with pytest.raises(UserError, match="ForImageClassification"):
+        assemble(load_config(None, {**chosen, "model": str(text), "data": None}))
