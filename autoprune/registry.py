@@ -79,6 +79,7 @@ PARTS: dict[str, dict[str, str]] = {
         "hf": "autoprune.exporters.huggingface:export",
         "policy": "autoprune.exporters.policy_json:export",
         "module": "autoprune.exporters.module:export",
+        "onnx": "autoprune.exporters.onnx:export",
     },
 }
 

@@ -1,0 +1,233 @@
+"""A directory with the pruned network as one ONNX graph, which runtimes load without Python, torch or autoprune.
+
+The graph is in float32, whatever the checkpoint is in. Of a language model it is a forward pass without a cache of keys
+and values: token numbers in, logits out. Of a network that reads images: normalised pixels in, logits out. Parts that
+are gone leave no weights and no matrix products. Before the directory takes its place, onnxruntime has to give the
+pruned network's logits (autoprune/exporters/onnx_check.py).
+
+`config.json` says what goes in and comes out:
+
+    {"format": "autoprune.onnx/1", "file": "model.onnx", "opset": 20,
+     "inputs": [{"name": "input_ids", "dtype": "int64", "shape": ["batch", "sequence"]}],      strings: any size
+     "outputs": [{"name": "logits", "dtype": "float32", "shape": ["batch", "sequence", 32000]}],
+     "checkpoint_dtype": "bfloat16",
+     "notes": [...],                                        what a user of the graph has to know, a sentence each
+     "normalisation": {"scale": 255, "mean": [...], "std": [...]},      of images: (value / scale - mean) / std
+     "check": {"runtime": ..., "shapes": [...], "largest_difference": ..., "largest_logit": ..., "tolerance": ...}}
+
+Shapes: B sequences, T tokens, N images, C channels, V vocabulary or classes.
+"""
+
+import copy
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.assembly import Assembly
+from autoprune.errors import UserError
+from autoprune.exporters.directory import check_target, neighbour, placed
+from autoprune.exporters.onnx_check import TOLERANCE, checked
+from autoprune.models.images import ImageView, logits_of
+from autoprune.policy import Policy
+from autoprune.provenance import proposal_of
+
+FORMAT = "autoprune.onnx/1"
+FILE = "model.onnx"
+
+
+def export(assembly: Assembly, policy: Policy, path: Path) -> None:
+    """Write a policy's network to the directory `path` as an ONNX graph in float32; an earlier export is replaced.
+
+    `model.onnx` (with `model.onnx.data` beside it from 1.5 GiB on), `config.json`, `policy.json`, and a language
+    model's tokenizer. The network is copied to the host's memory in float32, so there must be room for it, twice.
+
+    Raises:
+        UserError: packages are missing, the network cannot be traced, onnxruntime gives other logits, or `path` holds
+            something else or cannot be written.
+    """
+    _check_packages()
+    check_target(path)
+    interface = (_of_images if isinstance(assembly.view, ImageView) else _of_text)(assembly)
+    network = _Logits(_in_float32(assembly, policy), interface.settings).eval()
+    program = _traced(network, interface)
+    with neighbour(path) as directory, _quiet():
+        program.save(directory / FILE)
+        check = checked(directory / FILE, network, interface.samples)
+        described = _described(interface, check, program.model.opset_imports[""], assembly.loaded.checkpoint_dtype)
+        (directory / "config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+        policy.save(directory / "policy.json")
+        if assembly.loaded.tokenizer is not None:
+            assembly.loaded.tokenizer.save_pretrained(directory)
+
+
+# -- what goes in ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Interface:
+    """What a kind of network reads.
+
+    Args:
+        name: of the input.
+        axes: dimension -> name, of those that may have any size.
+        example: an input to trace with; its free dimensions differ from each other and from 1, which would be fixed.
+        samples: inputs of other sizes to check with.
+        notes: what a user of the graph has to know.
+        settings: arguments of the network besides.
+        extra: further entries of `config.json`.
+    """
+
+    name: str
+    axes: dict[int, str]
+    example: Tensor
+    samples: list[Tensor]
+    notes: list[str]
+    settings: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def _of_text(assembly: Assembly) -> _Interface:
+    """Token numbers `[B, T]`, of the search split. What is checked is longer and shorter than what is traced."""
+    tokens_NT = assembly.splits.search.cpu()
+    tokens, length = tokens_NT.flatten(), tokens_NT.shape[1]
+    example, *samples = (
+        tokens[: rows * columns].view(rows, columns)
+        for rows, columns in ((2, length // 2), (1, length), (3, length // 4))
+    )
+    notes = [
+        "There is no cache of keys and values: every pass reads the sequences from their beginning.",
+        "There is no attention mask: sequences of a batch have one length, or are padded on the right.",
+    ]
+    config: Any = assembly.loaded.model.config
+    positions = getattr(config, "max_position_embeddings", None)
+    return _Interface(
+        "input_ids", {0: "batch", 1: "sequence"}, example, samples, notes, {"use_cache": False},
+        {"max_positions": positions} if positions else {},
+    )  # fmt: skip
+
+
+def _of_images(assembly: Assembly) -> _Interface:
+    """Pixels `[N, C, height, width]`, of the search split."""
+    view = assembly.view
+    assert isinstance(view, ImageView)
+    numbers = assembly.splits.search.flatten().to(view.images.labels.device)
+    example, *samples = (view.images.pixels(numbers[:count]).cpu() for count in (2, 1, 3))
+    scales = {"mean": view.images.mean, "std": view.images.std}
+    normalisation = {"scale": 255} | {name: scale.flatten().tolist() for name, scale in scales.items()}
+    notes = ["Pixels are normalised before they go in: (value / scale - mean) / std, for each channel."]
+    return _Interface("pixels", {0: "batch"}, example, samples, notes, extra={"normalisation": normalisation})
+
+
+def _described(interface: _Interface, check: dict[str, Any], opset: int, dtype: torch.dtype) -> dict[str, Any]:
+    """What `config.json` says; `dtype` is the checkpoint's."""
+    example = interface.example
+    shape: list[Any] = [interface.axes.get(d, size) for d, size in enumerate(example.shape)]
+    logits = [*interface.axes.values(), check.pop("classes")]
+    return {
+        "format": FORMAT,
+        "file": FILE,
+        "opset": opset,
+        "inputs": [{"name": interface.name, "dtype": _name(example.dtype), "shape": shape}],
+        "outputs": [{"name": "logits", "dtype": "float32", "shape": logits}],
+        "checkpoint_dtype": _name(dtype),
+        "notes": ["Weights and results are float32, whatever the checkpoint is in.", *interface.notes],
+        **interface.extra,
+        "check": check | {"tolerance": TOLERANCE},
+    }
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+# -- the graph -------------------------------------------------------------------------------------------------
+
+
+class _Logits(nn.Module):
+    """A network as a function of one tensor, with logits of one tensor."""
+
+    def __init__(self, network: nn.Module, settings: dict[str, Any]) -> None:
+        super().__init__()
+        self.network, self.settings = network, settings
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return logits_of(self.network(inputs, **self.settings))
+
+
+def _in_float32(assembly: Assembly, policy: Policy) -> nn.Module:
+    """A policy's network in memory of its own, in float32 on the CPU; the live one is dense when this returns."""
+    live, streamer = assembly.loaded.model, assembly.view.streamer
+    with placed(assembly, proposal_of(assembly, policy)):
+        # what deepcopy takes for copied already: tensors, so that none is twice on the device, and what streams them
+        memo: dict[int, Any] = {id(streamer): streamer}
+        memo |= {id(p): nn.Parameter(_float32(p), requires_grad=False) for p in live.parameters()}
+        memo |= {id(b): _float32(b) for b in live.buffers()}
+        network = copy.deepcopy(live, memo)
+    if streamer is not None:
+        for block in network.get_submodule(assembly.loaded.family.blocks).children():
+            block._forward_pre_hooks.clear()
+    return network
+
+
+def _float32(tensor: Tensor) -> Tensor:
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    return tensor.detach().to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _traced(network: nn.Module, interface: _Interface) -> Any:
+    """The network as an ONNX program of torch's, free of the names of files here.
+
+    Raises:
+        UserError: it cannot be traced.
+    """
+    try:
+        with _quiet(), torch.no_grad():
+            program: Any = torch.onnx.export(
+                network, (interface.example,), input_names=[interface.name], output_names=["logits"],
+                dynamic_shapes=(interface.axes,), dynamo=True, verbose=False,
+            )  # fmt: skip
+    except Exception as error:
+        cause = error.__cause__ or error
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        raise UserError(f"torch cannot turn this network into an ONNX graph: {reason.rstrip('.')}.") from error
+    graph = program.model.graph
+    graph.metadata_props.clear()
+    for node in graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+    for value in (*graph.inputs, *graph.outputs, *(value for node in graph.all_nodes() for value in node.outputs)):
+        value.metadata_props.clear()
+    return program
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch and onnxscript have to say about themselves."""
+    level = logging.root.manager.disable
+    logging.disable(max(level, logging.WARNING))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _check_packages() -> None:
+    try:
+        with _quiet():
+            import onnx  # noqa: F401
+            import onnxruntime  # noqa: F401
+            import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"ONNX graphs need onnx, onnxscript and onnxruntime ({error}): pip install 'autoprune[onnx]'."
+        ) from error
