@@ -18,7 +18,7 @@ from autoprune import study
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config
 from autoprune.errors import UserError
-from autoprune.exporters import onnx_check
+from autoprune.exporters import onnx, onnx_check
 from autoprune.models.images import ImageView
 from autoprune.space import Levels
 from tests import families
@@ -196,12 +196,19 @@ def test_other_logits_are_refused(
     assembly: Assembly, earlier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is left behind, and an earlier export stays."""
-    run = onnx_check._run
+    run, trace = onnx_check._run, onnx._traced
+    programs: list[Any] = []
+
+    def traced_once(*given: Any) -> Any:
+        if not programs:
+            programs.append(trace(*given))
+        return programs[0]
 
     def wrong(file: Path, samples: Sequence[Tensor]) -> list[Tensor]:
         *right, last = run(file, samples)
         return [*right, last + 1e-3 * last.abs().max()]
 
+    monkeypatch.setattr(onnx, "_traced", traced_once)
     monkeypatch.setattr(onnx_check, "_run", wrong)
     refused(assembly, tmp_path / "out", "differ", "[3, 3, 12, 12]", "autoprune list exporters")
     assert not (tmp_path / "out").exists()
