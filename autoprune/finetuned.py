@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from autoprune.errors import UserError
 
@@ -30,7 +30,7 @@ class Finetuned(BaseModel):
     dense: dict[str, float | None]
     before: dict[str, float | None]
     after: dict[str, float | None]
-    seconds: float | None = None
+    seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
 
     @property
     def rows(self) -> dict[str, Mapping[str, float | None]]:
@@ -83,8 +83,9 @@ def won_back(done: Finetuned) -> str | None:
     """What share of pruning's loss fine-tuning won back, in a sentence; None where nothing was lost."""
     shares = []
     for key, sign in BETTER.items():
-        dense, before, after = (row.get(key) for row in done.rows.values())
-        if dense is None or before is None or after is None or sign * (dense - before) <= LOST:
-            continue
-        shares.append(f"{(after - before) / (dense - before):.0%} of the {named(key)}")
+        known = [row.get(key) for row in done.rows.values()]
+        dense, before, after = (math.nan if value is None else value for value in known)
+        lost = sign * (dense - before)
+        if lost > LOST and math.isfinite(lost) and math.isfinite(after):
+            shares.append(f"{sign * (after - before) / lost:.0%} of the {named(key)}")
     return f"Of what pruning lost, fine-tuning won back {' and '.join(shares)}." if shares else None
