@@ -21,6 +21,7 @@ from autoprune.study import SearchResult
 from autoprune.tuning import Tuned, Tuning
 from autoprune.tuning import finetune as tune
 from autoprune.validation import total_params
+from autoprune.wording import words
 
 
 def search(
@@ -38,13 +39,13 @@ def search(
     """Search the best pruning policy within budgets.
 
     Args:
-        model: Hugging Face directory or hub name; None is the embedded model.
-        data: calibration text file; None is Python's own documentation.
+        model: Hugging Face directory, hub name or `FILE.py:FUNCTION`; None is the embedded model.
+        data: calibration text, or images as a .npz or a folder; None is Python's own documentation.
         budgets: metric -> bound, up to 1 as a fraction of dense, above absolute ("1.2M" is understood).
         agent: a name from `autoprune list agents`, or `package.module:Object`.
         seed: of the agent.
         max_evals: policies scored at most.
-        max_tokens: policies x tokens scored at most.
+        max_tokens: policies x tokens, or images, scored at most.
         out: the run's directory; None is a new one in `runs/`.
         config: a YAML file of settings, which the arguments override.
         settings: anything else in `SearchConfig`.
@@ -151,6 +152,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Cross-entropy, perplexity, size and speed of a network, or of a run's policy, on a text.
 
+    A run on images has `accuracy`, `images` and `images_per_second` in the place of `perplexity` and tokens.
+
     Args:
         path: a directory in Hugging Face form, exported or not, or a run's.
         data: text file; None is Python's own documentation, for a run its own validation split.
@@ -189,11 +192,12 @@ def _evaluate_run(path: Path, data: str | None, max_sequences: int) -> dict[str,
     evaluator = assembly.evaluator(tokens_NT, "ce", "error", once=True)
     ce, error = (float(loss) for loss in evaluator.score_each([proposal], range(len(tokens_NT))).mean(axis=(1, 2)))
     assembly.placer.place(proposal)
+    counted = words(assembly.space.task).items
     return {
         "path": str(path),
         "cross_entropy": ce,
         **({"accuracy": 1 - error} if images else {"perplexity": float(np.exp(ce))}),
         "params": total_params(assembly, proposal),
-        "tokens": tokens_NT.numel(),
-        "tokens_per_second": tokens_per_second(assembly.view, tokens_NT[:1].to(assembly.config.device)),
+        counted: tokens_NT.numel(),
+        f"{counted}_per_second": tokens_per_second(assembly.view, tokens_NT[:1].to(assembly.config.device)),
     }

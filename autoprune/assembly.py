@@ -30,6 +30,7 @@ from autoprune.models.images import ImageView
 from autoprune.models.loading import LoadedModel, load_model
 from autoprune.models.modules import load_module
 from autoprune.space import SearchSpace, Unit, kept_groups
+from autoprune.wording import Task
 
 Progress = Callable[[str, float], None]
 
@@ -105,7 +106,7 @@ def assemble(
     units = units_of(view, config)
     network = Network(view, units, config.workload_of(), cache_directory(), run, progress)
     metrics = {name: metric_of(name, network) for name in config.budgets}
-    space = space_of(units, config, masks, metrics)
+    space = space_of(units, config, masks, metrics, loaded.family.task)
     store, moments = _stored(config, loaded, splits, view, space.units, masks, progress)
     sort_groups(view, store)
     masked = masked_weights(view, space.units, store, moments, loaded.checkpoint_dtype) if masks else None
@@ -224,13 +225,18 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
 
 
 def space_of(
-    units: list[Unit], config: SearchConfig, masks: bool = False, metrics: Mapping[str, Any] | None = None
+    units: list[Unit],
+    config: SearchConfig,
+    masks: bool = False,
+    metrics: Mapping[str, Any] | None = None,
+    task: Task = "text",
 ) -> SearchSpace:
     """The search space: costs of every metric that is budgeted or always shown, and absolute budgets.
 
     Args:
         masks: single groups may be kept or removed.
         metrics: those that were made for the network, by name; others are loaded.
+        task: what the network reads.
 
     Raises:
         UserError: a metric is no metric (autoprune/budgets/metric.py), or a budget cannot be met.
@@ -247,7 +253,7 @@ def space_of(
         single = [replace(unit, kept=tuple(range(unit.groups, -1, -1))) for unit in units]
         rows = {metric: cost_rows(metric, single, workload, made.get(metric)) for metric in names}
         group_costs = {metric: [row[::-1] for row in rows[metric]] for metric in names}
-    return SearchSpace(units, costs, budgets, group_costs, fixed, measures)
+    return SearchSpace(units, costs, budgets, group_costs, fixed, measures, task)
 
 
 def _check_device(device: str) -> None:

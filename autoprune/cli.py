@@ -34,8 +34,10 @@ USERS_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Run = Annotated[Path, typer.Argument(help="Directory of a run.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting.")]
-Model = Annotated[str | None, typer.Option(help="Hugging Face directory or hub name [embedded model].")]
-Data = Annotated[str | None, typer.Option(help="Calibration text file [Python's own documentation].")]
+Model = Annotated[
+    str | None, typer.Option(help="Hugging Face directory, hub name or FILE.py:FUNCTION [embedded model].")
+]
+Data = Annotated[str | None, typer.Option(help="Text, .npz or folder of images [Python's own documentation].")]
 Reward = Annotated[str | None, typer.Option(help="Of an RL agent, see `autoprune list rewards` [amc].")]
 Budget = Annotated[list[str] | None, typer.Option(metavar="METRIC=VALUE", help="Repeatable [params=0.5].")]
 Levels = Annotated[str | None, typer.Option(metavar="N|F,F,...", help="Levels or fractions kept [9].")]
@@ -43,7 +45,7 @@ Space = Annotated[str | None, typer.Option(metavar="width|depth", help="What lev
 Criterion = Annotated[str | None, typer.Option(help="Orders groups and reconstructs [obs].")]
 Loss = Annotated[str | None, typer.Option(help="What agents minimise [kl].")]
 MaxEvals = Annotated[int | None, typer.Option(help="Policies scored at most.")]
-MaxTokens = Annotated[int | None, typer.Option(help="Policies x tokens scored at most.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Policies x tokens, or images, scored at most.")]
 MaxTime = Annotated[float | None, typer.Option(help="Seconds of search at most.")]
 RoundTo = Annotated[int | None, typer.Option(help="MLP levels are multiples of this many neurons.")]
 Device = Annotated[str | None, typer.Option(help="Torch device [cpu].")]
@@ -216,15 +218,23 @@ def resume(
 def show(
     run: Annotated[Path, typer.Argument(help="Directory of a run, or a policy file.")], as_json: Json = False
 ) -> None:
-    """The policy that was found: bars for every layer and unit, costs, losses, where it came from."""
+    """The policy that was found: bars for every layer and unit, costs, losses, fine-tuning, where it came from."""
     from autoprune import display, rundir
+    from autoprune.finetuned import read_finetuned
     from autoprune.policy import Policy
 
     policy = Policy.load(run if run.is_file() else rundir.policy_path(run))
     if as_json:
         _emit(policy.model_dump(by_alias=True))
-    else:
-        display.print_policy(policy)
+        return
+    display.print_policy(policy)
+    try:
+        done = read_finetuned(run)
+    except UserError as error:
+        typer.echo(f"fine-tuning: {error}")
+        return
+    if done is not None:
+        display.print_finetuned(done)
 
 
 @app.command(name="list")
@@ -332,7 +342,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Cross-entropy, perplexity, parameters, size and speed of a network on a text."""
+    """Cross-entropy, perplexity or accuracy, parameters, size and speed of a network on its data."""
     from autoprune import api
 
     with _progress(as_json):
@@ -388,9 +398,10 @@ def _report(result: "SearchResult", as_json: bool) -> None:
     from autoprune import display
     from autoprune.config import is_module
 
-    display.print_results("Validation split", table, result.assembly.config.loss)
+    loss, task = result.assembly.config.loss, result.assembly.space.task
+    display.print_results("Validation split", table, loss, task)
     if result.front:
-        display.print_results("Pareto front", [vars(row) for row in result.front], result.assembly.config.loss)
+        display.print_results("Pareto front", [vars(row) for row in result.front], loss, task)
     typer.echo(f"policy:  {path}")
     if result.interrupted:
         typer.echo(f"go on:   autoprune resume {result.path}")

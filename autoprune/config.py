@@ -66,7 +66,7 @@ class SearchConfig(BaseModel):
     seed: int = Field(0, ge=0, description="of the agent")
     data_seed: int = Field(0, ge=0, description="of the splits")
     max_evals: int | None = Field(None, gt=0, description="policies scored")
-    max_tokens: int | None = Field(None, gt=0, description="policies x tokens scored")
+    max_tokens: int | None = Field(None, gt=0, description="policies x tokens, or images, scored")
     max_time: float | None = Field(None, gt=0, description="seconds of search")
     sequence_length: int = Field(512, ge=8, description="tokens of a sequence; images of a sample, for which it is 32")
     image_mean: list[float] = Field([0.485, 0.456, 0.406], min_length=1, description="of channels, of values up to 1")
@@ -74,7 +74,9 @@ class SearchConfig(BaseModel):
     reconstruction_sequences: int = Field(128, ge=2)
     search_sequences: int = Field(64, ge=2)
     validation_sequences: int = Field(64, ge=2)
-    batch: int | None = Field(None, ge=1, description="sequences a forward pass; none is 1 on a CPU, 16 on a GPU")
+    batch: int | None = Field(
+        None, ge=1, description="sequences or samples a forward pass; none is 1 on a CPU, 16 on a GPU"
+    )
     storage: str | None = Field(None, description="Optuna storage URL of the study; none is a file in the run")
     study_name: str | None = Field(None, description="of the Optuna study; none is the run's name")
     device: str = Field("cpu", description="torch device")

@@ -308,7 +308,7 @@ def _finish(
     losses = {
         "search": search_loss,
         "search_tokens": search_tokens,
-        "validation": {row.name: {"loss": row.validation_loss, "ce": row.validation_ce} for row in table},
+        "validation": {row.name: row.losses for row in table},
     }
     policy = make_policy(assembly, best, losses)
     policy.save(out / "policy.json")
