@@ -1,0 +1,139 @@
+"""A run's policy fine-tuned: cut out, measured, trained, measured again, exported.
+
+In `RUN/finetuned/`: `state.safetensors` after every epoch and every few minutes, at the end `result.json` and
+`network/`, an export. Trained on everything of the run's data but its validation split, which tells what it was worth.
+"""
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoprune import rundir, study
+from autoprune.assembly import Assembly, Progress
+from autoprune.calibration.text import read_text, sequences
+from autoprune.config import is_module, load_config
+from autoprune.errors import UserError
+from autoprune.models.images import ImageView
+from autoprune.models.surgery import materialise
+from autoprune.policy import Policy, to_json, write_atomically
+from autoprune.provenance import proposal_of
+from autoprune.tuning.image_lesson import ImageLesson
+from autoprune.tuning.lesson import Lesson, Worth
+from autoprune.tuning.settings import Tuning, tuning_of
+from autoprune.tuning.text_lesson import TextLesson
+from autoprune.tuning.training import train
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What fine-tuning gave.
+
+    Args:
+        dense: the network that the search was given.
+        before: as it was found.
+        after: fine-tuned.
+        path: of the export.
+    """
+
+    dense: Worth
+    before: Worth
+    after: Worth
+    path: Path
+
+
+def settings_for(run: Path, given: Mapping[str, Any]) -> Tuning:
+    """Settings over the defaults of what a run's network reads.
+
+    Raises:
+        UserError: there is no run, no such setting, or not such a value.
+    """
+    rundir.check_is_run(run)
+    return tuning_of("images" if is_module(load_config(run / "config.yaml").model) else "text", given)
+
+
+def finetune(run: Path, tuning: Tuning, progress: Progress = lambda stage, share: None) -> Tuned:
+    """Fine-tune the policy of a finished run, or go on where that was interrupted.
+
+    Args:
+        run: its directory.
+        tuning: how.
+        progress: is told the stage and how much of it is done.
+
+    Raises:
+        UserError: the run has no policy, something else was begun in its `finetuned/`, the training diverges, or the
+            disk is full.
+    """
+    rundir.policy_path(run)
+    folder = run / "finetuned"
+    with rundir.locked(run):
+        # derivatives need the whole network on the device
+        assembly, policy = study.reopen(run, progress, places={"device_memory": None})
+        lesson, student = lesson_of(assembly), cut_out(assembly, policy)
+        dense, before = lesson.measured(lesson.dense), lesson.measured(student)
+        train(student, lesson, tuning, folder, progress, _mark(policy))
+        _round(student, assembly.loaded.checkpoint_dtype, next(lesson.dense.parameters()).dtype)
+        after = lesson.measured(student)
+        _save(assembly, policy, student, folder / "network")
+        result = {"tuning": asdict(tuning), "dense": asdict(dense), "before": asdict(before), "after": asdict(after)}
+        write_atomically(folder / "result.json", to_json(result) + "\n")
+    return Tuned(dense, before, after, folder / "network")
+
+
+def cut_out(assembly: Assembly, policy: Policy) -> nn.Module:
+    """A policy's network in memory of its own, in evaluation mode; the live one is dense when this returns."""
+    assembly.placer.place(proposal_of(assembly, policy))
+    student = copy.deepcopy(assembly.loaded.model)
+    assembly.placer.release()
+    materialise(student)
+    return student.requires_grad_(True)
+
+
+def lesson_of(assembly: Assembly) -> Lesson:
+    """What a run's network can learn from: all of its data but the validation split.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    view, config, held_out = assembly.view, assembly.config, assembly.splits.validation
+    if isinstance(view, ImageView):
+        numbers = torch.arange(len(view.images))
+        return ImageLesson(view, _left(numbers, ~torch.isin(numbers, held_out)), held_out.flatten())
+    tokens_NT = sequences(read_text(config.data), assembly.loaded.tokenizer, config.sequence_length)
+    known = {row.numpy().tobytes() for row in held_out}
+    others_N = torch.tensor([row.numpy().tobytes() not in known for row in tokens_NT])
+    return TextLesson(view, _left(tokens_NT, others_N), held_out)
+
+
+def _left(examples: Tensor, others_N: Tensor) -> Tensor:
+    if not bool(others_N.any()):
+        raise UserError("the validation split is all there is of the data: nothing is left to learn from.")
+    return examples[others_N]
+
+
+def _save(assembly: Assembly, policy: Policy, student: nn.Module, path: Path) -> None:
+    if assembly.loaded.family.task == "text":
+        from autoprune.exporters import huggingface
+
+        huggingface.save(assembly, policy, student, path)
+    else:
+        from autoprune.exporters import module
+
+        module.save(assembly, policy, student, path)
+
+
+def _round(network: nn.Module, checkpoint: torch.dtype, compute: torch.dtype) -> None:
+    """Weights as an export will have them, so that what is measured is what is written."""
+    for parameter in network.parameters():
+        parameter.data = parameter.data.to(checkpoint).to(compute)
+
+
+def _mark(policy: Policy) -> str:
+    """Of which model and groups a network is."""
+    units = "".join(f"{unit.name} {unit.kept_groups};" for unit in policy.units)
+    return f"{policy.provenance.get('model_hash')}/{hashlib.sha256(units.encode()).hexdigest()[:16]}"
