@@ -319,8 +319,9 @@ def finetune(
     from autoprune import api
     from autoprune.config import parse_override
 
-    options: dict[str, Any] = {"epochs": epochs, "lora": lora, "seed": seed, "lr": lr, "batch": batch, "augment": augment}
-    given = {key: value for key, value in options.items() if value is not None}
+    options = {"lr": lr, "batch": batch, "augment": augment}
+    given: dict[str, Any] = {"epochs": epochs, "lora": lora, "seed": seed}
+    given |= {key: value for key, value in options.items() if value is not None}
     given |= dict(parse_override(text) for text in overrides or [])
     with _progress(as_json) as display:
         tuned = api.finetune(run, progress=display.stage, **given)

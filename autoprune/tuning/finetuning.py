@@ -77,12 +77,12 @@ def finetune(run: Path, tuning: Tuning, progress: Progress = lambda stage, share
         lesson, student = lesson_of(assembly), cut_out(assembly, policy)
         dense, before = lesson.measured(lesson.dense), lesson.measured(student)
         train(student, lesson, tuning, folder, progress, _mark(policy))
-        _round(student, assembly.loaded.checkpoint_dtype, next(lesson.dense.parameters()).dtype)
-        after = lesson.measured(student)
-        _save(assembly, policy, student, folder / "network")
-        result = {"tuning": asdict(tuning), "dense": asdict(dense), "before": asdict(before), "after": asdict(after)}
-        write_atomically(folder / "result.json", to_json(result) + "\n")
-    return Tuned(dense, before, after, folder / "network")
+        round_weights(assembly, student)
+        tuned = Tuned(dense, before, lesson.measured(student), folder / "network")
+        _save(assembly, policy, student, tuned.path)
+        result = {name: asdict(getattr(tuned, name)) for name in ("dense", "before", "after")}
+        write_atomically(folder / "result.json", to_json({"tuning": asdict(tuning)} | result) + "\n")
+    return tuned
 
 
 def cut_out(assembly: Assembly, policy: Policy) -> nn.Module:
@@ -92,6 +92,13 @@ def cut_out(assembly: Assembly, policy: Policy) -> nn.Module:
     assembly.placer.release()
     materialise(student)
     return student.requires_grad_(True)
+
+
+def round_weights(assembly: Assembly, student: nn.Module) -> None:
+    """Weights as an export has them, so that what is measured is what is written; computed with as the dense ones."""
+    compute = next(assembly.loaded.model.parameters()).dtype
+    for parameter in student.parameters():
+        parameter.data = parameter.data.to(assembly.loaded.checkpoint_dtype).to(compute)
 
 
 def lesson_of(assembly: Assembly) -> Lesson:
@@ -125,12 +132,6 @@ def _save(assembly: Assembly, policy: Policy, student: nn.Module, path: Path) ->
         from autoprune.exporters import module
 
         module.save(assembly, policy, student, path)
-
-
-def _round(network: nn.Module, checkpoint: torch.dtype, compute: torch.dtype) -> None:
-    """Weights as an export will have them, so that what is measured is what is written."""
-    for parameter in network.parameters():
-        parameter.data = parameter.data.to(checkpoint).to(compute)
 
 
 def _mark(policy: Policy) -> str:
