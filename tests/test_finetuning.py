@@ -12,6 +12,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+import autoprune
 from autoprune import study, tuning
 from autoprune.errors import UserError
 from autoprune.tuning import lora, settings, training
@@ -30,9 +31,13 @@ def run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(run: Path) -> tuple[Any, Any, Any]:
     """Assembly, policy, and a lesson of the run's reconstruction and search splits."""
     assembly, policy = study.reopen(run)
+    return assembly, policy, short(assembly)
+
+
+def short(assembly: Any) -> tuning.TextLesson:
+    """A lesson of the reconstruction and search splits."""
     splits = assembly.splits
-    tokens_NT = torch.cat([splits.reconstruction, splits.search])
-    return assembly, policy, tuning.TextLesson(assembly.view, tokens_NT, splits.validation)
+    return tuning.TextLesson(assembly.view, torch.cat([splits.reconstruction, splits.search]), splits.validation)
 
 
 def how(**given: Any) -> tuning.Tuning:
@@ -291,6 +296,26 @@ def test_the_command(cli: Callable[..., Answer], refused: Callable[..., str], ru
     refused("finetune", tmp_path / "none", "--epochs", "1", seen=("is no run",))
     assert cli("finetune", other).status == 2
     assert not (other / "finetuned").exists()
+
+
+def test_a_network_that_gets_worse_is_told(run: Path, tmp_path: Path) -> None:
+    settled = how(epochs=1, batch=64, at_once=64, lr=1.0, warmup=0.0)
+    with pytest.warns(RuntimeWarning, match="worse than before"):
+        tuned = tuning.finetune(copied(run, tmp_path / "run"), settled)
+    assert tuned.after.ce > tuned.before.ce
+
+
+def test_half_precision(quick: dict[str, Any], tmp_path: Path) -> None:
+    """All weights are trained in float32, adapters beside weights as they are; both are measured as computed before."""
+    result = autoprune.search(**quick | {"agent": "uniform", "dtype": "bfloat16"}, out=tmp_path / "run")
+    for rank in (0, 4):
+        lesson, student = short(result.assembly), tuning.cut_out(result.assembly, result.policy)
+        before = lesson.measured(student)
+        tuning.train(student, lesson, how(lora=rank), tmp_path / f"{rank}")
+        assert next(student.parameters()).dtype == (torch.bfloat16 if rank else torch.float32)
+        tuning.round_weights(result.assembly, student)
+        assert {parameter.dtype for parameter in student.parameters()} == {torch.bfloat16}
+        assert lesson.measured(student).ce < before.ce
 
 
 def test_blocks_that_were_streamed_are_trained_at_once(run: Path, tmp_path: Path) -> None:

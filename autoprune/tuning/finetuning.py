@@ -6,6 +6,7 @@ In `RUN/finetuned/`: `state.safetensors` after every epoch and every few minutes
 
 import copy
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,6 +83,13 @@ def finetune(run: Path, tuning: Tuning, progress: Progress = lambda stage, share
         _save(assembly, policy, student, tuned.path)
         result = {name: asdict(getattr(tuned, name)) for name in ("dense", "before", "after")}
         write_atomically(folder / "result.json", to_json({"tuning": asdict(tuning)} | result) + "\n")
+    if not tuned.after.ce <= tuned.before.ce:
+        warnings.warn(
+            f"the network is worse than before (cross-entropy {tuned.after.ce:.4f}, {tuned.before.ce:.4f} before): "
+            "fewer epochs or a smaller lr may help.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return tuned
 
 

@@ -28,7 +28,8 @@ class Adapter(nn.Module):
 
     def __init__(self, layer: Any, rank: int, alpha: float, draw: torch.Generator) -> None:
         super().__init__()
-        self.conv = layer if isinstance(layer, nn.Conv2d) else None
+        # not the layer itself, of which this is a part
+        self.geometry: Any = (layer.stride, layer.padding, layer.dilation) if isinstance(layer, nn.Conv2d) else None
         self.transposed = _is_transposed(layer)
         shape = layer.weight.shape[::-1] if self.transposed else layer.weight.shape
         self.scale, rank = alpha / rank, min(rank, shape[0], math.prod(shape[1:]))
@@ -39,9 +40,9 @@ class Adapter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As the layer takes and gives."""
-        if self.conv is None:
+        if self.geometry is None:
             return self.scale * functional.linear(functional.linear(x, self.down), self.up)
-        inner = functional.conv2d(x, self.down, None, self.conv.stride, self.conv.padding, self.conv.dilation)
+        inner = functional.conv2d(x, self.down, None, *self.geometry)
         return self.scale * functional.conv2d(inner, self.up)
 
     @torch.no_grad()
