@@ -40,8 +40,12 @@ def short(assembly: Any) -> tuning.TextLesson:
     return tuning.TextLesson(assembly.view, torch.cat([splits.reconstruction, splits.search]), splits.validation)
 
 
-def how(**given: Any) -> tuning.Tuning:
-    return tuning.tuning_of("text", {"epochs": 2, "batch": 8, "at_once": 6, **given})
+def given(**own: Any) -> dict[str, Any]:
+    return {"epochs": 2, "batch": 8, "at_once": 6, **own}
+
+
+def how(**own: Any) -> tuning.Tuning:
+    return tuning.tuning_of("text", given(**own))
 
 
 def copied(run: Path, to: Path) -> Path:
@@ -54,7 +58,7 @@ def copied(run: Path, to: Path) -> Path:
 @pytest.mark.parametrize("rank", [0, 4])
 def test_a_pruned_network_gets_better_and_is_exported(run: Path, tmp_path: Path, rank: int) -> None:
     own = copied(run, tmp_path / "run")
-    tuned = tuning.finetune(own, how(epochs=1, batch=32, at_once=32, lora=rank))
+    tuned = tuning.finetune(own, given(epochs=1, batch=32, at_once=32, lora=rank))
     assert tuned.dense.kl == 0
     assert tuned.before.kl > 0.01
     assert tuned.after.ce < tuned.before.ce
@@ -212,7 +216,8 @@ def test_texts_images_and_adapters_have_defaults_of_their_own() -> None:
     assert (text.optimizer, images.optimizer) == ("adamw", "sgd")
     assert adapters.lr > text.lr
     assert tuning.tuning_of("text", {"epochs": 1, "lora": 8, "lr": 1e-5}).lr == 1e-5
-    assert set(settings.TEXT) <= set(text.__dataclass_fields__)
+    assert tuning.tuning_of("images-layernorm", {"epochs": 1}).optimizer == "adamw"
+    assert all(set(own) <= set(text.__dataclass_fields__) for own in settings.DEFAULTS.values())
 
 
 def test_weights_of_the_loss() -> None:
@@ -299,7 +304,7 @@ def test_the_command(cli: Callable[..., Answer], refused: Callable[..., str], ru
 
 
 def test_a_network_that_gets_worse_is_told(run: Path, tmp_path: Path) -> None:
-    settled = how(epochs=1, batch=64, at_once=64, lr=1.0, warmup=0.0)
+    settled = given(epochs=1, batch=64, at_once=64, lr=1.0, warmup=0.0)
     with pytest.warns(RuntimeWarning, match="worse than before"):
         tuned = tuning.finetune(copied(run, tmp_path / "run"), settled)
     assert tuned.after.ce > tuned.before.ce
@@ -322,4 +327,4 @@ def test_blocks_that_were_streamed_are_trained_at_once(run: Path, tmp_path: Path
     own = copied(run, tmp_path / "run")
     settings = yaml.safe_load((own / "config.yaml").read_text())
     (own / "config.yaml").write_text(yaml.safe_dump(settings | {"device_memory": 2**30}))
-    assert tuning.finetune(own, how(epochs=1, batch=64, at_once=64, lora=4)).path.is_dir()
+    assert tuning.finetune(own, given(epochs=1, batch=64, at_once=64, lora=4)).path.is_dir()

@@ -4,13 +4,13 @@
 goes on with, `lora` trains little in the place of all weights, `finetuning` puts them together for a run.
 """
 
-from autoprune.tuning.finetuning import Tuned, cut_out, finetune, lesson_of, round_weights, settings_for
+from autoprune.tuning.finetuning import Tuned, cut_out, finetune, lesson_of, round_weights
 from autoprune.tuning.image_lesson import ImageLesson
 from autoprune.tuning.settings import Tuning, tuning_of
 from autoprune.tuning.text_lesson import TextLesson
 from autoprune.tuning.training import train
 
 __all__ = [
-    "ImageLesson", "TextLesson", "Tuned", "Tuning", "cut_out", "finetune", "lesson_of", "round_weights", "settings_for",
-    "train", "tuning_of",
+    "ImageLesson", "TextLesson", "Tuned", "Tuning", "cut_out", "finetune", "lesson_of", "round_weights", "train",
+    "tuning_of",
 ]  # fmt: skip

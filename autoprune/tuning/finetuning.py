@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from autoprune import rundir, study
 from autoprune.assembly import Assembly, Progress
 from autoprune.calibration.text import read_text, sequences
-from autoprune.config import is_module, load_config
+from autoprune.config import load_config, reads_images
 from autoprune.errors import UserError
 from autoprune.models.images import ImageView
 from autoprune.models.surgery import materialise
@@ -26,7 +26,7 @@ from autoprune.policy import Policy, to_json, write_atomically
 from autoprune.provenance import proposal_of
 from autoprune.tuning.image_lesson import ImageLesson
 from autoprune.tuning.lesson import Lesson, Worth
-from autoprune.tuning.settings import Tuning, tuning_of
+from autoprune.tuning.settings import tuning_of
 from autoprune.tuning.text_lesson import TextLesson
 from autoprune.tuning.training import train
 
@@ -48,34 +48,26 @@ class Tuned:
     path: Path
 
 
-def settings_for(run: Path, given: Mapping[str, Any]) -> Tuning:
-    """Settings over the defaults of what a run's network reads.
-
-    Raises:
-        UserError: there is no run, no such setting, or not such a value.
-    """
-    rundir.check_is_run(run)
-    return tuning_of("images" if is_module(load_config(run / "config.yaml").model) else "text", given)
-
-
-def finetune(run: Path, tuning: Tuning, progress: Progress = lambda stage, share: None) -> Tuned:
+def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda stage, share: None) -> Tuned:
     """Fine-tune the policy of a finished run, or go on where that was interrupted.
 
     Args:
         run: its directory.
-        tuning: how.
+        given: settings over the defaults of the run's network (settings.py); `epochs` is among them.
         progress: is told the stage and how much of it is done.
 
     Raises:
-        UserError: the run has no policy, something else was begun in its `finetuned/`, the training diverges, or the
+        UserError: a setting is wrong, the run has no policy, something else was begun in its `finetuned/`, the training diverges, or the
             disk is full.
     """
     rundir.policy_path(run)
+    tuning_of("images" if reads_images(load_config(run / "config.yaml").model) else "text", given)  # before all else
     folder = run / "finetuned"
     with rundir.locked(run):
         # derivatives need the whole network on the device
         assembly, policy = study.reopen(run, progress, places={"device_memory": None})
         lesson, student = lesson_of(assembly), cut_out(assembly, policy)
+        tuning = tuning_of(lesson.kind, given)
         dense, before = lesson.measured(lesson.dense), lesson.measured(student)
         train(student, lesson, tuning, folder, progress, _mark(policy))
         round_weights(assembly, student)
@@ -132,14 +124,9 @@ def _left(examples: Tensor, others_N: Tensor) -> Tensor:
 
 
 def _save(assembly: Assembly, policy: Policy, student: nn.Module, path: Path) -> None:
-    if assembly.loaded.family.task == "text":
-        from autoprune.exporters import huggingface
+    from autoprune.exporters import huggingface, module
 
-        huggingface.save(assembly, policy, student, path)
-    else:
-        from autoprune.exporters import module
-
-        module.save(assembly, policy, student, path)
+    (module if assembly.loaded.is_plain else huggingface).save(assembly, policy, student, path)
 
 
 def _mark(policy: Policy) -> str:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from autoprune.models.images import ImageView, logits_of
 from autoprune.tuning.lesson import Worth, blended
-from autoprune.tuning.settings import Tuning
+from autoprune.tuning.settings import Kind, Tuning
 
 MEASURED = 500  # images at a time
 SHIFT = 8  # an image of n pixels is shifted by up to n / 8, as is usual for CIFAR
@@ -35,6 +35,8 @@ class ImageWorth(Worth):
 class ImageLesson:
     """A lesson (lesson.py). BatchNorm goes on with its statistics.
 
+    Where the dense network computes in half precision, the student does so under autocast, in bfloat16.
+
     Args:
         view: its network is the dense one.
         numbers: of the images to learn from, `[N]`.
@@ -47,22 +49,26 @@ class ImageLesson:
         self.view, self.dense, self.count = view, view.model, len(numbers)
         device = view.images.labels.device
         self._numbers, self._held_out = numbers.to(device), held_out.to(device)
+        normed = any(isinstance(module, nn.BatchNorm2d) for module in view.model.modules())
+        self.kind: Kind = "images" if normed else "images-layernorm"
+        self._dtype = next(view.model.parameters()).dtype
 
     def loss(self, student: nn.Module, some: Tensor, tuning: Tuning, draw: torch.Generator) -> Tensor:
         """Mean over images."""
         numbers = self._numbers[some.to(self._numbers.device)]
         pixels = self.view.images.pixels(numbers)
         seen = augmented(pixels, draw) if tuning.augment else pixels
-        own_NV, labels_N = logits_of(student(seen)), self.view.images.labels[numbers]
-        return blended(own_NV, lambda: logits_of(self.dense(seen)), labels_N, tuning)
+        with torch.autocast(seen.device.type, torch.bfloat16, enabled=self._dtype != torch.float32):
+            own_NV = logits_of(student(seen))
+        labels_N = self.view.images.labels[numbers]
+        return blended(own_NV, lambda: logits_of(self.dense(seen.to(self._dtype))), labels_N, tuning)
 
     @torch.no_grad()
     def measured(self, network: nn.Module) -> ImageWorth:
         """Cross-entropy and accuracy."""
         losses, right = 0.0, 0
         for some in torch.split(self._held_out, MEASURED):
-            images = self.view.images
-            logits_NV, labels_N = logits_of(network(images.pixels(some))).float(), images.labels[some]
+            logits_NV, labels_N = logits_of(network(self.view.pixels(some))).float(), self.view.images.labels[some]
             losses += float(functional.cross_entropy(logits_NV, labels_N, reduction="sum"))
             right += int((logits_NV.argmax(-1) == labels_N).sum())
         return ImageWorth(losses / len(self._held_out), right / len(self._held_out))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autoprune.tuning.settings import Tuning
+from autoprune.tuning.settings import Kind, Tuning
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Lesson(Protocol):
     """Examples, what the dense network thinks of them, and the validation split."""
 
     dense: nn.Module
+    kind: Kind
     count: int
     """Examples to learn from, which are known by number."""
     as_trained: bool

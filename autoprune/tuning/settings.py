@@ -1,4 +1,4 @@
-"""How to fine-tune: one frozen record, with defaults for texts and images, for all weights and for adapters."""
+"""How to fine-tune: one frozen record, with defaults for kinds of networks, for all weights and for adapters."""
 
 import difflib
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True)
 class Tuning:
-    """How to fine-tune. The defaults here are those of images; `tuning_of` has the others.
+    """How to fine-tune. The defaults here are those of networks with BatchNorm; `tuning_of` has the others.
 
     Args:
         epochs: passes over the sequences or images.
@@ -51,23 +51,25 @@ class Tuning:
     augment: bool = True
 
 
-TEXT: dict[str, Any] = {
-    "lr": 3e-4, "batch": 8, "at_once": 4, "weight": 0.5, "temperature": 1.0, "decay": 0.0, "warmup": 0.1, "clip": 1.0,
-    "optimizer": "adamw", "augment": False,
-}  # fmt: skip
-"""What is different for texts."""
-ADAPTERS: dict[str, dict[str, Any]] = {
-    "text": {"lr": 3e-3},
-    "images": {"lr": 3e-3, "decay": 0.0, "optimizer": "adamw"},
+Kind = Literal["text", "images", "images-layernorm"]
+"""Of networks: language models, and those that read images, with BatchNorm or without (ViT, ConvNeXt)."""
+
+LAYERNORM: dict[str, Any] = {"lr": 3e-4, "decay": 0.0, "warmup": 0.1, "clip": 1.0, "optimizer": "adamw"}
+DEFAULTS: dict[Kind, dict[str, Any]] = {
+    "text": LAYERNORM | {"batch": 8, "at_once": 4, "temperature": 1.0, "augment": False},
+    "images": {},
+    "images-layernorm": LAYERNORM,
 }
+"""What is different from the record's own."""
+ADAPTERS: dict[str, Any] = {"lr": 3e-3, "decay": 0.0, "optimizer": "adamw"}
 """What is different again for adapters, which take larger steps."""
 
 
-def tuning_of(task: str, given: Mapping[str, Any]) -> Tuning:
-    """Settings that were given over the defaults of a task.
+def tuning_of(kind: Kind, given: Mapping[str, Any]) -> Tuning:
+    """Settings that were given over the defaults of a kind of networks.
 
     Args:
-        task: `text` or `images`.
+        kind: of the network.
         given: by name; `epochs` is among them.
 
     Raises:
@@ -79,11 +81,11 @@ def tuning_of(task: str, given: Mapping[str, Any]) -> Tuning:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(known)}."
             raise UserError(f"fine-tuning has no setting '{name}'. {hint}")
-    if task == "text" and given.get("augment"):
+    if kind == "text" and given.get("augment"):
         raise UserError("augment shifts and mirrors images: this run is of a language model.")
-    adapters = ADAPTERS[task] if given.get("lora") else {}
+    defaults = DEFAULTS[kind] | (ADAPTERS if given.get("lora") else {})
     try:
-        return TypeAdapter(Tuning).validate_python({**(TEXT if task == "text" else {}), **adapters, **given})
+        return TypeAdapter(Tuning).validate_python({**defaults, **given})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

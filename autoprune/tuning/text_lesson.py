@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from autoprune.calibration.losses import CrossEntropy, KullbackLeibler, Loss
 from autoprune.models.blocks import BlockView
 from autoprune.tuning.lesson import Worth, blended
-from autoprune.tuning.settings import Tuning
+from autoprune.tuning.settings import Kind, Tuning
 
 MEASURED = 4  # sequences at a time
 
@@ -45,6 +45,7 @@ class TextLesson:
         held_out_NT: the validation split.
     """
 
+    kind: Kind = "text"
     as_trained = False
 
     def __init__(self, view: BlockView, tokens_NT: Tensor, held_out_NT: Tensor) -> None:
