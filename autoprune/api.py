@@ -1,13 +1,12 @@
 """The same as the command line, in Python: three lines from a model to a smaller one."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from autoprune import rundir, study
+from autoprune import rundir, study, tuning
 from autoprune.assembly import Progress
 from autoprune.calibration.text import read_text, sequences
 from autoprune.comparing import comparison
@@ -18,8 +17,7 @@ from autoprune.evaluation.report import evaluate_directory
 from autoprune.evaluation.timing import tokens_per_second
 from autoprune.provenance import proposal_of
 from autoprune.study import SearchResult
-from autoprune.tuning import Tuned, Tuning
-from autoprune.tuning import finetune as tune
+from autoprune.tuning import Tuned
 from autoprune.validation import total_params
 from autoprune.wording import words
 
@@ -117,29 +115,28 @@ def finetune(
     path: str | Path,
     epochs: int,
     seed: int = 0,
-    lr: float = 0.05,
-    batch: int = 128,
-    augment: bool = True,
+    lora: int = 0,
     progress: Progress = lambda stage, share: None,
+    **settings: Any,
 ) -> Tuned:
-    """Fine-tune the policy of a run on images, taught by the dense network and the labels.
+    """Fine-tune the policy of a run, taught by the dense network and by the text or the labels.
 
     Args:
         path: the run's directory; the network goes to its `finetuned/network`.
-        epochs: passes over all images but the validation split.
-        seed: of the order of images, shifts and mirrors.
-        lr: learning rate at the start.
-        batch: images a step.
-        augment: shift and mirror images.
+        epochs: passes over all of the run's data but the validation split.
+        seed: of the order of sequences or images, of shifts, mirrors and adapters.
+        lora: rank of adapters that are trained in the place of the weights, and merged in the end; 0 trains these.
         progress: is told the stage and how much of it is done.
+        settings: anything else in `tuning.Tuning`, as `lr=1e-4`; kinds of networks and adapters have defaults of their own.
+
+    Returns:
+        What the dense network, the pruned one before and after are worth on the validation split, and the export.
 
     Raises:
-        UserError: the run is not finished or of a language model, its `finetuned/` was begun with other settings, or
-            the training diverges.
+        UserError: a setting is wrong, the run is not finished, its `finetuned/` was begun with other settings, the
+            training diverges, or the disk is full.
     """
-    if not (lr > 0 and math.isfinite(lr)):
-        raise UserError(f"lr={lr} is no learning rate: a number above 0 is needed.")
-    return tune(Path(path), Tuning(epochs, seed, lr, batch, augment=augment), progress)
+    return tuning.finetune(Path(path), {"epochs": epochs, "seed": seed, "lora": lora, **settings}, progress)
 
 
 def evaluate(

@@ -310,26 +310,36 @@ def dashboard(
 @app.command()
 def finetune(
     run: Run,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")],
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of images, shifts and mirrors.")] = 0,
-    lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = 0.05,
-    batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 128,
-    augment: Annotated[bool, typer.Option(help="Shift and mirror images.")] = True,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the text or the images.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of tuning.Tuning, as weight=0.7.")
+    ] = None,
+    lora: Annotated[
+        int, typer.Option(min=0, metavar="RANK", help="Train adapters and merge them; 0: all weights.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of whatever is drawn.")] = 0,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Sequences or images a step.")] = None,
+    augment: Annotated[bool | None, typer.Option("--augment/--no-augment", help="Shift and mirror images.")] = None,
     as_json: Json = False,
 ) -> None:
     """Fine-tune a run's policy, taught by the dense network; goes on where it was interrupted."""
     from dataclasses import asdict
 
     from autoprune import api
+    from autoprune.config import parse_override
 
+    options = {"lr": lr, "batch": batch, "augment": augment}
+    given: dict[str, Any] = {"epochs": epochs, "lora": lora, "seed": seed}
+    given |= {key: value for key, value in options.items() if value is not None}
+    given |= dict(parse_override(text) for text in overrides or [])
     with _progress(as_json) as display:
-        tuned = api.finetune(run, epochs, seed, lr, batch, augment, progress=display.stage)
+        tuned = api.finetune(run, progress=display.stage, **given)
     if as_json:
-        _emit(asdict(tuned))
+        _emit(asdict(tuned) | {"path": str(tuned.path)})
         return
     for name in ("dense", "before", "after"):
-        worth = getattr(tuned, name)
-        typer.echo(f"{name:<8} accuracy {worth.accuracy:.2%}, cross-entropy {worth.ce:.4f} on the validation split")
+        typer.echo(f"{name:<8} {getattr(tuned, name).told()}")
     typer.echo(f"network: {tuned.path}")
 
 
