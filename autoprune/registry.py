@@ -69,7 +69,7 @@ PARTS: dict[str, dict[str, str]] = {
         "opt": "autoprune.search_spaces.opt:FAMILY",
         "resnet": "autoprune.search_spaces.resnet:FAMILY",
     },
-    "models": {},
+    "models": {"tiny-cnn": "autoprune.models.tiny_cnn:tiny_cnn"},
     "exporters": {
         "hf": "autoprune.exporters.huggingface:export",
         "policy": "autoprune.exporters.policy_json:export",
