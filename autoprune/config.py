@@ -22,8 +22,9 @@ along where blocks are streamed (`device_memory`), and takes another way."""
 IMAGES = 32
 """Of a sample, where nothing is configured."""
 
-OWN_DATA = {"tiny-cnn": "digits"}
-"""Of embedded networks that read images, where nothing is configured: what they were trained to read."""
+OWN = {"tiny-cnn": {"data": "digits", "batch": 16}}
+"""Of embedded networks that read images, where nothing is configured: what they were trained to read, and how many
+samples of it a pass takes. They are so small that a pass of one is mostly overhead."""
 
 
 class WorkloadConfig(BaseModel):
@@ -200,8 +201,7 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
         _check_names(data["workload"], list(WorkloadConfig.model_fields), path, "workload.")
     if is_module(data.get("model")):
         data.setdefault("sequence_length", IMAGES)
-        if data.get("data") is None:
-            data["data"] = OWN_DATA.get(data["model"])
+        data |= {key: value for key, value in OWN.get(data["model"], {}).items() if data.get(key) is None}
     try:
         return SearchConfig(**data)
     except ValidationError as error:
