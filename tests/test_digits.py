@@ -67,9 +67,7 @@ def test_its_settings_are_those_of_digits() -> None:
 
 def test_means_are_the_datas_own_where_none_is_given(tmp_path: Path) -> None:
     images = read_images("digits")
-    assert (images.mean.flatten().tolist(), images.std.flatten().tolist()) == pytest.approx(
-        ([digits.MEAN], [digits.STD])
-    )
+    assert [images.mean.item(), images.std.item()] == pytest.approx([digits.MEAN, digits.STD])
     assert read_images("digits", [0.5]).mean.flatten().tolist() == [0.5]
     coloured, grey = (np.zeros((4, 8, 8, channels), np.uint8) for channels in (3, 1))
     np.savez(tmp_path / "coloured.npz", images=coloured, labels=np.arange(4))
