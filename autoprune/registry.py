@@ -74,7 +74,7 @@ PARTS: dict[str, dict[str, str]] = {
         "deit": "autoprune.search_spaces.vit:DEIT",
         "convnext": "autoprune.search_spaces.convnext:FAMILY",
     },
-    "models": {},
+    "models": {"tiny-cnn": "autoprune.models.tiny_cnn:tiny_cnn"},
     "exporters": {
         "hf": "autoprune.exporters.huggingface:export",
         "policy": "autoprune.exporters.policy_json:export",

@@ -7,6 +7,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import nn
 
+from autoprune import registry
 from autoprune.assembly import Assembly
 from autoprune.exporters import load_module
 from autoprune.exporters.directory import check_target, neighbour, placed
@@ -37,7 +38,8 @@ def save(assembly: Assembly, policy: Policy, network: nn.Module, path: Path) -> 
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().cpu().clone().contiguous()
         for name, tensor in network.state_dict().items()
     }
-    described = {"format": FORMAT, "function": assembly.loaded.path, "stand_ins": _stand_ins(assembly, policy)}
+    function = registry.target("models", assembly.loaded.path)
+    described = {"format": FORMAT, "function": function, "stand_ins": _stand_ins(assembly, policy)}
     with neighbour(path) as directory:
         save_file(state, directory / "model.safetensors")
         (directory / "config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
