@@ -6,6 +6,7 @@ Read top to bottom: model -> text -> units -> costs -> level store -> sorted net
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from autoprune.config import SearchConfig, is_module, reads_images
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
 from autoprune.levels.criterion import workspace_bytes
+from autoprune.levels.evidence import check_needs, gather
 from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, build, cache_directory, is_complete, store_key
@@ -103,6 +105,7 @@ def assemble(
         masks = getattr(registry.load("agents", config.agent), "masks", False)
     _check_device(config.device)
     loaded, splits, view = (_images if reads_images(config.model) else _text)(config, masks, progress)
+    check_needs(config.criterion, registry.load("criteria", config.criterion), view)
     units = units_of(view, config)
     network = Network(view, units, config.workload_of(), cache_directory(), run, progress)
     metrics = {name: metric_of(name, network) for name in config.budgets}
@@ -197,14 +200,16 @@ def _stored(
     moments = cache_directory() / "moments" / f"{store_key([], *parts)}.safetensors"
     keep_moments = masks and criterion.reconstructs
     if not is_complete(levels) or (keep_moments and not moments.is_file()):
-        reconstruction_NT = splits.reconstruction.to(config.device)
-        collected = collect(
-            view, reconstruction_NT, config.batch_size(), lambda share: progress("collecting moments", share)
-        )
+        reading = view, splits.reconstruction.to(config.device), config.batch_size()
+        evidence = None
+        if not is_complete(levels):
+            evidence = gather(criterion, *reading, partial(progress, "taking derivatives"))
+        collected = collect(*reading, partial(progress, "collecting moments"))
         if keep_moments:
             save_moments(moments, units, collected)
         if not is_complete(levels):
-            build(levels, view, units, collected, criterion, dtype, lambda share: progress("building levels", share))
+            told = partial(progress, "building levels")
+            build(levels, view, units, collected, criterion, dtype, told, evidence)
     return LevelStore(levels, units, config.home()), moments if keep_moments else None
 
 

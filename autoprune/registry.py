@@ -57,6 +57,8 @@ PARTS: dict[str, dict[str, str]] = {
         "magnitude": "autoprune.levels.magnitude:Magnitude",
         "wanda": "autoprune.levels.wanda:Wanda",
         "obs": "autoprune.levels.obs:OptimalBrainSurgeon",
+        "taylor": "autoprune.levels.taylor:Taylor",
+        "bn-scale": "autoprune.levels.bn_scale:BatchNormScale",
     },
     "losses": {
         "kl": "autoprune.calibration.losses:KullbackLeibler",

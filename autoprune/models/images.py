@@ -102,9 +102,8 @@ class ImageView(BlockView):
         """Blocks take nothing besides."""
         return BlockCall((), {})
 
-    @torch.no_grad()
-    def head(self, hidden_BTD: Tensor) -> Tensor:
-        """Logits `[B, T, V]` from the hidden states behind the last block."""
+    def logits(self, hidden_BTD: Tensor) -> Tensor:
+        """Logits `[B, T, V]` from the hidden states behind the last block, with the caller's derivatives."""
         ghosts: dict[int, nn.Module] = {block: _PutIn() for block in range(len(self.blocks))}
         ghosts[len(self.blocks) - 1] = _PutIn(hidden_BTD.flatten(0, 1))
         with self._in_place(ghosts):
