@@ -73,6 +73,7 @@ PARTS: dict[str, dict[str, str]] = {
         "vit": "autoprune.search_spaces.vit:FAMILY",
         "deit": "autoprune.search_spaces.vit:DEIT",
         "convnext": "autoprune.search_spaces.convnext:FAMILY",
+        "traced": "autoprune.search_spaces.traced:FAMILY",
     },
     "models": {},
     "exporters": {
