@@ -28,9 +28,9 @@ from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, build, cache_directory, is_complete, store_key
 from autoprune.models.blocks import BlockView
 from autoprune.models.family import Family
-from autoprune.models.images import ImageView
 from autoprune.models.loading import LoadedModel, load_model
 from autoprune.models.modules import load_module
+from autoprune.models.tracing import image_view
 from autoprune.space import SearchSpace, Unit, kept_groups
 from autoprune.wording import Task
 
@@ -151,7 +151,7 @@ def _images(config: SearchConfig, masks: bool, progress: Progress) -> tuple[Load
     else:
         loaded = load_model(name, config.device, config.dtype, config.trust_remote_code, task="images")
     splits = split_images(images, config.sequence_length, _limits(config), config.data_seed)
-    view = ImageView(loaded.model, loaded.family, images.to(config.device), config.mlp_group)
+    view = image_view(loaded.model, loaded.family, images.to(config.device), config.mlp_group)
     check_labels(images, view(splits.search[:1, :1].to(config.device)).shape[-1])
     return loaded, splits, view
 
@@ -218,7 +218,7 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
     units = []
     for b, widths in enumerate(view.widths):
         for width in widths:
-            groups, mlp = width.width.groups, width.width.kind == "mlp"
+            groups, mlp = width.width.groups, width.width.kind.startswith("mlp")
             if mlp and groups * config.mlp_group != width.consumer_weight.shape[1]:
                 raise UserError(
                     f"mlp_group={config.mlp_group} does not divide {width.consumer_weight.shape[1]} neurons."

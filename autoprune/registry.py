@@ -75,6 +75,7 @@ PARTS: dict[str, dict[str, str]] = {
         "vit": "autoprune.search_spaces.vit:FAMILY",
         "deit": "autoprune.search_spaces.vit:DEIT",
         "convnext": "autoprune.search_spaces.convnext:FAMILY",
+        "traced": "autoprune.search_spaces.traced:FAMILY",
     },
     "models": {"tiny-cnn": "autoprune.models.tiny_cnn:tiny_cnn"},
     "exporters": {

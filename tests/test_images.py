@@ -60,7 +60,7 @@ def shared():
     return model
 
 def chain():
-    return nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    return nn.Sequential(nn.Flatten(), nn.Linear(432, 4), nn.ReLU())
 """
 
 
@@ -253,7 +253,7 @@ def test_bad_images(files: Path, tmp_path: Path) -> None:
     refused("image_mean", "2 values", image_mean=[0.5, 0.5])
     refused("no images at", data=str(tmp_path / "none.npz"))
     refused("layer1.1.conv1.weight", "one parameter", model=f"{files}/net.py:shared")
-    refused("Sequential", "no family", "resnet", model=f"{files}/net.py:chain")
+    refused("Sequential", "no family", "no width to cut", model=f"{files}/net.py:chain")
     refused("latency", budgets={"latency": 0.5})
     refused("one worker", workers=2)
 

@@ -49,15 +49,21 @@ def save(assembly: Assembly, policy: Policy, network: nn.Module, path: Path) -> 
 
 def _stand_ins(assembly: Assembly, policy: Policy) -> dict[str, str]:
     """Path -> what stands there in the place of a part that is gone."""
-    names = {id(module): name for name, module in assembly.loaded.model.named_modules()}
     blocks = [
         (block, width.width)
         for block, row in zip(assembly.view.blocks, assembly.view.widths, strict=True)
         for width in row
     ]
     return {
-        f"{names[id(block)]}.{path}": "zeros" if stand_in == "zero-convolution" else "identity"
+        _path(assembly.loaded.model, block, path): "zeros" if stand_in.startswith("zero-") else "identity"
         for (block, width), unit in zip(blocks, policy.units, strict=True)
         if unit.kept == 0
         for path, stand_in in width.on_drop.items()
     }
+
+
+def _path(model: nn.Module, block: nn.Module, path: str) -> str:
+    """The path in the model of what is, or was, at a path in a block: a traced block is no part of the model."""
+    owner, _, name = path.rpartition(".")
+    names = {id(module): found for found, module in model.named_modules()}
+    return f"{names[id(block.get_submodule(owner))]}.{name}".lstrip(".")

@@ -313,7 +313,7 @@ class LiveWidth:
             module.groups = module.out_channels = module.in_channels = len(weight)
         elif isinstance(module, nn.Conv2d):
             module.out_channels, module.in_channels = weight.shape[:2]
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.num_features = len(weight)
         elif hasattr(module, "nf"):
             module.nx, module.nf = weight.shape
