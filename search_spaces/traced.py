@@ -100,8 +100,8 @@ def cut(trace: Trace) -> list[Stretch]:
         raise UserError(
             f"a {type(trace.whole.network).__name__} is of no family that is known for plain modules, and its trace "
             "has no width to cut: no convolution or linear layer whose output a single one reads, through operations "
-            "on single channels alone (BatchNorm, activations, pooling, depthwise convolutions). Declare its blocks in a "
-            "family of your own (search_spaces/resnet.py is an example)."
+            "on single channels alone (BatchNorm, activations, pooling, depthwise convolutions). Declare its blocks in "
+            "a family of your own (search_spaces/resnet.py is an example)."
         )
     numbers = {node: i for i, node in enumerate(trace.nodes)}
     spans = sorted((numbers[chain.producer], numbers[chain.last], i) for i, chain in enumerate(chains))
