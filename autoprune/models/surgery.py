@@ -122,6 +122,12 @@ class LiveWidth:
         return self._modules[self.width.consumer.module]
 
     @property
+    def norm(self) -> nn.Module | None:
+        """The BatchNorm that reads the consumer, where there is one."""
+        norm: nn.Module | None = self._norm
+        return norm
+
+    @property
     def consumer_weight(self) -> Tensor:
         """The consumer's dense weight with the width last, `[out, groups * size]`: a view."""
         weight = self._tensors[self.width.consumer.module, "weight"]

@@ -26,6 +26,7 @@ from autoprune.policy import Policy, to_json, write_atomically
 from autoprune.provenance import proposal_of
 from autoprune.tuning.image_lesson import ImageLesson
 from autoprune.tuning.lesson import Lesson, Worth
+from autoprune.tuning.refit import place_refitted
 from autoprune.tuning.settings import tuning_of
 from autoprune.tuning.text_lesson import TextLesson
 from autoprune.tuning.training import train
@@ -85,9 +86,18 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
     return tuned
 
 
-def cut_out(assembly: Assembly, policy: Policy) -> nn.Module:
-    """A policy's network in memory of its own, in evaluation mode; the live one is dense when this returns."""
-    assembly.placer.place(proposal_of(assembly, policy))
+def cut_out(assembly: Assembly, policy: Policy, refit: bool = False) -> nn.Module:
+    """A policy's network in memory of its own, in evaluation mode; the live one is dense when this returns.
+
+    Args:
+        refit: whether its consumers are solved once more (refit.py).
+    """
+    proposal = proposal_of(assembly, policy)
+    if refit:
+        tokens_NT = assembly.splits.reconstruction.to(assembly.config.device)
+        place_refitted(assembly.placer, proposal, tokens_NT, assembly.config.batch_size())
+    else:
+        assembly.placer.place(proposal)
     student = copy.deepcopy(assembly.loaded.model)
     assembly.placer.release()
     materialise(student)

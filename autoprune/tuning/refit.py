@@ -1,0 +1,195 @@
+"""Consumers solved once more for one policy, block after block, on what the pruned blocks before them really give.
+
+A level store solves every level by itself, with the inputs of the dense network. Once a policy is chosen, its consumers
+can be fitted to each other: least squares from what a consumer reads in the pruned network to what it writes in the
+dense one, and to what the stream beside it has lost by then, where its output is added to one (the asymmetric
+reconstruction of He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", sec. 3.2).
+No derivatives: a few forward passes of each block.
+
+Shapes: N rows (positions of outputs), D inputs of a row (and a constant where there is a bias to solve), O outputs.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autoprune.calibration.moments import links_of
+from autoprune.levels.placing import Placer
+from autoprune.models.blocks import BlockView
+from autoprune.models.surgery import LiveWidth
+from autoprune.space import Proposal
+
+RIDGE = 0.01
+"""Of the mean second moment, towards the weights that are there, as levels have it (levels/criterion.py)."""
+OFF = 1e-6
+"""Scales of a BatchNorm that are so much smaller than its largest write nothing."""
+AFTER: tuple[Callable[[Tensor], Tensor], ...] = (lambda stream: stream, functional.relu)
+"""What blocks do to the stream after they have added to it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One block on one batch: the stream before and after, and what the consumers read and wrote, by their number.
+
+    Consumers of what is dropped are missing.
+    """
+
+    before: Tensor
+    after: Tensor
+    read: dict[int, Tensor]
+    written: dict[int, Tensor]
+
+
+@torch.no_grad()
+def place_refitted(
+    placer: Placer,
+    proposal: Proposal,
+    tokens_NT: Tensor,
+    batch: int,
+    progress: Callable[[float], None] = lambda share: None,
+) -> None:
+    """Put a proposal in place with its consumers refitted, until the next is placed or the dense network released.
+
+    Args:
+        placer: its network is on the device as a whole.
+        proposal: levels or a mask.
+        tokens_NT: the reconstruction split.
+        batch: sequences a forward pass.
+        progress: is told what share of the blocks is done.
+    """
+    view = placer.view
+    dense = pruned = [view.embed(tokens_BT) for tokens_BT in torch.split(tokens_NT, batch)]
+    for block, choices in enumerate(placer.choices(proposal)):
+        placer.release_block(block)
+        wanted = [_step(view, block, hidden) for hidden in dense]
+        placer.place_block(block, choices)
+        links = links_of(view.widths[block])
+        stream = [number for number, link in enumerate(links) if link.behind is None]
+        added = _adds(wanted[0], stream)
+        for number, link in enumerate(links):
+            if link.kept:
+                lost = [m for m in stream if m < number] if added and number in stream else None
+                _refit(link, _pairs(view, block, pruned, wanted, number, lost))
+        dense = [step.after for step in wanted]
+        pruned = [view.run(block, hidden) for hidden in pruned]
+        progress((block + 1) / len(view.blocks))
+
+
+def _step(view: BlockView, block: int, hidden: Tensor) -> Step:
+    """Run a block as it stands."""
+    read: dict[int, Tensor] = {}
+    written: dict[int, Tensor] = {}
+    hooks = []
+    for number, link in enumerate(links_of(view.widths[block])):
+        hooks.append(link.consumer.register_forward_pre_hook(lambda _, args, n=number: read.update({n: args[0]})))
+        writer = link.norm or link.consumer
+        hooks.append(writer.register_forward_hook(lambda _, args, out, n=number: written.update({n: out})))
+    try:
+        return Step(hidden, view.run(block, hidden), read, written)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _adds(step: Step, stream: Sequence[int]) -> bool:
+    """Whether a dense block adds what these consumers write to the stream, and does nothing more than a ReLU to it."""
+    if any(step.written[number].numel() != step.before.numel() for number in stream):
+        return False
+    shape = step.written[stream[0]].shape
+    total = step.before.reshape(shape) + sum(step.written[number].reshape(shape) for number in stream)
+    after = step.after.reshape(total.shape) if step.after.numel() == total.numel() else total.new_zeros(0)
+    size = float(after.float().norm()) if after.numel() else 0.0
+    return any(after.numel() and float((done(total) - after).float().norm()) <= 1e-2 * size for done in AFTER)
+
+
+def _pairs(
+    view: BlockView, block: int, pruned: Sequence[Tensor], wanted: Sequence[Step], number: int, lost: list[int] | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What a consumer reads and what it should write, a batch at a time.
+
+    Args:
+        lost: consumers before it that write to the same stream; None where it writes to none.
+    """
+    for hidden, dense in zip(pruned, wanted, strict=True):
+        now = _step(view, block, hidden)
+        target = dense.written[number]
+        if lost is not None:
+            target = target + (dense.before - now.before).reshape(target.shape)
+            for other in lost:
+                target = target + dense.written[other] - now.written.get(other, torch.zeros_like(target))
+        yield now.read[number], target
+
+
+def _refit(link: LiveWidth, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Solve a consumer's weight, and its bias or the mean of the norm behind it."""
+    affine = Affine(link)
+    now_DO = affine.matrix()
+    h_DD, r_DO = now_DO.new_zeros(len(now_DO), len(now_DO)), torch.zeros_like(now_DO)
+    for read, written in pairs:
+        x_ND, t_NO = affine.rows(read, written)
+        h_DD += (x_ND.T @ x_ND).double()
+        r_DO += (x_ND.T @ t_NO).double()
+    ridge_D = torch.zeros_like(h_DD.diagonal())
+    ridge_D[: affine.inputs] = RIDGE * float(h_DD.diagonal()[: affine.inputs].mean()) or 1.0
+    found_DO = torch.linalg.solve(h_DD + ridge_D.diag(), r_DO + ridge_D[:, None] * now_DO)
+    affine.put(found_DO)
+
+
+class Affine:
+    """A consumer and the BatchNorm behind it, where there is one, as one matrix and its constants.
+
+    Args:
+        link: what they read, and as much of it as is kept now.
+
+    Attributes:
+        inputs: D without the constant.
+    """
+
+    def __init__(self, link: LiveWidth) -> None:
+        self._link = link
+        consumer: Any = link.consumer
+        norm: Any = link.norm
+        self._consumer, self._norm = consumer, norm
+        self._weight_OK = link.matrix(consumer.weight.data).double()
+        self.inputs = self._weight_OK.shape[1]
+        one_O = self._weight_OK.new_ones(len(self._weight_OK))
+        self._scale_O, self._bias_O = one_O, 0 * one_O
+        if norm is not None:
+            self._scale_O = (norm.running_var.double() + norm.eps).rsqrt()
+        if norm is not None and norm.affine:
+            self._scale_O, self._bias_O = self._scale_O * norm.weight.double(), norm.bias.double()
+        self._constant = norm is not None or consumer.bias is not None
+
+    def matrix(self) -> Tensor:
+        """`[D, O]` float64."""
+        bias_O = 0 if self._consumer.bias is None else self._consumer.bias.double()
+        mean_O = 0 if self._norm is None else self._norm.running_mean.double()
+        rows = [(self._weight_OK * self._scale_O[:, None]).T]
+        rows += [((bias_O - mean_O) * self._scale_O + self._bias_O)[None]] if self._constant else []
+        return torch.cat(rows)
+
+    def rows(self, read: Tensor, written: Tensor) -> tuple[Tensor, Tensor]:
+        """What it reads and writes at once as rows, `[N, D]` and `[N, O]`, of channels of the dense that are kept."""
+        x_ND = self._link.read(read).float()
+        if self._constant and self._norm is None:
+            x_ND = torch.cat([x_ND, x_ND.new_ones(len(x_ND), 1)], dim=1)
+        channels_last = written.movedim(1, -1) if isinstance(self._consumer, nn.Conv2d) else written
+        return x_ND, channels_last.flatten(0, -2)[:, : len(self._weight_OK)].float()
+
+    def put(self, found_DO: Tensor) -> None:
+        """Put it in place; outputs that the norm turns off stay as they are."""
+        on_O = self._scale_O.abs() > OFF * self._scale_O.abs().max()
+        scale_O = torch.where(on_O, self._scale_O, 1.0)
+        weight_OK = torch.where(on_O[:, None], found_DO[: self.inputs].T / scale_O[:, None], self._weight_OK)
+        weight = self._consumer.weight
+        weight.data = self._link.laid_out(weight_OK).to(weight.dtype).contiguous()
+        if self._norm is not None:
+            bias_O = 0 if self._consumer.bias is None else self._consumer.bias.double()
+            mean_O = torch.where(on_O, (self._bias_O - found_DO[-1]) / scale_O + bias_O, self._norm.running_mean)
+            self._norm.running_mean.data = mean_O.to(self._norm.running_mean.dtype)
+        elif self._constant:
+            self._consumer.bias.data = found_DO[-1].to(self._consumer.bias.dtype)
