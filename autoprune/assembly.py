@@ -130,8 +130,12 @@ def _images(config: SearchConfig, masks: bool, progress: Progress) -> tuple[Load
     Raises:
         UserError: something is configured that there is for language models alone.
     """
-    for metric in {"latency", "roofline"} & config.budgets.keys():
-        raise UserError(f"the budget {metric} is measured on language models alone so far: params or macs here.")
+    if "roofline" in config.budgets:
+        raise UserError("the budget roofline is of language models alone so far: latency, activation or macs here.")
+    if config.workload.phase == "decode":
+        raise UserError(
+            "workload.phase=decode is of language models: a network that reads images runs whole images, prefill."
+        )
     if config.device_memory is not None or masks:
         what = "the agent's masks are" if masks else "device_memory is"
         raise UserError(f"{what} for language models alone so far.")

@@ -181,7 +181,7 @@ def test_what_is_no_table_is_told_in_one_line(table_path: Path, data: bytes) -> 
     "changed",
     [
         {"ms": [0, 2, 1]}, {"ms": [0, 1]}, {"ms": [1, 2, 3]}, {"ms": [0, 1, math.nan]}, {"kept": [0, 2, 2]},
-        {"kept": [1, 2, 3]}, {"units": []}, {"more": 1},
+        {"kept": [-1, 2, 3]}, {"units": []}, {"more": 1},
     ],
 )  # fmt: skip
 def test_a_table_that_cannot_be_is_refused(table_path: Path, changed: dict[str, Any]) -> None:

@@ -53,6 +53,9 @@ class ImageView(BlockView):
     images: what numbers stand for, on the model's device.
     mlp_group: neurons that are removed together.
 
+    Attributes:
+        places: for each block the shapes of hidden states before and behind it, of one image.
+
     Raises:
         UserError: the model does not take these images.
     """
@@ -61,6 +64,7 @@ class ImageView(BlockView):
         super().__init__(model, family, mlp_group)
         self.images = images
         self._numel = 0
+        self.places: list[str] = []
         _never_in_place(model)
         try:
             self._look(torch.zeros(1, 1, dtype=torch.long, device=images.labels.device))
@@ -147,6 +151,7 @@ class ImageView(BlockView):
                 raise UserError(f"block {block} of the model changes its input in place: it cannot be run twice on it.")
             for hook in hooks:
                 hook.remove()
+            self.places.append(" -> ".join("x".join(map(str, state.shape[2:])) for state in (before[0], hidden)))
             named = dict(self.blocks[block].named_modules())
             for width in widths:
                 width.positions.update({path: times[m] for path, m in named.items() if m in times})
