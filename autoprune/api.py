@@ -1,13 +1,12 @@
 """The same as the command line, in Python: three lines from a model to a smaller one."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from autoprune import rundir, study
+from autoprune import rundir, study, tuning
 from autoprune.assembly import Progress
 from autoprune.calibration.text import read_text, sequences
 from autoprune.comparing import comparison
@@ -18,9 +17,9 @@ from autoprune.evaluation.report import evaluate_directory
 from autoprune.evaluation.timing import tokens_per_second
 from autoprune.provenance import proposal_of
 from autoprune.study import SearchResult
-from autoprune.tuning import Tuned, Tuning
-from autoprune.tuning import finetune as tune
+from autoprune.tuning import Tuned
 from autoprune.validation import total_params
+from autoprune.wording import words
 
 
 def search(
@@ -38,13 +37,13 @@ def search(
     """Search the best pruning policy within budgets.
 
     Args:
-        model: Hugging Face directory or hub name; None is the embedded model.
-        data: calibration text file; None is Python's own documentation.
+        model: Hugging Face directory, hub name or `FILE.py:FUNCTION`; None is the embedded model.
+        data: calibration text, or images as a .npz or a folder; None is Python's own documentation.
         budgets: metric -> bound, up to 1 as a fraction of dense, above absolute ("1.2M" is understood).
         agent: a name from `autoprune list agents`, or `package.module:Object`.
         seed: of the agent.
         max_evals: policies scored at most.
-        max_tokens: policies x tokens scored at most.
+        max_tokens: policies x tokens, or images, scored at most.
         out: the run's directory; None is a new one in `runs/`.
         config: a YAML file of settings, which the arguments override.
         settings: anything else in `SearchConfig`.
@@ -116,29 +115,28 @@ def finetune(
     path: str | Path,
     epochs: int,
     seed: int = 0,
-    lr: float = 0.05,
-    batch: int = 128,
-    augment: bool = True,
+    lora: int = 0,
     progress: Progress = lambda stage, share: None,
+    **settings: Any,
 ) -> Tuned:
-    """Fine-tune the policy of a run on images, taught by the dense network and the labels.
+    """Fine-tune the policy of a run, taught by the dense network and by the text or the labels.
 
     Args:
         path: the run's directory; the network goes to its `finetuned/network`.
-        epochs: passes over all images but the validation split.
-        seed: of the order of images, shifts and mirrors.
-        lr: learning rate at the start.
-        batch: images a step.
-        augment: shift and mirror images.
+        epochs: passes over all of the run's data but the validation split.
+        seed: of the order of sequences or images, of shifts, mirrors and adapters.
+        lora: rank of adapters that are trained in the place of the weights, and merged in the end; 0 trains these.
         progress: is told the stage and how much of it is done.
+        settings: anything else in `tuning.Tuning`, as `lr=1e-4`; kinds of networks and adapters have defaults of their own.
+
+    Returns:
+        What the dense network, the pruned one before and after are worth on the validation split, and the export.
 
     Raises:
-        UserError: the run is not finished or of a language model, its `finetuned/` was begun with other settings, or
-            the training diverges.
+        UserError: a setting is wrong, the run is not finished, its `finetuned/` was begun with other settings, the
+            training diverges, or the disk is full.
     """
-    if not (lr > 0 and math.isfinite(lr)):
-        raise UserError(f"lr={lr} is no learning rate: a number above 0 is needed.")
-    return tune(Path(path), Tuning(epochs, seed, lr, batch, augment=augment), progress)
+    return tuning.finetune(Path(path), {"epochs": epochs, "seed": seed, "lora": lora, **settings}, progress)
 
 
 def evaluate(
@@ -150,6 +148,8 @@ def evaluate(
     dtype: str = "auto",
 ) -> dict[str, Any]:
     """Cross-entropy, perplexity, size and speed of a network, or of a run's policy, on a text.
+
+    A run on images has `accuracy`, `images` and `images_per_second` in the place of `perplexity` and tokens.
 
     Args:
         path: a directory in Hugging Face form, exported or not, or a run's.
@@ -189,11 +189,12 @@ def _evaluate_run(path: Path, data: str | None, max_sequences: int) -> dict[str,
     evaluator = assembly.evaluator(tokens_NT, "ce", "error", once=True)
     ce, error = (float(loss) for loss in evaluator.score_each([proposal], range(len(tokens_NT))).mean(axis=(1, 2)))
     assembly.placer.place(proposal)
+    counted = words(assembly.space.task).items
     return {
         "path": str(path),
         "cross_entropy": ce,
         **({"accuracy": 1 - error} if images else {"perplexity": float(np.exp(ce))}),
         "params": total_params(assembly, proposal),
-        "tokens": tokens_NT.numel(),
-        "tokens_per_second": tokens_per_second(assembly.view, tokens_NT[:1].to(assembly.config.device)),
+        counted: tokens_NT.numel(),
+        f"{counted}_per_second": tokens_per_second(assembly.view, tokens_NT[:1].to(assembly.config.device)),
     }

@@ -6,6 +6,7 @@ Read top to bottom: model -> text -> units -> costs -> level store -> sorted net
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,17 @@ from autoprune.config import SearchConfig, is_module, reads_images
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
 from autoprune.levels.criterion import workspace_bytes
+from autoprune.levels.evidence import check_needs, gather
 from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, build, cache_directory, is_complete, store_key
 from autoprune.models.blocks import BlockView
 from autoprune.models.family import Family
-from autoprune.models.images import ImageView
 from autoprune.models.loading import LoadedModel, load_model
 from autoprune.models.modules import load_module
+from autoprune.models.tracing import image_view
 from autoprune.space import SearchSpace, Unit, kept_groups
+from autoprune.wording import Task
 
 Progress = Callable[[str, float], None]
 
@@ -102,10 +105,11 @@ def assemble(
         masks = getattr(registry.load("agents", config.agent), "masks", False)
     _check_device(config.device)
     loaded, splits, view = (_images if reads_images(config.model) else _text)(config, masks, progress)
+    check_needs(config.criterion, registry.load("criteria", config.criterion), view)
     units = units_of(view, config)
     network = Network(view, units, config.workload_of(), cache_directory(), run, progress)
     metrics = {name: metric_of(name, network) for name in config.budgets}
-    space = space_of(units, config, masks, metrics)
+    space = space_of(units, config, masks, metrics, loaded.family.task)
     store, moments = _stored(config, loaded, splits, view, space.units, masks, progress)
     sort_groups(view, store)
     masked = masked_weights(view, space.units, store, moments, loaded.checkpoint_dtype) if masks else None
@@ -151,7 +155,7 @@ def _images(config: SearchConfig, masks: bool, progress: Progress) -> tuple[Load
     else:
         loaded = load_model(name, config.device, config.dtype, config.trust_remote_code, task="images")
     splits = split_images(images, config.sequence_length, _limits(config), config.data_seed)
-    view = ImageView(loaded.model, loaded.family, images.to(config.device), config.mlp_group)
+    view = image_view(loaded.model, loaded.family, images.to(config.device), config.mlp_group)
     check_labels(images, view(splits.search[:1, :1].to(config.device)).shape[-1])
     return loaded, splits, view
 
@@ -200,14 +204,16 @@ def _stored(
     moments = cache_directory() / "moments" / f"{store_key([], *parts)}.safetensors"
     keep_moments = masks and criterion.reconstructs
     if not is_complete(levels) or (keep_moments and not moments.is_file()):
-        reconstruction_NT = splits.reconstruction.to(config.device)
-        collected = collect(
-            view, reconstruction_NT, config.batch_size(), lambda share: progress("collecting moments", share)
-        )
+        reading = view, splits.reconstruction.to(config.device), config.batch_size()
+        evidence = None
+        if not is_complete(levels):
+            evidence = gather(criterion, *reading, partial(progress, "taking derivatives"))
+        collected = collect(*reading, partial(progress, "collecting moments"))
         if keep_moments:
             save_moments(moments, units, collected)
         if not is_complete(levels):
-            build(levels, view, units, collected, criterion, dtype, lambda share: progress("building levels", share))
+            told = partial(progress, "building levels")
+            build(levels, view, units, collected, criterion, dtype, told, evidence)
     return LevelStore(levels, units, config.home()), moments if keep_moments else None
 
 
@@ -216,7 +222,7 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
     units = []
     for b, widths in enumerate(view.widths):
         for width in widths:
-            groups, mlp = width.width.groups, width.width.kind == "mlp"
+            groups, mlp = width.width.groups, width.width.kind.startswith("mlp")
             if mlp and groups * config.mlp_group != width.consumer_weight.shape[1]:
                 raise UserError(
                     f"mlp_group={config.mlp_group} does not divide {width.consumer_weight.shape[1]} neurons."
@@ -228,13 +234,18 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
 
 
 def space_of(
-    units: list[Unit], config: SearchConfig, masks: bool = False, metrics: Mapping[str, Any] | None = None
+    units: list[Unit],
+    config: SearchConfig,
+    masks: bool = False,
+    metrics: Mapping[str, Any] | None = None,
+    task: Task = "text",
 ) -> SearchSpace:
     """The search space: costs of every metric that is budgeted or always shown, and absolute budgets.
 
     Args:
         masks: single groups may be kept or removed.
         metrics: those that were made for the network, by name; others are loaded.
+        task: what the network reads.
 
     Raises:
         UserError: a metric is no metric (autoprune/budgets/metric.py), or a budget cannot be met.
@@ -251,7 +262,7 @@ def space_of(
         single = [replace(unit, kept=tuple(range(unit.groups, -1, -1))) for unit in units]
         rows = {metric: cost_rows(metric, single, workload, made.get(metric)) for metric in names}
         group_costs = {metric: [row[::-1] for row in rows[metric]] for metric in names}
-    return SearchSpace(units, costs, budgets, group_costs, fixed, measures)
+    return SearchSpace(units, costs, budgets, group_costs, fixed, measures, task)
 
 
 def _check_device(device: str) -> None:

@@ -34,8 +34,13 @@ USERS_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Run = Annotated[Path, typer.Argument(help="Directory of a run.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting.")]
-Model = Annotated[str | None, typer.Option(help="Hugging Face directory or hub name [embedded model].")]
-Data = Annotated[str | None, typer.Option(help="Calibration text file [Python's own documentation].")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Hugging Face directory, hub name, FILE.py:FUNCTION or tiny-cnn [embedded model]."),
+]
+Data = Annotated[
+    str | None, typer.Option(help="Text, .npz, folder of images or digits [Python's own documentation].")
+]
 Reward = Annotated[str | None, typer.Option(help="Of an RL agent, see `autoprune list rewards` [amc].")]
 Budget = Annotated[list[str] | None, typer.Option(metavar="METRIC=VALUE", help="Repeatable [params=0.5].")]
 Levels = Annotated[str | None, typer.Option(metavar="N|F,F,...", help="Levels or fractions kept [9].")]
@@ -43,7 +48,7 @@ Space = Annotated[str | None, typer.Option(metavar="width|depth", help="What lev
 Criterion = Annotated[str | None, typer.Option(help="Orders groups and reconstructs [obs].")]
 Loss = Annotated[str | None, typer.Option(help="What agents minimise [kl].")]
 MaxEvals = Annotated[int | None, typer.Option(help="Policies scored at most.")]
-MaxTokens = Annotated[int | None, typer.Option(help="Policies x tokens scored at most.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Policies x tokens, or images, scored at most.")]
 MaxTime = Annotated[float | None, typer.Option(help="Seconds of search at most.")]
 RoundTo = Annotated[int | None, typer.Option(help="MLP levels are multiples of this many neurons.")]
 Device = Annotated[str | None, typer.Option(help="Torch device [cpu].")]
@@ -216,15 +221,23 @@ def resume(
 def show(
     run: Annotated[Path, typer.Argument(help="Directory of a run, or a policy file.")], as_json: Json = False
 ) -> None:
-    """The policy that was found: bars for every layer and unit, costs, losses, where it came from."""
+    """The policy that was found: bars for every layer and unit, costs, losses, fine-tuning, where it came from."""
     from autoprune import display, rundir
+    from autoprune.finetuned import read_finetuned
     from autoprune.policy import Policy
 
     policy = Policy.load(run if run.is_file() else rundir.policy_path(run))
     if as_json:
         _emit(policy.model_dump(by_alias=True))
-    else:
-        display.print_policy(policy)
+        return
+    display.print_policy(policy)
+    try:
+        done = read_finetuned(run)
+    except UserError as error:
+        typer.echo(f"fine-tuning: {error}")
+        return
+    if done is not None:
+        display.print_finetuned(done)
 
 
 @app.command(name="list")
@@ -300,26 +313,36 @@ def dashboard(
 @app.command()
 def finetune(
     run: Run,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")],
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of images, shifts and mirrors.")] = 0,
-    lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = 0.05,
-    batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 128,
-    augment: Annotated[bool, typer.Option(help="Shift and mirror images.")] = True,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the text or the images.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of tuning.Tuning, as weight=0.7.")
+    ] = None,
+    lora: Annotated[
+        int, typer.Option(min=0, metavar="RANK", help="Train adapters and merge them; 0: all weights.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of whatever is drawn.")] = 0,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Sequences or images a step.")] = None,
+    augment: Annotated[bool | None, typer.Option("--augment/--no-augment", help="Shift and mirror images.")] = None,
     as_json: Json = False,
 ) -> None:
     """Fine-tune a run's policy, taught by the dense network; goes on where it was interrupted."""
     from dataclasses import asdict
 
     from autoprune import api
+    from autoprune.config import parse_override
 
+    options = {"lr": lr, "batch": batch, "augment": augment}
+    given: dict[str, Any] = {"epochs": epochs, "lora": lora, "seed": seed}
+    given |= {key: value for key, value in options.items() if value is not None}
+    given |= dict(parse_override(text) for text in overrides or [])
     with _progress(as_json) as display:
-        tuned = api.finetune(run, epochs, seed, lr, batch, augment, progress=display.stage)
+        tuned = api.finetune(run, progress=display.stage, **given)
     if as_json:
-        _emit(asdict(tuned))
+        _emit(asdict(tuned) | {"path": str(tuned.path)})
         return
     for name in ("dense", "before", "after"):
-        worth = getattr(tuned, name)
-        typer.echo(f"{name:<8} accuracy {worth.accuracy:.2%}, cross-entropy {worth.ce:.4f} on the validation split")
+        typer.echo(f"{name:<8} {getattr(tuned, name).told()}")
     typer.echo(f"network: {tuned.path}")
 
 
@@ -332,7 +355,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Cross-entropy, perplexity, parameters, size and speed of a network on a text."""
+    """Cross-entropy, perplexity or accuracy, parameters, size and speed of a network on its data."""
     from autoprune import api
 
     with _progress(as_json):
@@ -388,9 +411,10 @@ def _report(result: "SearchResult", as_json: bool) -> None:
     from autoprune import display
     from autoprune.config import is_module
 
-    display.print_results("Validation split", table, result.assembly.config.loss)
+    loss, task = result.assembly.config.loss, result.assembly.space.task
+    display.print_results("Validation split", table, loss, task)
     if result.front:
-        display.print_results("Pareto front", [vars(row) for row in result.front], result.assembly.config.loss)
+        display.print_results("Pareto front", [vars(row) for row in result.front], loss, task)
     typer.echo(f"policy:  {path}")
     if result.interrupted:
         typer.echo(f"go on:   autoprune resume {result.path}")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from autoprune import registry
 from autoprune.errors import UserError
 from autoprune.policy import write_atomically
 from autoprune.workload import Phase, Workload
@@ -21,6 +22,10 @@ along where blocks are streamed (`device_memory`), and takes another way."""
 
 IMAGES = 32
 """Of a sample, where nothing is configured."""
+
+OWN = {"tiny-cnn": {"data": "digits", "batch": 16}}
+"""Of embedded networks that read images, where nothing is configured: what they were trained to read, and how many
+samples of it a pass takes. They are so small that a pass of one is mostly overhead."""
 
 
 class WorkloadConfig(BaseModel):
@@ -43,8 +48,12 @@ class SearchConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
-    model: str | None = Field(None, description="Hugging Face directory, hub name or MODULE:FUNCTION; none is embedded")
-    data: str | None = Field(None, description="text file, .npz or folder of images; none is Python's documentation")
+    model: str | None = Field(
+        None, description="Hugging Face directory, hub name, MODULE:FUNCTION or tiny-cnn; none is embedded"
+    )
+    data: str | None = Field(
+        None, description="text file; .npz, folder or data set of images, or digits; none is Python's documentation"
+    )
     agent: str = Field("evolution", description="search algorithm")
     agent_options: dict[str, Any] = Field(default_factory=dict, description="settings of the agent")
     reward: str | None = Field(None, description="what an agent that learns by reinforcement is paid")
@@ -66,15 +75,19 @@ class SearchConfig(BaseModel):
     seed: int = Field(0, ge=0, description="of the agent")
     data_seed: int = Field(0, ge=0, description="of the splits")
     max_evals: int | None = Field(None, gt=0, description="policies scored")
-    max_tokens: int | None = Field(None, gt=0, description="policies x tokens scored")
+    max_tokens: int | None = Field(None, gt=0, description="policies x tokens, or images, scored")
     max_time: float | None = Field(None, gt=0, description="seconds of search")
     sequence_length: int = Field(512, ge=8, description="tokens of a sequence; images of a sample, for which it is 32")
-    image_mean: list[float] = Field([0.485, 0.456, 0.406], min_length=1, description="of channels, of values up to 1")
-    image_std: list[float] = Field([0.229, 0.224, 0.225], min_length=1, description="likewise")
+    image_mean: list[float] | None = Field(
+        None, min_length=1, description="of channels, of values up to 1; none is the digits' own, else ImageNet's"
+    )
+    image_std: list[float] | None = Field(None, min_length=1, description="likewise")
     reconstruction_sequences: int = Field(128, ge=2)
     search_sequences: int = Field(64, ge=2)
     validation_sequences: int = Field(64, ge=2)
-    batch: int | None = Field(None, ge=1, description="sequences a forward pass; none is 1 on a CPU, 16 on a GPU")
+    batch: int | None = Field(
+        None, ge=1, description="sequences or samples a forward pass; none is 1 on a CPU, 16 on a GPU"
+    )
     storage: str | None = Field(None, description="Optuna storage URL of the study; none is a file in the run")
     study_name: str | None = Field(None, description="of the Optuna study; none is the run's name")
     device: str = Field("cpu", description="torch device")
@@ -163,7 +176,9 @@ class SearchConfig(BaseModel):
 
 def is_module(model: object) -> bool:
     """Whether a model's name is that of a function that makes a plain module, and no directory's or hub's."""
-    return isinstance(model, str) and ":" in model and model.rpartition(":")[2].isidentifier()
+    if not isinstance(model, str):
+        return False
+    return (":" in model and model.rpartition(":")[2].isidentifier()) or model in registry.names("models")
 
 
 def reads_images(model: object) -> bool:
@@ -220,6 +235,7 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
         _check_names(data["workload"], list(WorkloadConfig.model_fields), path, "workload.")
     if reads_images(data.get("model")):
         data.setdefault("sequence_length", IMAGES)
+        data |= {key: value for key, value in OWN.get(data["model"], {}).items() if data.get(key) is None}
     try:
         return SearchConfig(**data)
     except ValidationError as error:

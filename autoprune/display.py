@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from autoprune.finetuned import Finetuned, named, won_back, written
 from autoprune.policy import Policy, UnitPolicy
+from autoprune.wording import groups, words
 
 if TYPE_CHECKING:
     from autoprune.objective import Objective
@@ -66,7 +68,8 @@ class Display:
         facts = [f"best loss {best:.4f}"] if math.isfinite(best) else []  # nothing but sensitivities so far
         facts.append(f"{spent.evals:,} scored")
         if elapsed > 0 and not first:
-            facts.append(f"{(spent.tokens - self._tokens_before) / elapsed:,.0f} tokens/s")
+            rate = (spent.tokens - self._tokens_before) / elapsed
+            facts.append(f"{rate:,.0f} {words(objective.space.task).items}/s")
         if share > 0:
             facts.append(f"{duration(spent.seconds * (1 - share) / share)} left")
         self._show("searching", share, ", ".join(facts))
@@ -77,7 +80,7 @@ class Display:
             told = f"failed: {outcome['failed']}"
         else:
             loss, spent = _loss(outcome["loss"]) or "overflowed", duration(outcome["seconds"])
-            told = f"loss {loss}, {outcome['tokens']:,} tokens, {spent}"
+            told = f"loss {loss}, {outcome['tokens']:,} {words(outcome.get('task')).items}, {spent}"
         self._line(f"search {number} of {total}: {outcome['agent']} seed {outcome['seed']}: {told}")
 
     def notice(self, text: str) -> None:
@@ -140,18 +143,17 @@ def console() -> Console:
     return stdout if stdout.is_terminal else Console(highlight=False, markup=False, width=WIDTH)
 
 
-def print_results(title: str, rows: Sequence[Mapping[str, Any]], loss: str) -> None:
+def print_results(title: str, rows: Sequence[Mapping[str, Any]], loss: str, task: str) -> None:
     """Policies measured on the validation split: dense, uniform, best found; or a front."""
-    images = any(row.get("accuracy") is not None for row in rows)
-    of = "image" if images else "token"
+    said = words(task)
     print_table(
         title,
-        ["", f"loss ({loss})", "accuracy" if images else "perplexity", "parameters", f"MACs/{of}", f"{of}s/s"],
+        ["", f"loss ({loss})", said.quality, "parameters", f"MACs/{said.item}", f"{said.items}/s"],
         [
             [
                 row["name"],
                 _loss(row["validation_loss"]),
-                f"{row['accuracy']:.2%}" if images else f"{row['perplexity']:.4g}",
+                written(said.quality, row[said.quality]),
                 number(row["params"]),
                 number(row["macs"]),
                 f"{row['tokens_per_second']:,.0f}",
@@ -164,13 +166,26 @@ def print_results(title: str, rows: Sequence[Mapping[str, Any]], loss: str) -> N
 def print_league(league: Mapping[str, Any]) -> None:
     """Agents ranked by their mean validation loss, the reference policies below them, and what failed."""
     rows = [_standing(row) for row in league["table"]]
-    named = {row["agent"] for row in league["table"]}
-    rows += [["", name, "", _loss(one["loss"])] for name, one in league["references"].items() if name not in named]
-    loss = f"loss ({league['config']['loss']})"
-    columns = ["", "agent", "seeds", loss, "best seed", "worst seed", "behind the first"]
+    ranked = {row["agent"] for row in league["table"]}
+    others = {name: one for name, one in league["references"].items() if name not in ranked}
+    rows += [["", name, "", _loss(one["loss"])] for name, one in others.items()]
+    columns = [
+        "",
+        "agent",
+        "seeds",
+        f"loss ({league['config']['loss']})",
+        "best seed",
+        "worst seed",
+        "behind the first",
+    ]
+    if words(league.get("task")).quality == "accuracy":
+        columns.insert(4, "accuracy")
+        for row, one in zip(rows, [*league["table"], *others.values()], strict=True):
+            row[4:4] = [written("accuracy", one["accuracy"])] if "accuracy" in one else []
     print_table("Validation split, mean ± standard deviation over seeds", columns, rows, left=2)
     spent = [_spent(row) for row in league["table"] if row["seeds"]]
-    print_table("Searches, means over seeds", ["", "search loss", "tokens", "evaluations", "seconds"], spent)
+    counted = words(league.get("task")).items
+    print_table("Searches, means over seeds", ["", "search loss", counted, "evaluations", "seconds"], spent)
     for one in league["searches"]:
         if "failed" in one:
             console().print(f"{one['agent']} seed {one['seed']} failed: {one['failed']}", soft_wrap=True)
@@ -203,7 +218,9 @@ def print_policy(found: Policy) -> None:
     for unit in found.units:
         units[unit.block, unit.kind] = f"{units[unit.block, unit.kind]} {bar(unit)}".strip()
     print_table(
-        "Kept of every unit", ["block", *kinds], [[str(b), *(units[b, kind] for kind in kinds)] for b in blocks]
+        f"{groups(kinds).capitalize()} kept of every unit",
+        ["block", *kinds],
+        [[str(b), *(units[b, kind] for kind in kinds)] for b in blocks],
     )
     costs = [
         [
@@ -217,11 +234,26 @@ def print_policy(found: Policy) -> None:
     ]
     print_table("Costs", ["metric", "dense", "policy", "kept", "budget"], costs)
     validation = found.losses.get("validation", {})
-    losses = [[name, *(_loss(measured.get(key)) for key in ("loss", "ce"))] for name, measured in validation.items()]
-    print_table("Validation losses", ["", "loss", "cross-entropy"], losses)
+    print_measured("Validation losses", validation, ("loss", "ce"))
     for key, value in found.provenance.items():
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         console().print(f"{key:>10}  {text}", soft_wrap=True)
+
+
+def print_measured(title: str, rows: Mapping[str, Mapping[str, Any]], at_least: Sequence[str] = ()) -> None:
+    """Named networks and whatever was measured of them: losses, accuracy, perplexity."""
+    keys = list(dict.fromkeys([*at_least, *(key for row in rows.values() for key in row)]))
+    cells = [[name, *(written(key, row[key]) if key in row else "" for key in keys)] for name, row in rows.items()]
+    print_table(title, ["", *map(named, keys)], cells)
+
+
+def print_finetuned(done: Finetuned) -> None:
+    """What fine-tuning gave: dense, before and after."""
+    print_measured("Fine-tuning, validation", done.rows)
+    took = None if done.seconds is None else f"It took {duration(done.seconds)}."
+    told = " ".join(filter(None, (won_back(done), took)))
+    if told:
+        console().print(told, soft_wrap=True)
 
 
 def bar(unit: UnitPolicy) -> str:

@@ -36,7 +36,7 @@ def _line(kind: str, name: str) -> str:
     if kind != "families":
         return line
     types = getattr(registry.load(kind, name), "model_types", ())
-    return f"{line} Model types: {', '.join(types)}."
+    return f"{line} Model types: {', '.join(types)}." if types else line
 
 
 @cache

@@ -57,6 +57,8 @@ PARTS: dict[str, dict[str, str]] = {
         "magnitude": "autoprune.levels.magnitude:Magnitude",
         "wanda": "autoprune.levels.wanda:Wanda",
         "obs": "autoprune.levels.obs:OptimalBrainSurgeon",
+        "taylor": "autoprune.levels.taylor:Taylor",
+        "bn-scale": "autoprune.levels.bn_scale:BatchNormScale",
     },
     "losses": {
         "kl": "autoprune.calibration.losses:KullbackLeibler",
@@ -73,8 +75,9 @@ PARTS: dict[str, dict[str, str]] = {
         "vit": "autoprune.search_spaces.vit:FAMILY",
         "deit": "autoprune.search_spaces.vit:DEIT",
         "convnext": "autoprune.search_spaces.convnext:FAMILY",
+        "traced": "autoprune.search_spaces.traced:FAMILY",
     },
-    "models": {},
+    "models": {"tiny-cnn": "autoprune.models.tiny_cnn:tiny_cnn"},
     "exporters": {
         "hf": "autoprune.exporters.huggingface:export",
         "policy": "autoprune.exporters.policy_json:export",

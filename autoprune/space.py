@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from autoprune.errors import UserError
 from autoprune.mask import Mask
+from autoprune.wording import Task
 
 Levels = tuple[int, ...]
 """One level for every unit: a policy as agents see it."""
@@ -91,6 +92,7 @@ class SearchSpace:
         fixed: metric -> what is paid whatever the policy (of a latency: embedding, head). It is part of every total
             and of the budget; metrics that are not named have none.
         measures: metric -> what it is counted in, for messages.
+        task: what the network reads, for people.
 
     Attributes:
         bounds: metric -> what the units alone may cost: the budget without what is fixed.
@@ -107,8 +109,9 @@ class SearchSpace:
         group_costs: Mapping[str, Sequence[Sequence[float]]] | None = None,
         fixed: Mapping[str, float] | None = None,
         measures: Mapping[str, str] | None = None,
+        task: Task = "text",
     ) -> None:
-        self.units = tuple(units)
+        self.units, self.task = tuple(units), task
         self.groups = tuple(unit.groups for unit in self.units)
         self.budgets = dict(budgets)
         self.group_costs = {
@@ -155,7 +158,7 @@ class SearchSpace:
             UserError: one cannot be met.
         """
         costs = {metric: self.rows(metric) for metric in self.costs}
-        return SearchSpace(self.units, costs, budgets, fixed=self.fixed)
+        return SearchSpace(self.units, costs, budgets, fixed=self.fixed, task=self.task)
 
     @cached_property
     def dense(self) -> Levels:

@@ -2,7 +2,7 @@
 
 Schema `autoprune.space/1`:
 
-    {"schema": "autoprune.space/1",
+    {"schema": "autoprune.space/1", "task": "text" or "images",
      "units": [{"name": "3.mlp", "kind": "mlp", "block": 3, "groups": 512, "kept": [512, 448, ...], ...}, ...],
      "costs": {"params": [[cost at level 0, at level 1, ...] of each unit], ...},
      "group_costs": {"params": [[cost of 0 groups, of 1, ...] of each unit], ...},
@@ -23,6 +23,7 @@ from autoprune.errors import UserError
 from autoprune.policy import to_json, write_atomically
 from autoprune.space import SearchSpace, Unit
 from autoprune.statistics import UnitStatistics
+from autoprune.wording import WORDS, Task
 
 SCHEMA = "autoprune.space/1"
 
@@ -35,6 +36,7 @@ def save_space(path: Path, space: SearchSpace, statistics: Sequence[UnitStatisti
     """
     record = {
         "schema": SCHEMA,
+        "task": space.task,
         "units": [asdict(unit) for unit in space.units],
         "costs": {metric: space.rows(metric) for metric in space.costs},
         "group_costs": {metric: [row.tolist() for row in rows] for metric, rows in space.group_costs.items()},
@@ -43,6 +45,16 @@ def save_space(path: Path, space: SearchSpace, statistics: Sequence[UnitStatisti
         "statistics": [asdict(one) for one in statistics],
     }
     write_atomically(path, to_json(record) + "\n")
+
+
+def task_of(run: Path) -> Task | None:
+    """What the network of a run reads; None where that is not known yet."""
+    try:
+        record = json.loads((run / "space.json").read_text(encoding="utf-8"))
+        task: Task = record.get("task", "text")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return task if task in ("text", "images") else None
 
 
 def load_space(path: Path) -> tuple[SearchSpace, list[UnitStatistics]]:
@@ -56,8 +68,10 @@ def load_space(path: Path) -> tuple[SearchSpace, list[UnitStatistics]]:
         if record["schema"] != SCHEMA:
             raise ValueError(f"its schema is {record['schema']!r}, and {SCHEMA!r} is read here")
         units = [Unit(**{**unit, "kept": tuple(unit["kept"])}) for unit in record["units"]]
-        fixed = record.get("fixed")  # files of earlier versions have none
-        space = SearchSpace(units, record["costs"], record["budgets"], record["group_costs"], fixed)
+        fixed, task = record.get("fixed"), record.get("task", "text")  # files of earlier versions have neither
+        if task not in WORDS:
+            raise ValueError(f"its task is {task!r}")
+        space = SearchSpace(units, record["costs"], record["budgets"], record["group_costs"], fixed, task=task)
         statistics = [
             UnitStatistics(**{**one, "output_errors": tuple(one["output_errors"])}) for one in record["statistics"]
         ]

@@ -157,12 +157,18 @@ def scorer_of(assembly: Assembly, farm: Farm | None) -> Scorer:
 
 
 def reopen(
-    out: Path, progress: Progress = lambda stage, share: None, policy_file: Path | None = None
+    out: Path,
+    progress: Progress = lambda stage, share: None,
+    policy_file: Path | None = None,
+    places: Mapping[str, Any] | None = None,
 ) -> tuple[Assembly, Policy]:
-    """The assembly and a policy of a finished run, for exports: its best, or that of a file, as in its `front/`."""
+    """The assembly and a policy of a finished run, for exports: its best, or that of a file, as in its `front/`.
+
+    `places` are settings of where it is computed (`config.PLACES`), in the place of the run's own.
+    """
     rundir.check_is_run(out)
     policy = Policy.load(policy_file or rundir.policy_path(out))
-    return assemble(load_config(out / "config.yaml"), progress, run=out), policy
+    return assemble(load_config(out / "config.yaml", dict(places or {})), progress, run=out), policy
 
 
 def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str, **options: Any) -> Path:
@@ -308,7 +314,7 @@ def _finish(
     losses = {
         "search": search_loss,
         "search_tokens": search_tokens,
-        "validation": {row.name: {"loss": row.validation_loss, "ce": row.validation_ce} for row in table},
+        "validation": {row.name: row.losses for row in table},
     }
     policy = make_policy(assembly, best, losses)
     policy.save(out / "policy.json")

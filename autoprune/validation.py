@@ -26,6 +26,12 @@ class Row:
     tokens_per_second: float
     accuracy: float | None = None
 
+    @property
+    def losses(self) -> dict[str, float]:
+        """What a policy file has of it."""
+        known = {"loss": self.validation_loss, "ce": self.validation_ce, "accuracy": self.accuracy}
+        return {name: value for name, value in known.items() if value is not None}
+
 
 def measure(
     assembly: Assembly, policies: dict[str, Proposal], progress: Progress = lambda stage, share: None
@@ -64,7 +70,7 @@ def save_front(
         old.unlink()
     for row, (name, proposal) in zip(rows, front_names(assembly.space, front).items(), strict=True):
         search_loss, tokens = objective.loss(proposal)
-        measured = {row.name: {"loss": row.validation_loss, "ce": row.validation_ce}}
+        measured = {row.name: row.losses}
         losses = {"search": search_loss, "search_tokens": tokens, "validation": measured}
         directory.mkdir(exist_ok=True)
         make_policy(assembly, proposal, losses).save(directory / f"{name}.json")

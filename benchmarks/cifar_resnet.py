@@ -127,25 +127,26 @@ def one(args: argparse.Namespace, agent: str, seed: int, train: Path, test: Path
     view = assembly.view
     assert isinstance(view, ImageView)
     student = tuning.cut_out(assembly, result.policy)
-    held_out = ImageView(view.model, view.family, tests(test, config, args.device))
-    numbers = torch.arange(len(held_out.images), device=args.device)
+    tested = ImageView(view.model, view.family, tests(test, config, args.device))
+    numbers = torch.arange(len(tested.images))
+    held_out = tuning.ImageLesson(tested, numbers, numbers)
     macs = result.policy.costs["macs"]
-    row = {"dense": accuracy(view.model, held_out, numbers), "before": accuracy(student, held_out, numbers)}
-    every = torch.arange(len(view.images), device=args.device)
-    how = tuning.Tuning(args.epochs, seed)
-    tuning.train(student, view, every, how, run / "finetuned", lambda stage, share: None)
+    row = {"dense": accuracy(view.model, held_out), "before": accuracy(student, held_out)}
+    every = torch.arange(len(view.images))
+    lesson = tuning.ImageLesson(view, every, every)
+    tuning.train(student, lesson, tuning.Tuning(args.epochs, seed), run / "finetuned")
     per_image = dense_seconds(view)
     return row | {
-        "after": accuracy(student, held_out, numbers), "macs": macs.policy / macs.dense,
+        "after": accuracy(student, held_out), "macs": macs.policy / macs.dense,
         "seconds": result.spent.seconds,
         "ratio": result.spent.seconds / max(1, result.spent.tokens) / per_image,
         "candidates": result.spent.evals, "images": result.spent.tokens,
     }  # fmt: skip
 
 
-def accuracy(model: nn.Module, view: ImageView, numbers: Tensor) -> float:
+def accuracy(model: nn.Module, held_out: tuning.ImageLesson) -> float:
     """In %."""
-    return 100 * tuning.measured(model, view, numbers).accuracy
+    return 100 * held_out.measured(model).accuracy
 
 
 def dense_seconds(view: ImageView) -> float:

@@ -1,15 +1,24 @@
-"""Criteria at the same uniform levels: nats per token on a text that calibration did not see.
+"""Criteria at the same uniform levels: nats per token, or accuracy of images, on what calibration did not see.
 
-python benchmarks/criteria.py --model DIR --data FILE --test FILE [--device cpu] [--json]
+python benchmarks/criteria.py --model DIR --data FILE --test FILE [--device cpu] [--criteria obs,taylor] [--json]
+
+Of a network that reads images FILEs are .npz. A criterion that the network does not have is told and left out.
 """
 
 import argparse
 import json
+import sys
+
+import torch
+from torch import Tensor
 
 from autoprune import registry
-from autoprune.assembly import assemble
+from autoprune.assembly import Assembly, assemble
+from autoprune.calibration.images import read_images
 from autoprune.calibration.text import read_text, sequences
 from autoprune.config import load_config, parse_override
+from autoprune.errors import UserError
+from autoprune.models.images import ImageView
 
 FRACTIONS = (0.875, 0.75, 0.625, 0.5, 0.375)
 
@@ -20,35 +29,48 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--test", required=True)
     parser.add_argument("--test-sequences", type=int, default=64)
+    parser.add_argument("--criteria", default=",".join(registry.names("criteria")))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()
-    settings = dict(parse_override(text) for text in args.set)
+    given = {"model": args.model, "data": args.data, "device": args.device}
+    given |= dict(parse_override(text) for text in args.set)
     table: dict[str, dict[str, list[float]]] = {}
-    for criterion in registry.names("criteria"):
-        config = load_config(
-            None, {"model": args.model, "data": args.data, "device": args.device, "criterion": criterion, **settings}
-        )
-        assembly = assemble(config)
-        tokens_NT = sequences(read_text(args.test), assembly.loaded.tokenizer, config.sequence_length)
-        test = assembly.evaluator(tokens_NT[: args.test_sequences], "kl", "ce")
-        policies = [assembly.space.dense]
-        for fraction in FRACTIONS:
-            policies.append(
-                tuple(
-                    next(i for i, kept in enumerate(unit.kept) if kept <= fraction * unit.groups)
-                    for unit in assembly.space.units
-                )
-            )
-        kl_P, ce_P = test.score_each(policies, range(test.n_sequences)).mean(axis=2)
-        table[criterion] = {"kl": kl_P.tolist(), "ce": ce_P.tolist()}
+    for criterion in args.criteria.split(","):
+        try:
+            assembly = assemble(load_config(None, given | {"criterion": criterion}))
+        except UserError as error:
+            print(f"# {criterion}: {error}", file=sys.stderr)
+            continue
+        table[criterion] = measured(assembly, tests(assembly, args.test)[: args.test_sequences])
     print(f"{'kept of every unit':20s}" + "".join(f"{c:>22s}" for c in table))
     for i, fraction in enumerate((1.0, *FRACTIONS)):
-        cells = "".join(f"   KL {row['kl'][i]:6.3f} CE {row['ce'][i]:6.3f}" for row in table.values())
-        print(f"{fraction:<20.3f}{cells}")
+        rows = (" ".join(f"{name.upper()} {values[i]:6.3f}" for name, values in row.items()) for row in table.values())
+        print(f"{fraction:<20.3f}" + "".join(f"{cells:>22s}" for cells in rows))
     if args.json:
         print(json.dumps({"kept": [1.0, *FRACTIONS], "criteria": table}))
+
+
+def tests(assembly: Assembly, path: str) -> Tensor:
+    """Sequences of a text, or samples of images, which take the place of those of the search."""
+    config, view = assembly.config, assembly.view
+    if not isinstance(view, ImageView):
+        return sequences(read_text(path), assembly.loaded.tokenizer, config.sequence_length)
+    view.images = read_images(path, config.image_mean, config.image_std).to(config.device)
+    count = len(view.images) // config.sequence_length
+    return torch.arange(count * config.sequence_length).view(count, -1)
+
+
+def measured(assembly: Assembly, tokens_NT: Tensor) -> dict[str, list[float]]:
+    """Name of a loss -> of dense and of every fraction."""
+    losses = ("kl", "error" if isinstance(assembly.view, ImageView) else "ce")
+    test, policies = assembly.evaluator(tokens_NT, *losses), [assembly.space.dense]
+    for fraction in FRACTIONS:
+        units = assembly.space.units
+        policies.append(tuple(next(i for i, k in enumerate(u.kept) if k <= fraction * u.groups) for u in units))
+    values_LP = test.score_each(policies, range(test.n_sequences)).mean(axis=2)
+    return {name: values_P.tolist() for name, values_P in zip(losses, values_LP, strict=True)}
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from autoprune.calibration.images import ImageSet
 from autoprune.models.images import ImageView
 from autoprune.models.loading import family_of
 from autoprune.models.modules import family_of_module
+from autoprune.models.tracing import image_view
+from tests import traced_networks
 
 SIDE, CLASSES = 32, 5
 
@@ -35,7 +37,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 ARCHITECTURES = {"deit": "DeiTForImageClassification"}
 """Of types that transformers has two classes for."""
 
-PLAIN = ("plain-basic", "plain-bottleneck")
+PLAIN = ("plain-basic", "plain-bottleneck", *traced_networks.NETWORKS)
 
 
 class Basic(nn.Module):
@@ -93,8 +95,10 @@ def tiny_model(name: str, seed: int = 0) -> Any:
     """A random network in float32 and evaluation mode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        if name in PLAIN:
-            model: Any = Plain(Basic if name == "plain-basic" else Bottleneck)
+        if name in traced_networks.NETWORKS:
+            model: Any = traced_networks.NETWORKS[name]()
+        elif name in PLAIN:
+            model = Plain(Basic if name == "plain-basic" else Bottleneck)
         else:
             model_type, sizes = NETWORKS[name]
             config = CONFIG_MAPPING[model_type](**sizes, num_labels=CLASSES, attn_implementation="eager")
@@ -103,7 +107,7 @@ def tiny_model(name: str, seed: int = 0) -> Any:
         for parameter in model.parameters():
             _randomise(parameter)
         for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 _spread(module)
     return model.eval().requires_grad_(False)
 
@@ -118,7 +122,7 @@ def _randomise(parameter: nn.Parameter) -> None:
 
 
 @torch.no_grad()
-def _spread(norm: nn.BatchNorm2d) -> None:
+def _spread(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     norm.running_mean.copy_(0.3 * torch.randn_like(norm.running_mean))
@@ -137,4 +141,4 @@ def view_of(name: str) -> ImageView:
     """A network as blocks, on `images`."""
     model = tiny_model(name)
     family = family_of_module(model) if name in PLAIN else family_of(model.config.model_type)
-    return ImageView(model, family, images())
+    return image_view(model, family, images())

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 import autoprune
-from autoprune import study
+from autoprune import study, tuning
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config, reads_images
 from autoprune.errors import UserError
+from autoprune.exporters import huggingface
 from autoprune.provenance import make_policy
 from autoprune.validation import total_params
 from tests import image_families
@@ -110,3 +111,23 @@ def test_what_cannot_be(data: Path, tmp_path: Path) -> None:
     image_families.tiny_model("vit").base_model.save_pretrained(text)
     with pytest.raises(UserError, match="ForImageClassification"):
         assemble(load_config(None, {**chosen, "model": str(text), "data": None}))
+
+
+def test_fine_tuning(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network without BatchNorm has settings of its own, and comes back through transformers."""
+    from transformers import AutoModelForImageClassification
+
+    monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path / "cache"))
+    given = settings("vit", tmp_path, data, out=tmp_path / "run", agent="uniform")
+    assert not autoprune.search(**given).interrupted  # type: ignore[arg-type]
+    assembly, policy = study.reopen(tmp_path / "run")
+    lesson, student = tuning.lesson_of(assembly), tuning.cut_out(assembly, policy)
+    how = tuning.tuning_of(lesson.kind, {"epochs": 4, "lora": 2, "batch": 24, "augment": False})
+    assert how.optimizer == "adamw"
+    pixels = torch.randn(3, 3, image_families.SIDE, image_families.SIDE)
+    before = student(pixels).logits
+    tuning.train(student, lesson, how, tmp_path / "state")
+    huggingface.save(assembly, policy, student, tmp_path / "out")
+    logits = AutoModelForImageClassification.from_pretrained(tmp_path / "out")(pixels).logits
+    torch.testing.assert_close(logits, student(pixels).logits, rtol=1e-5, atol=1e-5)
+    assert (logits - before).abs().max() > 0.01

@@ -1,4 +1,4 @@
-"""Multiply-accumulates per token, attention scores over the whole context included (as fvcore counts)."""
+"""Multiply-accumulates per token or image, attention scores over the whole context included (as fvcore counts)."""
 
 from autoprune.space import Unit
 from autoprune.workload import Workload

@@ -1,7 +1,8 @@
 """Labelled images: from a file or a folder to numbers of images in three splits that never mix.
 
 A `.npz` holds `images` `[N, height, width, channels]` uint8 and `labels` `[N]` integers. A folder holds one folder of
-pictures for each class, classes in the order of their names (the layout of torchvision's ImageFolder; needs Pillow).
+pictures for each class, classes in the order of their names (the layout of torchvision's ImageFolder; needs Pillow), or
+is a Hugging Face data set (dataset_directory.py). `digits` names those that ship with scikit-learn (digits.py).
 """
 
 import hashlib
@@ -15,10 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autoprune.calibration import dataset_directory, digits
 from autoprune.calibration.text import Splits, split
 from autoprune.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"}
+IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+"""Mean and standard deviation that networks were trained with, where neither the data nor the user says another."""
+FORMS = "--data takes a .npz file, a folder with one folder for each class, a Hugging Face data set, or digits"
 
 
 @dataclass(frozen=True)
@@ -54,28 +59,32 @@ class ImageSet:
         return ImageSet(*(tensor.to(device) for tensor in (self.images, self.labels, self.mean, self.std)))
 
 
-def read_images(path: str | None, mean: Sequence[float], std: Sequence[float]) -> ImageSet:
-    """The images of a file or folder.
+def read_images(path: str | None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> ImageSet:
+    """The images of a file, a folder or a name.
 
     Args:
-        path: `.npz`, or a folder of folders.
-        mean: of each channel, or one for all.
+        path: `.npz`, `.parquet`, a folder of folders, a data set's directory, or `digits`.
+        mean: of each channel, or one for all; None is the digits' own, of others ImageNet's.
         std: likewise.
 
     Raises:
         UserError: nothing there, damaged, no images in it, or images of several sizes.
     """
     if path is None:
-        raise UserError("images are needed: --data takes a .npz file or a folder with one folder for each class.")
-    source = Path(path)
-    if not source.exists():
-        raise UserError(f"no images at '{path}': --data takes a .npz file or a folder with one folder for each class.")
-    images, labels = _folder(source) if source.is_dir() else _npz(source)
+        raise UserError(f"images are needed: {FORMS}.")
+    images, labels = _read(path)
     channels = images.shape[-1]
-    for name, values in (("image_mean", mean), ("image_std", std)):
+    own = ([digits.MEAN], [digits.STD]) if path == digits.NAME else IMAGENET
+    scales = []
+    for name, given, usual in zip(("image_mean", "image_std"), (mean, std), own, strict=True):
+        values = usual if given is None else list(given)
         if len(values) not in (1, channels):
-            raise UserError(f"{name} has {len(values)} values, and the images in '{path}' have {channels} channels.")
-    scales = [torch.tensor(list(values)).view(-1, 1, 1) for values in (mean, std)]
+            which = f"{len(values)} values" if given is not None else "ImageNet's three values where none is given"
+            raise UserError(
+                f"{name} has {which}, and the images in '{path}' have {channels} channel{'s'[: channels - 1]}: give "
+                f"{name} as the network was trained, one value for each."
+            )
+        scales.append(torch.tensor(values).view(-1, 1, 1))
     return ImageSet(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels), *scales)
 
 
@@ -104,6 +113,19 @@ def check_labels(images: ImageSet, classes: int) -> None:
     low, high = int(images.labels.min()), int(images.labels.max())
     if low < 0 or high >= classes:
         raise UserError(f"the images have labels from {low} to {high}, and the model has classes 0 to {classes - 1}.")
+
+
+def _read(path: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Pixels `[N, height, width, channels]` and labels `[N]`."""
+    if path == digits.NAME:
+        return digits.read()
+    source = Path(path)
+    if not source.exists():
+        raise UserError(f"no images at '{path}': {FORMS}.")
+    files = dataset_directory.files_of(source)
+    if files:
+        return dataset_directory.read(files)
+    return _folder(source) if source.is_dir() else _npz(source)
 
 
 def _npz(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

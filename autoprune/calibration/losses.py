@@ -78,7 +78,7 @@ def is_linear(loss: Loss) -> bool:
 
 
 class KullbackLeibler:
-    """KL(dense || pruned) over the next token."""
+    """KL(dense || pruned) over the next token, or over classes."""
 
     zero_at_dense = True
 

@@ -3,8 +3,8 @@
 Memory is one D x D matrix a unit whatever the number of tokens; sums are kept in float64.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ def collect(
         batch: sequences a forward pass.
         progress: called with the fraction done.
     """
-    sums = [[torch.zeros(0) for _ in _links(widths)] for widths in view.widths]
+    sums = [[torch.zeros(0) for _ in links_of(widths)] for widths in view.widths]
     with _held(view, tokens_NT, batch) as (at_once, where):
         for start in range(0, len(tokens_NT), at_once):
             together_NT = tokens_NT[start : start + at_once]
@@ -51,12 +51,9 @@ def _held(view: BlockView, tokens_NT: Tensor, batch: int) -> AbstractContextMana
 
 def _through(view: BlockView, block: int, hidden: Tensor, sums: list[Tensor]) -> Tensor:
     """Run one block, and add the moments of its consumers' inputs to `sums`."""
-    inputs: list[Tensor] = []
-    links = _links(view.widths[block])
-    hooks = [link.consumer.register_forward_pre_hook(_catch(inputs)) for link in links]
-    hidden = view.run(block, hidden)
-    for hook in hooks:
-        hook.remove()
+    links = links_of(view.widths[block])
+    with inputs_of(links) as inputs:
+        hidden = view.run(block, hidden)
     for i, x in enumerate(inputs):
         x_ND = links[i].read(x)
         with view.bench(12 * x_ND.shape[-1] ** 2 + 4 * x_ND.numel()) as device:
@@ -67,8 +64,21 @@ def _through(view: BlockView, block: int, hidden: Tensor, sums: list[Tensor]) ->
     return hidden
 
 
-def _links(widths: Sequence[LiveWidth]) -> list[LiveWidth]:
+def links_of(widths: Sequence[LiveWidth]) -> list[LiveWidth]:
+    """The widths of a block, each followed by those behind it."""
     return [link for width in widths for link in width.links]
+
+
+@contextmanager
+def inputs_of(links: Sequence[LiveWidth]) -> Iterator[list[Tensor]]:
+    """What the consumers of widths read of what is run meanwhile, in the order of the widths."""
+    inputs: list[Tensor] = []
+    hooks = [link.consumer.register_forward_pre_hook(_catch(inputs)) for link in links]
+    try:
+        yield inputs
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _add(sums: list[Tensor], i: int, h_DD: Tensor) -> None:

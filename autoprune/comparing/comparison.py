@@ -18,6 +18,7 @@ from autoprune.comparing.league import FILE, SCHEMA, curves_of, is_finished, out
 from autoprune.config import PLACES, SearchConfig, load_config
 from autoprune.errors import UserError
 from autoprune.policy import to_json, write_atomically
+from autoprune.space_file import task_of
 from autoprune.study import Watch, prepare, workers_of
 
 
@@ -106,7 +107,7 @@ def _run(entrants: Entrants, before: Entrants | None, out: Path, watch: Watch) -
                 failed[name] = str(error)
             league = _save_league(entrants, out, failed)
             ended = next(one for one in league["searches"] if one["run"] == name)
-            watch.ended(numbers[name], len(searches), ended)
+            watch.ended(numbers[name], len(searches), ended | {"task": league["task"]})
     if len(failed) == len(searches):
         raise UserError(f"no search has an answer; the first, {next(iter(failed))}: {next(iter(failed.values()))}")
     return Comparison(out, league)
@@ -115,6 +116,7 @@ def _run(entrants: Entrants, before: Entrants | None, out: Path, watch: Watch) -
 def _save_league(entrants: Entrants, out: Path, failed: dict[str, str]) -> dict[str, Any]:
     """The league as it stands."""
     searches, references = [], dict[str, dict[str, Any]]()
+    task = next(filter(None, map(task_of, (out / name for name in entrants.searches()))), "text")
     for name, config in entrants.searches().items():
         own = {"agent": config.agent, "seed": config.seed, "run": name}
         if name in failed:
@@ -124,6 +126,7 @@ def _save_league(entrants: Entrants, out: Path, failed: dict[str, str]) -> dict[
             searches.append(own | outcome)
     league = {
         "schema": SCHEMA,
+        "task": task,
         "config": entrants.config.model_dump(exclude={"agent", "seed", "storage", "study_name", *PLACES}),
         "agents": list(entrants.agents),
         "seeds": list(entrants.seeds),

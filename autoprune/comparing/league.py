@@ -2,7 +2,7 @@
 
 `league.json`, schema `autoprune.league/1`:
 
-    {"schema": "autoprune.league/1", "config": {...}, "agents": [...], "seeds": [...],
+    {"schema": "autoprune.league/1", "task": "text", "config": {...}, "agents": [...], "seeds": [...],
      "references": {"dense": {"loss": ..., "ce": ..., "perplexity": ..., "params": ..., "macs": ...}, "uniform": {...}},
      "searches": [{"agent": "ppo", "seed": 0, "run": "ppo-s0", "policy": "ppo-s0/policy.json",
                    "loss": ..., "ce": ..., "perplexity": ..., "params": ..., "macs": ...,
@@ -13,10 +13,11 @@
                 "best": {"seed": 0, "loss": ...}, "worst": {...}, "search_loss": ..., "tokens": ..., "evals": ...,
                 "seconds": ..., "behind": ..., "behind_error": ...}, ...]}
 
-`loss`, `ce` and `perplexity` are on the validation split, a curve's losses on a sample of it, nats per token. A row of
-the table has means over the seeds, the standard deviation `sd` of their losses, and the difference to the first row
-with its standard error. null: overflowed or, of an `sd` or an error, one seed is too few. Paths are within the
-comparison's directory; searches that have not ended are not there.
+`loss`, `ce` and `perplexity` are on the validation split, a curve's losses on a sample of it, nats per token. Where
+`task` is `images` there is an `accuracy` too, and what is called tokens are images. A row of the table has means over
+the seeds, the standard deviation `sd` of their losses, and the difference to the first row with its standard error.
+null: overflowed or, of an `sd` or an error, one seed is too few. Paths are within the comparison's directory; searches
+that have not ended are not there.
 """
 
 import json
@@ -105,7 +106,8 @@ _SEARCH = {"loss": "search", "tokens": "search_tokens"}
 
 def _measured(row: Mapping[str, Any]) -> Json:
     names = {"loss": "validation_loss", "ce": "validation_ce"}
-    return {key: row[names.get(key, key)] for key in ("loss", "ce", "perplexity", "params", "macs")}
+    measured = {key: row[names.get(key, key)] for key in ("loss", "ce", "perplexity", "params", "macs")}
+    return measured if row.get("accuracy") is None else measured | {"accuracy": row["accuracy"]}
 
 
 def _row(agent: str, searches: Sequence[Mapping[str, Any]]) -> Json:
@@ -116,7 +118,8 @@ def _row(agent: str, searches: Sequence[Mapping[str, Any]]) -> Json:
     row |= {"loss": _mean(done, "loss"), "sd": _sd(done), "best": None, "worst": None}
     if ends:
         row |= {"best": ends[0], "worst": ends[-1]}
-    return row | {key: _mean(done, key) for key in ("search_loss", "tokens", "evals", "seconds")}
+    known = [key for key in ("accuracy",) if done and all(key in one for one in done)]
+    return row | {key: _mean(done, key) for key in (*known, "search_loss", "tokens", "evals", "seconds")}
 
 
 def _behind(row: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[float | None, float | None]:

@@ -35,22 +35,33 @@ def export(assembly: Assembly, policy: Policy, path: Path, uniform: bool = False
     """
     check_target(path)
     with placed(assembly, proposal_of(assembly, policy)):
-        network = _uniform(assembly) if uniform else _pruned(assembly)
-        with neighbour(path) as directory:
-            network.save_pretrained(directory)
-            if assembly.loaded.tokenizer is not None:
-                _save_generation_config(network, assembly.loaded.model, directory)
-                assembly.loaded.tokenizer.save_pretrained(directory)
-            else:
-                _copy_preprocessing(assembly.loaded.path, directory)
-            policy.save(directory / "policy.json")
+        network = _uniform(assembly) if uniform else _pruned(assembly, assembly.loaded.model)
+        _write(assembly, policy, network, path)
+
+
+def save(assembly: Assembly, policy: Policy, network: nn.Module, path: Path) -> None:
+    """The same of a network that was cut to the policy and may have been trained since, its widths as they are."""
+    check_target(path)
+    with placed(assembly, proposal_of(assembly, policy)):
+        _write(assembly, policy, _pruned(assembly, network), path)
+
+
+def _write(assembly: Assembly, policy: Policy, network: Any, path: Path) -> None:
+    with neighbour(path) as directory:
+        network.save_pretrained(directory)
+        if assembly.loaded.tokenizer is not None:
+            _save_generation_config(network, assembly.loaded.model, directory)
+            assembly.loaded.tokenizer.save_pretrained(directory)
+        else:
+            _copy_preprocessing(assembly.loaded.path, directory)
+        policy.save(directory / "policy.json")
 
 
 # -- the network to be saved -----------------------------------------------------------------------------------
 
 
-def _pruned(assembly: Assembly) -> Any:
-    """A model of the pruned class that shares the live network's tensors."""
+def _pruned(assembly: Assembly, network: nn.Module) -> Any:
+    """A model of the pruned class that shares the tensors of a network, which has the live one's widths."""
     stays = _layers_that_stay(assembly)
     config = _config_of_layers(assembly, stays)
     layers = [layer_config(assembly.view.widths[i]) for i in stays]
@@ -60,7 +71,7 @@ def _pruned(assembly: Assembly) -> Any:
             config.use_cache = False
     config_class, model_class = pruned_classes(config.model_type)
     config = config_class.from_dict(config.to_dict() | {"per_layer_config": per_layer_config(layers)})
-    return _filled(model_class, config, _state(assembly, stays))
+    return _filled(model_class, config, _state(assembly, stays, network))
 
 
 def _uniform(assembly: Assembly) -> Any:
@@ -69,7 +80,7 @@ def _uniform(assembly: Assembly) -> Any:
     config = _config_of_layers(assembly, stays)
     model_class = type(assembly.loaded.model)
     config = padding.pad(model_class, config, [assembly.view.widths[i] for i in stays])
-    return _filled(model_class, config, _state(assembly, stays))
+    return _filled(model_class, config, _state(assembly, stays, assembly.loaded.model))
 
 
 def _layers_that_stay(assembly: Assembly) -> list[int]:
@@ -97,9 +108,9 @@ def _config_of_layers(assembly: Assembly, stays: list[int]) -> Any:
     return config
 
 
-def _state(assembly: Assembly, stays: list[int]) -> dict[str, Tensor]:
-    """The live network's state as it stands, layers that stay numbered from 0, in the checkpoint's dtype."""
-    model, prefix = assembly.loaded.model, assembly.loaded.family.blocks + "."
+def _state(assembly: Assembly, stays: list[int], model: nn.Module) -> dict[str, Tensor]:
+    """A network's state as it stands, layers that stay numbered from 0, in the checkpoint's dtype."""
+    prefix = assembly.loaded.family.blocks + "."
     dtype = assembly.loaded.checkpoint_dtype
     buffers = {name for name, _ in model.named_buffers()}
     numbers = {old: new for new, old in enumerate(stays)}

@@ -15,15 +15,22 @@ from torch import nn
 
 
 class Zeros(nn.Module):
-    """In the place of a convolution of which nothing is left: zeros of the shape that it gave."""
+    """In the place of a convolution or linear layer of which nothing is left: zeros of the shape that it gave."""
 
-    def __init__(self, conv: Any) -> None:
+    def __init__(self, gone: Any) -> None:
         super().__init__()
+        self.features = getattr(gone, "out_features", None)
+        if self.features is None:
+            self._like(gone)
+
+    def _like(self, conv: Any) -> None:
         self.channels = conv.out_channels
         self.sides = list(zip(conv.kernel_size, conv.stride, conv.padding, conv.dilation, strict=True))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[B, channels, height, width]`."""
+        """`[B, channels, height, width]`, or `[..., features]`."""
+        if self.features is not None:
+            return x.new_zeros(*x.shape[:-1], self.features)
         sides = zip(x.shape[2:], self.sides, strict=True)
         return x.new_zeros(
             len(x), self.channels, *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, (k, s, p, d) in sides)
@@ -48,8 +55,10 @@ def load(dense: nn.Module, directory: str | Path = Path(__file__).parent) -> nn.
         getattr(dense.get_submodule(owner), name).data = tensor
     for module in dense.modules():
         if isinstance(module, nn.Conv2d):
-            module.out_channels, module.in_channels = module.weight.shape[:2]
-        elif isinstance(module, nn.BatchNorm2d):
+            depthwise = module.groups == module.out_channels > 1
+            module.groups = len(module.weight) if depthwise else module.groups
+            module.out_channels, module.in_channels = len(module.weight), module.weight.shape[1] * module.groups
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.num_features = len(module.weight)
         elif isinstance(module, nn.Linear):
             module.out_features, module.in_features = module.weight.shape

@@ -7,6 +7,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import nn
 
+from autoprune import registry
 from autoprune.assembly import Assembly
 from autoprune.exporters import load_module
 from autoprune.exporters.directory import check_target, neighbour, placed
@@ -37,7 +38,8 @@ def save(assembly: Assembly, policy: Policy, network: nn.Module, path: Path) -> 
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().cpu().clone().contiguous()
         for name, tensor in network.state_dict().items()
     }
-    described = {"format": FORMAT, "function": assembly.loaded.path, "stand_ins": _stand_ins(assembly, policy)}
+    function = registry.target("models", assembly.loaded.path)
+    described = {"format": FORMAT, "function": function, "stand_ins": _stand_ins(assembly, policy)}
     with neighbour(path) as directory:
         save_file(state, directory / "model.safetensors")
         (directory / "config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
@@ -47,15 +49,21 @@ def save(assembly: Assembly, policy: Policy, network: nn.Module, path: Path) -> 
 
 def _stand_ins(assembly: Assembly, policy: Policy) -> dict[str, str]:
     """Path -> what stands there in the place of a part that is gone."""
-    names = {id(module): name for name, module in assembly.loaded.model.named_modules()}
     blocks = [
         (block, width.width)
         for block, row in zip(assembly.view.blocks, assembly.view.widths, strict=True)
         for width in row
     ]
     return {
-        f"{names[id(block)]}.{path}": "zeros" if stand_in == "zero-convolution" else "identity"
+        _path(assembly.loaded.model, block, path): "zeros" if stand_in.startswith("zero-") else "identity"
         for (block, width), unit in zip(blocks, policy.units, strict=True)
         if unit.kept == 0
         for path, stand_in in width.on_drop.items()
     }
+
+
+def _path(model: nn.Module, block: nn.Module, path: str) -> str:
+    """The path in the model of what is, or was, at a path in a block: a traced block is no part of the model."""
+    owner, _, name = path.rpartition(".")
+    names = {id(module): found for found, module in model.named_modules()}
+    return f"{names[id(block.get_submodule(owner))]}.{name}".lstrip(".")

@@ -3,7 +3,7 @@
 Shapes: O outputs, D inputs of the consumer (`groups * size`), G groups. Float64 where it matters.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,11 +12,15 @@ DAMPING = 0.01  # of the mean diagonal, as SparseGPT
 
 
 class Criterion(Protocol):
-    """What `autoprune/levels/*.py` implement. `reconstructs` says whether levels get new consumer weights."""
+    """What `autoprune/levels/*.py` implement. `reconstructs` says whether levels get new consumer weights.
+
+    One that orders by more than weights and moments says so in `needs`, and takes it by name: with
+    `needs = ("gradients_NG",)` its method is `order(weight_OD, moments_DD, groups, gradients_NG)` (evidence.py).
+    """
 
     reconstructs: bool
 
-    def order(self, weight_OD: Tensor, moments_DD: Tensor, groups: int) -> Tensor:
+    def order(self, weight_OD: Tensor, moments_DD: Tensor, groups: int, *args: Any, **evidence: Any) -> Tensor:
         """Groups from the most to the least important, `[G]` int64."""
         ...
 

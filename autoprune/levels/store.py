@@ -25,6 +25,7 @@ from torch import Tensor
 
 from autoprune.errors import UserError
 from autoprune.levels.criterion import Criterion, Reconstruction, workspace_bytes
+from autoprune.levels.evidence import Evidence
 from autoprune.levels.statistics import measure
 from autoprune.models.blocks import BlockView
 from autoprune.models.surgery import LevelWeights, LiveWidth
@@ -112,18 +113,22 @@ def build(
     criterion: Criterion,
     dtype: torch.dtype,
     progress: Callable[[float], None] | None = None,
+    evidence: Sequence[Sequence[Evidence]] | None = None,
 ) -> None:
     """Compute every level of every unit and put the finished store in `directory` in one step.
 
     Args:
         moments: per block and width, and those behind it, `[D, D]`.
         dtype: the checkpoint's, which weights are rounded to.
+        evidence: what the criterion needs besides, in the order of the moments; None: nothing.
 
     Raises:
         UserError: the disk is full or not writable.
     """
     widths = [width for row in view.widths for width in row]
-    flat = iter([h_DD for row in moments for h_DD in row])
+    flat = [h_DD for row in moments for h_DD in row]
+    known = [one for row in evidence for one in row] if evidence else [{} for _ in flat]
+    of_link = iter(zip(flat, known, strict=True))
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".building-"))
@@ -139,7 +144,7 @@ def build(
                     view.rest()
                 else:
                     view.enter(unit.block)
-                of_links = [next(flat) for _ in width.links]
+                of_links = [next(of_link) for _ in width.links]
                 levels, measured = _unit(unit, width, of_links, criterion, dtype)
                 statistics.append(asdict(measured))
             save_file(levels, temporary / f"{unit.name}.safetensors")
@@ -167,13 +172,13 @@ def _workspace(width: LiveWidth) -> int:
 
 
 def _unit(
-    unit: Unit, width: LiveWidth, moments: Sequence[Tensor], criterion: Criterion, dtype: torch.dtype
+    unit: Unit, width: LiveWidth, of_links: Sequence[tuple[Tensor, Evidence]], criterion: Criterion, dtype: torch.dtype
 ) -> tuple[dict[str, Tensor], UnitStatistics]:
     """The file of a unit, and its statistics, which are of the last width behind."""
     tensors: dict[str, Tensor] = {}
     rows_O: Tensor | None = None  # of the consumer: the width behind puts them into an order
-    for behind, (link, h_DD) in reversed(list(enumerate(zip(width.links, moments, strict=True)))):
-        levels = _levels(unit, link, h_DD, criterion, dtype)
+    for behind, (link, (h_DD, evidence)) in reversed(list(enumerate(zip(width.links, of_links, strict=True)))):
+        levels = _levels(unit, link, h_DD, evidence, criterion, dtype)
         if rows_O is None:
             statistics = measure(unit, link, link.moments(h_DD)[0], levels)
         else:
@@ -189,10 +194,14 @@ def _in_order(tensor: Tensor, name: str, rows_O: Tensor) -> Tensor:
     return tensor[rows_O] if name.startswith("level.") else tensor[:, rows_O].contiguous()
 
 
-def _levels(unit: Unit, width: LiveWidth, h_DD: Tensor, criterion: Criterion, dtype: torch.dtype) -> dict[str, Tensor]:
+def _levels(
+    unit: Unit, width: LiveWidth, h_DD: Tensor, evidence: Evidence, criterion: Criterion, dtype: torch.dtype
+) -> dict[str, Tensor]:
     weight_OD = width.consumer_weight
     h_DD, mean_D = width.moments(h_DD.to(weight_OD.device))
-    order = criterion.order(weight_OD, h_DD, unit.groups)
+    order = criterion.order(
+        weight_OD, h_DD, unit.groups, **{name: tensor.to(weight_OD.device) for name, tensor in evidence.items()}
+    )
     tensors = {"order": order.cpu()}
     if not criterion.reconstructs and mean_D is None:
         return tensors

@@ -183,6 +183,10 @@ class BlockView:
     @torch.no_grad()
     def head(self, hidden_BTD: Tensor) -> Tensor:
         """Logits `[B, T, V]` from the hidden states behind the last block."""
+        return self.logits(hidden_BTD)
+
+    def logits(self, hidden_BTD: Tensor) -> Tensor:
+        """The same with derivatives where the caller has them on."""
         with self._ghosts() as ghosts:
             ghosts[-1].put_in = hidden_BTD
             tokens_BT = torch.zeros(hidden_BTD.shape[:2], dtype=torch.long, device=hidden_BTD.device)

@@ -23,6 +23,7 @@ class Family:
         before: of images: name, beside a list of blocks, of the modules that are run before its first block.
         task: what a network reads.
         fits: of networks that are no transformers models: whether a module is of the family.
+        cut: in the place of paths: a module's `Trace` -> the `Stretch`es of it that are blocks (models/tracing.py).
     """
 
     name: str
@@ -33,6 +34,7 @@ class Family:
     before: str = ""
     task: Literal["text", "images"] = "text"
     fits: Callable[[nn.Module], bool] | None = None
+    cut: Callable[[Any], list[Any]] | None = None
 
     def paths(self, model: nn.Module) -> list[str]:
         """Where a network's blocks are, in order."""

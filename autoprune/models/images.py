@@ -61,12 +61,13 @@ class ImageView(BlockView):
     """
 
     def __init__(self, model: nn.Module, family: Family, images: ImageSet, mlp_group: int = 1) -> None:
-        super().__init__(model, family, mlp_group)
         self.images = images
         self._numel = 0
         self.places: list[str] = []
+        self._dtype = next(model.parameters()).dtype  # of a network of which nothing may be left for a while
         _never_in_place(model)
         try:
+            super().__init__(model, family, mlp_group)
             self._look(torch.zeros(1, 1, dtype=torch.long, device=images.labels.device))
         except (RuntimeError, ValueError, TypeError) as error:
             shape = "x".join(map(str, images.shape))
@@ -82,7 +83,7 @@ class ImageView(BlockView):
 
     def pixels(self, numbers: Tensor) -> Tensor:
         """Normalised images `[n, C, height, width]` in the model's dtype."""
-        return self.images.pixels(numbers).to(next(self.model.parameters()).dtype)
+        return self.images.pixels(numbers).to(self._dtype)
 
     @torch.no_grad()
     def embed(self, tokens_BT: Tensor) -> Tensor:
@@ -91,7 +92,7 @@ class ImageView(BlockView):
             try:
                 self.model(self.pixels(tokens_BT.flatten()))
             except _ReachedError as reached:
-                return _restored(reached.hidden, tokens_BT)
+                return restored(reached.hidden, tokens_BT)
         raise UserError("the model's first block is not run: its blocks are not a chain.")
 
     def forward(self, block: int, hidden_BTD: Tensor) -> Tensor:
@@ -100,25 +101,24 @@ class ImageView(BlockView):
         for module in (*self._before[block], self.blocks[block]):
             out = module(hidden)
             hidden = out[0] if isinstance(out, tuple) else out
-        return _restored(hidden, hidden_BTD)
+        return restored(hidden, hidden_BTD)
 
     def call(self, block: int, hidden_BTD: Tensor) -> BlockCall:
         """Blocks take nothing besides."""
         return BlockCall((), {})
 
-    @torch.no_grad()
-    def head(self, hidden_BTD: Tensor) -> Tensor:
-        """Logits `[B, T, V]` from the hidden states behind the last block."""
+    def logits(self, hidden_BTD: Tensor) -> Tensor:
+        """Logits `[B, T, V]` from the hidden states behind the last block, with the caller's derivatives."""
         ghosts: dict[int, nn.Module] = {block: _PutIn() for block in range(len(self.blocks))}
         ghosts[len(self.blocks) - 1] = _PutIn(hidden_BTD.flatten(0, 1))
         with self._in_place(ghosts):
             # one image through the stem: what it gives is thrown away
-            return _restored(logits_of(self.model(self.pixels(self._first))), hidden_BTD)
+            return restored(logits_of(self.model(self.pixels(self._first))), hidden_BTD)
 
     @torch.no_grad()
     def __call__(self, tokens_BT: Tensor) -> Tensor:
         """Logits of the whole network as it stands, `[B, T, V]`."""
-        return _restored(logits_of(self.model(self.pixels(tokens_BT.flatten()))), tokens_BT)
+        return restored(logits_of(self.model(self.pixels(tokens_BT.flatten()))), tokens_BT)
 
     def _found(self) -> list[nn.Module]:
         paths = self.family.paths(self.model)
@@ -186,7 +186,7 @@ def _never_in_place(model: nn.Module) -> None:
             vars(module)["inplace"] = False
 
 
-def _restored(flat: Tensor, like: Tensor) -> Tensor:
+def restored(flat: Tensor, like: Tensor) -> Tensor:
     """`[B T, ...] -> [B, T, ...]`."""
     return flat.reshape(*like.shape[:2], *flat.shape[1:])
 

@@ -10,6 +10,9 @@ from autoprune.errors import UserError
 from autoprune.models.family import Family
 from autoprune.models.loading import LoadedModel, compute_dtype
 
+TRACED = "traced"
+"""The family of what no other covers."""
+
 
 def load_module(name: str, device: str = "cpu", dtype: str = "auto") -> LoadedModel:
     """Call the function, and find the family that its module is of.
@@ -20,8 +23,8 @@ def load_module(name: str, device: str = "cpu", dtype: str = "auto") -> LoadedMo
         dtype: what to compute in; `auto` is the module's own.
 
     Raises:
-        UserError: no such function, it raises an exception or returns no module, no family covers the module, or a
-            parameter belongs to two of its parts.
+        UserError: no such function, it raises an exception or returns no module, or a parameter belongs to two of its
+            parts.
     """
     make = registry.load("models", name)
     model = usercode.call("model", make)
@@ -37,22 +40,10 @@ def load_module(name: str, device: str = "cpu", dtype: str = "auto") -> LoadedMo
 
 
 def family_of_module(model: nn.Module) -> Family:
-    """The family that a plain module is of.
-
-    Raises:
-        UserError: none.
-    """
+    """The family that a plain module is of; one that no family covers will be traced (models/tracing.py)."""
     families = [registry.load("families", name) for name in registry.names("families")]
-    found: Family | None = next((family for family in families if family.fits and family.fits(model)), None)
-    if found is None:
-        names = [family.name for family in families if family.fits]
-        parts = ", ".join(name for name, _ in model.named_children()) or "no parts"
-        raise UserError(
-            f"a {type(model).__name__} ({parts}) is of no family that is known for plain modules: {', '.join(names)}. "
-            "To add one: declare its blocks and widths in a new file search_spaces/NAME.py (search_spaces/resnet.py is "
-            "an example) and name it in registry.py."
-        )
-    return found
+    fitting: list[Family] = [family for family in families if family.fits and family.fits(model)]
+    return next(iter(fitting), registry.load("families", TRACED))
 
 
 def _check_shared(model: nn.Module) -> None:

@@ -47,9 +47,23 @@ class ZeroConvolution(nn.Module):
         )
 
 
+class ZeroLinear(nn.Module):
+    """A dropped linear layer: zeros of the shape that it gave."""
+
+    def __init__(self, dropped: nn.Module) -> None:
+        super().__init__()
+        linear: Any = dropped
+        self.out_features: int = linear.out_features
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """`[..., features]`."""
+        return hidden.new_zeros(*hidden.shape[:-1], self.out_features)
+
+
 STAND_INS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "zero": Zero,
     "zero-attention": ZeroAttention,
     "zero-convolution": ZeroConvolution,
+    "zero-linear": ZeroLinear,
     "identity": lambda dropped: nn.Identity(),
 }

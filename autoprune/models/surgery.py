@@ -164,6 +164,12 @@ class LiveWidth:
         mean, variance = (self._tensors[self.width.norm, name] for name in STATISTICS)
         return mean, variance
 
+    @property
+    def scales(self) -> Tensor | None:
+        """Of the last BatchNorm that writes the width, `[groups * size]`; None where none does, or it has none."""
+        norms = [s.module for s in self.width.producers if isinstance(self._modules[s.module], nn.BatchNorm2d)]
+        return self._tensors.get((norms[-1], "weight")) if norms else None
+
     def weights(self) -> list[Tensor]:
         """The dense weight matrices that follow this width, producers before the consumer."""
         named = [self._tensors[s.module, name] for name, s in self._sliced() if name == "weight"]
@@ -307,7 +313,7 @@ class LiveWidth:
             module.groups = module.out_channels = module.in_channels = len(weight)
         elif isinstance(module, nn.Conv2d):
             module.out_channels, module.in_channels = weight.shape[:2]
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.num_features = len(weight)
         elif hasattr(module, "nf"):
             module.nx, module.nf = weight.shape

@@ -91,9 +91,15 @@ def line_chart(
         label,
         frame.grid(x, y, x_label, y_label),
         *(_band(one, x, y, colour(i), step) for i, one in enumerate(seen)),
-        *(frame.dashed(y(value), name) for name, value in references if drawable(value)),
+        *(frame.dashed(y(value), name, _is_left_free(seen, value, y)) for name, value in references if drawable(value)),
         *(_line(one, x, y, colour(i), step) for i, one in enumerate(seen)),
     )
+
+
+def _is_left_free(seen: Sequence[Series], value: float, y: Scale) -> bool:
+    """Whether lines are farther from a reference where they begin than where they end."""
+    ends = [[abs(y(one.y[i]) - y(value)) for one in seen if one.y] for i in (0, -1)]
+    return min(ends[0], default=0.0) > min(ends[1], default=0.0)
 
 
 def _visible(one: Series, log_x: bool, log_y: bool) -> Series:

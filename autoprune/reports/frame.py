@@ -107,9 +107,10 @@ def path(points: Sequence[tuple[float, float]], class_: str, step: bool = False,
     return tag("path", d="".join(written) + ("Z" if close else ""), class_=class_)
 
 
-def dashed(y: float, name: str) -> Markup:
-    """A horizontal line to compare with, named at its right end."""
+def dashed(y: float, name: str, left: bool = False) -> Markup:
+    """A horizontal line to compare with, named at its right end, or the left one."""
+    place, anchor = (LEFT + 6, "start") if left else (WIDTH - RIGHT, "end")
     return join(
         tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="reference"),
-        tag("text", name, x=WIDTH - RIGHT, y=y - 6, text_anchor="end", class_="halo"),
+        tag("text", name, x=place, y=y - 6, text_anchor=anchor, class_="halo"),
     )

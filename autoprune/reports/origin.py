@@ -3,7 +3,9 @@
 import json
 import shlex
 
-from autoprune.config import SearchConfig, without_password
+from pydantic import BaseModel
+
+from autoprune.config import SearchConfig, is_module, without_password
 from autoprune.reports.markup import Markup, tag
 from autoprune.reports.record import Run
 from autoprune.reports.tables import note, section, table
@@ -41,7 +43,9 @@ def commands(run: Run) -> Markup:
     path, config = shlex.quote(str(run.path)), shlex.quote(str(run.path / "config.yaml"))
     lines = [f"autoprune search --config {config} --out again", f"autoprune resume {path}"]
     if run.policy is not None:
-        lines += [f"autoprune export {path} pruned --to hf", f"autoprune show {path}", f"autoprune evaluate {path}"]
+        form = "module" if is_module(run.config.model) else "hf"
+        lines += [f"autoprune export {path} pruned --to {form}", f"autoprune finetune {path} --epochs 10"]
+        lines += [f"autoprune show {path}", f"autoprune evaluate {path}"]
     said = "The first line repeats the search from its configuration, the second goes on with this run."
     if run.config.max_time is not None:
         said += " The search was limited by time, and scores as many policies as the machine has time for."
@@ -51,4 +55,6 @@ def commands(run: Run) -> Markup:
 def _written(value: object) -> str:
     if value is None:
         return "none"
+    if isinstance(value, BaseModel):  # settings within a setting
+        return ", ".join(f"{key} {_written(inner)}" for key, inner in value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

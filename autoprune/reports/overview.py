@@ -1,8 +1,21 @@
 """The head of a report: what was searched, whether it is finished, and what it came to."""
 
+from autoprune.finetuned import Finetuned
 from autoprune.reports.markup import Markup, tag
 from autoprune.reports.record import Row, Run
-from autoprune.reports.tables import amount, change, count, duration, facts, loss, percent, section, table
+from autoprune.reports.tables import (
+    amount,
+    change,
+    count,
+    duration,
+    facts,
+    loss,
+    note,
+    percent,
+    quality,
+    section,
+    table,
+)  # fmt: skip
 
 SLACK = 1e-9  # of the bound: sums of floats may miss it by rounding
 
@@ -24,20 +37,22 @@ def validation(run: Run) -> Markup | None:
     """Dense, uniform and best as a table; nothing while unfinished."""
     if run.result is None:
         return None
-    columns = ("", f"loss ({run.config.loss})", "cross-entropy", "perplexity", "parameters", "MACs/token", "tokens/s")
+    said = run.words
+    kind = f"loss ({run.config.loss})"
+    columns = ("", kind, "cross-entropy", said.quality, "parameters", f"MACs/{said.item}", f"{said.items}/s")
     return section(
         "Validation",
-        tag("p", f"Measured on text that the search has not seen. The loss is in {run.unit_of_loss}.", class_="note"),
-        table("Validation", columns, [_cells(row) for row in run.result.table]),
+        note(f"Measured on {said.data} that the search has not seen. The loss is in {run.unit_of_loss}."),
+        table("Validation", columns, [_cells(run, row) for row in run.result.table]),
     )
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(run: Run, row: Row) -> list[str]:
     return [
         row.name,
         loss(row.validation_loss),
         loss(row.validation_ce),
-        _perplexity(row, 2),
+        quality(run.words, row.model_dump(), 2),
         amount(row.params),
         amount(row.macs),
         _whole(row.tokens_per_second),
@@ -66,10 +81,11 @@ def _results(run: Run) -> list[tuple[str, str, str]]:
     if best is None:
         if run.best is None:
             return []
-        sample = f"{run.unit_of_loss}, on {count(run.best.sequences, 'sequence')} of the search split"
+        sample = f"{run.unit_of_loss}, on {count(run.best.sequences, run.words.sample)} of the search split"
         return [(f"Loss ({run.config.loss}) so far", loss(run.best.loss), sample)]
     u, d = uniform or _nothing("uniform"), dense or _nothing("dense")
-    against = change(best.validation_loss, u.validation_loss)
+    against, said = change(best.validation_loss, u.validation_loss), run.words
+    known = [quality(said, row.model_dump()) for row in (best, u, d)]
     even = f"{loss(u.validation_loss)} ({against})" if against else loss(u.validation_loss)
     return [
         (
@@ -77,19 +93,29 @@ def _results(run: Run) -> list[tuple[str, str, str]]:
             loss(best.validation_loss),
             f"uniform {even}, dense {loss(d.validation_loss)}",
         ),
-        ("Perplexity", _perplexity(best), f"uniform {_perplexity(u)}, dense {_perplexity(d)}"),
+        (said.quality.capitalize(), known[0], f"uniform {known[1]}, dense {known[2]}"),
+        *_finetuned(run),
         ("Parameters", amount(best.params), f"{percent(best.params or 0, d.params or 0)} of {amount(d.params)}"),
         (
-            "MACs per token",
+            f"MACs per {said.item}",
             amount(best.macs),
             f"{percent(best.macs or 0, d.macs or 0)} of {amount(d.macs)} in the units",
         ),
         (
-            "Tokens per second",
+            f"{said.items.capitalize()} per second",
             _whole(best.tokens_per_second),
             f"dense {_whole(d.tokens_per_second)}, on the search’s machine",
         ),
     ]
+
+
+def _finetuned(run: Run) -> list[tuple[str, str, str]]:
+    """What the network is worth after fine-tuning."""
+    done, key = run.finetuned, run.words.quality
+    if not isinstance(done, Finetuned) or key not in done.after:
+        return []
+    told = {name: quality(run.words, row) for name, row in done.rows.items()}
+    return [(f"{key.capitalize()}, fine-tuned", told["after"], f"before {told['before']}, dense {told['dense']}")]
 
 
 def _budgets(run: Run) -> list[tuple[str, str, str]]:
@@ -111,7 +137,7 @@ def _spent(run: Run) -> tuple[str, str, str]:
     return (
         "Spent on the search",
         duration(spent.seconds),
-        f"{count(spent.evals, 'evaluation')}, {amount(spent.tokens)} tokens",
+        f"{count(spent.evals, 'evaluation')}, {amount(spent.tokens)} {run.words.items}",
     )
 
 
@@ -124,12 +150,6 @@ def _nothing(name: str) -> Row:
         name=name, validation_loss=None, validation_ce=None, perplexity=None, params=None, macs=None,
         tokens_per_second=None,
     )  # fmt: skip
-
-
-def _perplexity(row: Row, decimals: int = 1) -> str:
-    if row.perplexity is None:
-        return "∞"
-    return f"{row.perplexity:.{decimals}f}" if row.perplexity < 1000 else amount(row.perplexity)
 
 
 def _whole(value: float | None) -> str:

@@ -8,7 +8,7 @@ from autoprune.comparing.league import FILE as LEAGUE
 from autoprune.comparing.league import load_league
 from autoprune.errors import UserError
 from autoprune.policy import write_atomically
-from autoprune.reports import origin, overview, searching, tournament, units
+from autoprune.reports import origin, overview, recovery, searching, tournament, units
 from autoprune.reports.markup import Markup, join, tag
 from autoprune.reports.record import Run
 from autoprune.reports.run import read_run
@@ -46,6 +46,7 @@ def render(run: Run) -> str:
     main = tag(
         "main",
         overview.validation(run),
+        recovery.fine_tuning(run),
         searching.curve(run),
         units.by_depth(run),
         searching.trade_off(run),

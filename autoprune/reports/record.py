@@ -12,9 +12,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from autoprune.config import SearchConfig
+from autoprune.finetuned import Finetuned
 from autoprune.policy import Policy
 from autoprune.space import SearchSpace
 from autoprune.statistics import UnitStatistics
+from autoprune.wording import Words, words
 
 
 class _Part(BaseModel):
@@ -31,6 +33,7 @@ class Row(_Part):
     params: float | None
     macs: float | None
     tokens_per_second: float | None
+    accuracy: float | None = None
 
 
 class Spent(_Part):
@@ -55,7 +58,7 @@ class Scored:
 
     Args:
         kept: groups kept of each unit.
-        losses: by sequence, nats per token as a rule.
+        losses: by sequence, nats per token or image as a rule.
         feasible: whether every budget holds; what breaks one was a probe.
     """
 
@@ -97,6 +100,7 @@ class Run:
         spent: by the search so far.
         history: (tokens, seconds, loss of the best so far on its own sample).
         policy: None unless the run is finished, and then so is `result`.
+        finetuned: what fine-tuning gave; where its file is damaged, a sentence that says so.
     """
 
     path: Path
@@ -109,6 +113,7 @@ class Run:
     history: list[tuple[int, float, float]]
     policy: Policy | None
     result: Result | None
+    finetuned: Finetuned | str | None = None
 
     @property
     def subject(self) -> str:
@@ -117,8 +122,13 @@ class Run:
 
     @property
     def unit_of_loss(self) -> str:
-        """Nats per token, unless the loss is the user's own."""
-        return "nats per token" if self.config.loss in ("kl", "ce") else self.config.loss
+        """What losses are in."""
+        return self.words.unit(self.config.loss)
+
+    @property
+    def words(self) -> Words:
+        """What things are called, as the network reads text or images."""
+        return words(self.space.task)
 
     @cached_property
     def uniform(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from autoprune import journal, rundir
 from autoprune.config import load_config
 from autoprune.errors import UserError
+from autoprune.finetuned import Finetuned, read_finetuned
 from autoprune.journal import Score
 from autoprune.policy import Policy
 from autoprune.reports.record import Best, Result, Run, Scored, Spent
@@ -35,7 +36,17 @@ def read_run(path: Path) -> Run:
         return Run(path, config, space, statistics, [*records.values()], _leader(records), spent, history, None, None)
     seen = [(tokens, seconds, math.inf if loss is None else loss) for tokens, seconds, loss in result.history]
     best = _found(policy, config.sequence_length)
-    return Run(path, config, space, statistics, [*records.values()], best, result.spent, seen, policy, result)
+    return Run(
+        path, config, space, statistics, [*records.values()], best, result.spent, seen, policy, result, _finetuned(path)
+    )  # fmt: skip
+
+
+def _finetuned(path: Path) -> Finetuned | str | None:
+    """What is beside the search does not keep its report from being made."""
+    try:
+        return read_finetuned(path)
+    except UserError as error:
+        return str(error)
 
 
 def _space(path: Path) -> tuple[SearchSpace, list[UnitStatistics]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from autoprune.reports.charts import Points, Series, legend, line_chart, scatter_chart
 from autoprune.reports.markup import Markup
@@ -21,7 +22,9 @@ def curve(run: Run) -> Markup | None:
         return None
     tokens, seconds, losses = zip(*history, strict=True)
     reference = [
-        (f"uniform, {count(len(one.losses), 'sequence')}", one.loss) for one in run.scored if one.kept == run.uniform
+        (f"uniform, {count(len(one.losses), run.words.sample)}", one.loss)
+        for one in run.scored
+        if one.kept == run.uniform
     ]
     y_label = f"loss of the best so far ({run.unit_of_loss})"
     drawn = [
@@ -30,7 +33,7 @@ def curve(run: Run) -> Markup | None:
             f"Loss of the best policy so far against {name}, from {losses[0]:.4g} to {losses[-1]:.4g}",
             name, y_label, log_x=xs[0] > 0 and xs[-1] / xs[0] > LOG_FROM, step=True, references=reference,
         )
-        for name, xs in (("tokens scored", tokens), ("seconds of search", seconds))
+        for name, xs in ((f"{run.words.items} scored", tokens), ("seconds of search", seconds))
     ]  # fmt: skip
     return section(
         "Search",
@@ -69,19 +72,19 @@ def trade_off(run: Run) -> Markup | None:
     return section(
         "Cost and loss",
         note(
-            "Each dot is a policy: its cost as a share of dense, and its mean loss on the sequences that it was scored "
-            "on. The line is the front: no other comparable policy is both cheaper and better."
-            + _caveats(hidden, max(len(within), len(probes))),
+            f"Each dot is a policy: its cost as a share of dense, and its mean loss on the {run.words.sample}s that it "
+            "was scored on. The line is the front: no other comparable policy is both cheaper and better."
+            + _caveats(run, hidden, max(len(within), len(probes))),
         ),
         figures(*drawn),
         legend(shown),
     )
 
 
-def _caveats(hidden: int, most: int) -> str:
+def _caveats(run: Run, hidden: int, most: int) -> str:
     said = ""
     if hidden:
-        said += f" Left out: {count(hidden, 'candidate')} scored on less than half of the best’s sequences."
+        said += f" Left out: {count(hidden, 'candidate')} scored on less than half of the best’s {run.words.sample}s."
     if most > MARKS:
         said += f" At most {MARKS} of a kind are drawn."
     return said
@@ -106,6 +109,7 @@ def _chart(run: Run, metric: str, within: list[Scored], probes: list[Scored]) ->
             for one in scored
         ]
 
+    points = partial(_points, run, metric)
     candidates = dots(within)
     comparable = [*candidates, *dots([one for one in probes if _decent(run, one)])]
     ahead = [comparable[i] for i in front([dot.place for dot in comparable])]
@@ -113,11 +117,11 @@ def _chart(run: Run, metric: str, within: list[Scored], probes: list[Scored]) ->
     bound = run.space.budgets.get(metric)
     return scatter_chart(
         [
-            _points(dots(probes), metric, "probe", 2.6),
-            _points(candidates, metric, "c0 seen", 3.4),
-            _points([dot for dot in ahead if dot.one.feasible], metric, "c0 onfront", 4.0),
-            _points([dot for dot in candidates if dot.one.kept == run.uniform], metric, "c2 best", 5.5),
-            _points([dot for dot in candidates if run.best and dot.one.kept == run.best.kept], metric, "c1 best", 6.5),
+            points(dots(probes), "probe", 2.6),
+            points(candidates, "c0 seen", 3.4),
+            points([dot for dot in ahead if dot.one.feasible], "c0 onfront", 4.0),
+            points([dot for dot in candidates if dot.one.kept == run.uniform], "c2 best", 5.5),
+            points([dot for dot in candidates if run.best and dot.one.kept == run.best.kept], "c1 best", 6.5),
         ],
         f"{metric} against loss: {len(within)} candidates, {len(probes)} probes, {len(ahead)} of them on the front",
         f"{metric} (% of dense)",
@@ -128,11 +132,12 @@ def _chart(run: Run, metric: str, within: list[Scored], probes: list[Scored]) ->
     )
 
 
-def _points(dots: list[_Dot], metric: str, class_: str, radius: float) -> Points:
+def _points(run: Run, metric: str, dots: list[_Dot], class_: str, radius: float) -> Points:
     shown = [dots[i] for i in thin(len(dots), MARKS)]
+    samples = [count(len(dot.one.losses), run.words.sample) for dot in shown]
     titles = [
-        f"loss {loss(dot.one.loss)} on {count(len(dot.one.losses), 'sequence')}, {metric} {dot.cost:.2f} % of dense"
-        for dot in shown
+        f"loss {loss(dot.one.loss)} on {seen}, {metric} {dot.cost:.2f} % of dense"
+        for dot, seen in zip(shown, samples, strict=True)
     ]
     return Points([dot.cost for dot in shown], [dot.one.loss for dot in shown], titles, class_, radius)
 

@@ -7,6 +7,7 @@ from autoprune.reports.scales import Scale
 from autoprune.reports.tables import figure, figures, loss, note, section
 from autoprune.reports.units import kinds
 from autoprune.space import Unit
+from autoprune.wording import groups
 
 ENOUGH = 0.5  # of the units: fewer scores are accidents, not a measurement
 
@@ -28,7 +29,7 @@ def sensitivities(run: Run) -> Markup | None:
         values, what = output_errors(run), "share of the output’s energy"
         source = (
             "The search scored no policies that change one unit alone, so these are errors of the units’ outputs on "
-            "the reconstruction text: the share of the output’s energy that a level loses after reconstruction."
+            f"the reconstruction {run.words.data}: the share of the output’s energy that a level loses after it."
         )
     if not values:
         return None
@@ -72,7 +73,8 @@ def _map(run: Run, kind: str, members: list[int], values: Values, shade: Scale) 
     )
     chart = heatmap(
         rows, [str(unit.block) for unit in units], cells, titles,
-        f"Sensitivity of the {kind} units by level and block", "block", "groups kept", shade=shade,
+        f"Sensitivity of the {kind} units by level and block", "block", f"{groups([kind])} kept",
+        shade=shade,
     )  # fmt: skip
     return figure(kind, chart)
 
@@ -97,4 +99,5 @@ def _title(run: Run, u: int, kept: int, values: Values) -> str:
     if kept < 0:
         return f"{unit.name} has no such level"
     known = values.get((u, kept))
-    return f"{unit.name}, {kept:,} of {unit.groups:,} groups kept: {'not scored' if known is None else loss(known)}"
+    told = "not scored" if known is None else loss(known)
+    return f"{unit.name}, {kept:,} of {unit.groups:,} {groups([unit.kind])} kept: {told}"

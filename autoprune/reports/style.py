@@ -42,7 +42,8 @@ section{{border-top:1px solid var(--line);margin-top:36px;padding-top:26px}}
 .facts dt{{font-size:14px;color:var(--muted);overflow-wrap:anywhere}}
 .facts dd{{margin:0;font-size:27px;line-height:1.25;font-weight:600;font-variant-numeric:tabular-nums}}
 .facts small{{display:block;font-size:14px;line-height:1.4;font-weight:400;margin-top:2px;overflow-wrap:anywhere}}
-.charts{{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:28px 40px;margin-top:18px}}
+.charts{{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr));gap:28px 40px;
+margin-top:18px}}
 figure{{margin:0;min-width:0;max-width:620px;break-inside:avoid}}
 svg{{display:block;width:100%;height:auto;overflow:visible}}
 svg text{{font-size:12.5px;fill:var(--muted);font-variant-numeric:tabular-nums}}
@@ -64,7 +65,7 @@ circle{{fill:var(--c)}}
 .key,.shade{{display:inline-block;width:12px;height:12px;border-radius:2px;background:var(--c);margin-right:7px}}
 .key.second{{background:none;border:2px dashed var(--c)}} .key.probe{{opacity:.6}} .key.seen{{opacity:.6}}
 .shade{{margin:0;border-radius:0;width:18px;vertical-align:-1px}}
-.scale{{margin-top:10px}}
+.scale,.after{{margin-top:10px}}
 .scroll{{overflow-x:auto;margin-top:14px}}
 table{{border-collapse:collapse;font-size:15px;font-variant-numeric:tabular-nums}}
 th,td{{text-align:right;padding:6px 0 6px 26px;border-bottom:1px solid var(--line);white-space:nowrap;

@@ -1,9 +1,11 @@
 """Tables, sections and facts: the few forms that the parts of a page share, and how their numbers are written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from autoprune.reports.markup import Markup, tag
 from autoprune.reports.scales import drawable, short
+from autoprune.wording import Words
 
 
 def section(title: str, *parts: object) -> Markup:
@@ -52,6 +54,22 @@ def loss(value: float | None) -> str:
     if value is None or not drawable(value):
         return "∞"
     return f"{round(value, 4) + 0.0:.4f}"  # no -0.0000
+
+
+def quality(said: Words, row: Mapping[str, Any], decimals: int = 1) -> str:
+    """What people know a network's quality by: an accuracy in percent, or a perplexity.
+
+    Args:
+        said: which of them it is.
+        row: of the network, by name.
+        decimals: of a perplexity below 1000.
+    """
+    value = row.get(said.quality)
+    if said.quality == "accuracy":
+        return "–" if value is None else f"{100 * value:.2f}\N{NO-BREAK SPACE}%"
+    if value is None or not drawable(value):
+        return "∞"
+    return f"{value:.{decimals}f}" if value < 1000 else amount(value)
 
 
 def amount(value: float | None) -> str:

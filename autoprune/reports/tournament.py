@@ -10,7 +10,8 @@ from autoprune.comparing.league import curves_of
 from autoprune.reports.charts import Series, colour, legend, line_chart
 from autoprune.reports.markup import Markup, join, tag
 from autoprune.reports.scales import drawable
-from autoprune.reports.tables import amount, duration, facts, figure, figures, loss, note, section, table
+from autoprune.reports.tables import amount, duration, facts, figure, figures, loss, note, quality, section, table
+from autoprune.wording import Words, words
 
 Json = Mapping[str, Any]
 LOG_FROM = 20  # times as much at the end as at the start: early steps would be squeezed together
@@ -37,6 +38,14 @@ def _subject(league: Json) -> str:
     return Path(league["config"].get("model") or "embedded model").name
 
 
+def _words(league: Json) -> Words:
+    return words(league.get("task"))
+
+
+def _unit(league: Json) -> str:
+    return _words(league).unit(str(league["config"].get("loss", "kl")))
+
+
 def _head(path: Path, league: Json) -> Markup:
     config, references = league["config"], league["references"]
     bounds = ", ".join(f"{metric} ≤ {bound:g}" for metric, bound in config["budgets"].items())
@@ -44,25 +53,32 @@ def _head(path: Path, league: Json) -> Markup:
     asked, ended = len(league["agents"]) * len(league["seeds"]), len(league["searches"])
     rows = [
         ("First", first["agent"], f"loss {loss(first['loss'])}, mean over seeds"),
-        *((name.capitalize(), loss(row["loss"]), "the same for all") for name, row in references.items()),
+        *((name.capitalize(), loss(row["loss"]), _reference(league, row)) for name, row in references.items()),
         ("Searches", f"{ended} of {asked}", f"{len(league['agents'])} agents, {len(league['seeds'])} seeds"),
     ]
     return tag(
         "header",
         tag("p", "autoprune comparison", class_="kicker"),
         tag("h1", _subject(league)),
-        tag("p", f"{bounds}; {_limits(config)} a search. ", tag("code", path), class_="lead"),
+        tag("p", f"{bounds}; {_limits(config, _words(league).items)} a search. ", tag("code", path), class_="lead"),
         facts(rows),
     )
 
 
-def _limits(config: Json) -> str:
-    told = (("max_tokens", "tokens"), ("max_evals", "evaluations"), ("max_time", "seconds"))
+def _reference(league: Json, row: Json) -> str:
+    known = f"accuracy {quality(_words(league), row)}, " if "accuracy" in row else ""
+    return f"{known}the same for all"
+
+
+def _limits(config: Json, items: str) -> str:
+    told = (("max_tokens", items), ("max_evals", "evaluations"), ("max_time", "seconds"))
     return ", ".join(f"{config[key]:,} {name}" for key, name in told if config.get(key)) or "no limit"
 
 
 def _table(league: Json) -> Markup:
-    columns = ("agent", "rank", "seeds", "loss", "sd", "best seed", "worst seed", "behind the first", "tokens", "time")
+    accuracy = _words(league).quality == "accuracy"
+    columns = ["agent", "rank", "seeds", "loss", "sd", *(["accuracy"] if accuracy else []), "best seed", "worst seed"]
+    columns += ["behind the first", _words(league).items, "time"]
     rows = [
         [
             row["agent"],
@@ -70,6 +86,7 @@ def _table(league: Json) -> Markup:
             f"{row['seeds']} ({row['failed']} failed)" if row["failed"] else str(row["seeds"]),
             loss(row["loss"]),
             "–" if row["sd"] is None else loss(row["sd"]),
+            *([quality(_words(league), row)] if accuracy else []),
             _end(row["best"]),
             _end(row["worst"]),
             _behind(row),
@@ -79,7 +96,7 @@ def _table(league: Json) -> Markup:
         for row in league["table"]
     ]
     said = (
-        "Loss on the validation split, which no search has seen: mean over seeds, nats per token. "
+        f"Loss on the validation split, which no search has seen: mean over seeds, {_unit(league)}. "
         "The difference to the first is given with its standard error."
     )
     return section("League", note(said), table("League", columns, rows))
@@ -103,7 +120,7 @@ def _curves(league: Json) -> Markup | None:
     ranks = {row["agent"]: row["rank"] for row in league["table"]}
     agents = sorted(curves, key=lambda agent: ranks[agent])
     charts = []
-    for column, name in (("tokens", "tokens scored"), ("seconds", "seconds of search")):
+    for column, name in (("tokens", f"{_words(league).items} scored"), ("seconds", "seconds of search")):
         series = []
         for agent in agents:
             x, low, middle, high = curves[agent][column]
@@ -111,7 +128,7 @@ def _curves(league: Json) -> Markup | None:
         xs = [x for one in series for x in one.x if x > 0]
         log = bool(xs) and max(xs) / min(xs) > LOG_FROM
         label = f"Loss of the incumbent against {name}, median and quartiles over seeds, of {', '.join(agents)}"
-        charts.append(figure(None, line_chart(series, label, name, "loss (nats per token)", log_x=log, step=True)))
+        charts.append(figure(None, line_chart(series, label, name, f"loss ({_unit(league)})", log_x=log, step=True)))
     said = (
         "What each search would have answered at that time, scored afterwards on one sample of the validation split: "
         "median over seeds, and a band between the quartiles."
@@ -121,17 +138,9 @@ def _curves(league: Json) -> Markup | None:
 
 
 def _searches(league: Json) -> Markup:
-    columns = (
-        "search",
-        "loss",
-        "perplexity",
-        "parameters",
-        "MACs/token",
-        "search loss",
-        "tokens",
-        "evaluations",
-        "time",
-    )
+    said = _words(league)
+    columns = ["search", "loss", said.quality, "parameters", f"MACs/{said.item}", "search loss", said.items]
+    columns += ["evaluations", "time"]
     rows = []
     for one in league["searches"]:
         if "failed" in one:
@@ -139,13 +148,12 @@ def _searches(league: Json) -> Markup:
                 [one["run"], tag("td", f"failed: {one['failed']}", colspan=len(columns) - 1, class_="description")]
             )
             continue
-        perplexity = "∞" if one["perplexity"] is None else f"{one['perplexity']:.2f}"
         rows.append([
-            one["run"], loss(one["loss"]), perplexity, amount(one["params"]), amount(one["macs"]),
+            one["run"], loss(one["loss"]), quality(said, one, 2), amount(one["params"]), amount(one["macs"]),
             loss(one["search_loss"]), amount(one["tokens"]), f"{one['evals']:,}", duration(one["seconds"]),
         ])  # fmt: skip
-    said = "Each is an ordinary run in this comparison’s directory, with a report of its own."
-    return section("Searches", note(said), table("Searches", columns, rows))
+    told = "Each is an ordinary run in this comparison’s directory, with a report of its own."
+    return section("Searches", note(told), table("Searches", columns, rows))
 
 
 def _origin(path: Path, league: Json) -> Markup:

@@ -8,6 +8,7 @@ from autoprune.reports.markup import Markup, tag
 from autoprune.reports.record import Run
 from autoprune.reports.tables import amount, figure, figures, note, percent, section, table
 from autoprune.space import Unit
+from autoprune.wording import groups
 
 
 def kinds(run: Run) -> dict[str, list[int]]:
@@ -32,7 +33,7 @@ def by_depth(run: Run) -> Markup | None:
         mean = sum(bar.value for bar in bars) / len(bars)
         chart = bar_chart(
             bars, f"Share kept of the {kind} units of {len(bars)} blocks, {mean:.0f} % on average", "block",
-            "% of groups kept", top=100.0, reference=even,
+            f"% of {groups([kind])} kept", top=100.0, reference=even,
         )  # fmt: skip
         drawn.append(figure(f"{kind}, {mean:.0f} % kept on average", chart))
     return section(
@@ -64,7 +65,7 @@ def costs(run: Run) -> Markup | None:
         "Costs by unit",
         note("Filled: what is kept. Pale: what the dense unit costs."),
         figures(*drawn),
-        legend([(name, colour(i)) for i, name in enumerate(names)]),
+        legend([(name, colour(i)) for i, name in enumerate(names)]) if len(names) > 1 else None,
     )
 
 
@@ -73,6 +74,7 @@ def layers(run: Run) -> Markup | None:
     if run.best is None:
         return None
     order = list(kinds(run))
+    of = groups(order)
     rows = [
         [
             unit.name,
@@ -83,7 +85,7 @@ def layers(run: Run) -> Markup | None:
         ]
         for u, (unit, kept) in enumerate(_pairs(run, range(len(run.space.units))))
     ]
-    return section("Layers", table("Layers", ("unit", "groups", "kept", "share kept", "level"), rows))
+    return section("Layers", table("Layers", ("unit", of, "kept", "share kept", "level"), rows))
 
 
 def _pairs(run: Run, members: Iterable[int]) -> list[tuple[Unit, int]]:
@@ -92,7 +94,7 @@ def _pairs(run: Run, members: Iterable[int]) -> list[tuple[Unit, int]]:
 
 
 def _kept(unit: Unit, kept: int) -> str:
-    return f"{unit.name}: {kept:,} of {unit.groups:,} groups kept ({percent(kept, unit.groups)})"
+    return f"{unit.name}: {kept:,} of {unit.groups:,} {groups([unit.kind])} kept ({percent(kept, unit.groups)})"
 
 
 def _meter(share: float, number: int) -> Markup:

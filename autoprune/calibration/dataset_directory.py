@@ -1,0 +1,192 @@
+"""Labelled images of a Hugging Face data set on disk, read with pyarrow and Pillow; nothing of it is run or fetched.
+
+Two layouts: what `Dataset.save_to_disk` writes (`state.json`, `*.arrow`; of a `DatasetDict` one such folder for each
+split), and the hub's (`*.parquet` in the folder or below it, as `data/train-00000-of-00001.parquet`). Of several splits
+it is `train`. An image is its encoded file (PNG, JPEG, ...), a label an integer. Pictures that are all grey have one
+channel, others three.
+
+Source of the formats: the documentation of `datasets` 4, "Load", "Create an image dataset" and `Features`.
+"""
+
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.errors import UserError
+
+SPLITS = {"train", "test", "validation", "valid", "val", "dev", "eval"}
+"""Words that name a split in a parquet file's path."""
+IMAGES, LABELS = ("image", "img"), ("label", "labels", "fine_label", "class", "target")
+"""Names of columns that are taken first, in this order."""
+GREY, COLOURED = {"1", "L", "LA"}, {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"}
+"""Pillow's modes of up to 8 bits a channel."""
+ROWS = 1000  # of a parquet file in memory at a time
+
+
+def files_of(path: Path) -> list[Path]:
+    """The `.arrow` or `.parquet` files of one split; none where `path` is no data set.
+
+    Raises:
+        UserError: there are several splits and none is `train`, it lies in several folders, or `state.json` is damaged.
+    """
+    if path.is_file():
+        return [path] if path.suffix == ".parquet" else []
+    saved = [folder for folder in (path, *sorted(path.iterdir())) if (folder / "state.json").is_file()]
+    if saved:
+        return _arrow_files(_one_split({folder.name: [folder] for folder in saved}, path)[0])
+    splits: dict[str, list[Path]] = {}
+    for file in sorted(file for depth in ("", "*/", "*/*/") for file in path.glob(f"{depth}*.parquet")):
+        inside = file.relative_to(path).with_suffix("")
+        if not any(part.startswith(".") for part in inside.parts):
+            words = re.split("[^a-z]+", str(inside).lower())
+            splits.setdefault(next((word for word in words if word in SPLITS), "all"), []).append(file)
+    files = _one_split(splits, path) if splits else []
+    folders = sorted({str(file.parent.relative_to(path)) for file in files})
+    if len(folders) > 1:
+        raise UserError(f"'{path}' holds data sets in {', '.join(folders)}: give the folder of one with --data.")
+    return files
+
+
+def read(files: Sequence[Path]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Pixels `[N, height, width, 1 or 3]` and labels `[N]` of the files of one split.
+
+    Raises:
+        UserError: a file is damaged or has no columns of images and labels; an image is missing, damaged, of more than
+            8 bits a channel or of another size than the first; a label is missing; or pyarrow or Pillow is.
+    """
+    try:
+        import PIL.Image  # noqa: F401
+        import pyarrow
+    except ImportError as error:
+        raise UserError("data sets of images need pyarrow and Pillow: pip install 'autoprune[vision]'.") from error
+    pictures: list[NDArray[np.uint8]] = []
+    labels: list[int] = []
+    for file in files:
+        try:
+            for image, label in _rows(file):
+                where = f"row {len(labels)} of the data set (in '{file}')"
+                pictures.append(_decoded(image, where))
+                _check_size(pictures, where)
+                if label is None:
+                    raise UserError(f"{where} has no label.")
+                labels.append(label)
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            raise UserError(f"the data set's '{file}' cannot be read ({str(error).splitlines()[0]}).") from error
+    if not pictures:
+        raise UserError(f"the data set in '{files[0].parent}' has no rows.")
+    channels = max(picture.shape[-1] for picture in pictures)
+    shape = (*pictures[0].shape[:2], channels)
+    return np.stack([np.broadcast_to(p, shape) for p in pictures]), np.array(labels, dtype=np.int64)
+
+
+def _one_split(splits: dict[str, list[Path]], path: Path) -> list[Path]:
+    """Of `train`, or of the only split."""
+    if "train" not in splits and len(splits) > 1:
+        raise UserError(
+            f"the data set in '{path}' has the splits {', '.join(splits)} and no train: give the folder or the parquet "
+            "file of one with --data."
+        )
+    return splits.get("train") or next(iter(splits.values()))
+
+
+def _arrow_files(folder: Path) -> list[Path]:
+    state = folder / "state.json"
+    try:
+        names = [str(entry["filename"]) for entry in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"'{state}' is not what Dataset.save_to_disk writes ({error}).") from error
+    return [folder / name for name in names]
+
+
+def _rows(file: Path) -> Iterator[tuple[Any, int | None]]:
+    """What the columns of images and labels hold, row by row."""
+    import pyarrow
+    from pyarrow import parquet
+
+    if file.suffix == ".parquet":
+        with parquet.ParquetFile(file) as source:
+            image, label = _columns(source.schema_arrow, file)
+            yield from _pairs(source.iter_batches(ROWS, columns=[image, label]), image, label)
+    else:
+        with pyarrow.memory_map(str(file)) as stream, pyarrow.ipc.open_stream(stream) as source:
+            image, label = _columns(source.schema, file)
+            yield from _pairs(source, image, label)
+
+
+def _pairs(batches: Iterable[Any], image: str, label: str) -> Iterator[tuple[Any, int | None]]:
+    for batch in batches:
+        labels = batch.column(label).cast("int64").to_pylist()
+        yield from zip(batch.column(image).to_pylist(), labels, strict=True)
+
+
+def _columns(schema: Any, file: Path) -> tuple[str, str]:
+    """Names of the columns of images and of labels: by what `datasets` noted in the file, types and names."""
+    from pyarrow import types
+
+    noted = _noted(schema)
+    files = [f.name for f in schema if _is_file(f.type)]
+    integers = [f.name for f in schema if types.is_integer(f.type)]
+    images = [name for name in files if noted.get(name) == "Image"] or files
+    classes = [name for name in integers if noted.get(name) == "ClassLabel"] or integers
+    image, label = _chosen(images, IMAGES), _chosen(integers, LABELS) or _chosen(classes, ())
+    if image is None or label is None:
+        lacking = "images (encoded files)" if image is None else "integer labels"
+        known = ", ".join(f"{f.name} ({f.type})" for f in schema)
+        wanted = IMAGES if image is None else LABELS
+        raise UserError(
+            f"'{file}' has no column of {lacking}, or several of other names than {', '.join(wanted)}. It has: {known}."
+        )
+    return image, label
+
+
+def _noted(schema: Any) -> dict[str, str]:
+    """Column -> kind of feature, where the file was written by `datasets`."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        return {name: str(feature["_type"]) for name, feature in features.items() if "_type" in feature}
+    except (KeyError, TypeError, ValueError, AttributeError):  # another writer's, who noted nothing or something else
+        return {}
+
+
+def _is_file(kind: Any) -> bool:
+    """Whether a column of this type can hold encoded files: as bytes, or as `datasets` stores them."""
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _is_file(kind.field("bytes").type)
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _chosen(names: Sequence[str], first: Sequence[str]) -> str | None:
+    """The first of `first` that is there, or the only name."""
+    return next((name for name in first if name in names), names[0] if len(names) == 1 else None)
+
+
+def _decoded(image: Any, where: str) -> NDArray[np.uint8]:
+    """Pixels `[height, width, 1 or 3]` of an encoded file."""
+    from PIL import Image
+
+    data = image["bytes"] if isinstance(image, dict) else image
+    if data is None:
+        raise UserError(f"{where} has no image{' but a path' if image else ''}: save the data set with its images.")
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            if picture.mode not in GREY | COLOURED:
+                raise UserError(f"the image in {where} is of mode {picture.mode}: up to 8 bits a channel are needed.")
+            pixels = np.asarray(picture.convert("L" if picture.mode in GREY else "RGB"), dtype=np.uint8)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"the image in {where} cannot be read ({error}).") from error
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def _check_size(pictures: Sequence[NDArray[np.uint8]], where: str) -> None:
+    """Of the last picture."""
+    first, last = ("x".join(map(str, picture.shape[:2])) for picture in (pictures[0], pictures[-1]))
+    if first != last:
+        raise UserError(f"{where} is {last}, and the first image is {first}: images of one size are needed.")

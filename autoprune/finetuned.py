@@ -1,0 +1,91 @@
+"""What fine-tuning left in a run, `RUN/finetuned/result.json`, for those who show it.
+
+    {"tuning": {"epochs": 10, ...}, "dense": {"ce": ..., "accuracy": ...}, "before": {...}, "after": {...}}
+
+The three networks have been measured on the validation split. What was measured is up to who fine-tunes: it is shown
+as it is there. `seconds`, which the training took, is optional.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from autoprune.errors import UserError
+
+NAMES = {"ce": "cross-entropy", "kl": "divergence from dense"}
+BETTER = {"accuracy": 1, "ce": -1, "kl": -1}
+"""Which numbers say that something was lost: 1 where more is better."""
+LOST = 1e-9  # less is nothing to win back
+
+
+class Finetuned(BaseModel):
+    """`result.json`; a number is None where it overflowed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tuning: dict[str, Any]
+    dense: dict[str, float | None]
+    before: dict[str, float | None]
+    after: dict[str, float | None]
+    seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
+
+    @property
+    def rows(self) -> dict[str, Mapping[str, float | None]]:
+        """The networks by name, as a table has them."""
+        return {"dense": self.dense, "before": self.before, "after": self.after}
+
+    @property
+    def keys(self) -> list[str]:
+        """Everything that was measured of any of them."""
+        return list(dict.fromkeys(key for row in self.rows.values() for key in row))
+
+
+def read_finetuned(run: Path) -> Finetuned | None:
+    """What is there of a run; None where it was not fine-tuned to the end.
+
+    Raises:
+        UserError: the file is damaged or cannot be read.
+    """
+    path = run / "finetuned" / "result.json"
+    if not path.is_file():
+        return None
+    try:
+        return Finetuned.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read ({error.strerror}).") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(
+            f"'{path}' is damaged ({where}: {first['msg']}): `autoprune finetune` with the same settings writes it "
+            "anew."
+        ) from error
+
+
+def named(key: str) -> str:
+    """What a measured number is called."""
+    return NAMES.get(key, key.replace("_", " "))
+
+
+def written(key: str, value: float | None) -> str:
+    """A measured number as people read it: accuracies in percent, perplexities in four digits, losses in decimals."""
+    if value is None or not math.isfinite(value):
+        return "∞"
+    if key == "accuracy":
+        return f"{value:.2%}"
+    return f"{value:.4g}" if key == "perplexity" else f"{round(value, 4) + 0.0:.4f}"  # no -0.0000
+
+
+def won_back(done: Finetuned) -> str | None:
+    """What share of pruning's loss fine-tuning won back, in a sentence; None where nothing was lost."""
+    shares = []
+    for key, sign in BETTER.items():
+        known = [row.get(key) for row in done.rows.values()]
+        dense, before, after = (math.nan if value is None else value for value in known)
+        lost = sign * (dense - before)
+        if lost > LOST and math.isfinite(lost) and math.isfinite(after):
+            shares.append(f"{sign * (after - before) / lost:.0%} of the {named(key)}")
+    return f"Of what pruning lost, fine-tuning won back {' and '.join(shares)}." if shares else None

@@ -1,0 +1,21 @@
+"""BatchNorm's scale: a channel is worth |gamma| (network slimming, Liu et al. 2017, sec. 3), reconstructed.
+
+Of the last BatchNorm that writes the width, which says how far the channel's values spread. The paper trains with a
+penalty on the scales beforehand and fine-tunes afterwards; here the network is taken as it was trained. Weights are
+reconstructed as for `obs`. Only networks whose widths are written by BatchNorm have it.
+"""
+
+import torch
+from torch import Tensor
+
+
+class BatchNormScale:
+    """Order by the absolute scales of BatchNorm."""
+
+    reconstructs = True
+    needs = ("scales_C",)
+
+    def order(self, weight_OD: Tensor, moments_DD: Tensor, groups: int, scales_C: Tensor) -> Tensor:
+        """Groups by the sum of their channels' |gamma|, largest first, `[G]`."""
+        score_G = scales_C.double().abs().view(groups, -1).sum(1)
+        return torch.argsort(score_G, descending=True, stable=True)

@@ -1,0 +1,78 @@
+"""What criteria may order groups by besides weights and moments; gathered only where a criterion asks for it.
+
+A criterion names in `needs` what its `order` takes as a keyword, for every width:
+
+- `gradients_NG`: of the cross-entropy of N examples with respect to gates of the G groups (calibration/gradients.py);
+- `scales_C`: of the last BatchNorm that writes the width, one for each of its C channels.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from autoprune.calibration.gradients import gate_gradients
+from autoprune.calibration.moments import links_of
+from autoprune.errors import UserError
+from autoprune.models.blocks import BlockView
+
+KNOWN = ("gradients_NG", "scales_C")
+
+Evidence = Mapping[str, Tensor]
+"""Of one width, by the names of `KNOWN`."""
+
+
+def check_needs(name: str, criterion: Any, view: BlockView) -> None:
+    """Raise a UserError where a criterion needs what is not known, or what a network does not have.
+
+    Args:
+        name: of the criterion.
+        criterion: the object, or its class.
+        view: the network.
+    """
+    for need in _needs(criterion):
+        if need not in KNOWN:
+            raise UserError(f"the criterion '{name}' needs '{need}', and what can be had is {', '.join(KNOWN)}.")
+    if "scales_C" not in _needs(criterion):
+        return
+    for block, widths in enumerate(view.widths):
+        for width in widths:
+            if any(link.scales is None for link in width.links):
+                raise UserError(
+                    f"the criterion '{name}' needs the scales of BatchNorm, and none with scales writes the unit "
+                    f"{block}.{width.width.kind} of this network: choose another, as obs, taylor, wanda or magnitude."
+                )
+
+
+def gather(
+    criterion: Any, view: BlockView, tokens_NT: Tensor, batch: int, progress: Callable[[float], None] | None = None
+) -> list[list[Evidence]]:
+    """What a criterion needs of every width of every block and those behind it, at the dense network.
+
+    Args:
+        criterion: passed `check_needs`.
+        view: the network, its groups in their own order.
+        tokens_NT: the reconstruction split.
+        batch: sequences a forward pass.
+        progress: called with the fraction done; not at all where nothing is run.
+
+    Raises:
+        UserError: derivatives are needed, and blocks are brought to the device in turn.
+    """
+    evidence: list[list[dict[str, Tensor]]] = [[{} for _ in links_of(widths)] for widths in view.widths]
+    if "gradients_NG" in _needs(criterion):
+        _put(evidence, "gradients_NG", gate_gradients(view, tokens_NT, batch, progress))
+    if "scales_C" in _needs(criterion):
+        scales = [[link.scales for link in links_of(widths)] for widths in view.widths]
+        _put(evidence, "scales_C", [[scales_C for scales_C in row if scales_C is not None] for row in scales])
+    return [list(row) for row in evidence]
+
+
+def _put(evidence: list[list[dict[str, Tensor]]], name: str, found: Sequence[Sequence[Tensor]]) -> None:
+    for row, tensors in zip(evidence, found, strict=True):
+        for one, tensor in zip(row, tensors, strict=True):
+            one[name] = tensor
+
+
+def _needs(criterion: Any) -> tuple[str, ...]:
+    return tuple(getattr(criterion, "needs", ()))

@@ -1,0 +1,41 @@
+"""What fine-tuning gave: the dense network, the policy's as it was found, and after."""
+
+from collections.abc import Mapping
+
+from autoprune.finetuned import Finetuned, named, won_back, written
+from autoprune.reports.markup import Markup, tag
+from autoprune.reports.record import Run
+from autoprune.reports.tables import duration, note, section, table
+
+
+def fine_tuning(run: Run) -> Markup | None:
+    """The numbers before and after, and the settings; a sentence where the file is damaged, nothing without one."""
+    done = run.finetuned
+    if done is None:
+        return None
+    if isinstance(done, str):
+        return section("Fine-tuning", tag("p", f"Nothing can be shown: {done}", class_="warning"))
+    took = "" if done.seconds is None else f" It took {duration(done.seconds)}."
+    gain = _spaced(won_back(done) or "")
+    said = f"Measured on the validation split, on which it was not trained.{took} {gain}"
+    columns = ("", *map(named, done.keys))
+    return section("Fine-tuning", note(said.strip()), table("Fine-tuning", columns, _rows(done)), _settings(done))
+
+
+def _rows(done: Finetuned) -> list[list[str]]:
+    return [[name, *(_cell(row, key) for key in done.keys)] for name, row in done.rows.items()]
+
+
+def _cell(row: Mapping[str, float | None], key: str) -> str:
+    return _spaced(written(key, row[key])) if key in row else "–"
+
+
+def _spaced(told: str) -> str:
+    """Percentages as the page writes them."""
+    return told.replace("%", "\N{NO-BREAK SPACE}%")
+
+
+def _settings(done: Finetuned) -> Markup:
+    spoken = {True: "yes", False: "no"}
+    told = ", ".join(f"{k} {spoken[v] if isinstance(v, bool) else v}" for k, v in done.tuning.items())
+    return tag("p", f"Settings: {told}.", class_="note after") if told else Markup("")

@@ -1,0 +1,135 @@
+"""A run's policy fine-tuned: cut out, measured, trained, measured again, exported.
+
+In `RUN/finetuned/`: `state.safetensors` after every epoch and every few minutes, at the end `result.json` and
+`network/`, an export. Trained on everything of the run's data but its validation split, which tells what it was worth.
+"""
+
+import copy
+import hashlib
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoprune import rundir, study
+from autoprune.assembly import Assembly, Progress
+from autoprune.calibration.text import read_text, sequences
+from autoprune.config import load_config, reads_images
+from autoprune.errors import UserError
+from autoprune.models.images import ImageView
+from autoprune.models.surgery import materialise
+from autoprune.policy import Policy, to_json, write_atomically
+from autoprune.provenance import proposal_of
+from autoprune.tuning.image_lesson import ImageLesson
+from autoprune.tuning.lesson import Lesson, Worth
+from autoprune.tuning.settings import tuning_of
+from autoprune.tuning.text_lesson import TextLesson
+from autoprune.tuning.training import train
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What fine-tuning gave.
+
+    Args:
+        dense: the network that the search was given.
+        before: as it was found.
+        after: fine-tuned.
+        path: of the export.
+    """
+
+    dense: Worth
+    before: Worth
+    after: Worth
+    path: Path
+
+
+def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda stage, share: None) -> Tuned:
+    """Fine-tune the policy of a finished run, or go on where that was interrupted.
+
+    Args:
+        run: its directory.
+        given: settings over the defaults of the run's network (settings.py); `epochs` is among them.
+        progress: is told the stage and how much of it is done.
+
+    Raises:
+        UserError: a setting is wrong, the run has no policy, something else was begun in its `finetuned/`, the training diverges, or the
+            disk is full.
+    """
+    rundir.policy_path(run)
+    tuning_of("images" if reads_images(load_config(run / "config.yaml").model) else "text", given)  # before all else
+    folder = run / "finetuned"
+    with rundir.locked(run):
+        # derivatives need the whole network on the device
+        assembly, policy = study.reopen(run, progress, places={"device_memory": None})
+        lesson, student = lesson_of(assembly), cut_out(assembly, policy)
+        tuning = tuning_of(lesson.kind, given)
+        dense, before = lesson.measured(lesson.dense), lesson.measured(student)
+        train(student, lesson, tuning, folder, progress, _mark(policy))
+        round_weights(assembly, student)
+        tuned = Tuned(dense, before, lesson.measured(student), folder / "network")
+        _save(assembly, policy, student, tuned.path)
+        result = {name: asdict(getattr(tuned, name)) for name in ("dense", "before", "after")}
+        write_atomically(folder / "result.json", to_json({"tuning": asdict(tuning)} | result) + "\n")
+    if not tuned.after.ce <= tuned.before.ce:
+        warnings.warn(
+            f"the network is worse than before (cross-entropy {tuned.after.ce:.4f}, {tuned.before.ce:.4f} before): "
+            "fewer epochs or a smaller lr may help.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return tuned
+
+
+def cut_out(assembly: Assembly, policy: Policy) -> nn.Module:
+    """A policy's network in memory of its own, in evaluation mode; the live one is dense when this returns."""
+    assembly.placer.place(proposal_of(assembly, policy))
+    student = copy.deepcopy(assembly.loaded.model)
+    assembly.placer.release()
+    materialise(student)
+    return student.requires_grad_(True)
+
+
+def round_weights(assembly: Assembly, student: nn.Module) -> None:
+    """Weights as an export has them, so that what is measured is what is written; computed with as the dense ones."""
+    compute = next(assembly.loaded.model.parameters()).dtype
+    for parameter in student.parameters():
+        parameter.data = parameter.data.to(assembly.loaded.checkpoint_dtype).to(compute)
+
+
+def lesson_of(assembly: Assembly) -> Lesson:
+    """What a run's network can learn from: all of its data but the validation split.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    view, config, held_out = assembly.view, assembly.config, assembly.splits.validation
+    if isinstance(view, ImageView):
+        numbers = torch.arange(len(view.images))
+        return ImageLesson(view, _left(numbers, ~torch.isin(numbers, held_out)), held_out.flatten())
+    tokens_NT = sequences(read_text(config.data), assembly.loaded.tokenizer, config.sequence_length)
+    known = {row.numpy().tobytes() for row in held_out}
+    others_N = torch.tensor([row.numpy().tobytes() not in known for row in tokens_NT])
+    return TextLesson(view, _left(tokens_NT, others_N), held_out)
+
+
+def _left(examples: Tensor, others_N: Tensor) -> Tensor:
+    if not bool(others_N.any()):
+        raise UserError("the validation split is all there is of the data: nothing is left to learn from.")
+    return examples[others_N]
+
+
+def _save(assembly: Assembly, policy: Policy, student: nn.Module, path: Path) -> None:
+    from autoprune.exporters import huggingface, module
+
+    (module if assembly.loaded.is_plain else huggingface).save(assembly, policy, student, path)
+
+
+def _mark(policy: Policy) -> str:
+    """Of which model and groups a network is."""
+    units = "".join(f"{unit.name} {unit.kept_groups};" for unit in policy.units)
+    return f"{policy.provenance.get('model_hash')}/{hashlib.sha256(units.encode()).hexdigest()[:16]}"

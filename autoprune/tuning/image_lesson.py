@@ -1,0 +1,93 @@
+"""Networks that read images: classes, of images that are shifted and mirrored at random.
+
+Shapes: N images, C channels, V classes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autoprune.models.images import ImageView, logits_of
+from autoprune.tuning.lesson import Worth, blended
+from autoprune.tuning.settings import Kind, Tuning
+
+MEASURED = 500  # images at a time
+SHIFT = 8  # an image of n pixels is shifted by up to n / 8, as is usual for CIFAR
+
+
+@dataclass(frozen=True)
+class ImageWorth(Worth):
+    """Means over images.
+
+    Args:
+        accuracy: top-1.
+    """
+
+    accuracy: float
+
+    def told(self) -> str:
+        """In words."""
+        return f"accuracy {self.accuracy:.2%}, {super().told()}"
+
+
+class ImageLesson:
+    """A lesson (lesson.py). BatchNorm goes on with its statistics.
+
+    Where the dense network computes in half precision, the student does so under autocast, in bfloat16.
+
+    Args:
+        view: its network is the dense one.
+        numbers: of the images to learn from, `[N]`.
+        held_out: of the validation split.
+    """
+
+    as_trained = True
+
+    def __init__(self, view: ImageView, numbers: Tensor, held_out: Tensor) -> None:
+        self.view, self.dense, self.count = view, view.model, len(numbers)
+        device = view.images.labels.device
+        self._numbers, self._held_out = numbers.to(device), held_out.to(device)
+        normed = any(isinstance(module, nn.BatchNorm2d) for module in view.model.modules())
+        self.kind: Kind = "images" if normed else "images-layernorm"
+        self._dtype = next(view.model.parameters()).dtype
+
+    def loss(self, student: nn.Module, some: Tensor, tuning: Tuning, draw: torch.Generator) -> Tensor:
+        """Mean over images."""
+        numbers = self._numbers[some.to(self._numbers.device)]
+        pixels = self.view.images.pixels(numbers)
+        seen = augmented(pixels, draw) if tuning.augment else pixels
+        with torch.autocast(seen.device.type, torch.bfloat16, enabled=self._dtype != torch.float32):
+            own_NV = logits_of(student(seen))
+        labels_N = self.view.images.labels[numbers]
+        return blended(own_NV, lambda: logits_of(self.dense(seen.to(self._dtype))), labels_N, tuning)
+
+    @torch.no_grad()
+    def measured(self, network: nn.Module) -> ImageWorth:
+        """Cross-entropy and accuracy."""
+        losses, right = 0.0, 0
+        for some in torch.split(self._held_out, MEASURED):
+            logits_NV, labels_N = logits_of(network(self.view.pixels(some))).float(), self.view.images.labels[some]
+            losses += float(functional.cross_entropy(logits_NV, labels_N, reduction="sum"))
+            right += int((logits_NV.argmax(-1) == labels_N).sum())
+        return ImageWorth(losses / len(self._held_out), right / len(self._held_out))
+
+
+def augmented(pixels: Tensor, draw: torch.Generator) -> Tensor:
+    """Images shifted by up to an eighth of their sides and mirrored, each by itself; the border is 0.
+
+    Args:
+        pixels: `[N, C, height, width]`.
+        draw: on the CPU.
+    """
+    count, _, height, width = pixels.shape
+    reach = max(1, height // SHIFT), max(1, width // SHIFT)
+    padded = functional.pad(pixels, (reach[1], reach[1], reach[0], reach[0]))
+    top_N, left_N = (torch.randint(0, 2 * r + 1, (count, 1), generator=draw) for r in reach)
+    rows_NH, columns_NW = top_N + torch.arange(height), left_N + torch.arange(width)
+    mirrored_N = torch.rand(count, 1, generator=draw) < 0.5
+    columns_NW = torch.where(mirrored_N, columns_NW.flip(1), columns_NW)
+    rows_NH, columns_NW = rows_NH.to(pixels.device), columns_NW.to(pixels.device)
+    every_N = torch.arange(count, device=pixels.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[every_N, rows_NH[:, :, None], columns_NW[:, None, :]].permute(0, 3, 1, 2)

@@ -1,0 +1,87 @@
+"""Language models: sequences of a text, of which every next token is predicted.
+
+Shapes: N sequences, B of a forward pass, T tokens, V vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.calibration.losses import CrossEntropy, KullbackLeibler, Loss
+from autoprune.models.blocks import BlockView
+from autoprune.tuning.lesson import Worth, blended
+from autoprune.tuning.settings import Kind, Tuning
+
+MEASURED = 4  # sequences at a time
+
+
+@dataclass(frozen=True)
+class TextWorth(Worth):
+    """Means over tokens.
+
+    Args:
+        perplexity: `exp(ce)`.
+        kl: divergence from the dense network, nats.
+    """
+
+    perplexity: float
+    kl: float
+
+    def told(self) -> str:
+        """In words."""
+        return f"perplexity {self.perplexity:.2f}, {super().told()}, kl {self.kl:.4f}"
+
+
+class TextLesson:
+    """A lesson (lesson.py). Dropout is left out: a few passes, and the dense network's opinion is without it too.
+
+    Where the dense network computes in half precision, the student does so under autocast, in bfloat16.
+
+    Args:
+        view: its network is the dense one.
+        tokens_NT: to learn from.
+        held_out_NT: the validation split.
+    """
+
+    kind: Kind = "text"
+    as_trained = False
+
+    def __init__(self, view: BlockView, tokens_NT: Tensor, held_out_NT: Tensor) -> None:
+        self.view, self.dense, self.count = view, view.model, len(tokens_NT)
+        self._tokens_NT, self._held_out_NT = tokens_NT, held_out_NT
+        first = next(view.model.parameters())
+        self._device, self._half = first.device, first.dtype != torch.float32
+
+    def loss(self, student: nn.Module, some: Tensor, tuning: Tuning, draw: torch.Generator) -> Tensor:
+        """Mean over predictions."""
+        tokens_BT = self._tokens_NT[some].to(self._device)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+            own_BTV = logits(student, tokens_BT)
+        labels_BT = self.view.labels(tokens_BT)
+        return blended(
+            own_BTV.flatten(0, 1), lambda: logits(self.dense, tokens_BT).flatten(0, 1), labels_BT.flatten(), tuning
+        )
+
+    @torch.no_grad()
+    def measured(self, network: nn.Module) -> TextWorth:
+        """Means over sequences, as those of a search."""
+        losses: list[Loss] = [CrossEntropy(), KullbackLeibler()]
+        sums = [0.0, 0.0]
+        for tokens_BT in torch.split(self._held_out_NT, MEASURED):
+            tokens_BT = tokens_BT.to(self._device)
+            labels_BT, dense_BTV = self.view.labels(tokens_BT), logits(self.dense, tokens_BT)
+            own_BTV = dense_BTV if network is self.dense else logits(network, tokens_BT)
+            for i, loss in enumerate(losses):
+                loss_B = loss.measure(own_BTV, loss.prepare(dense_BTV, labels_BT))
+                sums[i] += float(loss_B.double().sum())
+        ce, kl = (total / len(self._held_out_NT) for total in sums)
+        kl = 0.0 if network is self.dense else max(0.0, kl)  # but for rounding
+        return TextWorth(ce, math.exp(ce) if ce < 700 else math.inf, kl)
+
+
+def logits(network: nn.Module, tokens_BT: Tensor) -> Tensor:
+    """`[B, T, V]`."""
+    out: Tensor = network(input_ids=tokens_BT, use_cache=False).logits
+    return out

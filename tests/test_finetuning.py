@@ -1,0 +1,330 @@
+"""Fine-tuning of language models, all weights and adapters: it helps, goes on where it was, and is what is exported."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+import autoprune
+from autoprune import study, tuning
+from autoprune.errors import UserError
+from autoprune.tuning import lora, settings, training
+from autoprune.tuning.lesson import blended
+from tests.conftest import Answer
+
+
+@pytest.fixture(scope="module")
+def run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of which nothing is written."""
+    assert (finished_run / "policy.json").is_file()
+    return finished_run
+
+
+@pytest.fixture(scope="module")
+def opened(run: Path) -> tuple[Any, Any, Any]:
+    """Assembly, policy, and a lesson of the run's reconstruction and search splits."""
+    assembly, policy = study.reopen(run)
+    return assembly, policy, short(assembly)
+
+
+def short(assembly: Any) -> tuning.TextLesson:
+    """A lesson of the reconstruction and search splits."""
+    splits = assembly.splits
+    return tuning.TextLesson(assembly.view, torch.cat([splits.reconstruction, splits.search]), splits.validation)
+
+
+def given(**own: Any) -> dict[str, Any]:
+    return {"epochs": 2, "batch": 8, "at_once": 6, **own}
+
+
+def how(**own: Any) -> tuning.Tuning:
+    return tuning.tuning_of("text", given(**own))
+
+
+def copied(run: Path, to: Path) -> Path:
+    to.mkdir()
+    for name in ("config.yaml", "policy.json"):
+        (to / name).write_bytes((run / name).read_bytes())
+    return to
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_pruned_network_gets_better_and_is_exported(run: Path, tmp_path: Path, rank: int) -> None:
+    own = copied(run, tmp_path / "run")
+    tuned = tuning.finetune(own, given(epochs=1, batch=32, at_once=32, lora=rank))
+    assert tuned.dense.kl == 0
+    assert tuned.before.kl > 0.01
+    assert tuned.after.ce < tuned.before.ce
+    assert tuned.after.perplexity < tuned.before.perplexity
+    told = json.loads((own / "finetuned" / "result.json").read_text())
+    assert told["after"]["ce"] == tuned.after.ce
+    assert told["tuning"]["lora"] == rank
+    # what was measured is what another process loads
+    assembly, _ = study.reopen(own)
+    script = (
+        "import sys, json, torch, autoprune; from transformers import AutoModelForCausalLM; "
+        "tokens = torch.tensor(json.loads(sys.argv[2])); m = AutoModelForCausalLM.from_pretrained(sys.argv[1]); "
+        "print(float(m(input_ids=tokens, labels=tokens).loss))"
+    )
+    tokens = str(assembly.splits.validation.tolist())
+    arguments = [sys.executable, "-c", script, str(tuned.path), tokens]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert float(done.stdout) == pytest.approx(tuned.after.ce, rel=1e-5)
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_trained_weights_come_back_exactly(opened: tuple[Any, Any, Any], tmp_path: Path, rank: int) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from autoprune.exporters import huggingface
+
+    assembly, policy, lesson = opened
+    student = tuning.cut_out(assembly, policy)
+    dense = {name: tensor.clone() for name, tensor in assembly.loaded.model.state_dict().items()}
+    fresh = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    tuning.train(student, lesson, how(epochs=1, lora=rank), tmp_path / "state")
+    huggingface.save(assembly, policy, student, tmp_path / "out")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    trained = {n: t for n, t in student.state_dict().items() if not torch.equal(t, fresh[n])}
+    assert len(trained) >= (10 if rank else len(fresh) - 2)
+    tokens_NT = assembly.splits.search
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loaded(input_ids=tokens_NT).logits, student(input_ids=tokens_NT).logits, rtol=0, atol=0
+        )
+    for name, tensor in assembly.loaded.model.state_dict().items():  # the live network is as it was
+        assert torch.equal(tensor, dense[name]), name
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize("stop_at", [0.4, 0.75])
+def test_interrupted_ends_with_the_same_bits(
+    opened: tuple[Any, Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int, stop_at: float
+) -> None:
+    assembly, policy, lesson = opened
+    settled = how(lora=rank)
+    whole = tuning.cut_out(assembly, policy)
+    tuning.train(whole, lesson, settled, tmp_path / "whole")
+    shares: list[float] = []
+
+    def stop(stage: str, share: float) -> None:
+        shares.append(share)
+        if share >= stop_at:
+            raise KeyboardInterrupt
+
+    # in the middle of an epoch: the state is that of some steps before
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0 if stop_at < 0.5 else 1e9)
+    with pytest.raises(KeyboardInterrupt):
+        tuning.train(tuning.cut_out(assembly, policy), lesson, settled, tmp_path / "twice", stop, "mark")
+    again, first = tuning.cut_out(assembly, policy), len(shares)
+    tuning.train(again, lesson, settled, tmp_path / "twice", lambda stage, share: shares.append(share), "mark")
+    assert shares[first] > 0, "it began anew"
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+    with pytest.raises(UserError, match="of mark"):
+        tuning.train(tuning.cut_out(assembly, policy), lesson, settled, tmp_path / "twice", mark="other")
+    with pytest.raises(UserError, match="seed=0"):
+        tuning.train(tuning.cut_out(assembly, policy), lesson, how(lora=rank, seed=1), tmp_path / "twice", mark="mark")
+
+
+def test_the_lesson_holds_the_validation_split_back(opened: tuple[Any, Any, Any]) -> None:
+    assembly = opened[0]
+    lesson: Any = tuning.lesson_of(assembly)
+    held_out = {tuple(row) for row in assembly.splits.validation.tolist()}
+    taught = [tuple(row) for row in lesson._tokens_NT.tolist()]
+    assert not held_out & set(taught)
+    assert {tuple(row) for row in assembly.splits.search.tolist()} <= set(taught)
+    assert len(taught) > len(assembly.splits.search) + len(assembly.splits.reconstruction)
+
+
+def test_gradients_are_summed_up_over_parts_of_a_step(opened: tuple[Any, Any, Any], tmp_path: Path) -> None:
+    assembly, policy, lesson = opened
+    students = []
+    for at_once in (0, 3):
+        students.append(tuning.cut_out(assembly, policy))
+        settled = how(epochs=1, at_once=at_once, optimizer="sgd", lr=0.1)
+        tuning.train(students[-1], lesson, settled, tmp_path / f"{at_once}")
+    for a, b in zip(students[0].parameters(), students[1].parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+# -- adapters ----------------------------------------------------------------------------------------------------------
+
+
+def test_merged_adapters_are_what_was_added() -> None:
+    from transformers.pytorch_utils import Conv1D
+
+    torch.manual_seed(0)
+    layers = [
+        (nn.Linear(6, 9), torch.randn(4, 6)),
+        (Conv1D(9, 6), torch.randn(4, 6)),
+        (nn.Conv2d(4, 6, 3, stride=2, padding=1), torch.randn(2, 4, 7, 7)),
+    ]
+    for layer, x in layers:
+        network = nn.Sequential(layer)
+        before, weight = network(x), layer.weight.detach().clone()
+        lora.attach(network, 3, 6.0, 0)
+        torch.testing.assert_close(network(x), before)  # nothing at first
+        adapter: Any = layer.adapter
+        adapter.up.data.normal_()
+        assert [p for p in network.parameters() if p.requires_grad] == [adapter.down, adapter.up]
+        adapted = network(x)
+        lora.merge(network)
+        assert not hasattr(layer, "adapter")
+        assert (adapted - before).abs().max() > 0.1
+        torch.testing.assert_close(network(x), adapted, rtol=1e-4, atol=1e-5)
+        changed = (layer.weight - weight).flatten(1)
+        assert torch.linalg.matrix_rank(changed.float(), rtol=1e-4) == 3
+
+
+def test_adapters_leave_embeddings_and_grouped_convolutions(opened: tuple[Any, Any, Any]) -> None:
+    assembly, policy, _ = opened
+    student: Any = tuning.cut_out(assembly, policy)
+    lora.attach(student, 4, 8.0, 0)
+    assert not hasattr(student.lm_head, "adapter")
+    trained = [name for name, p in student.named_parameters() if p.requires_grad]
+    assert trained
+    assert all(".adapter." in name and ".layers." in name for name in trained)
+    with pytest.raises(UserError, match="leave --lora"):
+        lora.attach(nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.BatchNorm2d(4)), 4, 8.0, 0)
+
+
+# -- settings and what goes wrong --------------------------------------------------------------------------------------
+
+
+def test_rate_rises_and_falls() -> None:
+    rates = [training.rate(step, 20, 0.2) for step in range(20)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4] == 1
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert 0 < rates[-1] < 0.05
+    assert training.rate(0, 20, 0.0) == 1
+    assert training.rate(19, 20, 1.0) == 1
+
+
+def test_texts_images_and_adapters_have_defaults_of_their_own() -> None:
+    text, adapters = (tuning.tuning_of("text", {"epochs": 1, "lora": rank}) for rank in (0, 8))
+    images = tuning.tuning_of("images", {"epochs": 3})
+    assert images == tuning.Tuning(3)
+    assert (text.optimizer, images.optimizer) == ("adamw", "sgd")
+    assert adapters.lr > text.lr
+    assert tuning.tuning_of("text", {"epochs": 1, "lora": 8, "lr": 1e-5}).lr == 1e-5
+    assert tuning.tuning_of("images-layernorm", {"epochs": 1}).optimizer == "adamw"
+    assert all(set(own) <= set(text.__dataclass_fields__) for own in settings.DEFAULTS.values())
+
+
+def test_weights_of_the_loss() -> None:
+    own, dense, labels = torch.randn(3, 5), torch.randn(3, 5), torch.tensor([1, -100, 4])
+
+    def of(weight: float, temperature: float = 1.0, taught: Callable[[], Tensor] = lambda: dense) -> float:
+        settled = tuning.Tuning(1, weight=weight, temperature=temperature)
+        return float(blended(own, taught, labels, settled))
+
+    logp, logq = dense.log_softmax(-1), own.log_softmax(-1)
+    ce, kl = -(logq[0, 1] + logq[2, 4]) / 2, (logp.exp() * (logp - logq)).sum(-1).mean()
+    assert of(0.0, taught=pytest.fail) == pytest.approx(float(ce), rel=1e-5)
+    assert of(1.0) == pytest.approx(float(kl), rel=1e-5)
+    assert of(0.25) == pytest.approx(float(0.75 * ce + 0.25 * kl), rel=1e-5)
+    warm = (dense / 2).log_softmax(-1)
+    expected = 4 * (warm.exp() * (warm - (own / 2).log_softmax(-1))).sum(-1).mean()
+    assert of(1.0, 2.0) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_training_that_diverges_is_told_and_not_saved(opened: tuple[Any, Any, Any], tmp_path: Path) -> None:
+    assembly, policy, lesson = opened
+    with pytest.raises(UserError, match=r"diverged in epoch 1.*lr=1e\+30"):
+        tuning.train(tuning.cut_out(assembly, policy), lesson, how(lr=1e30, warmup=0.0), tmp_path / "state")
+    assert not (tmp_path / "state" / "state.safetensors").exists()
+
+
+def test_a_full_disk_loses_nothing(
+    opened: tuple[Any, Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from autoprune.tuning import state
+
+    assembly, policy, lesson = opened
+    settled, folder = how(lora=4), tmp_path / "state"
+    real, saved = state.save_file, 0
+
+    def full(tensors: Any, path: Path, told: Any) -> None:
+        nonlocal saved
+        saved += 1
+        if saved == 2:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        real(tensors, path, told)
+
+    monkeypatch.setattr(state, "save_file", full)
+    with pytest.raises(UserError, match="No space left"):
+        tuning.train(tuning.cut_out(assembly, policy), lesson, settled, folder)
+    assert [file.name for file in folder.iterdir()] == ["state.safetensors"]
+    again, whole = (tuning.cut_out(assembly, policy) for _ in range(2))
+    tuning.train(again, lesson, settled, folder)
+    tuning.train(whole, lesson, settled, tmp_path / "whole")
+    for a, b in zip(again.state_dict().values(), whole.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    (folder / "state.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="damaged"):
+        tuning.train(again, lesson, settled, folder)
+
+
+def test_the_command(cli: Callable[..., Answer], refused: Callable[..., str], run: Path, tmp_path: Path) -> None:
+    own = copied(run, tmp_path / "run")
+    answer = cli("finetune", own, "--epochs", "1", "--lora", "4", "--batch", "64", "weight=0.7")
+    assert answer.status == 0, answer.err
+    rows = {line.split()[0]: line for line in answer.out.splitlines()}
+    assert list(rows) == ["dense", "before", "after", "network:"]
+    assert "perplexity" in rows["after"]
+    assert "kl 0.0000" in rows["dense"]
+    assert "fine-tuning" in answer.err
+    told = json.loads((own / "finetuned" / "result.json").read_text())
+    assert (told["tuning"]["weight"], told["tuning"]["lora"], told["tuning"]["batch"]) == (0.7, 4, 64)
+    again = cli("finetune", own, "--epochs", "1", "--lora", "4", "--batch", "64", "weight=0.7", "--json")
+    record = json.loads(again.out)
+    assert record["after"] == told["after"]
+    assert record["path"] == str(own / "finetuned" / "network")
+    assert cli("evaluate", own / "finetuned" / "network", "--sequence-length", "32", "--max-sequences", "2").status == 0
+    refused("finetune", own, "--epochs", "2", seen=("epochs=1", "delete"))
+    other = copied(run, tmp_path / "other")
+    refused("finetune", other, "--epochs", "1", "wieght=0.7", seen=("wieght", "'weight'"))
+    refused("finetune", other, "--epochs", "1", "--lr", "0", seen=("lr", "greater than 0"))
+    refused("finetune", other, "--epochs", "1", "weight=2", seen=("weight", "less than or equal to 1"))
+    refused("finetune", other, "--epochs", "1", "optimizer=adam", seen=("optimizer", "adam"))
+    refused("finetune", other, "--epochs", "1", "--augment", seen=("language model",))
+    refused("finetune", tmp_path / "none", "--epochs", "1", seen=("is no run",))
+    assert cli("finetune", other).status == 2
+    assert not (other / "finetuned").exists()
+
+
+def test_a_network_that_gets_worse_is_told(run: Path, tmp_path: Path) -> None:
+    settled = given(epochs=1, batch=64, at_once=64, lr=1.0, warmup=0.0)
+    with pytest.warns(RuntimeWarning, match="worse than before"):
+        tuned = tuning.finetune(copied(run, tmp_path / "run"), settled)
+    assert tuned.after.ce > tuned.before.ce
+
+
+def test_half_precision(quick: dict[str, Any], tmp_path: Path) -> None:
+    """All weights are trained in float32, adapters beside weights as they are; both are measured as computed before."""
+    result = autoprune.search(**quick | {"agent": "uniform", "dtype": "bfloat16"}, out=tmp_path / "run")
+    for rank in (0, 4):
+        lesson, student = short(result.assembly), tuning.cut_out(result.assembly, result.policy)
+        before = lesson.measured(student)
+        tuning.train(student, lesson, how(lora=rank), tmp_path / f"{rank}")
+        assert next(student.parameters()).dtype == (torch.bfloat16 if rank else torch.float32)
+        tuning.round_weights(result.assembly, student)
+        assert {parameter.dtype for parameter in student.parameters()} == {torch.bfloat16}
+        assert lesson.measured(student).ce < before.ce
+
+
+def test_blocks_that_were_streamed_are_trained_at_once(run: Path, tmp_path: Path) -> None:
+    own = copied(run, tmp_path / "run")
+    settings = yaml.safe_load((own / "config.yaml").read_text())
+    (own / "config.yaml").write_text(yaml.safe_dump(settings | {"device_memory": 2**30}))
+    assert tuning.finetune(own, given(epochs=1, batch=64, at_once=64, lora=4)).path.is_dir()

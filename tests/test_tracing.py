@@ -1,0 +1,195 @@
+"""Plain modules that no family covers: which widths a trace has, what is refused, and a run from end to end."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+import autoprune
+from autoprune import study
+from autoprune.assembly import assemble
+from autoprune.config import load_config
+from autoprune.errors import UserError
+from autoprune.models.images import ImageView
+from autoprune.models.modules import family_of_module
+from autoprune.models.surgery import LiveWidth
+from autoprune.models.tracing import TracedView, image_view
+from autoprune.provenance import make_policy
+from tests import image_families, traced_networks
+
+SPLITS = {"reconstruction_sequences": 8, "search_sequences": 4, "validation_sequences": 4, "sequence_length": 8}
+
+
+def told(width: LiveWidth) -> str:
+    """A width in one line."""
+    cut, short = width.width, "network."
+    parts = [*(s.module for s in cut.producers), f"{cut.consumer.module}/{cut.consumer.size}", cut.norm or "-"]
+    behind = f" > {told(width.behind)}" if width.behind else ""
+    return f"{cut.kind} {cut.groups} {' '.join(part.removeprefix(short) for part in parts)}{behind}"
+
+
+FOUND: dict[str, list[list[str]]] = {
+    "traced-vgg": [
+        ["conv 8 features.0 features.1 features.3/1 features.4"],
+        ["conv 12 features.7 features.8 features.10/1 features.11"],
+        ["conv 10 features.14 features.15 fc1/4 bn"],
+    ],
+    "traced-preactivated": [
+        ["conv 8 stages.0.conv1 stages.0.bn2 stages.0.conv2/1 -"],
+        ["conv 12 stages.1.conv1 stages.1.bn2 stages.1.conv2/1 -"],
+        ["conv 6 narrow.0 narrow.2/1 narrow.3 > conv 6 narrow.2 narrow.3 narrow.5/1 narrow.6"],
+    ],
+    "traced-mlp": [
+        ["mlp 12 layers.1 layers.2 layers.4/1 layers.5"],
+        ["mlp 9 layers.7 layers.9/1 -"],
+    ],
+    "traced-dense": [
+        ["conv 8 layers.0.conv1 layers.0.norm2 layers.0.conv2/1 -", "conv2 8 layers.1.conv1 layers.1.norm2 layers.1.conv2/1 -"],
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_widths_that_are_found(name: str) -> None:
+    assert [[told(width) for width in row] for row in image_families.view_of(name).widths] == FOUND[name]
+
+
+def test_only_what_a_shortcut_passes_by_can_be_dropped() -> None:
+    def droppable(name: str) -> list[bool]:
+        return [width.width.droppable for row in image_families.view_of(name).widths for width in row]
+
+    assert droppable("traced-mobile") == [True, False, True]
+    assert droppable("traced-mixer") == droppable("traced-preactivated")[:1] * 4 == [True] * 4
+    assert not any(droppable("traced-vgg") + droppable("traced-dense"))
+
+
+def test_families_win_over_tracing() -> None:
+    assert family_of_module(image_families.tiny_model("plain-basic")).name == "resnet"
+    assert type(image_families.view_of("plain-basic")) is ImageView
+    assert isinstance(image_families.view_of("traced-vgg"), TracedView)
+
+
+class Pair(nn.Module):
+    """Two convolutions, between which something may stand."""
+
+    def __init__(self, between: str = "", **how: Any) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, **how)
+        self.norm, self.fc, self.between = nn.GroupNorm(2, 8), nn.Linear(8, 5), between
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.one(x)
+        if self.between == "twice":
+            x = self.one(x[:, :3])
+        if self.between == "norm":
+            x = self.norm(x)
+        if self.between == "branch":
+            x = x + functional.relu(x)
+        if self.between == "mean":
+            x = x - x.mean((1, 2), keepdim=True)
+        if self.between == "weight":
+            x = x * self.one.weight.mean()
+        if self.between == "decision" and x.sum() > 0:
+            x = -x
+        out = self.two(x).mean((2, 3))
+        return (out, x) if self.between == "pair" else out
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (Pair("decision"), ("cannot trace it", "control flow", "test_tracing.py, line")),
+        (Pair("pair"), ("2 images", "something else")),
+        (Pair("twice"), ("no width",)),
+        (Pair("norm"), ("no width",)),
+        (Pair("branch"), ("no width",)),
+        (Pair("mean"), ("no width",)),
+        (Pair("weight"), ("no width",)),
+        (Pair(padding="same"), ("no width",)),
+        (Pair(padding=1, padding_mode="reflect"), ("no width",)),
+        (Pair(groups=4), ("no width",)),
+        (nn.Sequential(nn.Flatten(), nn.Linear(7, 5)), ("3x32x32", "shapes cannot be multiplied")),
+    ],
+    ids=str,
+)
+def test_refused(network: nn.Module, words: tuple[str, ...]) -> None:
+    with pytest.raises(UserError) as error:
+        image_view(network.eval(), family_of_module(network), image_families.images())
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_a_pair_is_found() -> None:
+    """So that what `test_refused` refuses is refused for what stands between."""
+    view = image_view(Pair().eval(), family_of_module(Pair()), image_families.images())
+    assert [[told(width) for width in row] for row in view.widths] == [["conv 8 one two/1 -"]]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images, and the networks as a file of their own."""
+    folder = tmp_path_factory.mktemp("traced")
+    makers = [
+        f"def {kind.__name__.lower()}():\n    torch.manual_seed(0)\n    return {kind.__name__}()\n" for kind in KINDS
+    ]
+    source = Path(traced_networks.__file__).read_text(encoding="utf-8")
+    (folder / "nets.py").write_text(source + "\n\n" + "\n".join(makers), encoding="utf-8")
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), rng.integers(0, 5, 64)
+    np.savez(folder / "images.npz", images=images, labels=labels)
+    return folder
+
+
+KINDS = list(traced_networks.NETWORKS.values())
+
+
+@pytest.mark.parametrize("kind", [kind.__name__.lower() for kind in KINDS])
+def test_exports_reload_without_autoprune(
+    kind: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path / "cache"))
+    settings = {"model": f"{files}/nets.py:{kind}", "data": str(files / "images.npz"), "levels": 4, **SPLITS}
+    assembly = assemble(load_config(None, settings))
+    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected = {"x": pixels}
+    dense = assembly.loaded.model(pixels)
+    for name, policy in {
+        "some": assembly.space.uniform(),
+        "least": tuple(len(u.kept) - 1 for u in assembly.space.units),
+    }.items():  # noqa: E501
+        study.export_policy(assembly, make_policy(assembly, policy, {}), tmp_path / name, "module")
+        assembly.placer.place(policy)
+        expected[name] = assembly.loaded.model(pixels)
+        assembly.placer.release()
+    torch.testing.assert_close(assembly.loaded.model(pixels), dense)
+    save_file(expected, tmp_path / "expected.safetensors")
+    script = f"""
+import importlib.util, sys, torch
+from safetensors.torch import load_file
+sys.path.insert(0, {str(files)!r})
+import nets
+expected = load_file({str(tmp_path / "expected.safetensors")!r})
+for name in ("some", "least"):
+    spec = importlib.util.spec_from_file_location("load_module", {str(tmp_path)!r} + f"/{{name}}/load_module.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    torch.testing.assert_close(module.load(nets.{kind}())(expected["x"]), expected[name])
+assert "autoprune" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_search_and_fine_tuning(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path / "cache"))
+    settings = {"model": f"{files}/nets.py:mobile", "data": str(files / "images.npz"), "levels": 4, **SPLITS}
+    result = autoprune.search(**settings, budgets={"macs": 0.6}, max_evals=20, out=tmp_path / "run")  # type: ignore[arg-type]
+    assert result.policy.costs["macs"].policy <= 0.6 * result.policy.costs["macs"].dense
+    tuned = autoprune.finetune(tmp_path / "run", epochs=1, batch=32)
+    assert (tuned.path / "model.safetensors").is_file()

@@ -1,0 +1,189 @@
+"""Plain modules that no family covers, each its own way of writing a network that reads images."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+CLASSES = 5
+
+
+class Vgg(nn.Module):
+    """A chain of convolutions with BatchNorm, and linear layers behind flattened maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in ((3, 8), (8, 8), (8, 12), (12, 12), (12, 10)):
+            layers += [nn.Conv2d(inputs, outputs, 3, 1, 1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+            layers += [nn.MaxPool2d(2)] if inputs == outputs else []
+        self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2))
+        self.drop = nn.Dropout()
+        self.fc1, self.bn, self.fc2 = nn.Linear(40, 14), nn.BatchNorm1d(14), nn.Linear(14, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.features(x)
+        x = self.drop(x.view(x.size(0), -1))
+        out: Tensor = self.fc2(functional.relu(self.bn(self.fc1(x)), inplace=True))
+        return out
+
+
+class Inverted(nn.Module):
+    """An inverted residual, in MobileNetV2's way."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        inner = 3 * inputs
+        self.residual = stride == 1 and inputs == outputs
+        self.conv = nn.Sequential(
+            *(nn.Conv2d(inputs, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU6(inplace=True)),
+            *(nn.Conv2d(inner, inner, 3, stride, 1, groups=inner, bias=False), nn.BatchNorm2d(inner), nn.ReLU6()),
+            *(nn.Conv2d(inner, outputs, 1, bias=False), nn.BatchNorm2d(outputs)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.conv(x) if self.residual else self.conv(x)
+        return out
+
+
+class Mobile(nn.Module):
+    """Inverted residuals with and without a shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU6())
+        self.features = nn.ModuleList([Inverted(8, 8, 1), Inverted(8, 12, 2), Inverted(12, 12, 1)])
+        self.classifier = nn.Linear(12, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.features:
+            x = block(x)
+        out: Tensor = self.classifier(functional.adaptive_avg_pool2d(x, 1).flatten(1))
+        return out
+
+
+class PreActivation(nn.Module):
+    """A residual block whose norms come first (He et al. 2016b)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(inputs), nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn2, self.conv2 = nn.BatchNorm2d(outputs), nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride) if stride > 1 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.bn1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(y)
+        y = self.conv1(y)
+        y = self.conv2(functional.relu(self.bn2(y)))
+        y += shortcut
+        return y
+
+
+class PreActivated(nn.Module):
+    """A network of them, with a bottleneck behind whose three convolutions have no norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.stages = nn.Sequential(PreActivation(8, 8, 1), PreActivation(8, 12, 2))
+        self.narrow = nn.Sequential(
+            *(nn.Conv2d(12, 6, 1), nn.SiLU(), nn.Conv2d(6, 6, 3, 1, 1), nn.BatchNorm2d(6), nn.SiLU()),
+            *(nn.Conv2d(6, 12, 1), nn.BatchNorm2d(12)),
+        )
+        self.fc = nn.Linear(12, CLASSES)
+
+    def forward(self, x: Tensor, scale: float | None = None) -> Tensor:
+        x = self.stages(self.stem(x))
+        x = x + self.narrow(x)
+        if scale is not None:
+            x = scale * x
+        out: Tensor = self.fc(functional.relu(x).mean((2, 3)))
+        return out
+
+
+class Mixing(nn.Module):
+    """A block of an MLP-Mixer: neurons over patches, then over features."""
+
+    def __init__(self, patches: int, features: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(features), nn.LayerNorm(features)
+        self.tokens = nn.Sequential(nn.Linear(patches, 10), nn.GELU(), nn.Linear(10, patches))
+        self.channels = nn.Sequential(nn.Linear(features, 14), nn.GELU(), nn.Dropout(0.1), nn.Linear(14, features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2)
+        out: Tensor = x + self.channels(self.norm2(x))
+        return out
+
+
+class Mixer(nn.Module):
+    """An MLP-Mixer (Tolstikhin et al. 2021)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 8, 8)
+        self.place = nn.Parameter(torch.zeros(1, 16, 8))
+        self.blocks = nn.Sequential(Mixing(16, 8), Mixing(16, 8))
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2) + self.place
+        out: Tensor = self.head(self.blocks(x).mean(1))
+        return out
+
+
+class Mlp(nn.Module):
+    """Linear layers alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *(nn.Flatten(), nn.Linear(3 * 32 * 32, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 10)),
+            *(nn.BatchNorm1d(10), nn.ReLU(), nn.Linear(10, 9), nn.Tanh(), nn.Linear(9, CLASSES)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layers(x)
+        return out
+
+
+class DenseLayer(nn.Module):
+    """A layer of a DenseNet (Huang et al. 2017): what it makes is put behind what it reads."""
+
+    def __init__(self, inputs: int, growth: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = nn.BatchNorm2d(inputs), nn.Conv2d(inputs, 2 * growth, 1, bias=False)
+        self.norm2, self.conv2 = nn.BatchNorm2d(2 * growth), nn.Conv2d(2 * growth, growth, 3, 1, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(functional.relu(self.norm1(x)))
+        return torch.cat([x, self.conv2(functional.relu(self.norm2(y)))], 1)
+
+
+class Dense(nn.Module):
+    """A DenseNet: only what is inside a layer can be cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.layers = nn.Sequential(DenseLayer(8, 4), DenseLayer(12, 4))
+        self.fc = nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = x.shape[0]
+        x = self.layers(self.stem(x))
+        out: Tensor = self.fc(functional.adaptive_avg_pool2d(x, 1).reshape(batch, -1))
+        return out
+
+
+NETWORKS: dict[str, Any] = {
+    "traced-vgg": Vgg,
+    "traced-mobile": Mobile,
+    "traced-preactivated": PreActivated,
+    "traced-mixer": Mixer,
+    "traced-mlp": Mlp,
+    "traced-dense": Dense,
+}
