@@ -117,7 +117,7 @@ def test_noise_makes_no_sparser_level_dearer(monkeypatch: pytest.MonkeyPatch, tm
         row = [table(unit, kept, WORKLOAD) for kept in unit.kept]
         assert row == sorted(row, reverse=True)
         assert row[-1] == 0
-    for name, kept in measuring._checks(UNITS, classes_of(UNITS, [""] * 3)).items():
+    for name, kept in measuring.checks(UNITS, classes_of(UNITS, [""] * 3)).items():
         whole = {(u.block, u.kind): (k, u.groups) for u, k in zip(UNITS, kept, strict=True)}
         assert table.total(UNITS, kept, WORKLOAD) == pytest.approx(exact(whole), rel=0.1), name
     assert 0 < table.largest_error < 0.1

@@ -102,8 +102,8 @@ def build(network: Network, about: dict[str, Any]) -> LatencyTable:
     units, workload = network.units, network.workload
     classes = classes_in(network)
     networks = design(classes)
-    checks = _checks(units, classes)
-    kept_NU = [*networks, *checks.values()]
+    checked_with = checks(units, classes)
+    kept_NU = [*networks, *checked_with.values()]
     time_N = 1e3 * _measure(network, kept_NU)
     fixed, rows = fit(classes, networks, time_N[: len(networks)])
     table = LatencyTable(
@@ -116,7 +116,7 @@ def build(network: Network, about: dict[str, Any]) -> LatencyTable:
         ],
         checks=[],
     )
-    measured = zip(checks.items(), time_N[len(networks) :], strict=True)
+    measured = zip(checked_with.items(), time_N[len(networks) :], strict=True)
     checked = [
         Check(network=name, predicted=table.total(units, kept, workload), measured=float(ms))
         for (name, kept), ms in measured
@@ -141,7 +141,7 @@ def _measure(network: Network, kept_NU: Sequence[Sequence[int]]) -> NDArray[np.f
     """Median seconds of every network: a round to warm up, which tells how many there can be, then those."""
     view, rng, times_RN = network.view, np.random.default_rng(0), []
     network.progress(STAGE, 0.0)
-    with _dense_afterwards(view):
+    with dense_afterwards(view):
 
         def timed() -> list[float]:
             times = [0.0] * len(kept_NU)
@@ -180,7 +180,7 @@ def place(view: BlockView, kept_U: Sequence[int]) -> None:
 
 
 @contextmanager
-def _dense_afterwards(view: BlockView) -> Iterator[None]:
+def dense_afterwards(view: BlockView) -> Iterator[None]:
     """The network as it was, whatever happens."""
     try:
         yield
@@ -191,8 +191,8 @@ def _dense_afterwards(view: BlockView) -> Iterator[None]:
             width.keep(width.width.groups)
 
 
-def _checks(units: Sequence[Unit], classes: Sequence[UnitClass]) -> dict[str, Sequence[int]]:
-    """Networks that the table is checked with, of which it has seen the first two: name -> groups kept of each unit."""
+def checks(units: Sequence[Unit], classes: Sequence[UnitClass]) -> dict[str, Sequence[int]]:
+    """Networks that costs are checked with, of which a table has seen the first two: name -> groups kept of units."""
     half = [min(unit.kept, key=lambda kept: abs(kept - unit.groups / 2)) for unit in units]
     named: dict[str, Sequence[int]] = {"dense": [unit.groups for unit in units], "half": half}
     return named | {f"random {i + 1}": kept for i, kept in enumerate(mixed(classes, RANDOM_CHECKS, seed=1))}
