@@ -38,9 +38,7 @@ Model = Annotated[
     str | None,
     typer.Option(help="Hugging Face directory, hub name, FILE.py:FUNCTION or tiny-cnn [embedded model]."),
 ]
-Data = Annotated[
-    str | None, typer.Option(help="Text, .npz, folder of images or digits [Python's own documentation].")
-]
+Data = Annotated[str | None, typer.Option(help="Text, .npz, folder of images or digits [Python's own documentation].")]
 Reward = Annotated[str | None, typer.Option(help="Of an RL agent, see `autoprune list rewards` [amc].")]
 Budget = Annotated[list[str] | None, typer.Option(metavar="METRIC=VALUE", help="Repeatable [params=0.5].")]
 Levels = Annotated[str | None, typer.Option(metavar="N|F,F,...", help="Levels or fractions kept [9].")]

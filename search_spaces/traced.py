@@ -104,9 +104,9 @@ def cut(trace: Trace) -> list[Stretch]:
     if not chains:
         raise UserError(
             f"a {type(trace.whole.network).__name__} is of no family that is known for plain modules, and its trace "
-            "has no width to cut: no convolution or linear layer whose output a single one reads, through operations on "
-            "single channels alone (BatchNorm, activations, pooling, depthwise convolutions). Declare its blocks in a "
-            "family of your own (search_spaces/resnet.py is an example)."
+            "has no width to cut: no convolution or linear layer whose output a single one reads, through operations "
+            "on single channels alone (BatchNorm, activations, pooling, depthwise convolutions). Declare its blocks in "
+            "a family of your own (search_spaces/resnet.py is an example)."
         )
     numbers = {node: i for i, node in enumerate(trace.nodes)}
     spans = sorted((numbers[chain.producer], numbers[chain.last], i) for i, chain in enumerate(chains))
@@ -179,7 +179,8 @@ def _reads(trace: Trace, layer: Node, node: Node, place: Place) -> bool:
     """Whether a layer reads the channels of a node as its inputs."""
     if _convolves(trace, layer):
         return place == Place(1) and len(node.meta["shape"]) == 4
-    inputs = trace.modules[layer].weight.shape[1]
+    linear: Any = trace.modules[layer]
+    inputs: int = linear.weight.shape[1]
     return place.dim == len(node.meta["shape"]) - 1 and (place.size == 1 or inputs <= LARGEST)
 
 

@@ -28,7 +28,7 @@ from tests import families, image_families
 CRITERIA = registry.names("criteria")
 WITH_SCALES = [name for name in image_families.names() if name.startswith(("mobilenet", "resnet", "plain"))]
 STEPS = dict.fromkeys(("llama", "cohere", "gemma2", "vit", "deit"), 1e-3)
-"""Of finite differences: 1e-6 in float64, where few activations cross 0; these compute norms or attention in float32."""
+"""Of finite differences: 1e-6 in float64, where few activations cross 0; these have norms or attention in float32."""
 
 
 def view_of(name: str) -> tuple[BlockView, Tensor]:

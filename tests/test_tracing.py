@@ -51,7 +51,10 @@ FOUND: dict[str, list[list[str]]] = {
         ["mlp 9 layers.7 layers.9/1 -"],
     ],
     "traced-dense": [
-        ["conv 8 layers.0.conv1 layers.0.norm2 layers.0.conv2/1 -", "conv2 8 layers.1.conv1 layers.1.norm2 layers.1.conv2/1 -"],
+        [
+            "conv 8 layers.0.conv1 layers.0.norm2 layers.0.conv2/1 -",
+            "conv2 8 layers.1.conv1 layers.1.norm2 layers.1.conv2/1 -",
+        ],
     ],
 }  # fmt: skip
 
@@ -162,7 +165,7 @@ def test_exports_reload_without_autoprune(
     for name, policy in {
         "some": assembly.space.uniform(),
         "least": tuple(len(u.kept) - 1 for u in assembly.space.units),
-    }.items():  # noqa: E501
+    }.items():
         study.export_policy(assembly, make_policy(assembly, policy, {}), tmp_path / name, "module")
         assembly.placer.place(policy)
         expected[name] = assembly.loaded.model(pixels)

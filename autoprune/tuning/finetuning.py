@@ -57,8 +57,8 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
         progress: is told the stage and how much of it is done.
 
     Raises:
-        UserError: a setting is wrong, the run has no policy, something else was begun in its `finetuned/`, the training diverges, or the
-            disk is full.
+        UserError: a setting is wrong, the run has no policy, something else was begun in its `finetuned/`, the training
+            diverges, or the disk is full.
     """
     rundir.policy_path(run)
     tuning_of("images" if reads_images(load_config(run / "config.yaml").model) else "text", given)  # before all else

@@ -15,6 +15,7 @@ from autoprune.levels.store import LevelStore
 from autoprune.models.blocks import BlockView
 from autoprune.models.head import linear_head
 from autoprune.models.loading import family_of
+from autoprune.models.surgery import AS_DENSE, LevelWeights
 from autoprune.space import Levels, SearchSpace, kept_groups
 from tests import families
 
@@ -33,9 +34,9 @@ class Bare(LevelStore):
         """The dense weight's own columns."""
         return None
 
-    def norm(self, u: int, level: int) -> Tensor | None:
-        """No BatchNorm."""
-        return None
+    def weights(self, u: int, level: int) -> LevelWeights:
+        """Prefixes of the dense ones."""
+        return AS_DENSE
 
 
 def placer_of(name: str) -> Placer:
