@@ -1,9 +1,9 @@
 """Bytes of activations that are alive at once in a forward pass, at its fullest moment, beside weights and images.
 
 Counted is every tensor that a pass of the network makes as it runs here, module after module, until nothing refers to
-it any more (alive.py): hidden states, what a block computes inside, what a shortcut holds, scores where attention writes
-them. It is measured on one image, and `workload.batch` images take as many times that. Activation functions count as
-not in place.
+it any more (alive.py): hidden states, what a block computes inside, what a shortcut holds, scores where attention
+writes them. It is measured on one image, and `workload.batch` images take as many times that. Activation functions
+count as not in place.
 
 Units are at their fullest one after another. So what a unit costs at a level is the peak of a network in which it is at
 that level and every other unit at its least; the peak of a policy is the largest of these. A block that is dropped, or
@@ -15,7 +15,7 @@ Shapes: U units.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 
@@ -100,13 +100,14 @@ def activation(network: Network) -> Peaks:
         place(view, kept_U)
         return peak_bytes(one)
 
+    def alone(u: int, kept: int) -> int:
+        return peak((*least_U[:u], kept, *least_U[u + 1 :]))
+
     of_unit: dict[str, dict[int, int]] = {}
     with torch.no_grad(), dense_afterwards(view):
         for u, unit in enumerate(units):
             network.progress(STAGE, u / len(units))
-            of_unit[unit.name] = levels(
-                unit.kept[::-1], lambda kept, u=u: peak((*least_U[:u], kept, *least_U[u + 1 :]))
-            )
+            of_unit[unit.name] = levels(unit.kept[::-1], partial(alone, u))
         whole = [tuple(kept_U) for kept_U in checks(units, classes_in(network)).values()]
         above = max(peak(kept_U) / _largest(of_unit, units, kept_U) for kept_U in whole) - 1
         network.progress(STAGE, 1.0)

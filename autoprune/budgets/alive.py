@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class Alive(TorchDispatchMode):
+class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A context in which tensors that are made are counted until the last reference to their memory is gone.
 
     Attributes:
@@ -24,8 +24,9 @@ class Alive(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now: int = 0
+        self.peak: int = 0
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
@@ -53,6 +54,7 @@ class Alive(TorchDispatchMode):
 @torch.no_grad()
 def peak_bytes(run: Callable[[], object]) -> int:
     """The most bytes of what `run` makes that are alive at once, its result included."""
-    with Alive() as alive:
+    alive = Alive()
+    with alive:
         run()
     return alive.peak

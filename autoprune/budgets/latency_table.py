@@ -9,8 +9,8 @@ Schema `autoprune.latency/1`, times in milliseconds of one forward pass:
      "checks": [{"network": "dense", "predicted": 24.9, "measured": 25.2}, ...]}
 
 A class's `ms` is what one of its units takes with so many groups kept. Units that are never dropped begin at the fewest
-groups of their levels, and what these take is a part of `fixed`. `checks` are whole networks, and what the table sums up
-to for them.
+groups of their levels, and what these take is a part of `fixed`. `checks` are whole networks, and what the table sums
+up to for them.
 """
 
 from collections.abc import Sequence
