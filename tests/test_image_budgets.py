@@ -32,7 +32,7 @@ from autoprune.models.images import ImageView
 from autoprune.objective import Limits, Objective
 from autoprune.reports.page import write_report
 from autoprune.reports.tables import amount
-from autoprune.space import SearchSpace, Unit
+from autoprune.space import SLACK, SearchSpace, Unit
 from autoprune.space_file import load_space, save_space
 from autoprune.workload import Workload
 from tests import image_families
@@ -221,6 +221,16 @@ def test_levels_cost_no_more_than_denser_ones_and_a_batch_as_often(name: str) ->
             thrice(unit, unit.groups + 1, network.workload)
 
 
+def test_activations_are_in_place_where_the_network_has_them_so() -> None:
+    network, view = live("traced-mlp")
+    swapped = nn.Sequential(nn.Flatten(), nn.Linear(3072, 64), nn.ReLU(inplace=True), nn.Linear(64, 5))
+    given = [module for module in swapped if getattr(module, "inplace", False)]
+    view = type(view)(swapped.eval(), view.family, image_families.images())
+    peaks = activation(replace(network, view=view, units=units_of(view, load_config(None, {"levels": 3}))))
+    assert peaks.of_unit["0.mlp"][64] == 4 * (64 + 5), "not 4 * (64 + 64)"
+    assert not any(vars(module)["inplace"] for module in given), "the search's own passes must not"
+
+
 def test_a_batch_takes_as_many_times_the_memory() -> None:
     network, view = live("convnext", batch=5)
     peaks, whole = activation(network), image_pass_of(view, network.workload)
@@ -303,13 +313,14 @@ def peak_space(bound: float = 0.6, params: float = 0.6, seed: int = 0) -> Search
 def test_a_peak_is_kept_by_construction(seed: int, bound: float, params: float) -> None:
     space, rng = peak_space(bound, params, seed % 5), np.random.default_rng(seed)
     uniform, rows = space.uniform(), space.rows("memory")
+    bounds = {metric: bound + SLACK * space.cost(space.dense, metric) for metric, bound in space.budgets.items()}
     for policy in (uniform, space.sample(rng), space.mutate(uniform, rng), space.repair(space.dense)):
         peak = max(5.0, *(row[level] for row, level in zip(rows, policy, strict=True)))
-        assert space.cost(policy, "memory") == peak <= space.budgets["memory"] * (1 + 1e-9)
+        assert space.cost(policy, "memory") == peak <= bounds["memory"]
         assert space.feasible(policy)
     for _ in range(20):
         policy = tuple(int(level) for level in rng.integers(space.n_levels_U))
-        within = [space.cost(policy, metric) <= space.budgets[metric] for metric in space.budgets]
+        within = [space.cost(policy, metric) <= bound for metric, bound in bounds.items()]
         assert space.feasible(policy) == all(within)
 
 
@@ -338,11 +349,13 @@ def test_rebudgeted_and_read_back_it_is_still_a_peak(tmp_path: Path) -> None:
     assert again.uniform() == space.uniform()
 
 
+@pytest.mark.parametrize("params", [0.6, 1.0])
 @pytest.mark.parametrize("agent", [n for n in registry.names("agents") if n not in ("policy-gradient-masks", "gp")])
-def test_every_agent_keeps_a_peak(agent: str) -> None:
+def test_every_agent_keeps_a_peak(agent: str, params: float) -> None:
+    """Even where it alone binds, so that a single policy is as dense as it may be."""
     if agent == "maskable-ppo":
         pytest.importorskip("sb3_contrib", reason="needs sb3-contrib")
-    space = peak_space()
+    space = peak_space(params=params)
     objective = Objective(space, ToyScorer(space), Limits(tokens=32 * 120), Journal(None))
     with suppress(LimitReached):
         registry.load("agents", agent)(**OPTIONS.get(agent, {})).search(objective, np.random.default_rng(0))
@@ -411,8 +424,7 @@ def test_a_search_within_a_peak(files: Path, tmp_path: Path) -> None:
     found.export(tmp_path / "export", to="module")
     exported = load_exported(tmp_path / "export")
     pixels = torch.rand(2, 3, 32, 32)
-    # its activation functions are in place again, which the search's are not
-    assert 0.9 * cost.policy <= peak_bytes(lambda: exported(pixels)) <= cost.policy
+    assert peak_bytes(lambda: exported(pixels)) == cost.policy
 
 
 def load_exported(directory: Path) -> nn.Module:

@@ -2,8 +2,7 @@
 
 Counted is every tensor that a pass of the network makes as it runs here, module after module, until nothing refers to
 it any more (alive.py): hidden states, what a block computes inside, what a shortcut holds, scores where attention
-writes them. It is measured on one image, and `workload.batch` images take as many times that. Activation functions
-count as not in place.
+writes them. It is measured on one image, and `workload.batch` images take as many times that.
 
 Units are at their fullest one after another. So what a unit costs at a level is the peak of a network in which it is at
 that level and every other unit at its least; the peak of a policy is the largest of these. A block that is dropped, or

@@ -17,7 +17,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -181,9 +181,10 @@ def place(view: BlockView, kept_U: Sequence[int]) -> None:
 
 @contextmanager
 def dense_afterwards(view: BlockView) -> Iterator[None]:
-    """The network as it was, whatever happens."""
+    """The network as it is in use, to be cut; and as it was afterwards, whatever happens."""
     try:
-        yield
+        with view.as_given() if isinstance(view, ImageView) else nullcontext():
+            yield
     finally:
         widths = [width for row in view.widths for width in row]
         place(view, [width.width.groups for width in widths])

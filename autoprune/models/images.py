@@ -65,7 +65,7 @@ class ImageView(BlockView):
         self._numel = 0
         self.places: list[str] = []
         self._dtype = next(model.parameters()).dtype  # of a network of which nothing may be left for a while
-        _never_in_place(model)
+        self._overwriting = _never_in_place(model)
         try:
             super().__init__(model, family, mlp_group)
             self._look(torch.zeros(1, 1, dtype=torch.long, device=images.labels.device))
@@ -163,6 +163,17 @@ class ImageView(BlockView):
             )
 
     @contextmanager
+    def as_given(self) -> Iterator[None]:
+        """Activations write over their inputs where the model has them so, as when it is in use: for measurements."""
+        for module in self._overwriting:
+            vars(module)["inplace"] = True
+        try:
+            yield
+        finally:
+            for module in self._overwriting:
+                vars(module)["inplace"] = False
+
+    @contextmanager
     def _in_place(self, ghosts: dict[int, nn.Module]) -> Iterator[None]:
         """Modules in the place of blocks for a while."""
         owners = [(self.model.get_submodule(owner), name) for owner, name in self._paths]
@@ -179,11 +190,12 @@ def _positions(module: nn.Conv2d | nn.Linear, out: Tensor) -> int:
     return out[0].numel() // len(module.weight)
 
 
-def _never_in_place(model: nn.Module) -> None:
-    """Hidden states are kept and used again: activations may not write over them."""
-    for module in model.modules():
-        if getattr(module, "inplace", False):
-            vars(module)["inplace"] = False
+def _never_in_place(model: nn.Module) -> list[nn.Module]:
+    """Hidden states are kept and used again: activations may not write over them. Returns those that would."""
+    found = [module for module in model.modules() if getattr(module, "inplace", False)]
+    for module in found:
+        vars(module)["inplace"] = False
+    return found
 
 
 def restored(flat: Tensor, like: Tensor) -> Tensor:
