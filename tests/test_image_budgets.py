@@ -237,7 +237,7 @@ def test_a_batch_takes_as_many_times_the_memory() -> None:
     assert peak_bytes(whole) == max(peaks(unit, unit.groups, network.workload) for unit in network.units)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("traced-mlp",)])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_dropped_block_takes_no_more_than_the_least_of_it(name: str) -> None:
     """What stands inside of it is one channel, not all of them."""
     network, view = live(name)
@@ -250,8 +250,10 @@ def test_a_dropped_block_takes_no_more_than_the_least_of_it(name: str) -> None:
 
 
 def test_units_that_are_alive_at_once_are_told() -> None:
-    eager, sdpa = live("vit")[0], live("convnext")[0]
-    assert activation(sdpa).notice is None
+    eager, convnext = live("vit")[0], live("convnext", batch=2)[0]
+    assert activation(convnext).notice == (
+        "activation: of the dense network 147,456 bytes are alive at once with batches of 2, 55,296 at the least."
+    )
     peaks = activation(eager)
     assert replace(peaks, above=0.2).notice == (
         "warning: activation: units of this network are alive at the same time, so it needs up to 20.0 % more than the "
@@ -463,6 +465,12 @@ def test_what_there_is_for_language_models_alone(
 def test_the_terminal_says_bytes(cli: Callable[..., Answer], files: Path, tmp_path: Path) -> None:
     limits = ["--budget", "activation=0.7", "--max-evals", "20", "--out", str(tmp_path / "run")]
     answer = cli(*flags(files, *limits, "--json"))
+    assert (
+        "activation: of the dense network 57,344 bytes are alive at once with batches of 1, 24,576 at the least."
+        in answer.err
+    )
     found = json.loads(answer.out)["costs"]["activation"]
     assert found["dense"] == 57_344
     assert 24_576 <= found["policy"] <= 0.7 * 57_344
+    (row,) = [line.split() for line in cli("show", str(tmp_path / "run")).out.splitlines() if "activation" in line]
+    assert row == ["activation", "57.3k", f"{found['policy'] / 1e3:.3g}k", f"{found['policy'] / 57_344:.1%}", "40.1k"]

@@ -57,10 +57,18 @@ class Peaks:
         return self.batch * self.least
 
     @property
-    def notice(self) -> str | None:
-        """Said only where units are alive at the same time."""
+    def dense(self) -> int:
+        """What is needed where every unit is whole."""
+        return self.batch * max(max(row.values()) for row in self.of_unit.values())
+
+    @property
+    def notice(self) -> str:
+        """What there is to save; and a warning where units are alive at the same time."""
         if self.above <= TOLERANCE:
-            return None
+            return (
+                f"activation: of the dense network {self.dense:,} bytes are alive at once with batches of "
+                f"{self.batch}, {self.fixed:,} at the least."
+            )
         return (
             "warning: activation: units of this network are alive at the same time, so it needs up to "
             f"{100 * self.above:.1f} % more than the budget's cost says."
