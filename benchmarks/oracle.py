@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from autoprune import registry, study, tuning
 from autoprune.assembly import Assembly
 from autoprune.config import load_config, parse_budget
+from autoprune.journal import Journal
 from autoprune.models.images import ImageView
 from autoprune.provenance import make_policy
 from autoprune.space import Levels
@@ -44,10 +45,7 @@ def main() -> None:
         result = study.start(load_config(None, given), folder / "run")
         assembly = result.assembly
         chosen = policies(assembly, folder / "run", args.policies, np.random.default_rng(args.seed))
-        loss_P = assembly.evaluator(assembly.splits.search, assembly.config.loss).score_each(
-            chosen, range(len(assembly.splits.search))
-        )[0]
-        before_P = loss_P.mean(axis=1)
+        before_P = calibration_loss(assembly, chosen)
         after = [tuned(assembly, levels, test, args, folder / f"{p}") for p, levels in enumerate(chosen)]
     report = compared(before_P, np.array(after))
     for name, value in report.items():
@@ -57,36 +55,45 @@ def main() -> None:
         print(json.dumps(report | told))
 
 
-def policies(assembly: Assembly, run: Path, count: int, rng: np.random.Generator) -> list[Levels]:
-    """Different ones: the better half of what the search scored, evenly by rank, and as many random ones."""
-    from autoprune.journal import read_scores
+def calibration_loss(assembly: Assembly, chosen: list[Levels]) -> NDArray[np.float64]:
+    """As searches estimate it, on the whole of their split, `[P]`."""
+    every = range(len(assembly.splits.search))
+    losses = assembly.evaluator(assembly.splits.search, assembly.config.loss).score(chosen, every)
+    return losses.mean(axis=1)
 
-    seen: dict[Levels, list[float]] = {}
-    for score in read_scores(run):
-        seen.setdefault(score.policy, []).extend(score.losses)
-    ranked = sorted(seen, key=lambda levels: float(np.mean(seen[levels])))
-    ranked = ranked[: max(count, len(ranked) // 2)]
-    found = [ranked[i] for i in np.unique(np.linspace(0, len(ranked) - 1, count - count // 2).astype(int))]
-    while len(found) < count:
+
+def policies(assembly: Assembly, run: Path, count: int, rng: np.random.Generator) -> list[Levels]:
+    """Different ones: half from the better half of what the search scored, evenly by rank, the others random."""
+    losses: dict[Levels, list[float]] = {}
+    subject = f"{assembly.store.directory.name}/{assembly.config.loss}"
+    for score in Journal(run / "journal.jsonl", subject).scores:
+        assert isinstance(score.proposal, tuple)
+        losses.setdefault(score.proposal, []).extend(score.losses)
+    ranked = sorted(losses, key=lambda levels: float(np.mean(losses[levels])))[: len(losses) // 2]
+    chosen = [ranked[i] for i in np.unique(np.linspace(0, len(ranked) - 1, count - count // 2).astype(int))]
+    while len(chosen) < count:
         drawn = assembly.space.sample(rng)
-        if drawn not in found:
-            found.append(drawn)
-    return found
+        if drawn not in chosen:
+            chosen.append(drawn)
+    return chosen
 
 
 def tuned(assembly: Assembly, levels: Levels, test: Path, args: argparse.Namespace, folder: Path) -> list[float]:
     """Cross-entropy and accuracy on the test images, before and after fine-tuning."""
     view = assembly.view
     assert isinstance(view, ImageView)
-    held_out = ImageView(view.model, view.family, cifar_resnet.tests(test, assembly.config, args.device))
+    tested = ImageView(view.model, view.family, cifar_resnet.tests(test, assembly.config, args.device))
+    numbers = torch.arange(len(tested.images))
+    held_out = tuning.ImageLesson(tested, numbers, numbers)
     student = tuning.cut_out(assembly, make_policy(assembly, levels, {}))
-    numbers = torch.arange(len(held_out.images), device=args.device)
-    found = [tuning.measured(student, held_out, numbers)]
-    every = torch.arange(len(view.images), device=args.device)
-    tuning.train(student, view, every, tuning.Tuning(args.epochs, args.seed), folder, lambda stage, share: None)
-    found.append(tuning.measured(student, held_out, numbers))
-    print(f"# {levels}: {found}", file=sys.stderr, flush=True)
-    return [value for worth in found for value in (worth.ce, worth.accuracy)]
+    every = torch.arange(len(view.images))
+    lesson = tuning.ImageLesson(view, every, every)
+    worth = [held_out.measured(student)]
+    how = tuning.tuning_of(lesson.kind, {"epochs": args.epochs, "seed": args.seed, "batch": args.batch})
+    tuning.train(student, lesson, how, folder)
+    worth.append(held_out.measured(student))
+    print(f"# {levels}: {worth}", file=sys.stderr, flush=True)
+    return [value for one in worth for value in (one.ce, one.accuracy)]
 
 
 def compared(loss_P: NDArray[np.float64], worth_P4: NDArray[np.float64]) -> dict[str, float]:
@@ -122,6 +129,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--policies", type=int, default=40)
     parser.add_argument("--evals", type=int, default=300)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")

@@ -4,6 +4,7 @@ What is drawn in a step depends on the seed and the step alone, so a training th
 had happened: on a CPU it ends with the same bits.
 """
 
+import functools
 import math
 import time
 from pathlib import Path
@@ -113,6 +114,7 @@ def _step(
     optimizer.step()
 
 
+@functools.lru_cache(maxsize=1)
 def _order(count: int, seed: int, epoch: int) -> Tensor:
     """Numbers of all examples as they come in an epoch, `[count]`."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(_seed(seed, epoch, 0)))
