@@ -70,8 +70,8 @@ def _sparser(space: SearchSpace, levels: Levels, u: int) -> Levels | None:
 def _saving(space: SearchSpace, before: Levels, after: Levels) -> float:
     """What a step saves towards the broken budgets, as a share of what must be saved from dense in all."""
     saved = 0.0
-    for metric, bound in space.budgets.items():
-        cost = space.cost(before, metric)
-        useful = min(cost - space.cost(after, metric), max(0.0, cost - bound))
-        saved += useful / (space.cost(space.dense, metric) - bound) if useful > 0 else 0.0
+    for metric, bound in space.bounds.items():
+        cost = space.added(before, metric)
+        useful = min(cost - space.added(after, metric), max(0.0, cost - bound))
+        saved += useful / (space.added(space.dense, metric) - bound) if useful > 0 else 0.0
     return max(saved, 1e-12)

@@ -28,4 +28,5 @@ class Random:
             batch = {objective.space.sample(rng) for _ in range(self.batch)} - seen
             misses = 0 if batch else misses + 1
             seen |= batch
-            objective(sorted(batch), self.tokens)
+            if batch:
+                objective(sorted(batch), self.tokens)

@@ -134,8 +134,12 @@ def _images(config: SearchConfig, masks: bool, progress: Progress) -> tuple[Load
     Raises:
         UserError: something is configured that there is for language models alone.
     """
-    for metric in {"latency", "roofline"} & config.budgets.keys():
-        raise UserError(f"the budget {metric} is measured on language models alone so far: params or macs here.")
+    if "roofline" in config.budgets:
+        raise UserError("the budget roofline is of language models alone so far: latency, activation or macs here.")
+    if config.workload.phase == "decode":
+        raise UserError(
+            "workload.phase=decode is of language models: a network that reads images runs whole images, prefill."
+        )
     if config.device_memory is not None or masks:
         what = "the agent's masks are" if masks else "device_memory is"
         raise UserError(f"{what} for language models alone so far.")
@@ -251,14 +255,22 @@ def space_of(
     costs = {metric: cost_rows(metric, units, workload, made.get(metric)) for metric in names}
     fixed = {metric: fixed_cost(metric, made.get(metric)) for metric in names}
     measures = {name: str(metric.measure) for name, metric in made.items() if hasattr(metric, "measure")}
-    dense = {metric: fixed[metric] + sum(row[0] for row in rows) for metric, rows in costs.items()}
+    peaks = [name for name, metric in made.items() if getattr(metric, "peak", False)]
+    if peaks and masks:
+        raise UserError(f"the budget {peaks[0]} is one on levels: leave it, or the agent's masks.")
+    dense = {
+        metric: max(fixed[metric], *(row[0] for row in rows))
+        if metric in peaks
+        else fixed[metric] + sum(row[0] for row in rows)
+        for metric, rows in costs.items()
+    }
     budgets = {m: bound * dense[m] if bound <= 1 else bound for m, bound in config.budgets.items()}
     group_costs: dict[str, list[list[float]]] = {}
     if masks:
         single = [replace(unit, kept=tuple(range(unit.groups, -1, -1))) for unit in units]
         rows = {metric: cost_rows(metric, single, workload, made.get(metric)) for metric in names}
         group_costs = {metric: [row[::-1] for row in rows[metric]] for metric in names}
-    return SearchSpace(units, costs, budgets, group_costs, fixed, measures, task)
+    return SearchSpace(units, costs, budgets, group_costs, fixed, measures, task, peaks)
 
 
 def _check_device(device: str) -> None:

@@ -34,7 +34,7 @@ class WorkloadConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     phase: Phase = Field("prefill", description="prefill: whole sequences; decode: one new token of each")
-    batch: int = Field(1, ge=1, description="sequences of a forward pass")
+    batch: int = Field(1, ge=1, description="sequences or images of a forward pass")
     context: int | None = Field(None, ge=1, description="positions of a sequence; none is sequence_length")
     dtype: str | None = Field(None, description="of roofline; none is what the search computes in")
     hardware: str | None = Field(None, description="of roofline: a name of devices.yaml, or FILE.yaml[:NAME]")

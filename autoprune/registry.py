@@ -52,6 +52,7 @@ PARTS: dict[str, dict[str, str]] = {
         "macs": "autoprune.budgets.macs:macs",
         "latency": "autoprune.budgets.latency:latency",
         "roofline": "autoprune.budgets.roofline:roofline",
+        "activation": "autoprune.budgets.activation:activation",
     },
     "criteria": {
         "magnitude": "autoprune.levels.magnitude:Magnitude",

@@ -3,10 +3,13 @@
 Shapes: U units, L levels (of the unit that has most), P policies, M budgeted metrics.
 Levels are small integers: 0 is dense, higher
 keeps less. `cost_UL[u, l]` is what unit u costs at level l; levels that a unit lacks hold +inf and are never used.
+
+Costs add over units. Of a peak (memory) the largest counts; a bound on that is one on each unit by itself, so what is
+searched with is how much a level is over the bound, and of that there may be nothing: those costs add, too.
 """
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -93,9 +96,11 @@ class SearchSpace:
             and of the budget; metrics that are not named have none.
         measures: metric -> what it is counted in, for messages.
         task: what the network reads, for people.
+        peaks: metrics of which the largest of the units' costs and what is fixed counts, not the sum.
 
     Attributes:
-        bounds: metric -> what the units alone may cost: the budget without what is fixed.
+        costs: metric -> costs that add, `[U, L]`: of a peak, by how much a level is over the budget.
+        bounds: metric -> what those of the units alone may sum to: the budget without what is fixed; of a peak 0.
 
     Raises:
         UserError: a metric has no cost, a cost is negative or grows as less is kept, or a budget cannot be met.
@@ -110,23 +115,25 @@ class SearchSpace:
         fixed: Mapping[str, float] | None = None,
         measures: Mapping[str, str] | None = None,
         task: Task = "text",
+        peaks: Collection[str] = (),
     ) -> None:
-        self.units, self.task = tuple(units), task
+        self.units, self.task, self.peaks = tuple(units), task, frozenset(peaks)
         self.groups = tuple(unit.groups for unit in self.units)
         self.budgets = dict(budgets)
         self.group_costs = {
             metric: [np.asarray(row, dtype=np.float64) for row in rows] for metric, rows in (group_costs or {}).items()
         }
         self.n_levels_U = np.array([len(unit.kept) for unit in self.units])
-        self.costs = {metric: self._padded(metric, rows) for metric, rows in costs.items()}
-        self.fixed = {metric: float((fixed or {}).get(metric, 0.0)) for metric in self.costs}
-        self.bounds = {metric: bound - self.fixed[metric] for metric, bound in self.budgets.items()}
+        self._given = {metric: self._padded(metric, rows) for metric, rows in costs.items()}
+        self.fixed = {metric: float((fixed or {}).get(metric, 0.0)) for metric in self._given}
+        self.costs = {m: self._over(m) if m in self.peaks else cost_UL for m, cost_UL in self._given.items()}
+        self.bounds = {m: 0.0 if m in self.peaks else bound - self.fixed[m] for m, bound in self.budgets.items()}
         self._rows: list[list[list[float]]] = [self.costs[metric].tolist() for metric in self.budgets]
         dense = [self.cost(self.dense, metric) for metric in self.budgets]
         self._bounds = [bound + SLACK * cost for bound, cost in zip(self.bounds.values(), dense, strict=True)]
         for m, (metric, bound) in enumerate(self.budgets.items()):
             smallest = self.cost(self.sparsest, metric)
-            if smallest - self.fixed[metric] > self._bounds[m]:
+            if smallest > bound + SLACK * dense[m]:
                 measure = f" {measures[metric]}" if measures and metric in measures else ""
                 raise UserError(
                     f"the budget {metric}={bound:g} cannot be met: the smallest reachable value is {smallest:g}"
@@ -147,9 +154,15 @@ class SearchSpace:
             cost_UL[u, : len(values)] = values
         return cost_UL
 
+    def _over(self, metric: str) -> NDArray[np.float64]:
+        """By how much each level is over the budget."""
+        bound = self.budgets.get(metric, np.inf) + SLACK * self.cost(self.dense, metric)
+        cost_UL = self._given[metric]
+        return np.where(np.isfinite(cost_UL), np.maximum(0.0, cost_UL - bound), np.inf)
+
     def rows(self, metric: str) -> list[list[float]]:
-        """For each unit, the cost of each of its levels."""
-        return [[float(cost) for cost in row[:n]] for row, n in zip(self.costs[metric], self.n_levels_U, strict=True)]
+        """For each unit, the cost of each of its levels; of a peak, that itself."""
+        return [[float(cost) for cost in row[:n]] for row, n in zip(self._given[metric], self.n_levels_U, strict=True)]
 
     def rebudgeted(self, budgets: Mapping[str, float]) -> "SearchSpace":
         """The same units and costs under other budgets.
@@ -158,7 +171,7 @@ class SearchSpace:
             UserError: one cannot be met.
         """
         costs = {metric: self.rows(metric) for metric in self.costs}
-        return SearchSpace(self.units, costs, budgets, fixed=self.fixed, task=self.task)
+        return SearchSpace(self.units, costs, budgets, fixed=self.fixed, task=self.task, peaks=self.peaks)
 
     @cached_property
     def dense(self) -> Levels:
@@ -174,7 +187,17 @@ class SearchSpace:
         """Total of a metric: the units and what is fixed."""
         if isinstance(proposal, Mask):
             return self.cost_of_counts(self.kept(proposal), metric)
-        return self.fixed[metric] + float(self.costs[metric][np.arange(len(proposal)), proposal].sum())
+        return self.total(metric, self._given[metric][np.arange(len(proposal)), proposal])
+
+    def total(self, metric: str, cost_U: Sequence[float] | NDArray[np.float64]) -> float:
+        """What units of such costs and what is fixed come to: their sum, or the largest of a peak."""
+        if metric in self.peaks:
+            return max(self.fixed[metric], float(np.max(cost_U)))
+        return self.fixed[metric] + float(np.sum(cost_U))
+
+    def added(self, levels: Levels, metric: str) -> float:
+        """What the units alone use of `bounds`."""
+        return float(self.costs[metric][np.arange(len(levels)), levels].sum())
 
     def cost_of_counts(self, kept: Sequence[int], metric: str) -> float:
         """Total of a metric where so many groups of each unit are kept; needs `group_costs`."""

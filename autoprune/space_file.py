@@ -8,6 +8,7 @@ Schema `autoprune.space/1`:
      "group_costs": {"params": [[cost of 0 groups, of 1, ...] of each unit], ...},
      "budgets": {"params": <absolute bound>},
      "fixed": {"latency": <what is paid whatever the policy>, ...},
+     "peaks": [names of the metrics of which the largest cost counts, not the sum],
      "statistics": [{"weight_norm": ..., ...} of each unit, or nothing]}
 
 `group_costs` is there where masks were searched.
@@ -42,6 +43,7 @@ def save_space(path: Path, space: SearchSpace, statistics: Sequence[UnitStatisti
         "group_costs": {metric: [row.tolist() for row in rows] for metric, rows in space.group_costs.items()},
         "budgets": space.budgets,
         "fixed": space.fixed,
+        "peaks": sorted(space.peaks),
         "statistics": [asdict(one) for one in statistics],
     }
     write_atomically(path, to_json(record) + "\n")
@@ -68,10 +70,12 @@ def load_space(path: Path) -> tuple[SearchSpace, list[UnitStatistics]]:
         if record["schema"] != SCHEMA:
             raise ValueError(f"its schema is {record['schema']!r}, and {SCHEMA!r} is read here")
         units = [Unit(**{**unit, "kept": tuple(unit["kept"])}) for unit in record["units"]]
-        fixed, task = record.get("fixed"), record.get("task", "text")  # files of earlier versions have neither
+        # files of earlier versions have none of these
+        fixed, task, peaks = record.get("fixed"), record.get("task", "text"), record.get("peaks", ())
         if task not in WORDS:
             raise ValueError(f"its task is {task!r}")
-        space = SearchSpace(units, record["costs"], record["budgets"], record["group_costs"], fixed, task=task)
+        costs = record["costs"], record["budgets"], record["group_costs"]
+        space = SearchSpace(units, *costs, fixed, task=task, peaks=peaks)
         statistics = [
             UnitStatistics(**{**one, "output_errors": tuple(one["output_errors"])}) for one in record["statistics"]
         ]

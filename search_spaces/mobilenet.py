@@ -20,7 +20,9 @@ def widths(block: nn.Module, config: Any, mlp_group: int) -> list[Width]:
             groups=expand.out_channels,
             producers=tuple(Slice(path, 1, 0) for pair in zip(convs[:2], norms[:2], strict=True) for path in pair),
             consumer=Slice(convs[2], 1, 1),
-            on_drop=dict.fromkeys(convs, "zero-convolution") | dict.fromkeys(norms, "identity"),
+            on_drop=dict.fromkeys(convs[:2], "narrow-convolution")
+            | {convs[2]: "zero-convolution"}
+            | dict.fromkeys(norms, "identity"),
             config={"inner_channels": 1},
             norm=norms[2],
             droppable=bool(block.use_residual),

@@ -21,7 +21,8 @@ def widths(block: nn.Module, config: Any, mlp_group: int) -> list[Width]:
     """The inner channels of one block."""
     present = dict(block.named_modules())
     layers = [pair for pair in (*PLAIN, *TRANSFORMERS) if pair[0] in present]
-    on_drop = {conv: "zero-convolution" for conv, _ in layers} | {norm: "identity" for _, norm in layers}
+    on_drop = {conv: "narrow-convolution" for conv, _ in layers} | {norm: "identity" for _, norm in layers}
+    on_drop[layers[-1][0]] = "zero-convolution"
     return [_between(present, layers, on_drop)]
 
 

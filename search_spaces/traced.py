@@ -51,6 +51,11 @@ class Chain:
         return self.behind.last if self.behind else self.norm or self.consumer
 
     @property
+    def end(self) -> Node:
+        """The last layer, which alone others read."""
+        return (self.behind or self).consumer
+
+    @property
     def weight(self) -> int:
         """Weights that go with it at most."""
         return sum(self.modules[node].weight.numel() for node in (self.producer, self.consumer))
@@ -70,7 +75,7 @@ class Chain:
             groups=self.channels // group,
             producers=tuple(Slice(paths[node], group * sizes[node], 0) for node in writers),
             consumer=Slice(paths[self.consumer], group * self.size, 1),
-            on_drop={paths[node]: _stand_in(module) for node, module in self.modules.items()},
+            on_drop={paths[node]: _stand_in(module, node is self.end) for node, module in self.modules.items()},
             norm=paths[self.norm] if self.norm else None,
             droppable=self.droppable,
             behind=self.behind.width(kind, group) if self.behind else None,
@@ -225,10 +230,11 @@ def _passed_by(end: Node) -> bool:
     )
 
 
-def _stand_in(module: nn.Module) -> str:
+def _stand_in(module: nn.Module, read: bool) -> str:
+    zeros = "zero" if read else "narrow"
     if isinstance(module, nn.Conv2d):
-        return "zero-convolution"
-    return "zero-linear" if isinstance(module, nn.Linear) else "identity"
+        return f"{zeros}-convolution"
+    return f"{zeros}-linear" if isinstance(module, nn.Linear) else "identity"
 
 
 FAMILY = Family(name="traced", model_types=(), blocks="", widths=widths, task="images", cut=cut)

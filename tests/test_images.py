@@ -254,7 +254,7 @@ def test_bad_images(files: Path, tmp_path: Path) -> None:
     refused("no images at", data=str(tmp_path / "none.npz"))
     refused("layer1.1.conv1.weight", "one parameter", model=f"{files}/net.py:shared")
     refused("Sequential", "no family", "no width to cut", model=f"{files}/net.py:chain")
-    refused("latency", budgets={"latency": 0.5})
+    refused("roofline", "language models", budgets={"roofline": 0.5})
     refused("one worker", workers=2)
 
 

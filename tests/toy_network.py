@@ -24,6 +24,10 @@ class ToyWidth:
     def parameters(self) -> list[torch.nn.Parameter]:
         return []
 
+    @property
+    def links(self) -> list["ToyWidth"]:
+        return [self]
+
 
 class ToyModel(torch.nn.Module):
     """A head of 10 x 4 and a configuration."""

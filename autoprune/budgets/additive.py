@@ -8,7 +8,7 @@ random level of every unit, as what a search finds has. The table is the additiv
 Shapes: U units, N networks measured, X unknowns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -26,24 +26,33 @@ class UnitClass:
 
     Args:
         members: their numbers.
-        kept: the groups at which they are measured, from 0 upwards.
+        kept: the groups at which they are measured, from the fewest that there can be upwards: 0 where units of the
+            class can be dropped.
     """
 
     members: tuple[int, ...]
     kept: tuple[int, ...]
 
 
-def classes_of(units: Sequence[Unit], layers: Sequence[str]) -> list[UnitClass]:
+def classes_of(
+    units: Sequence[Unit], layers: Sequence[str], places: Sequence[str] | None = None, stay: Collection[int] = ()
+) -> list[UnitClass]:
     """The units of a network by their shape.
 
     Args:
         layers: the attention type of every block, which sets what an attention costs.
+        places: what else about a block sets what any of its units costs: of images their resolution there.
+        stay: numbers of units that are never dropped.
     """
     members: dict[tuple[object, ...], list[int]] = {}
     for u, unit in enumerate(units):
         _, kind, block, *shape = astuple(unit)
-        members.setdefault((kind, layers[block] if unit.context_macs else "", *shape), []).append(u)
-    return [UnitClass(tuple(row), tuple(sorted({0, *units[row[0]].kept}))) for row in members.values()]
+        place = places[block] if places else ""
+        members.setdefault((kind, layers[block] if unit.context_macs else "", place, u in stay, *shape), []).append(u)
+    return [
+        UnitClass(tuple(row), tuple(sorted({*units[row[0]].kept, *(() if row[0] in stay else (0,))})))
+        for row in members.values()
+    ]
 
 
 def design(classes: Sequence[UnitClass]) -> list[tuple[int, ...]]:
@@ -72,20 +81,20 @@ def _spread(classes: Sequence[UnitClass], kept: Sequence[int]) -> tuple[int, ...
 def fit(
     classes: Sequence[UnitClass], kept_NU: Sequence[Sequence[int]], time_N: NDArray[np.float64]
 ) -> tuple[float, list[list[float]]]:
-    """What is left when every unit is dropped, and for each class what one unit takes at each of its `kept`.
+    """What is left when of every unit the least is kept, and for each class what one unit takes more at its `kept`.
 
     Least squares of relative errors, since those are what a budget is kept within; then each row the nearest one that
     never falls, so that noise makes no sparser level dearer.
     """
     levels = [(one.members[0], kept) for one in classes for kept in one.kept[1:]]
-    class_of = {u: one.members[0] for one in classes for u in one.members}
+    class_of = {u: one for one in classes for u in one.members}
     column = {level: x for x, level in enumerate(levels, 1)}
     count_NX = np.zeros((len(kept_NU), len(levels) + 1))
     count_NX[:, 0] = 1
     for n, kept_U in enumerate(kept_NU):
         for u, kept in enumerate(kept_U):
-            if kept:
-                count_NX[n, column[class_of[u], kept]] += 1
+            if kept != class_of[u].kept[0]:
+                count_NX[n, column[class_of[u].members[0], kept]] += 1
     solution_X = np.linalg.lstsq(count_NX / time_N[:, None], np.ones(len(kept_NU)), rcond=None)[0]
     rows = [isotonic([float(solution_X[column[one.members[0], kept]]) for kept in one.kept[1:]]) for one in classes]
     return max(0.0, float(solution_X[0])), [[0.0, *(max(0.0, value) for value in row)] for row in rows]

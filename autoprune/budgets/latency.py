@@ -17,7 +17,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -30,14 +30,15 @@ from numpy.typing import NDArray
 from autoprune.budgets.additive import UnitClass, classes_of, design, fit, mixed
 from autoprune.budgets.latency_table import FILE, Check, ClassTimes, LatencyTable, load_table
 from autoprune.budgets.metric import Network, of_network
-from autoprune.budgets.passes import Pass, check_positions, pass_of, seconds_of
+from autoprune.budgets.passes import Pass, check_positions, image_pass_of, pass_of, seconds_of
 from autoprune.errors import UserError
 from autoprune.models.blocks import BlockView
+from autoprune.models.images import ImageView
 from autoprune.models.pruned import cache_slots, layer_types
 from autoprune.space import Unit
 from autoprune.workload import Workload
 
-VERSION = 1
+VERSION = 2
 STAGE = "measuring latency"
 SECONDS = 90.0  # of measuring that is aimed at
 FEWEST, MOST = 4, 20  # rounds
@@ -47,7 +48,8 @@ RANDOM_CHECKS = 3
 
 def clock(view: BlockView, workload: Workload) -> float:
     """Seconds of one forward pass of a network as it stands."""
-    return best_seconds(pass_of(view.model, workload), next(view.model.parameters()).device)
+    forward = image_pass_of(view, workload) if isinstance(view, ImageView) else pass_of(view.model, workload)
+    return best_seconds(forward, next(view.model.parameters()).device)
 
 
 def best_seconds(forward: Pass, device: torch.device) -> float:
@@ -98,10 +100,10 @@ def latency(network: Network) -> LatencyTable:
 def build(network: Network, about: dict[str, Any]) -> LatencyTable:
     """Measure a table, and whole networks beside it: dense, half of every unit, and a few at random levels."""
     units, workload = network.units, network.workload
-    classes = classes_of(units, layer_types(network.view.model.config))
+    classes = classes_in(network)
     networks = design(classes)
-    checks = _checks(units, classes)
-    kept_NU = [*networks, *checks.values()]
+    checked_with = checks(units, classes)
+    kept_NU = [*networks, *checked_with.values()]
     time_N = 1e3 * _measure(network, kept_NU)
     fixed, rows = fit(classes, networks, time_N[: len(networks)])
     table = LatencyTable(
@@ -114,12 +116,22 @@ def build(network: Network, about: dict[str, Any]) -> LatencyTable:
         ],
         checks=[],
     )
-    measured = zip(checks.items(), time_N[len(networks) :], strict=True)
+    measured = zip(checked_with.items(), time_N[len(networks) :], strict=True)
     checked = [
         Check(network=name, predicted=table.total(units, kept, workload), measured=float(ms))
         for (name, kept), ms in measured
     ]
     return table.model_copy(update={"checks": checked})
+
+
+def classes_in(network: Network) -> list[UnitClass]:
+    """The units of a network by what they cost there."""
+    view, units = network.view, network.units
+    if not isinstance(view, ImageView):
+        return classes_of(units, layer_types(view.model.config))
+    widths = [width.width for row in view.widths for width in row]
+    stay = {u for u, width in enumerate(widths) if not width.droppable}
+    return classes_of(units, [""] * len(view.blocks), view.places, stay)
 
 
 # -- measuring -------------------------------------------------------------------------------------------------------
@@ -129,7 +141,7 @@ def _measure(network: Network, kept_NU: Sequence[Sequence[int]]) -> NDArray[np.f
     """Median seconds of every network: a round to warm up, which tells how many there can be, then those."""
     view, rng, times_RN = network.view, np.random.default_rng(0), []
     network.progress(STAGE, 0.0)
-    with _dense_afterwards(view):
+    with dense_afterwards(view):
 
         def timed() -> list[float]:
             times = [0.0] * len(kept_NU)
@@ -153,8 +165,11 @@ def place(view: BlockView, kept_U: Sequence[int]) -> None:
     for width, kept in zip(widths, kept_U, strict=True):
         if width.kept != kept:
             width.keep(kept)
-            for parameter in width.parameters():
-                parameter.data = parameter.data.contiguous()
+            for link in width.links:
+                for parameter in link.parameters():
+                    parameter.data = parameter.data.contiguous()
+    if isinstance(view, ImageView):
+        return
     attends = [all(width.kept for width in row if width.width.kind == "attention") for row in view.widths]
     for block, attending, slot in zip(
         view.blocks, attends, cache_slots(attends, layer_types(view.model.config)), strict=True
@@ -165,10 +180,11 @@ def place(view: BlockView, kept_U: Sequence[int]) -> None:
 
 
 @contextmanager
-def _dense_afterwards(view: BlockView) -> Iterator[None]:
-    """The network as it was, whatever happens."""
+def dense_afterwards(view: BlockView) -> Iterator[None]:
+    """The network as it is in use, to be cut; and as it was afterwards, whatever happens."""
     try:
-        yield
+        with view.as_given() if isinstance(view, ImageView) else nullcontext():
+            yield
     finally:
         widths = [width for row in view.widths for width in row]
         place(view, [width.width.groups for width in widths])
@@ -176,8 +192,8 @@ def _dense_afterwards(view: BlockView) -> Iterator[None]:
             width.keep(width.width.groups)
 
 
-def _checks(units: Sequence[Unit], classes: Sequence[UnitClass]) -> dict[str, Sequence[int]]:
-    """Networks that the table is checked with, of which it has seen the first two: name -> groups kept of each unit."""
+def checks(units: Sequence[Unit], classes: Sequence[UnitClass]) -> dict[str, Sequence[int]]:
+    """Networks that costs are checked with, of which a table has seen the first two: name -> groups kept of units."""
     half = [min(unit.kept, key=lambda kept: abs(kept - unit.groups / 2)) for unit in units]
     named: dict[str, Sequence[int]] = {"dense": [unit.groups for unit in units], "half": half}
     return named | {f"random {i + 1}": kept for i, kept in enumerate(mixed(classes, RANDOM_CHECKS, seed=1))}
@@ -216,25 +232,31 @@ def _check_measurable(network: Network) -> None:
     wanted, dtype = network.workload.dtype, _dtype(network.view)
     if wanted not in (None, dtype):
         raise UserError(f"latency is measured in the search's dtype, {dtype}: set dtype={wanted}, not workload.dtype.")
-    check_positions(network.view.model, network.workload)
+    if not isinstance(network.view, ImageView):
+        check_positions(network.view.model, network.workload)
 
 
 def _about(network: Network) -> dict[str, Any]:
     """What was measured, on what."""
     model: Any = network.view.model
+    workload = asdict(network.workload)
+    if isinstance(network.view, ImageView):
+        del workload["context"]  # images have none
     return {
         "device": device_name(next(model.parameters()).device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "transformers": version("transformers"),
         "dtype": _dtype(network.view),
-        "attention": str(getattr(model.config, "_attn_implementation", None)),
-        "workload": asdict(network.workload),
+        "attention": str(getattr(getattr(model, "config", None), "_attn_implementation", None)),
+        "workload": workload,
     }
 
 
 def _shape(view: BlockView) -> list[Any]:
     """What tells the network from others: its class and configuration, not its weights."""
+    if isinstance(view, ImageView):
+        return [str(view.model), list(view.images.shape), view.places]
     config: dict[str, Any] = getattr(view.model.config, "to_dict")()
     return [type(view.model).__name__, {k: v for k, v in config.items() if not k.startswith(("_", "transformers"))}]
 

@@ -8,8 +8,9 @@ Schema `autoprune.latency/1`, times in milliseconds of one forward pass:
      "classes": [{"units": ["0.mlp", "1.mlp", ...], "kept": [0, 128, ...], "ms": [0.0, 0.41, ...]}, ...],
      "checks": [{"network": "dense", "predicted": 24.9, "measured": 25.2}, ...]}
 
-A class's `ms` is what one of its units takes with so many groups kept. `checks` are whole networks, and what the table
-sums up to for them.
+A class's `ms` is what one of its units takes with so many groups kept. Units that are never dropped begin at the fewest
+groups of their levels, and what these take is a part of `fixed`. `checks` are whole networks, and what the table sums
+up to for them.
 """
 
 from collections.abc import Sequence
@@ -38,13 +39,13 @@ class ClassTimes(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     units: list[str] = Field(min_length=1)
-    kept: list[Annotated[int, Field(ge=0)]] = Field(min_length=2)
+    kept: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     ms: list[Milliseconds]
 
     @model_validator(mode="after")
     def _rows(self) -> "ClassTimes":
-        if len(self.kept) != len(self.ms) or self.kept[0] != 0 or self.ms[0] != 0:
-            raise ValueError("there must be a time for every number of groups, the first of 0 groups 0 ms")
+        if len(self.kept) != len(self.ms) or self.ms[0] != 0:
+            raise ValueError("there must be a time for every number of groups, the first of them 0 ms")
         if any(b <= a for a, b in pairwise(self.kept)):
             raise ValueError("the numbers of groups must rise")
         if any(b < a for a, b in pairwise(self.ms)):

@@ -8,6 +8,7 @@ What it returns is called as any metric is, and may have these attributes:
 
 - `fixed`: what is paid whatever the policy, a part of every total and of the budget (embedding, head);
 - `measure`: what it counts in, for messages (`ms`);
+- `peak`: True where the largest of the units' costs and what is fixed counts, not their sum (memory);
 - `notice`: a sentence for the user, or None;
 - `save(directory)`: writes what it knows to the run's directory, where a later call finds it (`Network.run`).
 """

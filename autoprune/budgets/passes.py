@@ -2,7 +2,8 @@
 
 Prefill is a plain forward pass over `[B, T]` tokens, logits of all positions included. Decode is one over `[B, 1]`
 tokens behind a cache of T positions, which is put back afterwards, so that every pass sees the same length. The cache
-is transformers' dynamic one, whose growth by a copy at each token is part of what is timed.
+is transformers' dynamic one, whose growth by a copy at each token is part of what is timed. Of a network that reads
+images a pass is one over a batch of images.
 
 Shapes: B sequences, T positions.
 """
@@ -10,12 +11,15 @@ Shapes: B sequences, T positions.
 import inspect
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from autoprune.errors import UserError
 from autoprune.workload import Workload
+
+if TYPE_CHECKING:
+    from autoprune.models.images import ImageView
 
 Pass = Callable[[], None]
 
@@ -42,6 +46,13 @@ def pass_of(model: Any, workload: Workload) -> Pass:
             vars(layer).update(state)
 
     return decode
+
+
+@torch.no_grad()
+def image_pass_of(view: "ImageView", workload: Workload) -> Pass:
+    """A forward pass over `workload.batch` images, the first of those at hand, which are on the device before."""
+    pixels = view.pixels(torch.zeros(workload.batch, dtype=torch.long, device=view.images.labels.device))
+    return lambda: _discard(view.model(pixels))
 
 
 @torch.no_grad()

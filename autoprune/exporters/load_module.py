@@ -15,16 +15,23 @@ from torch import nn
 
 
 class Zeros(nn.Module):
-    """In the place of a convolution or linear layer of which nothing is left: zeros of the shape that it gave."""
+    """In the place of a convolution or linear layer of which nothing is left: zeros of the shape that it gave.
 
-    def __init__(self, gone: Any) -> None:
+    Args:
+        gone: the layer.
+        narrow: one channel is enough, since only what is gone too reads it.
+    """
+
+    def __init__(self, gone: Any, narrow: bool) -> None:
         super().__init__()
         self.features = getattr(gone, "out_features", None)
         if self.features is None:
-            self._like(gone)
+            self._like(gone, narrow)
+        elif narrow:
+            self.features = 1
 
-    def _like(self, conv: Any) -> None:
-        self.channels = conv.out_channels
+    def _like(self, conv: Any, narrow: bool) -> None:
+        self.channels = 1 if narrow else conv.out_channels
         self.sides = list(zip(conv.kernel_size, conv.stride, conv.padding, conv.dilation, strict=True))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -49,7 +56,8 @@ def load(dense: nn.Module, directory: str | Path = Path(__file__).parent) -> nn.
     for path, stand_in in described["stand_ins"].items():
         owner, _, name = path.rpartition(".")
         gone = dense.get_submodule(path)
-        setattr(dense.get_submodule(owner), name, Zeros(gone) if stand_in == "zeros" else nn.Identity())
+        there = nn.Identity() if stand_in == "identity" else Zeros(gone, narrow=stand_in == "narrow")
+        setattr(dense.get_submodule(owner), name, there)
     for path, tensor in load_file(directory / "model.safetensors").items():
         owner, _, name = path.rpartition(".")
         getattr(dense.get_submodule(owner), name).data = tensor

@@ -15,6 +15,8 @@ from autoprune.policy import Policy
 from autoprune.provenance import proposal_of
 
 FORMAT = "autoprune.module/1"
+EXPORTED = {"zero": "zeros", "narrow": "narrow", "identity": "identity"}
+"""From what a stand-in's name begins with to what the loader calls it."""
 
 
 def export(assembly: Assembly, policy: Policy, path: Path) -> None:
@@ -55,7 +57,7 @@ def _stand_ins(assembly: Assembly, policy: Policy) -> dict[str, str]:
         for width in row
     ]
     return {
-        _path(assembly.loaded.model, block, path): "zeros" if stand_in.startswith("zero-") else "identity"
+        _path(assembly.loaded.model, block, path): EXPORTED[stand_in.partition("-")[0]]
         for (block, width), unit in zip(blocks, policy.units, strict=True)
         if unit.kept == 0
         for path, stand_in in width.on_drop.items()

@@ -53,6 +53,9 @@ class ImageView(BlockView):
     images: what numbers stand for, on the model's device.
     mlp_group: neurons that are removed together.
 
+    Attributes:
+        places: for each block the shapes of hidden states before and behind it, of one image.
+
     Raises:
         UserError: the model does not take these images.
     """
@@ -60,8 +63,9 @@ class ImageView(BlockView):
     def __init__(self, model: nn.Module, family: Family, images: ImageSet, mlp_group: int = 1) -> None:
         self.images = images
         self._numel = 0
+        self.places: list[str] = []
         self._dtype = next(model.parameters()).dtype  # of a network of which nothing may be left for a while
-        _never_in_place(model)
+        self._overwriting = _never_in_place(model)
         try:
             super().__init__(model, family, mlp_group)
             self._look(torch.zeros(1, 1, dtype=torch.long, device=images.labels.device))
@@ -147,6 +151,7 @@ class ImageView(BlockView):
                 raise UserError(f"block {block} of the model changes its input in place: it cannot be run twice on it.")
             for hook in hooks:
                 hook.remove()
+            self.places.append(" -> ".join("x".join(map(str, state.shape[2:])) for state in (before[0], hidden)))
             named = dict(self.blocks[block].named_modules())
             for width in widths:
                 width.positions.update({path: times[m] for path, m in named.items() if m in times})
@@ -156,6 +161,17 @@ class ImageView(BlockView):
             raise UserError(
                 "the model's blocks are not a chain: run one after another they give other logits than the model."
             )
+
+    @contextmanager
+    def as_given(self) -> Iterator[None]:
+        """Activations write over their inputs where the model has them so, as when it is in use: for measurements."""
+        for module in self._overwriting:
+            vars(module)["inplace"] = True
+        try:
+            yield
+        finally:
+            for module in self._overwriting:
+                vars(module)["inplace"] = False
 
     @contextmanager
     def _in_place(self, ghosts: dict[int, nn.Module]) -> Iterator[None]:
@@ -174,11 +190,12 @@ def _positions(module: nn.Conv2d | nn.Linear, out: Tensor) -> int:
     return out[0].numel() // len(module.weight)
 
 
-def _never_in_place(model: nn.Module) -> None:
-    """Hidden states are kept and used again: activations may not write over them."""
-    for module in model.modules():
-        if getattr(module, "inplace", False):
-            vars(module)["inplace"] = False
+def _never_in_place(model: nn.Module) -> list[nn.Module]:
+    """Hidden states are kept and used again: activations may not write over them. Returns those that would."""
+    found = [module for module in model.modules() if getattr(module, "inplace", False)]
+    for module in found:
+        vars(module)["inplace"] = False
+    return found
 
 
 def restored(flat: Tensor, like: Tensor) -> Tensor:

@@ -1,6 +1,11 @@
-"""What stands in the place of a sub-block of which nothing is kept."""
+"""What stands in the place of a sub-block of which nothing is kept.
+
+Inside of it a single channel goes on where only what is dropped too reads it: a sub-block that is gone must not take
+the memory and time of its inner zeros.
+"""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,14 +35,20 @@ class ZeroAttention(nn.Module):
 
 
 class ZeroConvolution(nn.Module):
-    """A dropped convolution: zeros of the shape that it gave."""
+    """A dropped convolution: zeros of the shape that it gave.
 
-    def __init__(self, dropped: nn.Module) -> None:
+    Args:
+        dropped: the convolution.
+        narrow: one channel is enough.
+    """
+
+    def __init__(self, dropped: nn.Module, narrow: bool = False) -> None:
         super().__init__()
         conv: Any = dropped
         # by the names that a convolution has, since blocks may read them (MobileNetV2's padding)
-        self.out_channels, self.kernel_size, self.stride = conv.out_channels, conv.kernel_size, conv.stride
+        self.kernel_size, self.stride = conv.kernel_size, conv.stride
         self.padding, self.dilation = conv.padding, conv.dilation
+        self.out_channels = 1 if narrow else conv.out_channels
 
     def forward(self, hidden: Tensor) -> Tensor:
         """`[B, channels, height, width]`."""
@@ -48,12 +59,17 @@ class ZeroConvolution(nn.Module):
 
 
 class ZeroLinear(nn.Module):
-    """A dropped linear layer: zeros of the shape that it gave."""
+    """A dropped linear layer: zeros of the shape that it gave.
 
-    def __init__(self, dropped: nn.Module) -> None:
+    Args:
+        dropped: the layer.
+        narrow: one feature is enough.
+    """
+
+    def __init__(self, dropped: nn.Module, narrow: bool = False) -> None:
         super().__init__()
         linear: Any = dropped
-        self.out_features: int = linear.out_features
+        self.out_features: int = 1 if narrow else linear.out_features
 
     def forward(self, hidden: Tensor) -> Tensor:
         """`[..., features]`."""
@@ -65,5 +81,7 @@ STAND_INS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "zero-attention": ZeroAttention,
     "zero-convolution": ZeroConvolution,
     "zero-linear": ZeroLinear,
+    "narrow-convolution": partial(ZeroConvolution, narrow=True),
+    "narrow-linear": partial(ZeroLinear, narrow=True),
     "identity": lambda dropped: nn.Identity(),
 }

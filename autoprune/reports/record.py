@@ -139,13 +139,12 @@ class Run:
         """For each unit, from groups kept to cost."""
         if metric in self.space.group_costs:
             return [dict(enumerate(row.tolist())) for row in self.space.group_costs[metric]]
-        rows = zip(self.space.units, self.space.costs[metric], strict=True)
-        return [dict(zip(unit.kept, (float(cost) for cost in row), strict=False)) for unit, row in rows]
+        rows = zip(self.space.units, self.space.rows(metric), strict=True)
+        return [dict(zip(unit.kept, row, strict=True)) for unit, row in rows]
 
     def used(self, metric: str, kept: Sequence[int]) -> float:
         """Total of a metric where so many groups of each unit are kept."""
-        units = sum(cost[groups] for cost, groups in zip(self.costs(metric), kept, strict=True))
-        return self.space.fixed[metric] + units
+        return self.space.total(metric, [cost[k] for cost, k in zip(self.costs(metric), kept, strict=True)])
 
     def row(self, name: str) -> Row | None:
         """A line of the final table by name; None while there is none."""

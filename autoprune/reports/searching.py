@@ -100,12 +100,12 @@ def front(places: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def _chart(run: Run, metric: str, within: list[Scored], probes: list[Scored]) -> Markup:
-    costs, fixed = run.costs(metric), run.space.fixed[metric]
+    costs, total = run.costs(metric), run.space.total
     dense = run.space.cost(run.space.dense, metric) or 1.0
 
     def dots(scored: list[Scored]) -> list[_Dot]:
         return [
-            _Dot(one, 100 * (fixed + sum(cost[k] for cost, k in zip(costs, one.kept, strict=True))) / dense)
+            _Dot(one, 100 * total(metric, [cost[k] for cost, k in zip(costs, one.kept, strict=True)]) / dense)
             for one in scored
         ]
 
