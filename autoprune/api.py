@@ -123,7 +123,7 @@ def finetune(
 
     Args:
         path: the run's directory; the network goes to its `finetuned/network`.
-        epochs: passes over all of the run's data but the validation split.
+        epochs: passes over all of the run's data but the validation split; with 0 it is only refitted, in seconds.
         seed: of the order of sequences or images, of shifts, mirrors and adapters.
         lora: rank of adapters that are trained in the place of the weights, and merged in the end; 0 trains these.
         progress: is told the stage and how much of it is done.

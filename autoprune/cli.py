@@ -311,7 +311,7 @@ def dashboard(
 @app.command()
 def finetune(
     run: Run,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the text or the images.")],
+    epochs: Annotated[int, typer.Option(min=0, help="Passes over the text or the images; 0: refit alone.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of tuning.Tuning, as weight=0.7.")
     ] = None,
@@ -324,7 +324,7 @@ def finetune(
     augment: Annotated[bool | None, typer.Option("--augment/--no-augment", help="Shift and mirror images.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a run's policy, taught by the dense network; goes on where it was interrupted."""
+    """Refit and fine-tune a run's policy, taught by the dense network; goes on where it was interrupted."""
     from dataclasses import asdict
 
     from autoprune import api
@@ -339,8 +339,8 @@ def finetune(
     if as_json:
         _emit(asdict(tuned) | {"path": str(tuned.path)})
         return
-    for name in ("dense", "before", "after"):
-        typer.echo(f"{name:<8} {getattr(tuned, name).told()}")
+    for name, worth in tuned.rows.items():
+        typer.echo(f"{name:<9} {worth.told()}")
     typer.echo(f"network: {tuned.path}")
 
 

@@ -1,8 +1,9 @@
 """What fine-tuning left in a run, `RUN/finetuned/result.json`, for those who show it.
 
-    {"tuning": {"epochs": 10, ...}, "dense": {"ce": ..., "accuracy": ...}, "before": {...}, "after": {...}}
+    {"tuning": {"epochs": 10, ...}, "dense": {"ce": ..., "accuracy": ...}, "before": {...}, "refitted": {...},
+     "after": {...}}
 
-The three networks have been measured on the validation split. What was measured is up to who fine-tunes: it is shown
+The networks have been measured on the validation split. What was measured is up to who fine-tunes: it is shown
 as it is there. `seconds`, which the training took, is optional.
 """
 
@@ -29,13 +30,15 @@ class Finetuned(BaseModel):
     tuning: dict[str, Any]
     dense: dict[str, float | None]
     before: dict[str, float | None]
+    refitted: dict[str, float | None] | None = None
     after: dict[str, float | None]
     seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
 
     @property
-    def rows(self) -> dict[str, Mapping[str, float | None]]:
+    def rows(self) -> Mapping[str, Mapping[str, float | None]]:
         """The networks by name, as a table has them."""
-        return {"dense": self.dense, "before": self.before, "after": self.after}
+        refitted = {} if self.refitted is None else {"refitted": self.refitted}
+        return {"dense": self.dense, "before": self.before} | refitted | {"after": self.after}
 
     @property
     def keys(self) -> list[str]:
@@ -83,7 +86,7 @@ def won_back(done: Finetuned) -> str | None:
     """What share of pruning's loss fine-tuning won back, in a sentence; None where nothing was lost."""
     shares = []
     for key, sign in BETTER.items():
-        known = [row.get(key) for row in done.rows.values()]
+        known = [row.get(key) for row in (done.dense, done.before, done.after)]
         dense, before, after = (math.nan if value is None else value for value in known)
         lost = sign * (dense - before)
         if lost > LOST and math.isfinite(lost) and math.isfinite(after):

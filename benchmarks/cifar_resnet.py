@@ -5,7 +5,8 @@
 `--images FILE` is CIFAR-10 with `x_train`, `y_train`, `x_test`, `y_test`: arrays in a .npz, or JPEGs packed in one,
 which `cifar10.py` beside it reads. Agents see training images alone; accuracy is on the 10,000 test images. Weights
 are in the naming of akamaster's pytorch_resnet_cifar10, the architecture is built here (He et al. 2016, sec. 4.2,
-option A). Settings of an agent follow its name: `ddpg:episodes=100`. By default `max_evals` is 300.
+option A). `found` is the policy's network as the search left it; `before` (fine-tuning) with its consumers refitted,
+which `autoprune finetune` begins with; `after` fine-tuned. Settings of an agent follow its name: `ddpg:episodes=100`. By default `max_evals` is 300.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from autoprune.models.images import ImageView
 
 HERE = Path(__file__).resolve()
 SHARED = HERE.parent.parent.parent / "shared"
+MEASURED = ("found", "before", "after")
 CHOSEN = "CIFAR_RESNET"  # in the environment: depth and weights, for `network`, which searches call
 
 
@@ -99,15 +101,12 @@ def main() -> None:
                 rows.append(one(args, agent, seed, train, test, Path(scratch)))
                 print(f"# {agent} seed {seed}: {rows[-1]}", file=sys.stderr, flush=True)
             report[agent] = {key: mean_sd([row[key] for row in rows])[0] for key in rows[0]}
-            report[agent] |= {f"{key}_sd": mean_sd([row[key] for row in rows])[1] for key in ("before", "after")}
-    print(
-        f"\n{'agent':28s}{'dense':>8s}{'before':>16s}{'after':>16s}{'MACs':>8s}{'search s':>10s}{'dense passes':>14s}"
-    )
+            report[agent] |= {f"{key}_sd": mean_sd([row[key] for row in rows])[1] for key in MEASURED}
+    columns = "".join(f"{key:>16s}" for key in MEASURED)
+    print(f"\n{'agent':28s}{'dense':>8s}{columns}{'MACs':>8s}{'search s':>10s}{'dense passes':>14s}")
     for agent, row in report.items():
-        pairs = [f"{row[key]:.2f} ± {row[key + '_sd']:.2f}" for key in ("before", "after")]
-        print(
-            f"{agent:28s}{row['dense']:8.2f}{pairs[0]:>16s}{pairs[1]:>16s}{row['macs']:8.3f}{row['seconds']:10.1f}{row['ratio']:14.2f}"
-        )
+        pairs = "".join(f"{row[key]:8.2f} ± {row[key + '_sd']:5.2f}" for key in MEASURED)
+        print(f"{agent:28s}{row['dense']:8.2f}{pairs}{row['macs']:8.3f}{row['seconds']:10.1f}{row['ratio']:14.2f}")
     if args.json:
         print(json.dumps(report))
 
@@ -126,12 +125,13 @@ def one(args: argparse.Namespace, agent: str, seed: int, train: Path, test: Path
     assembly = result.assembly
     view = assembly.view
     assert isinstance(view, ImageView)
-    student = tuning.cut_out(assembly, result.policy)
+    found, student = tuning.cut_out(assembly, result.policy), tuning.cut_out(assembly, result.policy, refit=True)
     tested = ImageView(view.model, view.family, tests(test, config, args.device))
     numbers = torch.arange(len(tested.images))
     held_out = tuning.ImageLesson(tested, numbers, numbers)
     macs = result.policy.costs["macs"]
-    row = {"dense": accuracy(view.model, held_out), "before": accuracy(student, held_out)}
+    measured = {"dense": view.model, "found": found, "before": student}
+    row = {name: accuracy(network, held_out) for name, network in measured.items()}
     every = torch.arange(len(view.images))
     lesson = tuning.ImageLesson(view, every, every)
     tuning.train(student, lesson, tuning.Tuning(args.epochs, seed), run / "finetuned")

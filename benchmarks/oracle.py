@@ -65,10 +65,11 @@ def calibration_loss(assembly: Assembly, chosen: list[Levels]) -> NDArray[np.flo
 def policies(assembly: Assembly, run: Path, count: int, rng: np.random.Generator) -> list[Levels]:
     """Different ones: half from the better half of what the search scored, evenly by rank, the others random."""
     losses: dict[Levels, list[float]] = {}
-    subject = f"{assembly.store.directory.name}/{assembly.config.loss}"
+    space, subject = assembly.space, f"{assembly.store.directory.name}/{assembly.config.loss}"
     for score in Journal(run / "journal.jsonl", subject).scores:
         assert isinstance(score.proposal, tuple)
-        losses.setdefault(score.proposal, []).extend(score.losses)
+        if space.feasible(score.proposal):  # slopes are measured beside them on others
+            losses.setdefault(score.proposal, []).extend(score.losses)
     ranked = sorted(losses, key=lambda levels: float(np.mean(losses[levels])))[: len(losses) // 2]
     chosen = [ranked[i] for i in np.unique(np.linspace(0, len(ranked) - 1, count - count // 2).astype(int))]
     while len(chosen) < count:
@@ -85,10 +86,11 @@ def tuned(assembly: Assembly, levels: Levels, test: Path, args: argparse.Namespa
     tested = ImageView(view.model, view.family, cifar_resnet.tests(test, assembly.config, args.device))
     numbers = torch.arange(len(tested.images))
     held_out = tuning.ImageLesson(tested, numbers, numbers)
-    student = tuning.cut_out(assembly, make_policy(assembly, levels, {}))
+    policy = make_policy(assembly, levels, {})
+    found, student = tuning.cut_out(assembly, policy), tuning.cut_out(assembly, policy, refit=True)
     every = torch.arange(len(view.images))
     lesson = tuning.ImageLesson(view, every, every)
-    worth = [held_out.measured(student)]
+    worth = [held_out.measured(found)]
     how = tuning.tuning_of(lesson.kind, {"epochs": args.epochs, "seed": args.seed, "batch": args.batch})
     tuning.train(student, lesson, how, folder)
     worth.append(held_out.measured(student))

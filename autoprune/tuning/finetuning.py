@@ -1,4 +1,4 @@
-"""A run's policy fine-tuned: cut out, measured, trained, measured again, exported.
+"""A run's policy fine-tuned: cut out, measured, refitted, trained, measured again, exported.
 
 In `RUN/finetuned/`: `state.safetensors` after every epoch and every few minutes, at the end `result.json` and
 `network/`, an export. Trained on everything of the run's data but its validation split, which tells what it was worth.
@@ -9,6 +9,7 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,22 @@ class Tuned:
     Args:
         dense: the network that the search was given.
         before: as it was found.
+        refitted: with its consumers solved once more; None where that was not wanted.
         after: fine-tuned.
         path: of the export.
     """
 
     dense: Worth
     before: Worth
+    refitted: Worth | None
     after: Worth
     path: Path
+
+    @property
+    def rows(self) -> dict[str, Worth]:
+        """The networks that were measured, by name."""
+        named = {"dense": self.dense, "before": self.before, "refitted": self.refitted, "after": self.after}
+        return {name: worth for name, worth in named.items() if worth is not None}
 
 
 def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda stage, share: None) -> Tuned:
@@ -70,11 +79,13 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
         lesson, student = lesson_of(assembly), cut_out(assembly, policy)
         tuning = tuning_of(lesson.kind, given)
         dense, before = lesson.measured(lesson.dense), lesson.measured(student)
+        student = cut_out(assembly, policy, True, progress) if tuning.refit else student
+        refitted = lesson.measured(student) if tuning.refit else None
         train(student, lesson, tuning, folder, progress, _mark(policy))
         round_weights(assembly, student)
-        tuned = Tuned(dense, before, lesson.measured(student), folder / "network")
+        tuned = Tuned(dense, before, refitted, lesson.measured(student), folder / "network")
         _save(assembly, policy, student, tuned.path)
-        result = {name: asdict(getattr(tuned, name)) for name in ("dense", "before", "after")}
+        result = {name: asdict(worth) for name, worth in tuned.rows.items()}
         write_atomically(folder / "result.json", to_json({"tuning": asdict(tuning)} | result) + "\n")
     if not tuned.after.ce <= tuned.before.ce:
         warnings.warn(
@@ -86,16 +97,20 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
     return tuned
 
 
-def cut_out(assembly: Assembly, policy: Policy, refit: bool = False) -> nn.Module:
+def cut_out(
+    assembly: Assembly, policy: Policy, refit: bool = False, progress: Progress = lambda stage, share: None
+) -> nn.Module:
     """A policy's network in memory of its own, in evaluation mode; the live one is dense when this returns.
 
     Args:
         refit: whether its consumers are solved once more (refit.py).
+        progress: is told how much of that is done.
     """
     proposal = proposal_of(assembly, policy)
     if refit:
         tokens_NT = assembly.splits.reconstruction.to(assembly.config.device)
-        place_refitted(assembly.placer, proposal, tokens_NT, assembly.config.batch_size())
+        batch, told = assembly.config.batch_size(), partial(progress, "refitting")
+        place_refitted(assembly.placer, proposal, tokens_NT, batch, told)
     else:
         assembly.placer.place(proposal)
     student = copy.deepcopy(assembly.loaded.model)

@@ -87,7 +87,8 @@ def _step(view: BlockView, block: int, hidden: Tensor) -> Step:
     for number, link in enumerate(links_of(view.widths[block])):
         hooks.append(link.consumer.register_forward_pre_hook(lambda _, args, n=number: read.update({n: args[0]})))
         writer = link.norm or link.consumer
-        hooks.append(writer.register_forward_hook(lambda _, args, out, n=number: written.update({n: out})))
+        # some blocks add to what was written in place
+        hooks.append(writer.register_forward_hook(lambda _, args, out, n=number: written.update({n: out.clone()})))
     try:
         return Step(hidden, view.run(block, hidden), read, written)
     finally:
@@ -120,7 +121,8 @@ def _pairs(
         if lost is not None:
             target = target + (dense.before - now.before).reshape(target.shape)
             for other in lost:
-                target = target + dense.written[other] - now.written.get(other, torch.zeros_like(target))
+                gap = dense.written[other] - now.written.get(other, torch.zeros_like(dense.written[other]))
+                target = target + gap.reshape(target.shape)
         yield now.read[number], target
 
 

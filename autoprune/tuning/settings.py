@@ -19,7 +19,8 @@ class Tuning:
     """How to fine-tune. The defaults here are those of networks with BatchNorm; `tuning_of` has the others.
 
     Args:
-        epochs: passes over the sequences or images.
+        epochs: passes over the sequences or images; with 0 there is the refit alone.
+        refit: whether what reads the pruned widths is solved once more before (refit.py).
         seed: of their order, of shifts and mirrors, of adapters.
         lora: rank of the adapters that are trained in the place of the weights; 0 trains all weights.
         alpha: adapters count `alpha / lora` times (Hu et al. 2021, sec. 4.1).
@@ -35,7 +36,8 @@ class Tuning:
         augment: shift and mirror images.
     """
 
-    epochs: Annotated[int, Field(ge=1)]
+    epochs: Annotated[int, Field(ge=0)]
+    refit: bool = True
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     lora: Annotated[int, Field(ge=0)] = 0
     alpha: Positive = 16.0
