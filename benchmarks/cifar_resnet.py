@@ -6,7 +6,8 @@
 which `cifar10.py` beside it reads. Agents see training images alone; accuracy is on the 10,000 test images. Weights
 are in the naming of akamaster's pytorch_resnet_cifar10, the architecture is built here (He et al. 2016, sec. 4.2,
 option A). `found` is the policy's network as the search left it; `before` (fine-tuning) with its consumers refitted,
-which `autoprune finetune` begins with; `after` fine-tuned. Settings of an agent follow its name: `ddpg:episodes=100`. By default `max_evals` is 300.
+which `autoprune finetune` begins with; `after` fine-tuned. Settings of an agent follow its name:
+`ddpg:episodes=100`. By default `max_evals` is 300.
 """
 
 import argparse

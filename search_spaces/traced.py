@@ -18,6 +18,8 @@ from autoprune.models.tracing import Stretch, Trace
 from autoprune.models.widths import Slice, Width
 from autoprune.search_spaces.channelwise import Place, hooked, name_of, plain, through
 
+KEEP_ZEROS = ("dropout", "identity", "transpose", "permute")
+"""What may stand between a width's consumer and the sum: zeros stay zeros."""
 LARGEST = 8192  # inputs of a layer behind flattened channels: their second moments are a matrix of as many rows
 
 
@@ -219,7 +221,7 @@ def _norm(trace: Trace, consumer: Node) -> Node | None:
 def _passed_by(end: Node) -> bool:
     """Whether what a width gives is added to something else of its shape."""
     reader = _reader(end)
-    while reader is not None and name_of(reader).startswith(("dropout", "identity")):
+    while reader is not None and name_of(reader).startswith(KEEP_ZEROS):
         end, reader = reader, _reader(reader)
     if reader is None or name_of(reader) not in ("add", "iadd"):
         return False

@@ -69,7 +69,7 @@ def really_held(assembly: Assembly) -> Iterator[list[int]]:
     seen: list[int] = []
     rows = assembly.view.widths
     streamer_of(assembly).rest()
-    stored = list(assembly.store._consumers.values())
+    stored = [tensor for unit in assembly.store._tensors for tensor in unit.values()]
     latest = list(assembly.placer.masked._latest.values()) if assembly.placer.masked else []
     home = {t.untyped_storage().data_ptr() for row in rows for width in row for t in width.tensors.values()}
     home |= {t.untyped_storage().data_ptr() for t in [*stored, *latest]}

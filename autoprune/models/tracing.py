@@ -150,9 +150,8 @@ class TracedView(ImageView):
         """Hidden states at the first block, `[B, T, ...]`."""
         return restored(self._stem(self.pixels(tokens_BT.flatten())), tokens_BT)
 
-    @torch.no_grad()
-    def head(self, hidden_BTD: Tensor) -> Tensor:
-        """Logits `[B, T, V]` from the hidden states behind the last block."""
+    def logits(self, hidden_BTD: Tensor) -> Tensor:
+        """Logits `[B, T, V]` from the hidden states behind the last block, with the caller's derivatives."""
         return restored(self._rest(hidden_BTD.flatten(0, 1)), hidden_BTD)
 
 
