@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from autoprune import registry
 from autoprune.budgets.metric import Network, cost_rows, fixed_cost, metric_of
-from autoprune.calibration.images import check_labels, read_images, split_images
+from autoprune.calibration.images import check_labels, preprocessing, read_images, split_images
 from autoprune.calibration.moments import collect
 from autoprune.calibration.text import Splits, read_text, sequences, split
 from autoprune.config import SearchConfig, is_module, reads_images
@@ -147,13 +147,14 @@ def _images(config: SearchConfig, masks: bool, progress: Progress) -> tuple[Load
         raise UserError(
             "networks that read images are searched by one worker so far: leave --workers and --ray-address."
         )
-    images = read_images(config.data, config.image_mean, config.image_std)
     progress("loading the model", 0.0)
     name = str(config.model)
     if is_module(name):
         loaded = load_module(name, config.device, config.dtype)
     else:
         loaded = load_model(name, config.device, config.dtype, config.trust_remote_code, task="images")
+    usual = (None, None) if loaded.is_plain else preprocessing(loaded.path)
+    images = read_images(config.data, config.image_mean or usual[0], config.image_std or usual[1])
     splits = split_images(images, config.sequence_length, _limits(config), config.data_seed)
     view = image_view(loaded.model, loaded.family, images.to(config.device), config.mlp_group)
     check_labels(images, view(splits.search[:1, :1].to(config.device)).shape[-1])

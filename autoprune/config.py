@@ -79,7 +79,7 @@ class SearchConfig(BaseModel):
     max_time: float | None = Field(None, gt=0, description="seconds of search")
     sequence_length: int = Field(512, ge=8, description="tokens of a sequence; images of a sample, for which it is 32")
     image_mean: list[float] | None = Field(
-        None, min_length=1, description="of channels, of values up to 1; none is the digits' own, else ImageNet's"
+        None, min_length=1, description="of channels, of values up to 1; none: the checkpoint's, digits' or ImageNet's"
     )
     image_std: list[float] | None = Field(None, min_length=1, description="likewise")
     reconstruction_sequences: int = Field(128, ge=2)

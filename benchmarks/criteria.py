@@ -57,7 +57,9 @@ def tests(assembly: Assembly, path: str) -> Tensor:
     config, view = assembly.config, assembly.view
     if not isinstance(view, ImageView):
         return sequences(read_text(path), assembly.loaded.tokenizer, config.sequence_length)
-    view.images = read_images(path, config.image_mean, config.image_std).to(config.device)
+    view.images = read_images(path, view.images.mean.flatten().tolist(), view.images.std.flatten().tolist()).to(
+        config.device
+    )
     count = len(view.images) // config.sequence_length
     return torch.arange(count * config.sequence_length).view(count, -1)
 

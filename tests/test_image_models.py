@@ -15,6 +15,7 @@ from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config, reads_images
 from autoprune.errors import UserError
 from autoprune.exporters import huggingface
+from autoprune.models.images import ImageView
 from autoprune.provenance import make_policy
 from autoprune.validation import total_params
 from tests import image_families
@@ -131,3 +132,24 @@ def test_fine_tuning(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     logits = AutoModelForImageClassification.from_pretrained(tmp_path / "out")(pixels).logits
     torch.testing.assert_close(logits, student(pixels).logits, rtol=1e-5, atol=1e-5)
     assert (logits - before).abs().max() > 0.01
+
+
+def test_images_are_normalised_as_the_checkpoint_says(data: Path, tmp_path: Path) -> None:
+    def means(**given: object) -> list[float]:
+        view = assemble(load_config(None, {**chosen, **given})).view
+        assert isinstance(view, ImageView)
+        return [
+            round(value, 3) for value in (*view.images.mean.flatten().tolist(), *view.images.std.flatten().tolist())
+        ]
+
+    chosen = settings("vit", tmp_path, data)
+    file = tmp_path / "vit" / "preprocessor_config.json"
+    assert means()[0] == 0.485
+    file.write_text('{"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]}')
+    assert means() == [0.1, 0.2, 0.3, 0.5, 0.6, 0.7]
+    assert means(image_mean=[0.4]) == [0.4, 0.5, 0.6, 0.7]
+    file.write_text('{"do_normalize": false, "image_mean": [0.1, 0.2, 0.3]}')
+    assert means() == [0.0, 1.0]
+    file.write_text('{"image_mean": ["none"]}')
+    with pytest.raises(UserError, match=r"preprocessor_config\.json' cannot be read"):
+        means()

@@ -6,6 +6,7 @@ is a Hugging Face data set (dataset_directory.py). `digits` names those that shi
 """
 
 import hashlib
+import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -86,6 +87,23 @@ def read_images(path: str | None, mean: Sequence[float] | None = None, std: Sequ
             )
         scales.append(torch.tensor(values).view(-1, 1, 1))
     return ImageSet(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels), *scales)
+
+
+def preprocessing(directory: str) -> tuple[list[float] | None, list[float] | None]:
+    """Mean and standard deviation that a checkpoint's `preprocessor_config.json` normalises by; None where it has none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    file = Path(directory) / "preprocessor_config.json"
+    try:
+        told = json.loads(file.read_bytes()) if file.is_file() else {}
+        if not told.get("do_normalize", True):
+            return [0.0], [1.0]
+        mean, std = (told.get(name) for name in ("image_mean", "image_std"))
+        return mean and [float(value) for value in mean], std and [float(value) for value in std]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"'{file}' cannot be read ({error}): give image_mean and image_std yourself.") from error
 
 
 def split_images(images: ImageSet, length: int, limits: dict[str, int], seed: int) -> Splits:
