@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoprune.errors import UserError
 from autoprune.objective import Objective
 from autoprune.space import Levels, SearchSpace
 
@@ -27,7 +28,13 @@ class EvoPress:
     starts: int = 64
 
     def search(self, objective: Objective, rng: np.random.Generator) -> None:
-        """Generations until the limits."""
+        """Generations until the limits.
+
+        Raises:
+            UserError: there is one unit alone.
+        """
+        if len(objective.space.units) == 1:
+            raise UserError("evopress trades between units, and there is one alone: choose another agent, as greedy.")
         parent = self._start(objective, rng)
         while True:
             candidates = [_switched(objective.space, parent, rng) for _ in range(self.offspring)]

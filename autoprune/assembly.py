@@ -153,7 +153,8 @@ def _images(config: SearchConfig, masks: bool, progress: Progress) -> tuple[Load
         loaded = load_module(name, config.device, config.dtype)
     else:
         loaded = load_model(name, config.device, config.dtype, config.trust_remote_code, task="images")
-    usual = (None, None) if loaded.is_plain else preprocessing(loaded.path)
+    given = config.image_mean is not None and config.image_std is not None
+    usual = (None, None) if loaded.is_plain or given else preprocessing(loaded.path)
     images = read_images(config.data, config.image_mean or usual[0], config.image_std or usual[1])
     splits = split_images(images, config.sequence_length, _limits(config), config.data_seed)
     view = image_view(loaded.model, loaded.family, images.to(config.device), config.mlp_group)

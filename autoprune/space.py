@@ -275,7 +275,9 @@ class SearchSpace:
             first: units before it stay as they are, if the budgets allow it.
         """
         changed, count = levels, len(levels) - first
-        for _ in range(switches):
+        if count == 1:  # nothing to trade with
+            changed = (*levels[:-1], int(rng.integers(self.n_levels_U[-1])))
+        for _ in range(switches if count > 1 else 0):
             up, apart = int(rng.integers(count)), int(rng.integers(1, count))
             up, down = first + up, first + (up + apart) % count
             trial = list(changed)

@@ -7,6 +7,7 @@ is a Hugging Face data set (dataset_directory.py). `digits` names those that shi
 
 import hashlib
 import json
+import math
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -85,6 +86,8 @@ def read_images(path: str | None, mean: Sequence[float] | None = None, std: Sequ
                 f"{name} has {which}, and the images in '{path}' have {channels} channel{'s'[: channels - 1]}: give "
                 f"{name} as the network was trained, one value for each."
             )
+        if not all(math.isfinite(value) and (name == "image_mean" or value > 0) for value in values):
+            raise UserError(f"{name} is {values}: finite numbers are needed, and deviations above 0.")
         scales.append(torch.tensor(values).view(-1, 1, 1))
     return ImageSet(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels), *scales)
 

@@ -237,7 +237,8 @@ class LiveWidth:
         self._index = None
         statistics = self.statistics if weights.norm is None else weights.norm
         if statistics is not None:
-            self._norm.running_mean.data, self._norm.running_var.data = statistics
+            like = self._tensors[self.width.norm or "", STATISTICS[0]]  # levels are float32 in any network
+            self._norm.running_mean.data, self._norm.running_var.data = (tensor.to(like) for tensor in statistics)
         sources = ((name, s, self._source(s.module, name)) for name, s in self._sliced())
         prefixes = ((name, s, self._prefix(tensor, name, s, groups)) for name, s, tensor in sources)
         self._put(groups, prefixes, weights.consumer)

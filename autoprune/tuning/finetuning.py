@@ -90,7 +90,7 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
     if not tuned.after.ce <= tuned.before.ce:
         warnings.warn(
             f"the network is worse than before (cross-entropy {tuned.after.ce:.4f}, {tuned.before.ce:.4f} before): "
-            "fewer epochs or a smaller lr may help.",
+            + ("fewer epochs or a smaller lr may help." if tuning.epochs else "leave the refit, refit=false."),
             RuntimeWarning,
             stacklevel=2,
         )

@@ -49,7 +49,7 @@ class ImageLesson:
         self.view, self.dense, self.count = view, view.model, len(numbers)
         device = view.images.labels.device
         self._numbers, self._held_out = numbers.to(device), held_out.to(device)
-        normed = any(isinstance(module, nn.BatchNorm2d) for module in view.model.modules())
+        normed = any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in view.model.modules())
         self.kind: Kind = "images" if normed else "images-layernorm"
         self._dtype = next(view.model.parameters()).dtype
 

@@ -69,7 +69,7 @@ def place_refitted(
         placer.place_block(block, choices)
         links = links_of(view.widths[block])
         stream = [number for number, link in enumerate(links) if link.behind is None]
-        added = _adds(wanted[0], stream)
+        added = bool(stream) and _adds(wanted[0], stream)
         for number, link in enumerate(links):
             if link.kept:
                 lost = [m for m in stream if m < number] if added and number in stream else None

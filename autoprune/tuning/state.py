@@ -70,7 +70,7 @@ class State:
             with safe_open(self._file, framework="pt") as state:
                 told = state.metadata()
                 tensors = {name: state.get_tensor(name) for name in state.keys()}  # noqa: SIM118 (no mapping)
-            step, before = int(told["step"]), json.loads(told["tuning"])
+            step, before = int(told["step"]), {"refit": False} | json.loads(told["tuning"])
             changed = [f"{key}={value}" for key, value in before.items() if self._tuning.get(key) != value]
             if not changed:
                 self._put(tensors, told["mark"])

@@ -102,11 +102,17 @@ def _step(
     index: int,
 ) -> None:
     """One step, the `index`-th of an epoch."""
-    some = _order(lesson.count, tuning.seed, epoch)[index * tuning.batch : (index + 1) * tuning.batch]
+    # BatchNorm needs two: an epoch's last step is not of a single example, unless all are
+    begin = max(0, min(index * tuning.batch, lesson.count - min(2, tuning.batch)))
+    some = _order(lesson.count, tuning.seed, epoch)[begin : (index + 1) * tuning.batch]
     draw = torch.manual_seed(_seed(tuning.seed, epoch, 1 + index))  # which dropout draws from too
     optimizer.zero_grad()
     for part in torch.split(some, tuning.at_once or len(some)):
-        loss = lesson.loss(student, part, tuning, draw) * (len(part) / len(some))
+        try:
+            loss = lesson.loss(student, part, tuning, draw) * (len(part) / len(some))
+        except ValueError as error:  # BatchNorm's, of one value a channel
+            told = f"a forward pass of {len(part)} cannot be trained on ({error}): a larger batch or at_once is needed."
+            raise UserError(told) from error
         loss.backward()  # type: ignore[no-untyped-call]
     length = nn.utils.clip_grad_norm_(weights, tuning.clip or math.inf)
     if not bool(torch.isfinite(length)):
