@@ -83,15 +83,16 @@ def written(key: str, value: float | None) -> str:
 
 
 def won_back(done: Finetuned) -> str | None:
-    """What share of pruning's loss fine-tuning won back, or that it lost more; None where nothing was lost."""
-    shares, worse = [], False
+    """What share of pruning's loss fine-tuning won back, and what it lost more; None where nothing was lost."""
+    shares: list[str] = []
+    worse: list[str] = []
     for key, sign in BETTER.items():
         known = [row.get(key) for row in (done.dense, done.before, done.after)]
         dense, before, after = (math.nan if value is None else value for value in known)
         lost = sign * (dense - before)
         if lost > LOST and math.isfinite(lost) and math.isfinite(after):
-            worse = worse or sign * (after - before) < 0
-            shares.append(f"{sign * (after - before) / lost:.0%} of the {named(key)}")
-    if worse:
-        return "The network is worse than before fine-tuning."
-    return f"Of what pruning lost, fine-tuning won back {' and '.join(shares)}." if shares else None
+            won = sign * (after - before) / lost
+            (shares if won >= 0 else worse).append(f"{abs(won):.0%} of the {named(key)}")
+    told = [f"Of what pruning lost, fine-tuning won back {' and '.join(shares)}."] if shares else []
+    told += [f"It lost another {' and '.join(worse)}."] if worse else []
+    return " ".join(told) or None

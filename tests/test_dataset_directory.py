@@ -193,6 +193,10 @@ def test_damaged_folders_of_save_to_disk(tmp_path: Path) -> None:
         (folder / "state.json").write_text(text)
         with pytest.raises(UserError, match=r"state.json' is not what"):
             read_images(str(folder))
+    for name in ("../set/data-00000-of-00002.arrow", str(folder / "data-00000-of-00002.arrow")):
+        (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+        with pytest.raises(UserError, match="no file beside it"):
+            read_images(str(folder))
 
 
 def test_data_sets_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

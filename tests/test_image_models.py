@@ -153,3 +153,10 @@ def test_images_are_normalised_as_the_checkpoint_says(data: Path, tmp_path: Path
     file.write_text('{"image_mean": ["none"]}')
     with pytest.raises(UserError, match=r"preprocessor_config\.json' cannot be read"):
         means()
+    assert means(image_mean=[0.4], image_std=[0.2]) == [0.4, 0.2]  # it is not asked
+    for told, seen in [('"image_std": [0.5, 0.5, 0]', "above 0"), ('"rescale_factor": 1', "divided by 255")]:
+        file.write_text(f"{{{told}}}")
+        with pytest.raises(UserError, match=seen):
+            means()
+    with pytest.raises(UserError, match="no language model"):
+        autoprune.evaluate(chosen["model"])  # type: ignore[arg-type]

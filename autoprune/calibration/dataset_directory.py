@@ -101,6 +101,9 @@ def _arrow_files(folder: Path) -> list[Path]:
         names = [str(entry["filename"]) for entry in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"'{state}' is not what Dataset.save_to_disk writes ({error}).") from error
+    for name in names:
+        if Path(name).name != name:
+            raise UserError(f"'{state}' names '{name}', which is no file beside it.")
     return [folder / name for name in names]
 
 

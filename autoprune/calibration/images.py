@@ -101,6 +101,12 @@ def preprocessing(directory: str) -> tuple[list[float] | None, list[float] | Non
     file = Path(directory) / "preprocessor_config.json"
     try:
         told = json.loads(file.read_bytes()) if file.is_file() else {}
+        factor = float(told.get("rescale_factor", 1 / 255)) if told.get("do_rescale", True) else 1.0
+        if not math.isclose(factor, 1 / 255, rel_tol=1e-3):
+            raise UserError(
+                f"'{file}' multiplies pixels by {factor:g} first, and here they are divided by 255: give image_mean "
+                "and image_std of values in [0, 1]."
+            )
         if not told.get("do_normalize", True):
             return [0.0], [1.0]
         mean, std = (told.get(name) for name in ("image_mean", "image_std"))

@@ -1,5 +1,6 @@
 """What a saved network is worth: loss, perplexity, size and speed of a directory, dense, pruned or padded."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from autoprune.calibration.losses import CrossEntropy
 from autoprune.calibration.text import next_tokens, read_text, sequences
+from autoprune.config import reads_images
 from autoprune.errors import UserError
 from autoprune.evaluation.timing import tokens_per_second
 from autoprune.models.loading import check_directory, compute_dtype, explained
@@ -60,6 +62,15 @@ def evaluate_directory(
     }
 
 
+def _format(path: Path) -> str | None:
+    """What an exporter of ours calls the form of a directory, where it is not Hugging Face's."""
+    try:
+        told = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        return str(told["format"])
+    except (OSError, ValueError, KeyError, TypeError):  # loading it will tell
+        return None
+
+
 @torch.no_grad()
 def _cross_entropy(model: Any, tokens_1T: Tensor) -> Tensor:
     loss = CrossEntropy()
@@ -72,6 +83,10 @@ def _load(path: Path, device: str, dtype: str) -> tuple[Any, Any]:
 
     if not path.is_dir():
         raise UserError(f"no model directory at '{path}'.")
+    if reads_images(str(path)) or _format(path) in ("autoprune.module/1", "autoprune.onnx/1"):
+        raise UserError(
+            f"'{path}' is no language model in Hugging Face form: `autoprune evaluate RUN` measures any run's policy."
+        )
     check_directory(str(path))
     with explained(str(path)):
         config = AutoConfig.from_pretrained(path)

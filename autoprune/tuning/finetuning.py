@@ -29,6 +29,7 @@ from autoprune.tuning.image_lesson import ImageLesson
 from autoprune.tuning.lesson import Lesson, Worth
 from autoprune.tuning.refit import place_refitted
 from autoprune.tuning.settings import tuning_of
+from autoprune.tuning.state import steps_done
 from autoprune.tuning.text_lesson import TextLesson
 from autoprune.tuning.training import train
 
@@ -76,8 +77,10 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
     with rundir.locked(run):
         # derivatives need the whole network on the device
         assembly, policy = study.reopen(run, progress, places={"device_memory": None})
-        lesson, student = lesson_of(assembly), cut_out(assembly, policy)
+        lesson = lesson_of(assembly)
         tuning = tuning_of(lesson.kind, given)
+        steps_done(folder, asdict(tuning), _mark(policy))  # another training is refused before any work
+        student = cut_out(assembly, policy)
         dense, before = lesson.measured(lesson.dense), lesson.measured(student)
         student = cut_out(assembly, policy, True, progress) if tuning.refit else student
         refitted = lesson.measured(student) if tuning.refit else None

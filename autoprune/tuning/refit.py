@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autoprune.calibration.moments import links_of
+from autoprune.levels.criterion import DAMPING
 from autoprune.levels.placing import Placer
 from autoprune.models.blocks import BlockView
 from autoprune.models.surgery import LiveWidth
 from autoprune.space import Proposal
 
-RIDGE = 0.01
-"""Of the mean second moment, towards the weights that are there, as levels have it (levels/criterion.py)."""
+NEAR = 1e-2
+"""Of the stream: what may be left of it where blocks are said to add to it."""
 OFF = 1e-6
 """Scales of a BatchNorm that are so much smaller than its largest write nothing."""
 AFTER: tuple[Callable[[Tensor], Tensor], ...] = (lambda stream: stream, functional.relu)
@@ -98,13 +99,13 @@ def _step(view: BlockView, block: int, hidden: Tensor) -> Step:
 
 def _adds(step: Step, stream: Sequence[int]) -> bool:
     """Whether a dense block adds what these consumers write to the stream, and does nothing more than a ReLU to it."""
-    if any(step.written[number].numel() != step.before.numel() for number in stream):
+    if any(
+        tensor.numel() != step.before.numel() for tensor in (step.after, *(step.written[number] for number in stream))
+    ):
         return False
-    shape = step.written[stream[0]].shape
-    total = step.before.reshape(shape) + sum(step.written[number].reshape(shape) for number in stream)
-    after = step.after.reshape(total.shape) if step.after.numel() == total.numel() else total.new_zeros(0)
-    size = float(after.float().norm()) if after.numel() else 0.0
-    return any(after.numel() and float((done(total) - after).float().norm()) <= 1e-2 * size for done in AFTER)
+    total = step.before + sum(step.written[number].reshape(step.before.shape) for number in stream)
+    after = step.after.reshape(total.shape)
+    return any(float((done(total) - after).float().norm()) <= NEAR * float(after.float().norm()) for done in AFTER)
 
 
 def _pairs(
@@ -135,8 +136,8 @@ def _refit(link: LiveWidth, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
         x_ND, t_NO = affine.rows(read, written)
         h_DD += (x_ND.T @ x_ND).double()
         r_DO += (x_ND.T @ t_NO).double()
-    ridge_D = torch.zeros_like(h_DD.diagonal())
-    ridge_D[: affine.inputs] = RIDGE * float(h_DD.diagonal()[: affine.inputs].mean()) or 1.0
+    ridge_D = torch.zeros_like(h_DD.diagonal())  # towards what is there, as levels have it; none on the constant
+    ridge_D[: affine.inputs] = DAMPING * float(h_DD.diagonal()[: affine.inputs].mean()) or 1.0
     found_DO = torch.linalg.solve(h_DD + ridge_D.diag(), r_DO + ridge_D[:, None] * now_DO)
     affine.put(found_DO)
 

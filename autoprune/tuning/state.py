@@ -5,9 +5,11 @@ done, and of what training it is.
 """
 
 import json
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +18,8 @@ from torch import Tensor, nn
 
 from autoprune.errors import UserError
 from autoprune.tuning.settings import Tuning
+
+FILE = "state.safetensors"
 
 
 class State:
@@ -32,7 +36,7 @@ class State:
     def __init__(
         self, folder: Path, student: nn.Module, optimizer: torch.optim.Optimizer, tuning: Tuning, mark: str
     ) -> None:
-        self._folder, self._file, self._optimizer = folder, folder / "state.safetensors", optimizer
+        self._folder, self._optimizer = folder, optimizer
         self._tuning, self._mark = asdict(tuning), mark
         self._weights = {name: p for name, p in student.named_parameters() if p.requires_grad}
         saved = student.state_dict().keys()
@@ -52,7 +56,7 @@ class State:
         try:
             self._folder.mkdir(exist_ok=True)
             save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, new, told)
-            new.replace(self._file)
+            new.replace(self._folder / FILE)
         except (OSError, SafetensorError) as error:
             with suppress(OSError):
                 new.unlink(missing_ok=True)
@@ -64,35 +68,19 @@ class State:
         Raises:
             UserError: the file is damaged, or of another training.
         """
-        if not self._file.exists():
-            return 0
-        try:
-            with safe_open(self._file, framework="pt") as state:
-                told = state.metadata()
-                tensors = {name: state.get_tensor(name) for name in state.keys()}  # noqa: SIM118 (no mapping)
-            step, before = int(told["step"]), {"refit": False} | json.loads(told["tuning"])
-            changed = [f"{key}={value}" for key, value in before.items() if self._tuning.get(key) != value]
-            if not changed:
-                self._put(tensors, told["mark"])
-        except (OSError, TypeError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"the state in '{self._folder}' is damaged, or of another policy ({reason}): delete it."
-            ) from error
-        if changed:
-            raise UserError(
-                f"'{self._folder}' holds a fine-tuning with {', '.join(changed)}: go on with the same settings, or "
-                "delete it."
-            )
+        step = steps_done(self._folder, self._tuning, self._mark)
+        if step:
+            with _explained(self._folder), safe_open(self._folder / FILE, framework="pt") as state:
+                self._put({name: state.get_tensor(name) for name in state.keys()})  # noqa: SIM118 (no mapping)
         return step
 
     @torch.no_grad()
-    def _put(self, tensors: dict[str, Tensor], mark: str) -> None:
+    def _put(self, tensors: dict[str, Tensor]) -> None:
         own = self._weights | self._buffers
         shapes = {f"network.{name}": tensor.shape for name, tensor in own.items()}
         found = {name: tensor.shape for name, tensor in tensors.items() if name.startswith("network.")}
-        if mark != self._mark or shapes != found:
-            raise ValueError(f"it is of {mark or 'other weights'}")
+        if shapes != found:
+            raise ValueError("it is of other weights")
         for name, tensor in own.items():
             tensor.copy_(tensors.pop(f"network.{name}"))
         for key, tensor in tensors.items():
@@ -100,3 +88,39 @@ class State:
             weight = self._weights[name]
             # AdamW's count of steps stays on the CPU
             self._optimizer.state[weight][kept] = tensor.to(weight.device) if tensor.dim() else tensor
+
+
+def steps_done(folder: Path, tuning: Mapping[str, Any], mark: str) -> int:
+    """Steps that the state in a folder has done, 0 where there is none. No weights are read.
+
+    Args:
+        folder: as of `State`.
+        tuning: all settings of the training that would go on with it, by name.
+        mark: of what would be trained.
+
+    Raises:
+        UserError: the file is damaged, or of another training.
+    """
+    if not (folder / FILE).exists():
+        return 0
+    with _explained(folder):
+        with safe_open(folder / FILE, framework="pt") as state:
+            told = state.metadata()
+        step, before = int(told["step"]), {"refit": False} | json.loads(told["tuning"])
+        if told["mark"] != mark:
+            raise ValueError(f"it is of {told['mark'] or 'other weights'}")
+    changed = [f"{key}={value}" for key, value in before.items() if tuning.get(key) != value]
+    if changed:
+        raise UserError(
+            f"'{folder}' holds a fine-tuning with {', '.join(changed)}: go on with the same settings, or delete it."
+        )
+    return step
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, TypeError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the state in '{folder}' is damaged, or of another policy ({reason}): delete it.") from error
