@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 import autoprune
 from autoprune import study, tuning
+from autoprune.api import evaluate
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config, reads_images
 from autoprune.errors import UserError
@@ -159,4 +160,4 @@ def test_images_are_normalised_as_the_checkpoint_says(data: Path, tmp_path: Path
         with pytest.raises(UserError, match=seen):
             means()
     with pytest.raises(UserError, match="no language model"):
-        autoprune.evaluate(chosen["model"])  # type: ignore[arg-type]
+        evaluate(chosen["model"])  # type: ignore[arg-type]
