@@ -20,11 +20,11 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs")}  # the package itself lends
 
 LAYERS = (
     {"errors", "usercode", "workload", "statistics", "mask", "wording"},
-    {"registry", "space", "policy", "config", "journal", "rundir", "space_file", "finetuned"},
+    {"registry", "space", "policy", "config", "journal", "rundir", "space_file", "finetuned", "scorer"},
     {"models", "calibration", "budgets"},
     {"levels"},
     {"evaluation"},
-    {"objective", "assembly", "records"},
+    {"archive", "objective", "assembly", "records"},
     {"provenance"},
     {"exporters", "farm"},
     {"validation"},
