@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from autoprune import registry
 from autoprune.errors import UserError
-from autoprune.policy import write_atomically
+from autoprune.files.writing import write_atomically
 from autoprune.workload import Phase, Workload
 
 PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_memory"}

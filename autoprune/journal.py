@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import UserError
+from autoprune.files.writing import open_unlinked
 from autoprune.mask import Mask
 from autoprune.space import Proposal
 
@@ -102,7 +103,7 @@ class Journal:
         try:
             if path.exists() and path.stat().st_size:
                 self._read(path)
-            self._file = path.open("a", encoding="utf-8")
+            self._file = open_unlinked(path, "a")
         except OSError as error:
             raise UserError(f"the journal '{path}' cannot be opened ({error.strerror}).") from error
         if self._file.tell() == 0:

@@ -1,5 +1,6 @@
 """What is measured at the end of a search: losses on the validation split, sizes and speed of named policies."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ import numpy as np
 
 from autoprune.assembly import Assembly, Progress
 from autoprune.evaluation.timing import tokens_per_second
+from autoprune.files.names import slug
+from autoprune.files.writing import own_folder
 from autoprune.objective import Objective
 from autoprune.provenance import make_policy
 from autoprune.space import Proposal, SearchSpace
@@ -54,11 +57,14 @@ def measure(
 
 
 def front_names(space: SearchSpace, front: Sequence[Proposal]) -> dict[str, Proposal]:
-    """Policies of a front by their shares of the dense costs, as `params-0.612`."""
-    return {
-        "-".join(f"{m}-{space.cost(policy, m) / space.cost(space.dense, m):.3f}" for m in space.budgets): policy
-        for policy in front
-    }
+    """Policies of a front by their shares of the dense costs, as `params-0.612`; each is the name of a file."""
+    named: dict[str, Proposal] = {}
+    for policy in front:
+        shares = {m: space.cost(policy, m) / space.cost(space.dense, m) for m in space.budgets}
+        name = slug("-".join(f"{slug(metric)}-{share:.3f}" for metric, share in shares.items()))
+        numbered = (f"{name}-{i}" for i in itertools.count(2))  # of those whose shares round to the same
+        named[next(one for one in itertools.chain([name], numbered) if one not in named)] = policy
+    return named
 
 
 def save_front(
@@ -66,13 +72,14 @@ def save_front(
 ) -> None:
     """Write the policies of a front, in place of those of an earlier end of the run."""
     directory = out / "front"
+    if front or directory.exists():
+        own_folder(directory)
     for old in directory.glob("*.json"):
         old.unlink()
     for row, (name, proposal) in zip(rows, front_names(assembly.space, front).items(), strict=True):
         search_loss, tokens = objective.loss(proposal)
         measured = {row.name: row.losses}
         losses = {"search": search_loss, "search_tokens": tokens, "validation": measured}
-        directory.mkdir(exist_ok=True)
         make_policy(assembly, proposal, losses).save(directory / f"{name}.json")
 
 

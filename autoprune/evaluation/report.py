@@ -13,6 +13,7 @@ from autoprune.calibration.text import next_tokens, read_text, sequences
 from autoprune.config import reads_images
 from autoprune.errors import UserError
 from autoprune.evaluation.timing import tokens_per_second
+from autoprune.models import pretrained
 from autoprune.models.loading import check_directory, compute_dtype, explained
 
 
@@ -79,8 +80,6 @@ def _cross_entropy(model: Any, tokens_1T: Tensor) -> Tensor:
 
 
 def _load(path: Path, device: str, dtype: str) -> tuple[Any, Any]:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
     if not path.is_dir():
         raise UserError(f"no model directory at '{path}'.")
     if reads_images(str(path)) or _format(path) in ("autoprune.module/1", "autoprune.onnx/1"):
@@ -89,11 +88,11 @@ def _load(path: Path, device: str, dtype: str) -> tuple[Any, Any]:
         )
     check_directory(str(path))
     with explained(str(path)):
-        config = AutoConfig.from_pretrained(path)
+        config = pretrained.load("config", str(path))
         checkpoint = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
         compute = compute_dtype(dtype, device, checkpoint)
-        model, report = AutoModelForCausalLM.from_pretrained(path, dtype=compute, output_loading_info=True)
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        model, report = pretrained.load("text", str(path), dtype=compute, output_loading_info=True)
+        tokenizer = pretrained.load("tokenizer", str(path))
         model = model.to(device).eval().requires_grad_(False)
     if report["missing_keys"]:
         raise UserError(f"'{path}' lacks weights of its own architecture, as {min(report['missing_keys'])}.")

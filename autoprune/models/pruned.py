@@ -94,7 +94,8 @@ def pruned_classes(base_model_type: str) -> tuple[Any, Any]:
     """
     from transformers import CONFIG_MAPPING
 
-    from autoprune.models.loading import auto_class, family_of
+    from autoprune.models.loading import family_of
+    from autoprune.models.pretrained import auto_class
 
     auto = auto_class(family_of(base_model_type).task)
     base_config = CONFIG_MAPPING[base_model_type]
