@@ -41,8 +41,8 @@ def evaluate_directory(
     Returns:
         `path`; `cross_entropy` in nats per token (mean over a sequence's predictions, then over sequences) and its
         exponential `perplexity`; `params`, tied ones once; `macs_per_token` of the whole network at that length;
-        `bytes` of the weights on disk; `tokens` that were read; `tokens_per_second` of forward passes over one sequence,
-        and their `speed_spread` (timing.py).
+        `bytes` of the weights on disk; `tokens` that were read; `tokens_per_second` of forward passes over one
+        sequence, and their `speed_spread` (timing.py).
 
     Raises:
         UserError: there is no such network or text, or the sequences do not fit them.
