@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from autoprune import registry
 from autoprune.arguments import told
 from autoprune.errors import UserError
-from autoprune.policy import write_atomically
+from autoprune.files.writing import write_atomically
 from autoprune.workload import Phase, Workload
 
 DEFAULT_BUDGETS = {"params": 0.5}

@@ -14,7 +14,6 @@ Groups are numbered as in the original network; ranges include both ends.
 
 import json
 import math
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +21,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autoprune.errors import UserError
+from autoprune.files.writing import write_atomically
 
 
 def ranges(numbers: list[int]) -> str:
@@ -150,18 +150,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file through a temporary neighbour.
-
-    Raises:
-        UserError: the disk is full or not writable.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"'{path}' could not be written ({error.strerror}).") from error

@@ -16,12 +16,14 @@ from autoprune.assembly import Assembly, Progress, assemble
 from autoprune.config import SearchConfig, load_config
 from autoprune.errors import LimitReached, UserError
 from autoprune.farm.farm import Farm, is_wanted
+from autoprune.files.writing import write_atomically
 from autoprune.journal import Journal
-from autoprune.objective import Answer, Limits, Objective, Scorer, Spent
-from autoprune.policy import Policy, to_json, write_atomically
+from autoprune.objective import Answer, Limits, Objective, Spent
+from autoprune.policy import Policy, to_json
 from autoprune.provenance import make_policy, proposal_of
 from autoprune.records.record import Record, finalists
 from autoprune.records.storage import check_storage
+from autoprune.scorer import Scorer
 from autoprune.space import Proposal
 from autoprune.space_file import save_space
 from autoprune.validation import Row, front_names, measure, save_front

@@ -15,6 +15,7 @@ from autoprune.config import reads_images
 from autoprune.errors import UserError
 from autoprune.evaluation.counting import macs_per_token
 from autoprune.evaluation.timing import speed
+from autoprune.models import pretrained
 from autoprune.models.loading import compute_dtype, explained
 from autoprune.models.recognise import check_directory
 
@@ -42,8 +43,8 @@ def evaluate_directory(
     Returns:
         `path`; `cross_entropy` in nats per token (mean over a sequence's predictions, then over sequences) and its
         exponential `perplexity`; `params`, tied ones once; `macs_per_token` of the whole network at that length;
-        `bytes` of the weights on disk; `tokens` that were read; `tokens_per_second` of forward passes over one
-        sequence, and their `speed_spread` (timing.py).
+        `bytes` of the weights on disk; `tokens` that were read; `tokens_per_second` over one sequence,
+        and their `speed_spread` (timing.py).
 
     Raises:
         UserError: there is no such network or text, or the sequences do not fit them.
@@ -98,8 +99,6 @@ def _cross_entropy(model: Any, tokens_1T: Tensor) -> Tensor:
 
 
 def _load(path: Path, device: str, dtype: str) -> tuple[Any, Any]:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
     if not path.exists():
         raise UserError(f"no model directory at '{path}'.")
     if reads_images(str(path)) or _format(path) in ("autoprune.module/1", "autoprune.onnx/1"):
@@ -108,11 +107,11 @@ def _load(path: Path, device: str, dtype: str) -> tuple[Any, Any]:
         )
     check_directory(str(path))
     with explained(str(path)):
-        config = AutoConfig.from_pretrained(path)
+        config = pretrained.load("config", str(path))
         checkpoint = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
         compute = compute_dtype(dtype, device, checkpoint)
-        model, report = AutoModelForCausalLM.from_pretrained(path, dtype=compute, output_loading_info=True)
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        model, report = pretrained.load("text", str(path), dtype=compute, output_loading_info=True)
+        tokenizer = pretrained.load("tokenizer", str(path))
         model = model.to(device).eval().requires_grad_(False)
     if report["missing_keys"]:
         raise UserError(f"'{path}' lacks weights of its own architecture, as {min(report['missing_keys'])}.")
