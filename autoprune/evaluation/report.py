@@ -16,7 +16,8 @@ from autoprune.errors import UserError
 from autoprune.evaluation.counting import macs_per_token
 from autoprune.evaluation.timing import speed
 from autoprune.models import pretrained
-from autoprune.models.loading import check_directory, compute_dtype, explained
+from autoprune.models.loading import compute_dtype, explained
+from autoprune.models.recognise import check_directory
 
 
 def evaluate_directory(
@@ -98,7 +99,7 @@ def _cross_entropy(model: Any, tokens_1T: Tensor) -> Tensor:
 
 
 def _load(path: Path, device: str, dtype: str) -> tuple[Any, Any]:
-    if not path.is_dir():
+    if not path.exists():
         raise UserError(f"no model directory at '{path}'.")
     if reads_images(str(path)) or _format(path) in ("autoprune.module/1", "autoprune.onnx/1"):
         raise UserError(
