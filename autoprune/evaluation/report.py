@@ -1,6 +1,5 @@
 """What a saved network is worth: loss, perplexity, size and speed of a directory, dense, pruned or padded."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from autoprune.calibration.text import next_tokens, read_text, sequences
 from autoprune.config import reads_images
 from autoprune.errors import UserError
 from autoprune.evaluation.timing import tokens_per_second
+from autoprune.files.reading import DAMAGE, read_json
 from autoprune.models import pretrained
 from autoprune.models.loading import check_directory, compute_dtype, explained
 
@@ -66,9 +66,8 @@ def evaluate_directory(
 def _format(path: Path) -> str | None:
     """What an exporter of ours calls the form of a directory, where it is not Hugging Face's."""
     try:
-        told = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        return str(told["format"])
-    except (OSError, ValueError, KeyError, TypeError):  # loading it will tell
+        return str(read_json(path / "config.json")["format"])
+    except (OSError, *DAMAGE):  # loading it will tell
         return None
 
 
