@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from autoprune import registry
 from autoprune.errors import UserError
-from autoprune.files.reading import DAMAGE, first_of, parse_yaml, read_json, read_yaml
+from autoprune.files.reading import DAMAGE, first_of, parse_yaml, read_json, read_yaml, reason
 from autoprune.files.writing import write_atomically
 from autoprune.workload import Phase, Workload
 
@@ -301,7 +301,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     try:
         return key.strip(), parse_yaml(value)
     except ValueError as error:
-        raise UserError(f"the value in '{text[:200]}' is no YAML: {error}.") from None
+        raise UserError(f"the value in '{text[:200]}' cannot be read: {reason(error)}.") from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -310,7 +310,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"the configuration '{path}' cannot be read ({error.strerror}).") from error
     except ValueError as error:
-        raise UserError(f"the configuration '{path}' is no YAML: {error}.") from error
+        raise UserError(f"the configuration '{path}' cannot be read: {reason(error)}.") from error
     if data is None:
         return {}
     if not isinstance(data, dict):

@@ -74,6 +74,8 @@ def parse_json(text: str | bytes) -> Any:
         data = json.loads(text, parse_constant=_refused_constant)
     except RecursionError:
         raise ValueError(_too_deep()) from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON: {error}") from None
     # what is checked one by one below can only be wrong where one of these is seen
     if text.count("[") + text.count("{") > DEPTH or SUSPICIOUS.search(text):
         _check(data)
@@ -103,7 +105,7 @@ def parse_yaml(text: str) -> Any:
     except RecursionError:
         raise ValueError(_too_deep()) from None
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        raise ValueError(f"it is no YAML: {' '.join(str(error).split())}") from None
     finally:
         if loader is not None:
             loader.dispose()
@@ -150,7 +152,7 @@ def reason(error: BaseException) -> str:
 
 
 def _refused_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"it is no JSON: {name} is no number there")
 
 
 def _written_out(node: yaml.Node, known: dict[int, int | None], depth: int) -> int:
