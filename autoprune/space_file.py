@@ -101,8 +101,6 @@ class _File(BaseModel):
                 raise ValueError(f"the unit {unit.name} has a number out of range")
             if not unit.kept or not descending or unit.kept[0] != unit.groups or unit.kept[-1] < 0:
                 raise ValueError(f"the levels of the unit {unit.name} are not from all of its groups downwards")
-        if len({unit.name for unit in self.units}) < len(self.units):
-            raise ValueError("two units have one name")
         if not self.budgets or not self.budgets.keys() <= self.costs.keys():
             raise ValueError("its budgets are not of its costs")
         counts = {"costs": [len(unit.kept) for unit in self.units], "group_costs": [u.groups + 1 for u in self.units]}

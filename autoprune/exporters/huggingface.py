@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from autoprune.assembly import Assembly
 from autoprune.exporters import padding
 from autoprune.exporters.directory import check_target, neighbour, placed
-from autoprune.models.pruned import can_cache, layer_config, layer_types, per_layer_config, pruned_classes
+from autoprune.models.pruned import layer_config, per_layer_config, pruned_model
+from autoprune.models.slots import can_cache, layer_types
 from autoprune.policy import Policy
 from autoprune.provenance import proposal_of
 
@@ -69,8 +70,8 @@ def _pruned(assembly: Assembly, network: nn.Module) -> Any:
         attends = ["attention" not in layer.get("skip", ()) for layer in layers]
         if not layers or not can_cache(attends, layer_types(config)):
             config.use_cache = False
-    config_class, model_class = pruned_classes(config.model_type)
-    config = config_class.from_dict(config.to_dict() | {"per_layer_config": per_layer_config(layers)})
+    model_class = pruned_model(type(assembly.loaded.model))
+    config = model_class.config_class.from_dict(config.to_dict() | {"per_layer_config": per_layer_config(layers)})
     return _filled(model_class, config, _state(assembly, stays, network))
 
 

@@ -146,6 +146,8 @@ def first_of(error: ValidationError) -> str:
 
 def reason(error: BaseException) -> str:
     """The first line of what an exception says, short; a KeyError says nothing but the key."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is no UTF-8 text, from byte {error.start} on"
     if isinstance(error, KeyError):
         return f"it has no {error.args[0]!r}"[:200] if error.args else "it lacks something"
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
@@ -190,7 +192,7 @@ def _check(data: Any) -> None:
             value.encode("utf-8")  # an escape may have made half a character
         elif isinstance(value, float):
             if not math.isfinite(value):
-                raise ValueError("it holds a number that is not finite")
+                raise ValueError(f"it holds the number {value}, which is not finite")
         elif isinstance(value, int):
             if not -(2**63) <= value < 2**63:
                 raise ValueError("it holds an integer beyond 64 bits")

@@ -102,18 +102,26 @@ def family_of(model_type: str) -> Family:
     Raises:
         UserError: none does; names those that are covered and the file to add.
     """
-    families = [registry.load("families", name) for name in registry.names("families")]
-    for family in families:
+    for family in families():
         if model_type in family.model_types:
-            assert isinstance(family, Family)
             return family
     if model_type == "autoprune":
         raise UserError("this model is pruned already: search on the network that it was exported from.")
-    covered = ", ".join(sorted(t for family in families for t in family.model_types))
+    covered = ", ".join(model_types())
     raise UserError(
         f"models of type '{model_type}' are not supported. Supported: {covered}. To add one: declare its widths in a "
         f"new file search_spaces/{model_type}.py (search_spaces/opt.py is a short example) and name it in registry.py."
     )
+
+
+def families() -> list[Family]:
+    """Those that are registered."""
+    return [registry.load("families", name) for name in registry.names("families")]
+
+
+def model_types() -> list[str]:
+    """Every type of transformers models that a family covers, sorted."""
+    return sorted(t for family in families() for t in family.model_types)
 
 
 def digest(model: nn.Module) -> str:
