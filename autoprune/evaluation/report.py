@@ -1,6 +1,5 @@
 """What a saved network is worth: loss, perplexity, size and speed of a directory, dense, pruned or padded."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from autoprune.config import reads_images
 from autoprune.errors import UserError
 from autoprune.evaluation.counting import macs_per_token
 from autoprune.evaluation.timing import speed
+from autoprune.files.reading import DAMAGE, read_json
 from autoprune.models import pretrained
 from autoprune.models.loading import compute_dtype, explained
 from autoprune.models.recognise import check_directory
@@ -85,9 +85,8 @@ def evaluate_directory(
 def _format(path: Path) -> str | None:
     """What an exporter of ours calls the form of a directory, where it is not Hugging Face's."""
     try:
-        told = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        return str(told["format"])
-    except (OSError, ValueError, KeyError, TypeError):  # loading it will tell
+        return str(read_json(path / "config.json")["format"])
+    except (OSError, *DAMAGE):  # loading it will tell
         return None
 
 
