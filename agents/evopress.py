@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoprune.errors import UserError
+from autoprune.agents.racing import Patience
 from autoprune.objective import Objective
 from autoprune.space import Levels, SearchSpace
 
@@ -28,15 +28,10 @@ class EvoPress:
     starts: int = 64
 
     def search(self, objective: Objective, rng: np.random.Generator) -> None:
-        """Generations until the limits.
-
-        Raises:
-            UserError: there is one unit alone.
-        """
-        if len(objective.space.units) == 1:
-            raise UserError("evopress trades between units, and there is one alone: choose another agent, as greedy.")
+        """Generations until the limits, or until switches lead to nothing new."""
         parent = self._start(objective, rng)
-        while True:
+        patience = Patience(objective)
+        while not patience.lost():
             candidates = [_switched(objective.space, parent, rng) for _ in range(self.offspring)]
             for number, (tokens, survivors) in enumerate(self.stages):
                 if number == len(self.stages) - 1:
@@ -68,6 +63,8 @@ class EvoPress:
 
 def _switched(space: SearchSpace, parent: Levels, rng: np.random.Generator) -> Levels:
     """The parent after a few switches: one unit a level denser, another of its kind a level sparser."""
+    if len(parent) == 1:  # nothing to switch with
+        return parent
     changed = list(parent)
     for _ in range(int(min(rng.integers(1, 4), rng.integers(1, 4)))):
         for _ in range(100):  # until a pair allows it

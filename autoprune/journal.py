@@ -3,9 +3,11 @@
 A line: `{"levels": [...], "sequences": [...], "losses": [...], "seconds": s}`; of a mask, `"mask": "<hexadecimal>"`
 stands in the place of the levels (`autoprune/mask.py`); of a policy that could not be scored, `"failed": "<why>"` is
 added. A line with `"slopes"`, a table of units x levels in which null is unknown, holds what was estimated around a
-policy from derivatives on some sequences (evaluation/slopes.py). Losses are written so that they read back to the same
-float; an infinite loss (a network that overflows) is null. The first line names the format and what was scored: scores
-of another network, text or space are never replayed. A torn last line, from a process that was killed, is dropped.
+policy from derivatives on some sequences (evaluation/slopes.py). A line `{"ended": n, "seconds": s}` says that time
+was over in call n of the search, which asked for what was known already. Losses are written so that they read back to
+the same float; an infinite loss (a network that overflows) is null. The first line names the format and what was
+scored: scores of another network, text or space are never replayed. A torn last line, from a process that was killed,
+is dropped.
 """
 
 import json
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import UserError
+from autoprune.files.writing import open_unlinked
 from autoprune.mask import Mask
 from autoprune.space import Proposal
 
@@ -45,10 +48,19 @@ class Estimate:
     seconds: float
 
 
-class Replay:
-    """Scores and slopes of an earlier life of the search, handed out once each."""
+@dataclass(frozen=True)
+class End:
+    """The call in which time was over though nothing was scored, counted from 1, and the seconds that had passed."""
 
-    def __init__(self, scores: Sequence[Score], estimates: Sequence[Estimate] = ()) -> None:
+    calls: int
+    seconds: float
+
+
+class Replay:
+    """Scores and slopes of an earlier life of the search, handed out once each, and where that ended, if it says so."""
+
+    def __init__(self, scores: Sequence[Score], estimates: Sequence[Estimate] = (), end: End | None = None) -> None:
+        self.end = end
         self._scores = {(score.proposal, score.sequences): score for score in scores}
         self._estimates = {(one.proposal, one.sequences): one for one in estimates}
 
@@ -61,7 +73,7 @@ class Replay:
         return self._estimates.pop((proposal, tuple(sequences)), None)
 
     def __len__(self) -> int:
-        return len(self._scores)
+        return len(self._scores) + len(self._estimates)
 
 
 class Journal:
@@ -74,6 +86,7 @@ class Journal:
     Attributes:
         scores: all that the file holds, in order.
         estimates: likewise.
+        end: where an earlier life of the search says that it ended.
         id: the run's own name wherever scores of several runs meet; in the file's first line.
 
     Raises:
@@ -84,12 +97,13 @@ class Journal:
         self.path, self.subject, self.id = path, subject, uuid.uuid4().hex[:12]
         self.scores: list[Score] = []
         self.estimates: list[Estimate] = []
+        self.end: End | None = None
         if path is None:
             return
         try:
             if path.exists() and path.stat().st_size:
                 self._read(path)
-            self._file = path.open("a", encoding="utf-8")
+            self._file = open_unlinked(path, "a")
         except OSError as error:
             raise UserError(f"the journal '{path}' cannot be opened ({error.strerror}).") from error
         if self._file.tell() == 0:
@@ -102,7 +116,7 @@ class Journal:
 
     def replay(self) -> Replay:
         """What it holds now."""
-        return Replay(self.scores, self.estimates)
+        return Replay(self.scores, self.estimates, self.end)
 
     def append(self, scores: Sequence[Score]) -> None:
         """Write scores and hand them to the operating system, which keeps them if this process is killed."""
@@ -117,6 +131,12 @@ class Journal:
             record = {"levels": estimate.proposal, "sequences": estimate.sequences, "slopes": rows}
             self._write(json.dumps(record | {"seconds": estimate.seconds}, separators=(",", ":")) + "\n")
             self.estimates.append(estimate)
+
+    def append_end(self, end: End) -> None:
+        """Write where the search ended, as `append` does scores."""
+        if self.path is not None and self.end != end:
+            self._write(json.dumps({"ended": end.calls, "seconds": end.seconds}, separators=(",", ":")) + "\n")
+            self.end = end
 
     def close(self) -> None:
         """Close the file."""
@@ -159,6 +179,8 @@ class Journal:
                     self._check_header(data)
                 elif "slopes" in data:
                     self.estimates.append(decode_estimate(data))
+                elif "ended" in data:
+                    self.end = decode_end(data)
                 else:
                     self.scores.append(decode(data))
             except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -175,6 +197,11 @@ def decode_estimate(data: dict[str, Any]) -> Estimate:
     if len(rows) != len(proposal):
         raise ValueError("slopes and levels differ in number")
     return Estimate(proposal, tuple(int(s) for s in data["sequences"]), rows, float(data["seconds"]))
+
+
+def decode_end(data: dict[str, Any]) -> End:
+    """As `decode`, of a line that says where the search ended."""
+    return End(int(data["ended"]), float(data["seconds"]))
 
 
 def _encode(score: Score) -> str:

@@ -5,7 +5,7 @@
     {"schema": "autoprune.policy/1",
      "units": [{"name": "3.mlp", "kind": "mlp", "block": 3, "groups": 512, "level": 4, "kept": 256,
                 "kept_groups": "0-3,7,9-11,..."}, ...],       level: null where single groups were searched
-     "costs": {"params": {"dense": ..., "policy": ..., "budget": ...}, ...},
+     "costs": {"params": {"dense": ..., "policy": ..., "budget": ..., "network": {"dense": ..., "policy": ...}}, ...},
      "losses": {"search": ..., "search_tokens": ..., "validation": {...}},
      "provenance": {"model": ..., "model_hash": ..., "data_hash": ..., "agent": ..., "seed": ..., "versions": {...}}}
 
@@ -14,7 +14,6 @@ Groups are numbered as in the original network; ranges include both ends.
 
 import json
 import math
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +21,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autoprune.errors import UserError
+from autoprune.files.writing import write_atomically
 
 
 def ranges(numbers: list[int]) -> str:
@@ -84,12 +84,23 @@ class UnitPolicy(_Record):
         return self
 
 
+class Totals(_Record):
+    """Of a metric over the whole network, dense and under the policy."""
+
+    dense: float
+    policy: float
+
+
 class Cost(_Record):
-    """Totals of a metric over the units; `budget` is None where none was set."""
+    """Totals of a metric over what can be pruned; `budget`, a bound on these, is None where none was set.
+
+    `network` has those of the whole network, which holds more than the units; None where it was not counted.
+    """
 
     dense: float
     policy: float
     budget: float | None = None
+    network: Totals | None = None
 
 
 class Policy(_Record):
@@ -139,18 +150,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file through a temporary neighbour.
-
-    Raises:
-        UserError: the disk is full or not writable.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"'{path}' could not be written ({error.strerror}).") from error

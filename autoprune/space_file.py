@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import UserError
-from autoprune.policy import to_json, write_atomically
+from autoprune.files.writing import write_atomically
+from autoprune.policy import to_json
 from autoprune.space import SearchSpace, Unit
 from autoprune.statistics import UnitStatistics
 from autoprune.wording import WORDS, Task

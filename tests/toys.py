@@ -10,6 +10,7 @@ from autoprune.envs import sensitivity
 from autoprune.envs.episodes import Task
 from autoprune.envs.rewards.record import Reward
 from autoprune.objective import Limits, Objective
+from autoprune.scorer import Scorer
 from autoprune.space import Levels, Proposal, SearchSpace, Unit
 from autoprune.statistics import UnitStatistics
 
@@ -39,7 +40,7 @@ def toy_space(
     return SearchSpace(made, costs, budgets, {metric: [row[::-1] for row in rows] for metric, rows in costs.items()})
 
 
-class ToyScorer:
+class ToyScorer(Scorer):
     """Additive convex losses with noise that a sequence shares over policies, and a pairwise term.
 
     Args:

@@ -23,7 +23,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autoprune.errors import UserError
-from autoprune.policy import write_atomically
+from autoprune.files.writing import write_atomically
 from autoprune.space import Unit
 from autoprune.workload import Workload
 

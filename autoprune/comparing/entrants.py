@@ -4,7 +4,6 @@ An agent's own settings are `agent_options.AGENT.KEY=VALUE`; in YAML or Python, 
 """
 
 import inspect
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ import yaml
 from autoprune import registry
 from autoprune.config import PLACES, SearchConfig, load_config, without_password
 from autoprune.errors import UserError
-from autoprune.policy import write_atomically
+from autoprune.files.names import slug
+from autoprune.files.writing import write_atomically
 from autoprune.records.storage import check_storage
 from autoprune.study import limited, make_agent
 
@@ -113,14 +113,12 @@ class Entrants:
                 )
         for config in self.searches().values():
             make_agent(config.agent, config.agent_settings())
-        if len(self.searches()) < len(self.agents) * len(self.seeds):
-            raise UserError(f"of {', '.join(self.agents)}, two would share the name of a run.")
         check_storage(self.config.storage)
 
 
 def run_name(agent: str, seed: int) -> str:
     """`<agent>-s<seed>`, whatever the agent is called."""
-    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', agent)}-s{seed}"
+    return f"{slug(agent)}-s{seed}"
 
 
 def _shown(value: Any) -> str:

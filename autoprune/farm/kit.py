@@ -33,6 +33,7 @@ from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, cache_directory
+from autoprune.models import pretrained
 from autoprune.models.loading import explained, family_of
 from autoprune.space_file import load_space, save_space
 
@@ -143,13 +144,9 @@ def open_kit(kit: Kit, node: str) -> Evaluator:
 
 def _network(path: Path, config: SearchConfig) -> Any:
     """The network; in the host's memory its parameters are views of the mapped files."""
-    from transformers import AutoModelForCausalLM
-
     files = sorted(path.glob("*.safetensors"))
     with explained(str(path)):
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(
-            path, dtype="auto", trust_remote_code=config.trust_remote_code
-        )
+        model: nn.Module = pretrained.load("text", str(path), config.trust_remote_code, dtype="auto")
         model = model.to(config.home()).eval().requires_grad_(False)
         if config.home() == "cpu":
             parameters = dict(model.named_parameters())

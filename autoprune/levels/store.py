@@ -1,10 +1,10 @@
 """The level store: the order of every unit's groups and its consumer's weights at every level, built once.
 
-On disk, in `<cache>/levels/<key>/`: one `<unit>.safetensors` for each unit with `order` `[G]` and, where the criterion
-reconstructs, `level.<l>`, the consumer's weight at level l in the module's own layout, columns in `order`; where
-BatchNorm reads the consumer `norm.<l>`, its mean and variance at level l; likewise `behind.order`, ... of a width
-behind; and `manifest.json`, written last, with the units' statistics. The key is a hash of model, data, levels and
-criterion. Files are memory-mapped.
+On disk, in `<cache>/levels/<key>/`: one `<unit>.safetensors` for each unit (its name's slug, files/names.py) with
+`order` `[G]` and, where the criterion reconstructs, `level.<l>`, the consumer's weight at level l in the module's own
+layout, columns in `order`; where BatchNorm reads the consumer `norm.<l>`, its mean and variance at level l; likewise
+`behind.order`, ... of a width behind; and `manifest.json`, written last, with the units' statistics. The key is a hash
+of model, data, levels and criterion. Files are memory-mapped.
 Weights are rounded to the checkpoint's dtype, so that what is scored is what is shipped.
 """
 
@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from autoprune.errors import UserError
+from autoprune.files.names import slug
 from autoprune.levels.criterion import Criterion, Reconstruction, workspace_bytes
 from autoprune.levels.evidence import Evidence
 from autoprune.levels.statistics import measure
@@ -67,7 +68,7 @@ class LevelStore:
             records = zip(units, manifest["statistics"], strict=True)
             self.statistics = tuple(_statistics(record) for _, record in records)
             for unit in units:
-                with safe_open(directory / f"{unit.name}.safetensors", framework="pt", device=device) as file:
+                with safe_open(directory / file_of(unit), framework="pt", device=device) as file:
                     self._tensors.append({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
                     self._tensors[-1]["order"]  # a KeyError where it lacks one
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
@@ -98,6 +99,11 @@ class LevelStore:
     def kept_groups(self, u: int, kept: int) -> list[int]:
         """The groups that stay when `kept` are kept, by their number in the original network, ascending."""
         return sorted(int(g) for g in self.order(u)[:kept])
+
+
+def file_of(unit: Unit) -> str:
+    """The name of a unit's file."""
+    return f"{slug(unit.name)}.safetensors"
 
 
 def is_complete(directory: Path) -> bool:
@@ -147,7 +153,7 @@ def build(
                 of_links = [next(of_link) for _ in width.links]
                 levels, measured = _unit(unit, width, of_links, criterion, dtype)
                 statistics.append(asdict(measured))
-            save_file(levels, temporary / f"{unit.name}.safetensors")
+            save_file(levels, temporary / file_of(unit))
             if progress:
                 progress((done + 1) / len(units))
         manifest = {"version": VERSION, "units": [unit.name for unit in units], "statistics": statistics}

@@ -14,6 +14,7 @@ from torch import nn
 
 from autoprune import registry
 from autoprune.errors import UserError
+from autoprune.models import pretrained
 from autoprune.models.family import Family
 
 Task = Literal["text", "images"]
@@ -67,36 +68,23 @@ def load_model(
     Raises:
         UserError: nothing there, no weights, corrupt weights, or a type that no family covers.
     """
-    from transformers import AutoConfig, AutoTokenizer
-
     path = str(EMBEDDED) if name is None else name
     check_directory(path)
     with explained(path):
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        config = pretrained.load("config", path, trust_remote_code)
     family = family_of(str(config.model_type))
     if family.task != task:
         raise UserError(_another_task(path, family))
     checkpoint_dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
     compute = compute_dtype(dtype, device, checkpoint_dtype)
     with explained(path):
-        model, report = auto_class(task).from_pretrained(
-            path, dtype=compute, trust_remote_code=trust_remote_code, output_loading_info=True
-        )
-        tokenizer = None
-        if task == "text":
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        model, report = pretrained.load(task, path, trust_remote_code, dtype=compute, output_loading_info=True)
+        tokenizer = pretrained.load("tokenizer", path, trust_remote_code) if task == "text" else None
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise UserError(f"{path} lacks {len(missing)} weights of its own architecture, as {missing[0]}.")
     model = model.to(home or device).eval().requires_grad_(False)
     return LoadedModel(model, tokenizer, family, path, checkpoint_dtype, model.num_parameters(), digest(model))
-
-
-def auto_class(task: Task) -> Any:
-    """What transformers loads a network of a task with."""
-    from transformers import AutoModelForCausalLM, AutoModelForImageClassification
-
-    return AutoModelForCausalLM if task == "text" else AutoModelForImageClassification
 
 
 def _another_task(path: str, family: Family) -> str:

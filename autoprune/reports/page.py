@@ -7,7 +7,7 @@ from typing import Any
 from autoprune.comparing.league import FILE as LEAGUE
 from autoprune.comparing.league import load_league
 from autoprune.errors import UserError
-from autoprune.policy import write_atomically
+from autoprune.files.writing import write_atomically
 from autoprune.reports import origin, overview, recovery, searching, tournament, units
 from autoprune.reports.markup import Markup, join, tag
 from autoprune.reports.record import Run

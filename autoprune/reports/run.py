@@ -73,6 +73,9 @@ def _scores(path: Path) -> Iterator[Score]:
             if "slopes" in record:  # no score, but an estimate: nothing of it is shown
                 journal.decode_estimate(record)
                 continue
+            if "ended" in record:
+                journal.decode_end(record)
+                continue
             if number > 1 and not record["losses"]:
                 raise ValueError("a score of no sequence")
             if number > 1:

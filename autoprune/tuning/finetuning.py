@@ -21,9 +21,10 @@ from autoprune.assembly import Assembly, Progress
 from autoprune.calibration.text import read_text, sequences
 from autoprune.config import load_config, reads_images
 from autoprune.errors import UserError
+from autoprune.files.writing import write_atomically
 from autoprune.models.images import ImageView
 from autoprune.models.surgery import materialise
-from autoprune.policy import Policy, to_json, write_atomically
+from autoprune.policy import Policy, to_json
 from autoprune.provenance import proposal_of
 from autoprune.tuning.image_lesson import ImageLesson
 from autoprune.tuning.lesson import Lesson, Worth
