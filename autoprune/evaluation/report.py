@@ -16,6 +16,7 @@ from autoprune.evaluation.counting import macs_per_token
 from autoprune.evaluation.timing import speed
 from autoprune.files.reading import DAMAGE, read_json
 from autoprune.models import pretrained
+from autoprune.models.checks import check_config, check_weights
 from autoprune.models.loading import compute_dtype, explained
 from autoprune.models.recognise import check_directory
 
@@ -107,11 +108,11 @@ def _load(path: Path, device: str, dtype: str) -> tuple[Any, Any]:
     check_directory(str(path))
     with explained(str(path)):
         config = pretrained.load("config", str(path))
+        check_config(str(path), config)
         checkpoint = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
         compute = compute_dtype(dtype, device, checkpoint)
         model, report = pretrained.load("text", str(path), dtype=compute, output_loading_info=True)
         tokenizer = pretrained.load("tokenizer", str(path))
         model = model.to(device).eval().requires_grad_(False)
-    if report["missing_keys"]:
-        raise UserError(f"'{path}' lacks weights of its own architecture, as {min(report['missing_keys'])}.")
+    check_weights(str(path), model, report)
     return model, tokenizer
