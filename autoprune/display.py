@@ -16,8 +16,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from autoprune.finetuned import Finetuned, named, won_back, written
-from autoprune.policy import Policy, UnitPolicy
-from autoprune.wording import groups, words
+from autoprune.policy import Cost, Policy, UnitPolicy
+from autoprune.wording import OF_UNITS, groups, words
 
 if TYPE_CHECKING:
     from autoprune.objective import Objective
@@ -156,7 +156,7 @@ def print_results(title: str, rows: Sequence[Mapping[str, Any]], loss: str, task
                 written(said.quality, row[said.quality]),
                 number(row["params"]),
                 number(row["macs"]),
-                f"{row['tokens_per_second']:,.0f}",
+                _speed(row),
             ]
             for row in rows
         ],
@@ -222,22 +222,25 @@ def print_policy(found: Policy) -> None:
         ["block", *kinds],
         [[str(b), *(units[b, kind] for kind in kinds)] for b in blocks],
     )
-    costs = [
-        [
-            metric,
-            number(cost.dense),
-            number(cost.policy),
-            f"{_share(cost.policy, cost.dense):.1%}",
-            _budget(cost.budget),
-        ]
-        for metric, cost in found.costs.items()
-    ]
-    print_table("Costs", ["metric", "dense", "policy", "kept", "budget"], costs)
+    print_costs(found.costs)
     validation = found.losses.get("validation", {})
     print_measured("Validation losses", validation, ("loss", "ce"))
     for key, value in found.provenance.items():
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         console().print(f"{key:>10}  {text}", soft_wrap=True)
+
+
+def print_costs(costs: Mapping[str, Cost]) -> None:
+    """What a policy costs in every metric: params and macs of the whole network, and of what can be pruned of it."""
+    rows = []
+    for metric, cost in costs.items():
+        if cost.network is not None:
+            rows.append([f"{metric}, whole network", *_kept(cost.network.dense, cost.network.policy), ""])
+        label = f"{metric}, what can be pruned" if metric in OF_UNITS else metric
+        rows.append([label, *_kept(cost.dense, cost.policy), _budget(cost.budget)])
+    print_table(
+        "Costs; a budget on params or macs bounds what can be pruned", ["", "dense", "policy", "kept", "budget"], rows
+    )
 
 
 def print_measured(title: str, rows: Mapping[str, Mapping[str, Any]], at_least: Sequence[str] = ()) -> None:
@@ -263,8 +266,13 @@ def bar(unit: UnitPolicy) -> str:
     return f"{'█' * full}{'·' * (BAR - full)} {share:4.0%} {unit.kept:>5}/{unit.groups}"
 
 
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
+def _kept(dense: float, policy: float) -> list[str]:
+    return [number(dense), number(policy), f"{policy / dense if dense else 0.0:.1%}"]
+
+
+def _speed(row: Mapping[str, Any]) -> str:
+    """The median, and how far half of the readings lie from it."""
+    return f"{row['tokens_per_second']:,.0f} ± {row['speed_spread']:.0%}"
 
 
 def _budget(bound: float | None) -> str:

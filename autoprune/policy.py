@@ -5,7 +5,7 @@
     {"schema": "autoprune.policy/1",
      "units": [{"name": "3.mlp", "kind": "mlp", "block": 3, "groups": 512, "level": 4, "kept": 256,
                 "kept_groups": "0-3,7,9-11,..."}, ...],       level: null where single groups were searched
-     "costs": {"params": {"dense": ..., "policy": ..., "budget": ...}, ...},
+     "costs": {"params": {"dense": ..., "policy": ..., "budget": ..., "network": {"dense": ..., "policy": ...}}, ...},
      "losses": {"search": ..., "search_tokens": ..., "validation": {...}},
      "provenance": {"model": ..., "model_hash": ..., "data_hash": ..., "agent": ..., "seed": ..., "versions": {...}}}
 
@@ -84,12 +84,23 @@ class UnitPolicy(_Record):
         return self
 
 
+class Totals(_Record):
+    """Of a metric over the whole network, dense and under the policy."""
+
+    dense: float
+    policy: float
+
+
 class Cost(_Record):
-    """Totals of a metric over the units; `budget` is None where none was set."""
+    """Totals of a metric over what can be pruned; `budget`, a bound on these, is None where none was set.
+
+    `network` has those of the whole network, which holds more than the units; None where it was not counted.
+    """
 
     dense: float
     policy: float
     budget: float | None = None
+    network: Totals | None = None
 
 
 class Policy(_Record):

@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from autoprune import registry, rundir
+from autoprune import cautions, registry, rundir
 from autoprune.assembly import Assembly, Progress, assemble
 from autoprune.config import SearchConfig, load_config
 from autoprune.errors import LimitReached, UserError
@@ -213,6 +213,7 @@ def prepare(config: SearchConfig, watch: Watch, masks: bool | None = None, run: 
     _check_dense(assembly)
     for notice in assembly.notices():
         watch.notice(notice)
+    cautions.warn(assembly)
     return assembly
 
 
@@ -316,9 +317,9 @@ def _finish(
         "search_tokens": search_tokens,
         "validation": {row.name: row.losses for row in table},
     }
-    policy = make_policy(assembly, best, losses)
+    policy = make_policy(assembly, best, losses, table[-1].beside(table[0]))
     policy.save(out / "policy.json")
-    save_front(assembly, objective, front, front_rows, out)
+    save_front(assembly, objective, front, table[0], front_rows, out)
     result = {
         "table": [vars(row) for row in table],
         "front": [vars(row) for row in front_rows],

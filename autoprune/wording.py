@@ -42,6 +42,9 @@ WORDS: Mapping[Task, Words] = {
     "images": Words("image", "sample", "images", "accuracy"),
 }
 
+OF_UNITS = ("params", "macs")
+"""Metrics that count what can be pruned and no more: budgets on them bound that, not the whole network."""
+
 GROUPS = {"conv": "channels"}
 """Kinds of units whose groups have a name of their own."""
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -115,7 +115,7 @@ def preprocessing(directory: str) -> tuple[list[float] | None, list[float] | Non
         raise UserError(f"'{file}' cannot be read ({error}): give image_mean and image_std yourself.") from error
 
 
-def split_images(images: ImageSet, length: int, limits: dict[str, int], seed: int) -> Splits:
+def split_images(images: ImageSet, length: int, asked: Mapping[str, int | None], seed: int) -> Splits:
     """Numbers of images `[N, length]` by split, in an order that depends on `seed` alone.
 
     Raises:
@@ -128,7 +128,7 @@ def split_images(images: ImageSet, length: int, limits: dict[str, int], seed: in
             "with --data, or smaller samples with sequence_length=..."
         )
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)))
-    splits = split(order[: count * length].view(count, length), limits, seed)
+    splits = split(order[: count * length].view(count, length), asked, seed)
     sha = hashlib.sha256(splits.digest.encode())
     for tensor in (images.images, images.labels, images.mean, images.std):
         sha.update(tensor.numpy().tobytes())

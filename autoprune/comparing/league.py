@@ -16,8 +16,8 @@
 `loss`, `ce` and `perplexity` are on the validation split, a curve's losses on a sample of it, nats per token. Where
 `task` is `images` there is an `accuracy` too, and what is called tokens are images. A row of the table has means over
 the seeds, the standard deviation `sd` of their losses, and the difference to the first row with its standard error.
-null: overflowed or, of an `sd` or an error, one seed is too few. Paths are within the comparison's directory; searches
-that have not ended are not there.
+`params` and `macs` are of the whole network. null: overflowed or, of an `sd` or an error, one seed is too few. Paths
+are within the comparison's directory; searches that have not ended are not there.
 """
 
 import json

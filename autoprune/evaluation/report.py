@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from autoprune.calibration.losses import CrossEntropy
 from autoprune.calibration.text import next_tokens, read_text, sequences
 from autoprune.config import reads_images
 from autoprune.errors import UserError
-from autoprune.evaluation.timing import tokens_per_second
+from autoprune.evaluation.counting import macs_per_token
+from autoprune.evaluation.timing import speed
 from autoprune.models.loading import check_directory, compute_dtype, explained
 
 
@@ -23,6 +25,7 @@ def evaluate_directory(
     max_sequences: int | None,
     device: str = "cpu",
     dtype: str = "auto",
+    progress: Callable[[str, float], None] = lambda stage, share: None,
 ) -> dict[str, Any]:
     """Measure a network in Hugging Face form on a text, with the loss that searches report.
 
@@ -33,16 +36,19 @@ def evaluate_directory(
         max_sequences: sequences at most, from the start of the text; None is all.
         device: torch device.
         dtype: what to compute in; `auto` is float32 on a CPU and the checkpoint's own on a GPU.
+        progress: is told the stage and how much of it is done.
 
     Returns:
         `path`; `cross_entropy` in nats per token (mean over a sequence's predictions, then over sequences) and its
-        exponential `perplexity`; `params`, tied ones once; `bytes` of the weights on disk; `tokens` that were read;
-        `tokens_per_second` of a forward pass over one sequence.
+        exponential `perplexity`; `params`, tied ones once; `macs_per_token` of the whole network at that length;
+        `bytes` of the weights on disk; `tokens` that were read; `tokens_per_second` of forward passes over one
+        sequence, and their `speed_spread` (timing.py).
 
     Raises:
         UserError: there is no such network or text, or the sequences do not fit them.
     """
     text = read_text(data)
+    progress("loading the model", 0.0)
     model, tokenizer = _load(path, device, dtype)
     longest = getattr(model.config, "max_position_embeddings", None)
     if longest is not None and sequence_length > longest:
@@ -50,15 +56,27 @@ def evaluate_directory(
     tokens_NT = sequences(text, tokenizer, sequence_length)[:max_sequences].to(device)
     if not len(tokens_NT):
         raise UserError(f"the text is shorter than one sequence of {sequence_length} tokens: give a longer one.")
-    loss = float(torch.stack([_cross_entropy(model, tokens_NT[[n]]) for n in range(len(tokens_NT))]).mean())
+    losses = []
+    for n in range(len(tokens_NT)):
+        progress("measuring", n / len(tokens_NT))
+        losses.append(_cross_entropy(model, tokens_NT[[n]]))
+    loss = float(torch.stack(losses).mean())
+
+    def run(tokens_BT: Tensor) -> object:
+        return model(input_ids=tokens_BT, use_cache=False)
+
+    progress("timing", 0.0)
+    timed = speed(run, tokens_NT[:1])
     return {
         "path": str(path),
         "cross_entropy": loss,
         "perplexity": math.exp(loss) if loss < 700 else math.inf,
         "params": model.num_parameters(),
+        "macs_per_token": macs_per_token(run, device, sequence_length),
         "bytes": sum(file.stat().st_size for file in path.glob("*.safetensors")),
         "tokens": tokens_NT.numel(),
-        "tokens_per_second": tokens_per_second(lambda tokens: model(input_ids=tokens, use_cache=False), tokens_NT[:1]),
+        "tokens_per_second": timed.per_second,
+        "speed_spread": timed.spread,
     }
 
 
