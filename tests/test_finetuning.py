@@ -324,12 +324,15 @@ def test_the_better_network_is_handed_over(
     assert (told["chosen"], told["after"], told["trained"]["ce"]) == ("before", told["before"], tuned.trained.ce)
     assert "as it was found is the result" in cli("show", own).out
 
-    def spoiled(placer: Any, proposal: Any, *_: Any) -> None:
-        placer.place(proposal)
-        width = placer.view.widths[0][-1]
-        width.consumer.weight.data = -width.consumer.weight.data
+    real = finetuning.cut_out
 
-    monkeypatch.setattr(finetuning, "place_refitted", spoiled)
+    def spoiled(assembly: Any, policy: Any, refit: bool = False, *others: Any) -> nn.Module:
+        student: Any = real(assembly, policy)
+        student.model.norm.weight.data *= 30 if refit else 1
+        network: nn.Module = student
+        return network
+
+    monkeypatch.setattr(finetuning, "cut_out", spoiled)
     own = copied(run, tmp_path / "again")
     with pytest.warns(RuntimeWarning, match="the refit made it worse .*: the network as it was found is the result"):
         tuned = tuning.finetune(own, given(epochs=0))
