@@ -1,6 +1,5 @@
 """What a saved network is worth: loss, perplexity, size and speed of a directory, dense, pruned or padded."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +14,11 @@ from autoprune.config import reads_images
 from autoprune.errors import UserError
 from autoprune.evaluation.counting import macs_per_token
 from autoprune.evaluation.timing import speed
+from autoprune.files.reading import DAMAGE, read_json
 from autoprune.models import pretrained
 from autoprune.models.checks import check_config, check_weights
-from autoprune.models.loading import check_directory, compute_dtype, explained
+from autoprune.models.loading import compute_dtype, explained
+from autoprune.models.recognise import check_directory
 
 
 def evaluate_directory(
@@ -85,9 +86,8 @@ def evaluate_directory(
 def _format(path: Path) -> str | None:
     """What an exporter of ours calls the form of a directory, where it is not Hugging Face's."""
     try:
-        told = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        return str(told["format"])
-    except (OSError, ValueError, KeyError, TypeError):  # loading it will tell
+        return str(read_json(path / "config.json")["format"])
+    except (OSError, *DAMAGE):  # loading it will tell
         return None
 
 
@@ -99,7 +99,7 @@ def _cross_entropy(model: Any, tokens_1T: Tensor) -> Tensor:
 
 
 def _load(path: Path, device: str, dtype: str) -> tuple[Any, Any]:
-    if not path.is_dir():
+    if not path.exists():
         raise UserError(f"no model directory at '{path}'.")
     if reads_images(str(path)) or _format(path) in ("autoprune.module/1", "autoprune.onnx/1"):
         raise UserError(

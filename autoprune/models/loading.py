@@ -17,6 +17,7 @@ from autoprune.errors import UserError
 from autoprune.models import pretrained
 from autoprune.models.checks import check_config, check_weights, dequantising
 from autoprune.models.family import Family
+from autoprune.models.recognise import check_directory
 
 Task = Literal["text", "images"]
 """What a network reads."""
@@ -151,21 +152,6 @@ def digest(model: nn.Module) -> str:
 def _statistics(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Buffers that BatchNorm has learned."""
     return ((name, buffer) for name, buffer in model.named_buffers() if name.rpartition(".")[2].startswith("running_"))
-
-
-def check_directory(path: str) -> None:
-    """Raise a UserError where a local directory, or what looks like one, holds no safetensors model."""
-    directory = Path(path)
-    if not directory.is_dir():
-        if directory.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
-            raise UserError(f"no model directory at '{path}': --model takes a Hugging Face directory or a hub name.")
-        return
-    if not (directory / "config.json").is_file():
-        raise UserError(f"'{path}' holds no config.json: --model takes a directory in Hugging Face form.")
-    if not any(directory.glob("*.safetensors")):
-        other = sorted(p.name for p in directory.glob("*.bin"))
-        hint = f" {other[0]} is a pickle, which autoprune does not read: convert it to safetensors." if other else ""
-        raise UserError(f"'{path}' holds no weights (*.safetensors).{hint}")
 
 
 @contextmanager
