@@ -162,8 +162,16 @@ def pruned_model(model_class: Any) -> Any:
 
 @cache
 def _pruned_model(model_class: Any, config_class: Any) -> Any:
+    from transformers import conversion_mapping
+
+    named, base = model_class.__name__, config_class.base_model_type
     own = {"__module__": __name__, "config_class": config_class}
-    return type(f"Pruned{model_class.__name__}", (PrunedModel, model_class), own)
+    # transformers renames weights of older checkpoints by the name of the class, or of the type
+    known = conversion_mapping.get_checkpoint_conversion_mapping
+    renamed = known(named) or known(base)
+    if renamed:
+        conversion_mapping.register_checkpoint_conversion_mapping(f"Pruned{named}", renamed, overwrite=True)
+    return type(f"Pruned{named}", (PrunedModel, model_class), own)
 
 
 def _auto_mappings() -> list[Any]:
