@@ -203,9 +203,8 @@ def _evaluate_run(
     if not len(tokens_NT):
         raise UserError(f"the text '{data}' is shorter than one sequence of {assembly.config.sequence_length} tokens.")
     ce, error = mean_losses(assembly, tokens_NT, [proposal], ["ce", "error"], progress)[0].tolist()
-    progress("timing", 0.0)
     places = [partial(assembly.placer.place, one) for one in (assembly.space.dense, proposal)]
-    dense, own = speeds(places, assembly.view, tokens_NT[:1].to(assembly.config.device))
+    dense, own = speeds(places, assembly.view, tokens_NT[:1].to(assembly.config.device), partial(progress, "timing"))
     said = words(assembly.space.task)
     return {
         "path": str(path),

@@ -283,7 +283,7 @@ def evaluate(
 @contextlib.contextmanager
 def _progress(as_json: bool) -> Iterator[Any]:
     """Progress on stderr; with --json, whatever a library prints goes there too."""
-    from autoprune.display import Display
+    from autoprune.progress import Display
 
     with Display() as display, contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         yield display
