@@ -245,7 +245,7 @@ def finetune(
     with _progress(as_json) as display:
         tuned = api.finetune(run, progress=display.stage, **given)
     if as_json:
-        _emit(asdict(tuned) | {"path": str(tuned.path)})
+        _emit(asdict(tuned) | {"after": asdict(tuned.after), "path": str(tuned.path)})
         return
     for name, worth in tuned.rows.items():
         typer.echo(f"{name:<9} {worth.told()}")

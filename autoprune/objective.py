@@ -95,7 +95,7 @@ class Objective:
         self._declared: Proposal | None = None
         self._started = time.monotonic()
         self._seconds_before = 0.0
-        self._calls, self._idle = 0, 0
+        self._looks, self._idle = 0, 0
 
     # -- what agents use ---------------------------------------------------------------------------------------
 
@@ -148,10 +148,11 @@ class Objective:
         before, at_once = self.spent.evals, self._scorer.policies_at_once
         for start in range(0, len(policies), at_once):
             self._score(policies[start : start + at_once], list(sequences), candidate=not probe)
-        self._calls += 1
         self._idle = self._idle + 1 if self.spent.evals == before else 0
         if self._idle:
-            self._end_if_idle()
+            self.look_at_clock()
+            if self.limits != Limits() and self._idle >= IDLE * (100 + len(self.space.units)):
+                raise LimitReached
         return np.array([self._archive.losses(policy, sequences) for policy in policies])
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
@@ -198,6 +199,24 @@ class Objective:
     def slope_passes(self) -> int:
         """Forward passes that the slopes of a sequence are charged as; 0 where there are none."""
         return self._scorer.slope_passes
+
+    def look_at_clock(self) -> None:
+        """Whether time is over, for agents that think for long between two scores. Calls for known scores look, too.
+
+        Where that ended a search is in the journal, so that a replay of it ends there as well.
+
+        Raises:
+            LimitReached: time is over.
+        """
+        self._looks += 1
+        end = self._replay.end
+        if end is not None and end.look == self._looks and self._late(end.seconds):
+            self._went_on(end.seconds)
+            raise LimitReached
+        if not len(self._replay) and self._late(self._clock()):  # the time that replaying takes is not the search's
+            self.spent.seconds = self._clock()
+            self._journal.append_end(End(self._looks, self.spent.seconds))
+            raise LimitReached
 
     def declare(self, policy: Proposal) -> None:
         """Name the agent's present answer. Without it, `best` is the lowest loss at the highest fidelity."""
@@ -293,22 +312,6 @@ class Objective:
             self._journal.append(scores)
             for score in scores:
                 self._archive.add(score.proposal, sequences, score.losses)
-
-    def _end_if_idle(self) -> None:
-        """End a limited search in which nothing has been new for long, or whose time is over."""
-        limits, end = self.limits, self._replay.end
-        if limits == Limits():
-            return
-        if self._idle >= IDLE * (100 + len(self.space.units)):
-            raise LimitReached
-        if end is not None and end.calls == self._calls and self._late(end.seconds):
-            self._went_on(end.seconds)
-            raise LimitReached
-        # time that replaying takes is not the search's
-        if not len(self._replay) and self._late(self._clock()):
-            self.spent.seconds = self._clock()
-            self._journal.append_end(End(self._calls, self.spent.seconds))
-            raise LimitReached
 
     def _late(self, seconds: float) -> bool:
         return self.limits.seconds is not None and seconds >= self.limits.seconds

@@ -74,6 +74,8 @@ def parse_json(text: str | bytes) -> Any:
         data = json.loads(text, parse_constant=_refused_constant)
     except RecursionError:
         raise ValueError(_too_deep()) from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON: {error}") from None
     # what is checked one by one below can only be wrong where one of these is seen
     if text.count("[") + text.count("{") > DEPTH or SUSPICIOUS.search(text):
         _check(data)
@@ -103,7 +105,7 @@ def parse_yaml(text: str) -> Any:
     except RecursionError:
         raise ValueError(_too_deep()) from None
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        raise ValueError(f"it is no YAML: {' '.join(str(error).split())}") from None
     finally:
         if loader is not None:
             loader.dispose()
@@ -144,13 +146,15 @@ def first_of(error: ValidationError) -> str:
 
 def reason(error: BaseException) -> str:
     """The first line of what an exception says, short; a KeyError says nothing but the key."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is no UTF-8 text, from byte {error.start} on"
     if isinstance(error, KeyError):
         return f"it has no {error.args[0]!r}"[:200] if error.args else "it lacks something"
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
 
 
 def _refused_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"it is no JSON: {name} is no number there")
 
 
 def _written_out(node: yaml.Node, known: dict[int, int | None], depth: int) -> int:
@@ -188,7 +192,7 @@ def _check(data: Any) -> None:
             value.encode("utf-8")  # an escape may have made half a character
         elif isinstance(value, float):
             if not math.isfinite(value):
-                raise ValueError("it holds a number that is not finite")
+                raise ValueError(f"it holds the number {value}, which is not finite")
         elif isinstance(value, int):
             if not -(2**63) <= value < 2**63:
                 raise ValueError("it holds an integer beyond 64 bits")

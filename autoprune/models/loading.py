@@ -15,6 +15,7 @@ from torch import nn
 from autoprune import registry
 from autoprune.errors import UserError
 from autoprune.models import pretrained
+from autoprune.models.checks import check_config, check_weights, dequantising
 from autoprune.models.family import Family
 from autoprune.models.recognise import check_directory
 
@@ -32,6 +33,7 @@ class LoadedModel:
         checkpoint_dtype: dtype of the weights on disk; what is exported has it again.
         n_params: parameters of the dense network, tied ones once.
         digest: hash of configuration and weights, which keys the level store and marks policies.
+        notice: a sentence for the user about what was loaded.
     """
 
     model: nn.Module
@@ -41,6 +43,7 @@ class LoadedModel:
     checkpoint_dtype: torch.dtype
     n_params: int
     digest: str
+    notice: str | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -67,7 +70,7 @@ def load_model(
         task: what it reads. A classifier of images has no tokenizer.
 
     Raises:
-        UserError: nothing there, no weights, corrupt weights, or a type that no family covers.
+        UserError: nothing there, no weights, corrupt or quantised weights, or a type that no family covers.
     """
     path = str(EMBEDDED) if name is None else name
     check_directory(path)
@@ -76,16 +79,20 @@ def load_model(
     family = family_of(str(config.model_type))
     if family.task != task:
         raise UserError(_another_task(path, family))
+    check_config(path, config)
+    options = dequantising(path, config)
     checkpoint_dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
     compute = compute_dtype(dtype, device, checkpoint_dtype)
     with explained(path):
-        model, report = pretrained.load(task, path, trust_remote_code, dtype=compute, output_loading_info=True)
+        model, report = pretrained.load(
+            task, path, trust_remote_code, dtype=compute, output_loading_info=True, **options
+        )
         tokenizer = pretrained.load("tokenizer", path, trust_remote_code) if task == "text" else None
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise UserError(f"{path} lacks {len(missing)} weights of its own architecture, as {missing[0]}.")
+    check_weights(path, model, report)
     model = model.to(home or device).eval().requires_grad_(False)
-    return LoadedModel(model, tokenizer, family, path, checkpoint_dtype, model.num_parameters(), digest(model))
+    notice = f"'{path}' is quantised: its weights were multiplied out to {str(checkpoint_dtype).removeprefix('torch.')}." if options else None
+    count = model.num_parameters()
+    return LoadedModel(model, tokenizer, family, path, checkpoint_dtype, count, digest(model), notice)
 
 
 def _another_task(path: str, family: Family) -> str:

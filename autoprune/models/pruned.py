@@ -224,7 +224,7 @@ def cut(model: nn.Module, config: Any) -> None:
     if len(layers) != len(blocks):
         raise ValueError(f"`per_layer_config` describes {len(layers)} layers, and the model has {len(blocks)}.")
     for index, (block, layer) in enumerate(zip(blocks, layers, strict=True)):
-        for width in family.widths(block, config, 1):
+        for width in family.widths_of(block, config):
             LiveWidth(block, width).keep(_kept_groups(width, layer, index))
         materialise(block)
     if family.task == "text":

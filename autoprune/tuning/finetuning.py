@@ -1,4 +1,4 @@
-"""A run's policy fine-tuned: cut out, measured, refitted, trained, measured again, exported.
+"""A run's policy fine-tuned: cut out, measured, refitted, trained, measured again, and the best of these exported.
 
 In `RUN/finetuned/`: `state.safetensors` after every epoch and every few minutes, at the end `result.json` and
 `network/`, an export. Trained on everything of the run's data but its validation split, which tells what it was worth.
@@ -6,6 +6,7 @@ In `RUN/finetuned/`: `state.safetensors` after every epoch and every few minutes
 
 import copy
 import hashlib
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -43,21 +44,56 @@ class Tuned:
         dense: the network that the search was given.
         before: as it was found.
         refitted: with its consumers solved once more; None where that was not wanted.
-        after: fine-tuned.
-        path: of the export.
+        trained: from the better of the two; None without epochs.
+        chosen: which of the three has the least cross-entropy.
+        path: of its export.
     """
 
     dense: Worth
     before: Worth
     refitted: Worth | None
-    after: Worth
+    trained: Worth | None
+    chosen: str
     path: Path
 
     @property
+    def after(self) -> Worth:
+        """What the network that is handed over is worth."""
+        worth: Worth = getattr(self, self.chosen)
+        return worth
+
+    @property
     def rows(self) -> dict[str, Worth]:
-        """The networks that were measured, by name."""
-        named = {"dense": self.dense, "before": self.before, "refitted": self.refitted, "after": self.after}
-        return {name: worth for name, worth in named.items() if worth is not None}
+        """The networks that were measured, by name; the one that is handed over comes last, as `after`."""
+        steps = {"dense": self.dense, "before": self.before, "refitted": self.refitted, "trained": self.trained}
+        left_out = "trained" if self.chosen == "trained" else ""  # it is `after`
+        named = {name: worth for name, worth in steps.items() if worth is not None and name != left_out}
+        return named | {"after": self.after}
+
+    def told(self) -> str | None:
+        """What was tried and is not handed over, in a sentence; None where the last step is."""
+        steps = {"refitted": ("the refit", self.refitted), "trained": ("the training", self.trained)}
+        kept = "the network as it was found" if self.chosen == "before" else f"the {self.chosen} network"
+        worse = [
+            f"{name} made it worse (cross-entropy {worth.ce:.4f}, {start.ce:.4f} before)"
+            for (name, worth), start in zip(steps.values(), (self.before, self._start), strict=True)
+            if worth is not None and not worth.ce <= start.ce
+        ]
+        hint = " Fewer epochs or a smaller lr may help." if self.trained and self.chosen != "trained" else ""
+        last = [name for name in steps if getattr(self, name) is not None][-1:]
+        return None if [self.chosen] == (last or ["before"]) else f"{' and '.join(worse)}: {kept} is the result.{hint}"
+
+    @property
+    def _start(self) -> Worth:
+        """What training begins with."""
+        return better({"before": self.before, "refitted": self.refitted})[1]
+
+
+def better(networks: Mapping[str, Worth | None]) -> tuple[str, Worth]:
+    """The network with the least cross-entropy on the validation split; of equal ones the first."""
+    finite = {name: worth for name, worth in networks.items() if worth is not None}
+    name = min(finite, key=lambda name: finite[name].ce if math.isfinite(finite[name].ce) else math.inf)
+    return name, finite[name]
 
 
 def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda stage, share: None) -> Tuned:
@@ -82,22 +118,32 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
         tuning = tuning_of(lesson.kind, given)
         steps_done(folder, asdict(tuning), _mark(policy))  # another training is refused before any work
         student = cut_out(assembly, policy)
-        dense, before = lesson.measured(lesson.dense), lesson.measured(student)
-        student = cut_out(assembly, policy, True, progress) if tuning.refit else student
-        refitted = lesson.measured(student) if tuning.refit else None
-        train(student, lesson, tuning, folder, progress, _mark(policy))
-        round_weights(assembly, student)
-        tuned = Tuned(dense, before, refitted, lesson.measured(student), folder / "network")
+        dense, worths = lesson.measured(lesson.dense), {"before": lesson.measured(student)}
+
+        def rebuilt(name: str) -> nn.Module:
+            again = cut_out(assembly, policy, name == "refitted", progress)
+            round_weights(assembly, again)
+            return again
+
+        if tuning.refit:
+            student = rebuilt("refitted")
+            worths["refitted"] = lesson.measured(student)
+        start, _ = better(worths)
+        student = student if start == list(worths)[-1] else rebuilt(start)
+        if tuning.epochs:
+            train(student, lesson, tuning, folder, progress, _mark(policy))
+            round_weights(assembly, student)
+            worths["trained"] = lesson.measured(student)
+        chosen, _ = better(worths)
+        student = rebuilt(start) if tuning.epochs and chosen == start else student
+        tuned = Tuned(
+            dense, worths["before"], worths.get("refitted"), worths.get("trained"), chosen, folder / "network"
+        )
         _save(assembly, policy, student, tuned.path)
         result = {name: asdict(worth) for name, worth in tuned.rows.items()}
-        write_atomically(folder / "result.json", to_json({"tuning": asdict(tuning)} | result) + "\n")
-    if not tuned.after.ce <= tuned.before.ce:
-        warnings.warn(
-            f"the network is worse than before (cross-entropy {tuned.after.ce:.4f}, {tuned.before.ce:.4f} before): "
-            + ("fewer epochs or a smaller lr may help." if tuning.epochs else "leave the refit, refit=false."),
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        write_atomically(folder / "result.json", to_json({"tuning": asdict(tuning), "chosen": chosen} | result) + "\n")
+    if told := tuned.told():
+        warnings.warn(told, RuntimeWarning, stacklevel=2)
     return tuned
 
 

@@ -90,4 +90,5 @@ def augmented(pixels: Tensor, draw: torch.Generator) -> Tensor:
     columns_NW = torch.where(mirrored_N, columns_NW.flip(1), columns_NW)
     rows_NH, columns_NW = rows_NH.to(pixels.device), columns_NW.to(pixels.device)
     every_N = torch.arange(count, device=pixels.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[every_N, rows_NH[:, :, None], columns_NW[:, None, :]].permute(0, 3, 1, 2)
+    chosen_NHWC = padded.permute(0, 2, 3, 1)[every_N, rows_NH[:, :, None], columns_NW[:, None, :]]
+    return chosen_NHWC.permute(0, 3, 1, 2).contiguous()  # as images are: networks may `view` what they are given

@@ -6,17 +6,20 @@ done, and of what training it is.
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from autoprune.errors import UserError
+from autoprune.files.arrays import open_tensors, read_tensors
+from autoprune.files.reading import DAMAGE, parse_json, reason
+from autoprune.files.writing import own_folder, replacing
 from autoprune.tuning.settings import Tuning
 
 FILE = "state.safetensors"
@@ -52,14 +55,11 @@ class State:
         for name, weight in self._weights.items():
             tensors |= {f"optimizer.{key}.{name}": t for key, t in self._optimizer.state[weight].items()}
         told = {"step": str(step), "tuning": json.dumps(self._tuning), "mark": self._mark}
-        new = self._folder / "state.new"
+        own_folder(self._folder)
         try:
-            self._folder.mkdir(exist_ok=True)
-            save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, new, told)
-            new.replace(self._folder / FILE)
+            with replacing(self._folder / FILE) as new:
+                save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, new, told)
         except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                new.unlink(missing_ok=True)
             raise UserError(f"the state of fine-tuning could not be written to '{self._folder}' ({error}).") from error
 
     def restore(self) -> int:
@@ -70,8 +70,8 @@ class State:
         """
         step = steps_done(self._folder, self._tuning, self._mark)
         if step:
-            with _explained(self._folder), safe_open(self._folder / FILE, framework="pt") as state:
-                self._put({name: state.get_tensor(name) for name in state.keys()})  # noqa: SIM118 (no mapping)
+            with _explained(self._folder):
+                self._put(read_tensors(self._folder / FILE))
         return step
 
     @torch.no_grad()
@@ -104,9 +104,9 @@ def steps_done(folder: Path, tuning: Mapping[str, Any], mark: str) -> int:
     if not (folder / FILE).exists():
         return 0
     with _explained(folder):
-        with safe_open(folder / FILE, framework="pt") as state:
+        with open_tensors(folder / FILE) as state:
             told = state.metadata()
-        step, before = int(told["step"]), {"refit": False} | json.loads(told["tuning"])
+        step, before = int(told["step"]), {"refit": False} | parse_json(told["tuning"])
         if told["mark"] != mark:
             raise ValueError(f"it is of {told['mark'] or 'other weights'}")
     changed = [f"{key}={value}" for key, value in before.items() if tuning.get(key) != value]
@@ -121,6 +121,7 @@ def steps_done(folder: Path, tuning: Mapping[str, Any], mark: str) -> int:
 def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, TypeError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"the state in '{folder}' is damaged, or of another policy ({reason}): delete it.") from error
+    except (OSError, *DAMAGE) as error:
+        raise UserError(
+            f"the state in '{folder}' is damaged, or of another policy ({reason(error)}): delete it."
+        ) from error
