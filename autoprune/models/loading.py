@@ -90,7 +90,11 @@ def load_model(
         tokenizer = pretrained.load("tokenizer", path, trust_remote_code) if task == "text" else None
     check_weights(path, model, report)
     model = model.to(home or device).eval().requires_grad_(False)
-    notice = f"'{path}' is quantised: its weights were multiplied out to {str(checkpoint_dtype).removeprefix('torch.')}." if options else None
+    notice = (
+        f"'{path}' is quantised: its weights were multiplied out to {str(checkpoint_dtype).removeprefix('torch.')}."
+        if options
+        else None
+    )
     count = model.num_parameters()
     return LoadedModel(model, tokenizer, family, path, checkpoint_dtype, count, digest(model), notice)
 

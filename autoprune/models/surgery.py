@@ -281,7 +281,11 @@ class LiveWidth:
         if consumer is not None:
             getattr(self.consumer, "weight").data = self.bring(consumer)
         # what no level changes, where padding a dropped sub-block had put zeros
-        for path, name in ((self.width.consumer.module, "bias"), (self.width.norm, "weight"), (self.width.norm, "bias")):
+        for path, name in (
+            (self.width.consumer.module, "bias"),
+            (self.width.norm, "weight"),
+            (self.width.norm, "bias"),
+        ):
             if (path, name) in self._tensors:
                 getattr(self._modules[path], name).data = self._tensors[path, name]
         for module in self._modules.values():
