@@ -182,10 +182,13 @@ def export(
     with _progress(as_json) as display:
         assembly, chosen = study.reopen(run, display.stage, policy)
         path = study.export_policy(assembly, chosen, directory, to, **({"uniform": True} if uniform else {}))
+        written, dense, _ = study.export_bytes(assembly, chosen, path)
     if as_json:
-        _emit({"path": str(path), "to": to, "uniform": uniform, "run": str(run)})
-    else:
-        typer.echo(f"exported: {path}")
+        told = {"path": str(path), "to": to, "uniform": uniform, "run": str(run)}
+        _emit(told | ({"bytes": written, "dense_bytes": dense} if written else {}))
+        return
+    size = f" ({written / 1e6:,.1f} MB of weights, the dense network {dense / 1e6:,.1f})" if written else ""
+    typer.echo(f"exported: {path}{size}")
 
 
 @app.command()
