@@ -306,10 +306,10 @@ def parse_budget(text: str) -> tuple[str, float]:
         bound = float(match[1]) * scale / (100 if match[2] == "%" else 1)
     except ValueError:
         raise UserError(
-            f"the budget '{text}' is not of the form METRIC=VALUE, as params=0.5, params=50% or params=1.2M."
+            f"the budget '{text[:200]}' is not of the form METRIC=VALUE, as params=0.5, params=50% or params=1.2M."
         ) from None
     if match[2] == "%" and bound > 1:
-        raise UserError(f"the budget '{text}' is more than the whole network: a share is at most 100%.")
+        raise UserError(f"the budget '{text[:200]}' is more than the whole network: a share is at most 100%.")
     return metric.strip() or "params", bound
 
 

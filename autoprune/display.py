@@ -4,7 +4,6 @@ Imports neither torch nor transformers: `autoprune show` answers at once.
 """
 
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -14,9 +13,11 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from autoprune.finetuned import Finetuned, named, won_back, written
 from autoprune.policy import Cost, Policy, UnitPolicy
+from autoprune.terminal import clean, echo
 from autoprune.wording import OF_UNITS, groups, words
 
 if TYPE_CHECKING:
@@ -27,6 +28,14 @@ LINE_EVERY = 0.1  # of the search, between two lines where stderr is no terminal
 WIDTH = 100  # of tables where stdout is no terminal
 
 
+class Clean(Console):
+    """Whatever text it prints, in tables too, does not steer the terminal."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As rich does it."""
+        return super().render_str(clean(text), **options)
+
+
 class Display:
     """Progress of one command on stderr: a live bar on a terminal, a few lines elsewhere.
 
@@ -34,9 +43,10 @@ class Display:
     """
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
+        console = Clean(stderr=True)
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.fields[details]}"),
+            TextColumn("{task.description}", markup=False), BarColumn(30),
+            TextColumn("{task.fields[details]}", markup=False),
             console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
         self._task = self._bar.add_task("", total=1.0, details="", visible=False)
@@ -89,7 +99,7 @@ class Display:
 
     def _line(self, line: str) -> None:
         if self._bar.disable:
-            print(line, file=sys.stderr, flush=True)
+            echo(line, err=True)
         else:
             self._bar.console.print(line, markup=False, highlight=False)
 
@@ -97,12 +107,14 @@ class Display:
         changed, self._stage = name != self._stage, name
         if not self._bar.disable:
             total = 1.0 if share > 0 else None  # pulses where nothing is known
-            self._bar.update(self._task, description=name, completed=share, total=total, details=details, visible=True)
+            self._bar.update(
+                self._task, description=clean(name), completed=share, total=total, details=clean(details), visible=True
+            )
         elif details and share >= self._next_line:
             self._next_line = min(1.0, share + LINE_EVERY)
-            print(f"{name}: {share:.0%}, {details}", file=sys.stderr, flush=True)
+            echo(f"{name}: {share:.0%}, {details}", err=True)
         elif changed and not details:
-            print(name, file=sys.stderr, flush=True)
+            echo(name, err=True)
 
 
 def share_spent(objective: "Objective") -> float:
@@ -139,8 +151,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 def console() -> Console:
     """stdout as it is now; wide enough for a table where it is no terminal."""
-    stdout = Console(highlight=False, markup=False)
-    return stdout if stdout.is_terminal else Console(highlight=False, markup=False, width=WIDTH)
+    stdout = Clean(highlight=False, markup=False)
+    return stdout if stdout.is_terminal else Clean(highlight=False, markup=False, width=WIDTH)
 
 
 def print_results(title: str, rows: Sequence[Mapping[str, Any]], loss: str, task: str) -> None:
