@@ -387,10 +387,12 @@ def test_what_is_no_file(tmp_path: Path, name: str, cli: Callable[..., Any], qui
         path.symlink_to(path)
     for command in (
         ["show", path], ["report", path], ["search", "--config", path], ["search", "--model", path], ["resume", path],
-        ["search", "--data", path], ["search", *quick_arguments, "--budget", f"{path}.csv=0.5"], ["export", path, tmp_path / "out"],
+        ["search", "--data", path], ["search", *quick_arguments, "--budget", f"{path}.csv=0.5"],
+        ["export", path, tmp_path / "out"],
         ["evaluate", path], ["finetune", path, "--epochs", "0"], ["dashboard", path], ["search", "--pretrained", path],
         ["search", "--data", path, "--model", "tiny-cnn"], ["search", "--agent", f"{path}.py:Agent"],
-        ["compare", "--config", path], ["search", *quick_arguments, "--budget", "roofline=0.5", f"workload.hardware={path}.yaml"],
+        ["compare", "--config", path],
+        ["search", *quick_arguments, "--budget", "roofline=0.5", f"workload.hardware={path}.yaml"],
         ["report", tmp_path, "--out", path / "x"], ["search", "--out", path / "x" if name != "folder" else "/proc/x"],
     ):  # fmt: skip
         answer = cli(*command, *(["--agent", "ppo"] if "--pretrained" in command else []))
