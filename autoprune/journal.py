@@ -4,8 +4,8 @@ A line: `{"levels": [...], "sequences": [...], "losses": [...], "seconds": s}`; 
 stands in the place of the levels (`autoprune/mask.py`); of a policy that could not be scored, `"failed": "<why>"` is
 added. A line with `"slopes"`, a table of units x levels in which null is unknown, holds what was estimated around a
 policy from derivatives on some sequences (evaluation/slopes.py). A line `{"ended": n, "seconds": s}` says that time
-was over in call n of the search, which asked for what was known already. Losses are written so that they read back to
-the same float; an infinite loss (a network that overflows) is null. The first line names the format and what was
+was over at look n at the clock (`Objective.look_at_clock`). Losses are written so that they read back to the same
+float; an infinite loss (a network that overflows) is null. The first line names the format and what was
 scored: scores of another network, text or space are never replayed. A torn last line, from a process that was killed,
 is dropped.
 """
@@ -52,9 +52,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class End:
-    """The call in which time was over though nothing was scored, counted from 1, and the seconds that had passed."""
+    """The look at the clock that found time to be over, counted from 1, and the seconds that had passed."""
 
-    calls: int
+    look: int
     seconds: float
 
 
@@ -139,7 +139,7 @@ class Journal:
     def append_end(self, end: End) -> None:
         """Write where the search ended, as `append` does scores."""
         if self.path is not None and self.end != end:
-            self._write(json.dumps({"ended": end.calls, "seconds": end.seconds}, separators=(",", ":")) + "\n")
+            self._write(json.dumps({"ended": end.look, "seconds": end.seconds}, separators=(",", ":")) + "\n")
             self.end = end
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from autoprune.journal import Journal
 from autoprune.objective import Answer, Limits, Objective, Spent
 from autoprune.policy import Policy, to_json
 from autoprune.provenance import make_policy, proposal_of
-from autoprune.records.record import Record
+from autoprune.records.record import Record, finalists
 from autoprune.records.storage import check_storage
 from autoprune.scorer import Scorer
 from autoprune.space import Proposal
@@ -241,7 +241,9 @@ def _search(
         front = agent.front(objective) if hasattr(agent, "front") else []
         with turn or nullcontext():
             result = _finish(assembly, objective, front, out, watch, interrupted)
-        record.answer(objective.best, *objective.loss(objective.best))
+        best = objective.best
+        chosen = front or finalists(objective.archive(), best)
+        record.answer(best, *objective.loss(best), [] if interrupted else chosen)  # of a search that ended
         return result
 
 
@@ -264,7 +266,7 @@ def _recorded(assembly: Assembly, out: Path, journal: Journal, agent: Any) -> It
     config = assembly.config
     record = Record(
         out, journal, assembly.space, config.sequence_length, config.storage, config.study_name, config.agent,
-        list(assembly.space.budgets) if getattr(agent, "pareto", False) else (), len(assembly.splits.search),
+        list(assembly.space.budgets) if getattr(agent, "pareto", False) else (),
     )  # fmt: skip
     try:
         yield record
