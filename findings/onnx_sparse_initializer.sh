@@ -29,7 +29,7 @@
 #   quantize_dynamic: RuntimeError
 #   onnx-ir round trip: 0 weights left
 #   onnxscript optimizer: returns a model; onnxruntime: InvalidArgument
-#   bytes: dense 65536, sparse 98304 (plus a few of framing)
+#   bytes: dense 65536, sparse 98345
 #
 # Why it matters: unstructured pruning looks like the perfect user of this
 #        field. In practice it enlarges the file below two thirds sparsity and
