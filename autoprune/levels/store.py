@@ -25,7 +25,7 @@ from torch import Tensor
 
 from autoprune.errors import UserError
 from autoprune.files.names import slug
-from autoprune.levels.criterion import Criterion, Reconstruction, workspace_bytes
+from autoprune.levels.criterion import Criterion, Reconstruction, order_of, workspace_bytes
 from autoprune.levels.evidence import Evidence
 from autoprune.levels.statistics import measure
 from autoprune.models.blocks import BlockView
@@ -205,9 +205,8 @@ def _levels(
 ) -> dict[str, Tensor]:
     weight_OD = width.consumer_weight
     h_DD, mean_D = width.moments(h_DD.to(weight_OD.device))
-    order = criterion.order(
-        weight_OD, h_DD, unit.groups, **{name: tensor.to(weight_OD.device) for name, tensor in evidence.items()}
-    )
+    evidence = {name: tensor.to(weight_OD.device) for name, tensor in evidence.items()}
+    order = order_of(criterion, weight_OD, h_DD, unit.groups, unit.bundle, evidence)
     tensors = {"order": order.cpu()}
     if not criterion.reconstructs and mean_D is None:
         return tensors
