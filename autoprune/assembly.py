@@ -231,7 +231,7 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
                     f"mlp_group={config.mlp_group} does not divide {width.consumer_weight.shape[1]} neurons."
                 )
             round_to = max(1, config.round_to // config.mlp_group) if mlp else 1
-            kept = kept_groups(groups, config.fractions(), round_to)
+            kept = kept_groups(groups, config.fractions(), round_to, width.width.bundles.size)
             units.append(width.unit(b, kept if width.width.droppable else tuple(k for k in kept if k)))
     return units
 

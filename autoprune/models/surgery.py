@@ -5,7 +5,7 @@ dense tensors and swaps views of them in and out of the block's parameters, so t
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -183,26 +183,31 @@ class LiveWidth:
 
     def unit(self, block: int, kept: tuple[int, ...]) -> Unit:
         """The numbers of this width as a `Unit` of the search space (torch-free)."""
-        size, square = self._costs({})
-        macs, square_macs = self._costs(self.positions, matrices=True)
+        size, shared, square = self._costs({})
+        macs, shared_macs, square_macs = self._costs(self.positions, matrices=True)
         inside = {id(p): p.numel() for module in self._dropped.values() for p in module.parameters()}
         modules = (module for link in self.links for module in link._modules.values())
         inside |= {id(p): p.numel() for module in modules for p in module.parameters(recurse=False)}
         groups, tokens = self.width.groups, self.positions.get(self.width.consumer.module)
-        return Unit(
+        unit = Unit(
             name=f"{block}.{self.width.kind}", kind=self.width.kind, block=block, groups=groups, kept=kept,
-            group_params=size, fixed_params=sum(inside.values()) - size * groups - square * groups**2,
+            group_params=size,
             # an image is its own context, of a length that is known
             group_macs=macs + (self.width.context_macs * tokens**2 if tokens else 0),
             context_macs=0 if tokens else self.width.context_macs, group_cache=self.width.cache,
             matrices=1 + sum(len(link.weights()) - 1 for link in self.links),
             square_params=square, square_macs=square_macs,
+            bundle=self.width.bundles.size, bundle_params=shared, bundle_macs=shared_macs,
         )  # fmt: skip
+        return replace(unit, fixed_params=sum(inside.values()) - unit.params(groups))
 
-    def _costs(self, times: Mapping[str, int], matrices: bool = False) -> tuple[int, int]:
-        """Weights of a group, each as often as `times` says; and of a pair of groups, what two widths share."""
-        groups, single, pairs = self.width.groups, 0, 0
-        cut = [(s.module, name) for link in self.links for name, s in link._sliced() if name in ("weight", "bias")]
+    def _costs(self, times: Mapping[str, int], matrices: bool = False) -> tuple[int, int, int]:
+        """Weights of a group, each as often as `times` says; of a bundle of groups; and of a pair of groups, what two
+        widths share."""
+        groups, single, bundled, pairs = self.width.groups, 0, 0, 0
+        sliced = [(name, s) for link in self.links for name, s in link._sliced() if name in ("weight", "bias")]
+        cut = [(s.module, name) for name, s in sliced]
+        shared = {(s.module, name) for name, s in sliced if s.shared}
         for path, name in dict.fromkeys(cut):
             tensor = self._tensors[path, name]
             if matrices and tensor.dim() == 1:
@@ -210,9 +215,11 @@ class LiveWidth:
             numel = tensor.numel() * times.get(path, 1)
             if cut.count((path, name)) > 1:
                 pairs += numel // groups**2
+            elif (path, name) in shared:
+                bundled += numel * self.width.bundles.size // groups
             else:
                 single += numel // groups
-        return single, pairs
+        return single, bundled, pairs
 
     def permute(self, *orders: Tensor) -> None:
         """Put the groups in `order`, most important first, so that a level is a prefix. Changes no output.
@@ -224,7 +231,7 @@ class LiveWidth:
             for name, s in link._sliced():
                 tensor = self._tensors[s.module, name]
                 dim = s.dim if name == "weight" else 0
-                index = _entries(order.to(tensor.device), s, self.width.groups)
+                index = self._entries(order.to(tensor.device), s)
                 self._tensors[s.module, name] = tensor.index_select(dim, index)
         self.keep(self.kept)
 
@@ -287,9 +294,7 @@ class LiveWidth:
                 getattr(self._modules[key[0]], key[1]).data = self._tensors[key]
         for module in self._modules.values():
             self._follow_shape(module)
-        for path, per_group in self.width.attributes.items():
-            owner, _, attribute = path.rpartition(".")
-            setattr(self.block.get_submodule(owner), attribute, groups * per_group)
+        self._count(groups)
 
     def pad(self, groups: int) -> None:
         """Zero-pad what is kept now to `groups` groups (for exports that need a stock model's shape)."""
@@ -302,13 +307,14 @@ class LiveWidth:
                 dim = s.dim if name == "weight" else 0
                 pieces = parameter.data.chunk(s.parts, dim)
                 shape = list(pieces[0].shape)
-                shape[dim] = (groups - self.kept) * s.size
+                shape[dim] = (link.width.pieces(s, groups) - link.width.pieces(s, self.kept)) * s.size
                 zeros = parameter.data.new_zeros(shape)
                 parameter.data = torch.cat([torch.cat([piece, zeros], dim) for piece in pieces], dim)
         for link in self.links:
             link.kept = groups
             for module in link._modules.values():
                 link._follow_shape(module)
+        self._count(groups)
 
     def _silence(self) -> None:
         """The last consumer and its norm give nothing but zeros, until something else is kept."""
@@ -316,6 +322,12 @@ class LiveWidth:
         for module in filter(None, (last.consumer, last.norm)):
             for parameter in module.parameters(recurse=False):
                 parameter.data = torch.zeros_like(parameter)
+
+    def _count(self, groups: int) -> None:
+        """Set what the block's modules say of how many groups there are."""
+        for path, value in self.width.attributes_of(groups).items():
+            owner, _, attribute = path.rpartition(".")
+            setattr(self.block.get_submodule(owner), attribute, value)
 
     def _follow_shape(self, module: nn.Module) -> None:
         """Attributes of a module that tell its weight's shape; some compute with them."""
@@ -337,15 +349,20 @@ class LiveWidth:
         return [*written, ("weight", self.width.consumer)]
 
     def _gathered(self, tensor: Tensor, name: str, s: Slice, index: Tensor) -> Tensor:
-        entries = _entries(index.to(tensor.device), s, self.width.groups)
+        entries = self._entries(index.to(tensor.device), s)
         return tensor.index_select(s.dim if name == "weight" else 0, entries)
 
     def _prefix(self, tensor: Tensor, name: str, s: Slice, groups: int) -> Tensor:
         dim = s.dim if name == "weight" else 0
         if s.parts == 1 or groups == self.width.groups:
-            return tensor.narrow(dim, 0, groups * s.size * s.parts)
+            return tensor.narrow(dim, 0, self.width.pieces(s, groups) * s.size * s.parts)
         # the parts of a fused projection are not neighbours: the one case that copies
         return torch.cat([part.narrow(dim, 0, groups * s.size) for part in tensor.chunk(s.parts, dim)], dim)
+
+    def _entries(self, index: Tensor, s: Slice) -> Tensor:
+        """Indices along the sliced dimension for groups, bundle by bundle, in this order; part by part."""
+        pieces = torch.unique_consecutive(index // self.width.bundles.size) if s.shared else index
+        return _entries(pieces, s, self.width.pieces(s, self.width.groups))
 
 
 def materialise(module: nn.Module) -> None:
@@ -359,7 +376,7 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 
 
 def _entries(order: Tensor, s: Slice, groups: int) -> Tensor:
-    """Indices along the sliced dimension for groups in `order`, part by part."""
+    """Indices along the sliced dimension for pieces in `order`, of so many, part by part."""
     within = (order[:, None] * s.size + torch.arange(s.size, device=order.device)).flatten()
     return torch.cat([within + part * groups * s.size for part in range(s.parts)])
 
