@@ -15,6 +15,7 @@ from torch.nn import functional
 import autoprune
 from autoprune import study
 from autoprune.assembly import assemble
+from autoprune.calibration.moments import inputs_of
 from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.models.images import ImageView
@@ -51,11 +52,20 @@ FOUND: dict[str, list[list[str]]] = {
         ["mlp 9 layers.7 layers.9/1 -"],
     ],
     "traced-dense": [
-        [
-            "conv 8 layers.0.conv1 layers.0.norm2 layers.0.conv2/1 -",
-            "conv2 8 layers.1.conv1 layers.1.norm2 layers.1.conv2/1 -",
-        ],
+        ["conv 8 layers.0.conv1 layers.0.norm2 layers.0.conv2/1 -"],
+        ["conv 8 layers.1.conv1 layers.1.norm2 layers.1.conv2/1 -"],
     ],
+    "traced-efficient": [
+        *[
+            [
+                f"conv {size} {block}.expand {block}.norm1 {block}.depth {block}.norm2 {block}.gate.expand "
+                f"{block}.gate.reduce {block}.project/1 {block}.norm3"
+            ]
+            for block, size in (("blocks.0", 16), ("blocks.1", 16), ("blocks.2", 24))
+        ],
+        ["conv 16 head fc/1 -"],
+    ],
+    "traced-padded": [["conv 16 one norm act two/1 -"], ["conv 6 four fc/16 -"]],
 }  # fmt: skip
 
 
@@ -69,6 +79,7 @@ def test_only_what_a_shortcut_passes_by_can_be_dropped() -> None:
         return [width.width.droppable for row in image_families.view_of(name).widths for width in row]
 
     assert droppable("traced-mobile") == [True, False, True]
+    assert droppable("traced-efficient") == [True, False, True, False]
     assert droppable("traced-mixer") == droppable("traced-preactivated")[:1] * 4 == [True] * 4
     assert not any(droppable("traced-vgg") + droppable("traced-dense"))
 
@@ -82,9 +93,9 @@ def test_families_win_over_tracing() -> None:
 class Pair(nn.Module):
     """Two convolutions, between which something may stand."""
 
-    def __init__(self, between: str = "", **how: Any) -> None:
+    def __init__(self, between: str = "", of: Any = nn.Conv2d, to: Any = nn.Conv2d, **how: Any) -> None:
         super().__init__()
-        self.one, self.two = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, **how)
+        self.one, self.two = to(3, 8, 3), of(8, 8, 3, **how)
         self.norm, self.fc, self.between = nn.GroupNorm(2, 8), nn.Linear(8, 5), between
 
     def forward(self, x: Tensor) -> Any:
@@ -99,6 +110,14 @@ class Pair(nn.Module):
             x = x - x.mean((1, 2), keepdim=True)
         if self.between == "weight":
             x = x * self.one.weight.mean()
+        if self.between == "shuffle":
+            x = x[:, [1, 0, 2, 3, 4, 5, 6, 7]]
+        if self.between == "columns":
+            x = x.permute(0, 2, 3, 1).reshape(x.shape[0], 900, -1).permute(0, 2, 1)[..., None].expand(-1, -1, -1, 3)
+        if self.between == "fixed":
+            x = x.view(-1, 8, x.shape[2], x.shape[3])
+        if self.between == "first":
+            x = x * (x[:, :1] > 0)
         if self.between == "decision" and x.sum() > 0:
             x = -x
         out = self.two(x).mean((2, 3))
@@ -112,11 +131,12 @@ class Pair(nn.Module):
         (Pair("pair"), ("2 images", "something else")),
         (Pair("twice"), ("no width",)),
         (Pair("norm"), ("no width",)),
-        (Pair("branch"), ("no width",)),
+        (Pair("shuffle"), ("no width",)),
+        (Pair("fixed"), ("no width",)),
+        (Pair("first"), ("no width",)),
         (Pair("mean"), ("no width",)),
         (Pair("weight"), ("no width",)),
-        (Pair(padding="same"), ("no width",)),
-        (Pair(padding=1, padding_mode="reflect"), ("no width",)),
+        (Pair(of=traced_networks.Standardised), ("no width",)),
         (Pair(groups=4), ("no width",)),
         (nn.Sequential(nn.Flatten(), nn.Linear(7, 5)), ("3x32x32", "shapes cannot be multiplied")),
     ],
@@ -128,10 +148,31 @@ def test_refused(network: nn.Module, words: tuple[str, ...]) -> None:
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
-def test_a_pair_is_found() -> None:
-    """So that what `test_refused` refuses is refused for what stands between."""
-    view = image_view(Pair().eval(), family_of_module(Pair()), image_families.images())
+@pytest.mark.parametrize(
+    "network",
+    [
+        Pair(),
+        Pair("branch"),
+        Pair("columns"),
+        Pair(padding="same", dilation=2),
+        Pair(padding=(2, 1), padding_mode="reflect", stride=(1, 2)),
+        Pair(of=traced_networks.Same, stride=2),
+        Pair(of=traced_networks.Causal, to=traced_networks.Standardised),
+    ],
+    ids=str,
+)
+def test_a_pair_is_found(network: Pair) -> None:
+    """Whatever stands between or is a layer, what the consumer reads and its weight make what it gives."""
+    view = image_view(network.eval(), family_of_module(network), image_families.images())
     assert [[told(width) for width in row] for row in view.widths] == [["conv 8 one two/1 -"]]
+    ((width,),) = view.widths
+    with inputs_of([width]) as inputs, torch.no_grad():
+        hidden = view.embed(torch.zeros(1, 2, dtype=torch.long))
+        view.run(0, hidden)
+    layer, x = network.two, inputs[0]
+    with torch.no_grad():
+        rows_NO = width.read(x) @ width.consumer_weight.T + layer.bias
+        torch.testing.assert_close(rows_NO, layer(x).movedim(1, -1).flatten(0, -2))
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +185,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = Path(traced_networks.__file__).read_text(encoding="utf-8")
     (folder / "nets.py").write_text(source + "\n\n" + "\n".join(makers), encoding="utf-8")
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 5, 64)
-    images = rng.integers(0, 56, (64, 32, 32, 3), dtype=np.uint8) + (50 * labels[:, None, None, None]).astype(np.uint8)
+    labels = rng.integers(0, 5, 128)
+    images = rng.integers(0, 56, (128, 32, 32, 3), dtype=np.uint8) + (50 * labels[:, None, None, None]).astype(np.uint8)
     np.savez(folder / "images.npz", images=images, labels=labels)
     return folder
 

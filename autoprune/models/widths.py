@@ -13,12 +13,14 @@ class Slice:
         size: entries of that dimension that belong to one group (in each part): rows or columns, channels.
         dim: the dimension of `weight`.
         parts: how many blocks of `groups * size` entries stand one after another (3 in a fused q|k|v).
+        reads: whether the module reads the width beside the consumer, as gates do: its bias does not follow.
     """
 
     module: str
     size: int
     dim: int
     parts: int = 1
+    reads: bool = False
 
 
 @dataclass(frozen=True)
