@@ -61,4 +61,4 @@ def told(error: ValidationError, arguments: Sequence[str] = ()) -> str:
     places = [arguments[head] if arguments and isinstance(head, int) else head, *inside]
     # pydantic names types that were tried besides, as in `levels.int`
     where = [str(part) for part in places if not hasattr(builtins, str(part)) and "[" not in str(part)]
-    return f"{'.'.join(where)}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})"
+    return f"{'.'.join(where)}: {first['msg'].removeprefix('Value error, ')} (got {repr(first['input'])[:200]})"

@@ -66,8 +66,9 @@ class Assembly:
                 metric.save(run)
 
     def notices(self) -> list[str]:
-        """What metrics have to tell the user, a sentence each."""
-        return [notice for metric in self.metrics.values() if (notice := getattr(metric, "notice", None))]
+        """What the network and metrics have to tell the user, a sentence each."""
+        told = [self.loaded.notice, *(getattr(metric, "notice", None) for metric in self.metrics.values())]
+        return [notice for notice in told if notice]
 
     def evaluator(self, tokens_NT: Tensor, *losses: str, once: bool = False) -> Evaluator:
         """An evaluator of named losses on sequences of the user's choice.

@@ -219,10 +219,15 @@ def dashboard(
 @app.command()
 def finetune(
     run: Run,
-    epochs: Annotated[int, typer.Option(min=0, help="Passes over the text or the images; 0: refit alone.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of tuning.Tuning, as weight=0.7.")
     ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=0, help="Passes over the text or the images; 0: refit alone.")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Steps at most.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens, or images, trained on at most.")] = None,
+    max_time: Annotated[float | None, typer.Option(help="Seconds of training at most.")] = None,
     lora: Annotated[
         int, typer.Option(min=0, metavar="RANK", help="Train adapters and merge them; 0: all weights.")
     ] = 0,
@@ -232,14 +237,20 @@ def finetune(
     augment: Annotated[bool | None, typer.Option("--augment/--no-augment", help="Shift and mirror images.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Refit and fine-tune a run's policy, taught by the dense network; goes on where it was interrupted."""
+    """Refit and fine-tune a run's policy, taught by the dense network; goes on where it was interrupted.
+
+    One of --epochs, --max-steps, --max-tokens and --max-time is needed; the first of them that is reached ends it.
+    """
     from dataclasses import asdict
 
     from autoprune import api
     from autoprune.config import parse_override
 
-    options = {"lr": lr, "batch": batch, "augment": augment}
-    given: dict[str, Any] = {"epochs": epochs, "lora": lora, "seed": seed}
+    options = {
+        "epochs": epochs, "max_steps": max_steps, "max_tokens": max_tokens, "max_time": max_time, "lr": lr,
+        "batch": batch, "augment": augment,
+    }  # fmt: skip
+    given: dict[str, Any] = {"lora": lora, "seed": seed}
     given |= {key: value for key, value in options.items() if value is not None}
     given |= dict(parse_override(text) for text in overrides or [])
     with _progress(as_json) as display:
@@ -249,6 +260,8 @@ def finetune(
         return
     for name, worth in tuned.rows.items():
         typer.echo(f"{name:<9} {worth.told()}")
+    if tuned.training is not None:
+        typer.echo(f"trained:  {tuned.training.told()}")
     typer.echo(f"network: {tuned.path}")
 
 
@@ -283,7 +296,7 @@ def evaluate(
 @contextlib.contextmanager
 def _progress(as_json: bool) -> Iterator[Any]:
     """Progress on stderr; with --json, whatever a library prints goes there too."""
-    from autoprune.display import Display
+    from autoprune.progress import Display
 
     with Display() as display, contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         yield display

@@ -1,7 +1,6 @@
 """The configuration of a search: one frozen record from defaults, a YAML file, flags and `key=value` overrides."""
 
 import difflib
-import json
 import math
 import os
 import re
@@ -16,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from autoprune import registry
 from autoprune.arguments import told
 from autoprune.errors import UserError
-from autoprune.policy import write_atomically
+from autoprune.files.reading import DAMAGE, parse_yaml, read_json, read_yaml, reason
+from autoprune.files.writing import write_atomically
 from autoprune.workload import Phase, Workload
 
 DEFAULT_BUDGETS = {"params": 0.5}
@@ -26,6 +26,7 @@ PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_m
 along where blocks are streamed (`device_memory`), and takes another way."""
 
 
+MOST_LEVELS = 1000
 IMAGES = 32
 """Of a sample, where nothing is configured."""
 
@@ -162,6 +163,8 @@ class SearchConfig(BaseModel):
     def _levels(cls, levels: int | list[float]) -> int | list[float]:
         if isinstance(levels, int) and levels < 2:
             raise ValueError(f"{levels} levels leave nothing to choose: at least 2 are needed")
+        if (levels if isinstance(levels, int) else len(levels)) > MOST_LEVELS:
+            raise ValueError(f"more than {MOST_LEVELS:,} levels cannot be stored")
         if isinstance(levels, list) and not (levels and all(0 <= f <= 1 for f in levels) and min(levels) < 1):
             raise ValueError(f"the levels {levels} must be fractions kept, in [0, 1], at least one below 1")
         return levels
@@ -218,18 +221,18 @@ def reads_images(model: object) -> bool:
         return True
     file = _description(str(model)) if isinstance(model, str) else None
     try:
-        described = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+        described = read_json(Path(file)) if file else {}
         names = described.get("architectures") or []
         return any(
             str(name).endswith(("ForImageClassification", "ForImageClassificationWithTeacher")) for name in names
         )
-    except (OSError, ValueError, AttributeError, TypeError):  # loading it will tell
+    except (OSError, *DAMAGE):  # loading it will tell
         return False
 
 
 def _description(model: str) -> str | None:
     """The file `config.json` of a model that is here; nothing is fetched."""
-    if Path(model).is_dir():
+    if os.path.isdir(model):
         return str(Path(model) / "config.json")
     if model.count("/") > 1 or model.startswith((".", "~", "/")):
         return None
@@ -365,18 +368,18 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not separator or not key:
         raise UserError(f"'{text}' is not of the form key=value.")
     try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"the value in '{text}' is no YAML.") from None
+        return key.strip(), parse_yaml(value)
+    except ValueError as error:
+        raise UserError(f"the value in '{text[:200]}' cannot be read: {reason(error)}.") from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path)
     except OSError as error:
         raise UserError(f"the configuration '{path}' cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"the configuration '{path}' is no YAML: {str(error).splitlines()[0]}.") from error
+    except ValueError as error:
+        raise UserError(f"the configuration '{path}' cannot be read: {reason(error)}.") from error
     if data is None:
         return {}
     if not isinstance(data, dict):

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from autoprune.errors import UserError
+from autoprune.files.reading import explained, read_json
 
 NAMES = {"ce": "cross-entropy", "kl": "divergence from dense"}
 BETTER = {"accuracy": 1, "ce": -1, "kl": -1}
@@ -58,17 +58,8 @@ def read_finetuned(run: Path) -> Finetuned | None:
     path = run / "finetuned" / "result.json"
     if not path.is_file():
         return None
-    try:
-        return Finetuned.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"'{path}' cannot be read ({error.strerror}).") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(
-            f"'{path}' is damaged ({where}: {first['msg']}): `autoprune finetune` with the same settings writes it "
-            "anew."
-        ) from error
+    with explained("the result", path, "`autoprune finetune` with the same settings writes it anew"):
+        return Finetuned.model_validate(read_json(path))
 
 
 def named(key: str) -> str:

@@ -16,12 +16,14 @@ from autoprune.assembly import Assembly, Progress, assemble
 from autoprune.config import SearchConfig, load_config
 from autoprune.errors import LimitReached, UserError
 from autoprune.farm.farm import Farm, is_wanted
+from autoprune.files.writing import write_atomically
 from autoprune.journal import Journal
-from autoprune.objective import Answer, Limits, Objective, Scorer, Spent
-from autoprune.policy import Policy, to_json, write_atomically
+from autoprune.objective import Answer, Limits, Objective, Spent
+from autoprune.policy import Policy, to_json
 from autoprune.provenance import make_policy, proposal_of
-from autoprune.records.record import Record
+from autoprune.records.record import Record, finalists
 from autoprune.records.storage import check_storage
+from autoprune.scorer import Scorer
 from autoprune.space import Proposal
 from autoprune.space_file import save_space
 from autoprune.validation import Row, front_names, measure, save_front
@@ -239,7 +241,9 @@ def _search(
         front = agent.front(objective) if hasattr(agent, "front") else []
         with turn or nullcontext():
             result = _finish(assembly, objective, front, out, watch, interrupted)
-        record.answer(objective.best, *objective.loss(objective.best))
+        best = objective.best
+        chosen = front or finalists(objective.archive(), best)
+        record.answer(best, *objective.loss(best), [] if interrupted else chosen)  # of a search that ended
         return result
 
 
@@ -262,7 +266,7 @@ def _recorded(assembly: Assembly, out: Path, journal: Journal, agent: Any) -> It
     config = assembly.config
     record = Record(
         out, journal, assembly.space, config.sequence_length, config.storage, config.study_name, config.agent,
-        list(assembly.space.budgets) if getattr(agent, "pareto", False) else (), len(assembly.splits.search),
+        list(assembly.space.budgets) if getattr(agent, "pareto", False) else (),
     )  # fmt: skip
     try:
         yield record

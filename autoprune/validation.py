@@ -1,5 +1,6 @@
 """What is measured at the end of a search: losses on the validation split, sizes and speed of named policies."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from torch import Tensor
 from autoprune.assembly import Assembly, Progress
 from autoprune.evaluation.counting import macs_per_image, macs_per_token
 from autoprune.evaluation.timing import speeds
+from autoprune.files.names import slug
+from autoprune.files.writing import own_folder
 from autoprune.objective import Objective
 from autoprune.policy import Totals
 from autoprune.provenance import make_policy
@@ -66,9 +69,8 @@ def measure(
     images = assembly.loaded.family.task == "images"
     losses_PK = mean_losses(assembly, tokens_NT, levels, [assembly.config.loss, "ce", *["error"] * images], progress)
     some_1T = tokens_NT[:1].to(assembly.config.device)
-    progress("timing", 0.0)
     places = [partial(assembly.placer.place, policy) for policy in levels]
-    timed = speeds(places, assembly.view, some_1T)
+    timed = speeds(places, assembly.view, some_1T, partial(progress, "timing"))
     rows = []
     for name, policy, (loss, ce, *error), one in zip(policies, levels, losses_PK.tolist(), timed, strict=True):
         sizes = total_params(assembly, policy), total_macs(assembly, policy)
@@ -91,11 +93,14 @@ def mean_losses(
 
 
 def front_names(space: SearchSpace, front: Sequence[Proposal]) -> dict[str, Proposal]:
-    """Policies of a front by their shares of the dense costs, as `params-0.612`."""
-    return {
-        "-".join(f"{m}-{space.cost(policy, m) / space.cost(space.dense, m):.3f}" for m in space.budgets): policy
-        for policy in front
-    }
+    """Policies of a front by their shares of the dense costs, as `params-0.612`; each is the name of a file."""
+    named: dict[str, Proposal] = {}
+    for policy in front:
+        shares = {m: space.cost(policy, m) / space.cost(space.dense, m) for m in space.budgets}
+        name = slug("-".join(f"{slug(metric)}-{share:.3f}" for metric, share in shares.items()))
+        numbered = (f"{name}-{i}" for i in itertools.count(2))  # of those whose shares round to the same
+        named[next(one for one in itertools.chain([name], numbered) if one not in named)] = policy
+    return named
 
 
 def save_front(
@@ -103,13 +108,14 @@ def save_front(
 ) -> None:
     """Write the policies of a front, in place of those of an earlier end of the run."""
     directory = out / "front"
+    if front or directory.exists():
+        own_folder(directory)
     for old in directory.glob("*.json"):
         old.unlink()
     for row, (name, proposal) in zip(rows, front_names(assembly.space, front).items(), strict=True):
         search_loss, tokens = objective.loss(proposal)
         measured = {row.name: row.losses}
         losses = {"search": search_loss, "search_tokens": tokens, "validation": measured}
-        directory.mkdir(exist_ok=True)
         make_policy(assembly, proposal, losses, row.beside(dense)).save(directory / f"{name}.json")
 
 
