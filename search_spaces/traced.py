@@ -18,7 +18,8 @@ from autoprune.models.family import Family
 from autoprune.models.layers import hooked
 from autoprune.models.tracing import Stretch, Trace
 from autoprune.models.widths import Slice, Width
-from autoprune.search_spaces.channelwise import MixedError, is_layer, keeps_zeros, name_of, reach
+from autoprune.search_spaces.channelwise import MixedError, reach
+from autoprune.search_spaces.operations import is_layer, keeps_zeros, name_of
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Plain modules that no family covers: which widths a trace has, what is refused, and a run from end to end."""
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,16 @@ from autoprune import study
 from autoprune.assembly import assemble
 from autoprune.calibration.moments import inputs_of
 from autoprune.config import load_config
+from autoprune.coverage import Coverage
 from autoprune.errors import UserError
 from autoprune.models.images import ImageView
 from autoprune.models.modules import family_of_module
 from autoprune.models.surgery import LiveWidth
 from autoprune.models.tracing import TracedView, image_view
 from autoprune.provenance import make_policy
+from autoprune.reports.page import write_report
 from tests import image_families, traced_networks
+from tests.conftest import Answer
 
 SPLITS = {"reconstruction_sequences": 8, "search_sequences": 4, "validation_sequences": 4, "sequence_length": 8}
 
@@ -229,6 +234,37 @@ assert "autoprune" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_is_covered_is_told(cli: Callable[..., Answer], files: Path, tmp_path: Path) -> None:
+    """Shares of parameters and MACs are those of a count by hand, and what is left out is told with a reason."""
+    given = ["--model", f"{files}/nets.py:dense", "--data", files / "images.npz", "--budget", "macs=0.8"]
+    options = [*given, "--max-evals", "2", *(f"{name}={value}" for name, value in SPLITS.items())]
+    answer = cli("search", *options, "--out", tmp_path / "run", "--json")
+    assert answer.status == 0, answer.err
+    told = json.loads(answer.out)["coverage"]
+    model = traced_networks.Dense()
+    inner = [module for layer in model.layers for module in (layer.conv1, layer.norm2, layer.conv2)]
+    params = sum(p.numel() for module in inner for p in module.parameters())
+    whole = sum(p.numel() for p in model.parameters())
+    macs = 16 * 16 * sum(module.weight.numel() for module in inner if isinstance(module, nn.Conv2d))
+    around = 16 * 16 * model.stem.weight.numel() + model.fc.weight.numel()
+    assert told["units"] == 2
+    assert told["shares"] == pytest.approx({"params": params / whole, "macs": macs / (macs + around)})
+    left = {one["why"]: (one["layers"], one["params"]) for one in told["left"]}
+    assert left["whose channels are mixed by cat"] == (1, pytest.approx((8 * 27 + 8) / whole))
+    assert left["whose outputs the network returns"] == (1, pytest.approx(17 * 5 / whole))
+    assert left["that are norms"][0] == 2
+    assert told["told"] in " ".join(answer.err.split())
+    assert "whose channels are mixed by cat" in write_report(tmp_path / "run").read_text(encoding="utf-8")
+
+
+def test_less_than_half_is_a_warning() -> None:
+    few = Coverage(1, {"params": 0.6, "macs": 0.07}, ())
+    assert few.warning() == (
+        "what can be pruned is only 7% of the network's macs: a budget on units bounds that part alone."
+    )
+    assert Coverage(1, {"params": 0.5, "macs": 0.9}, ()).warning() is None
 
 
 def test_search_and_fine_tuning(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,8 @@ class Zeros(nn.Module):
 
     def _like(self, conv: Any, narrow: bool) -> None:
         self.channels = 1 if narrow else conv.out_channels
-        self.asked = None
+        self.asked: tuple[Any] | None = None
+        self.known: dict[tuple[int, ...], Any] = {}
         if type(conv) is nn.Conv2d and conv.padding_mode == "zeros" and not isinstance(conv.padding, str):
             self.sides = list(zip(conv.kernel_size, conv.stride, conv.padding, conv.dilation, strict=True))
             return
@@ -42,7 +43,7 @@ class Zeros(nn.Module):
         for tensor in (*small.parameters(), *small.buffers()):
             tensor.data = tensor.data[:1] if tensor.dim() and len(tensor) == outputs else tensor.data
         small.weight.data, small.groups = small.weight.data[:, :1], 1
-        self.asked, self.known = (small,), {}
+        self.asked = (small,)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[B, channels, height, width]`, or `[..., features]`."""

@@ -80,7 +80,8 @@ def one_channel(conv: nn.Module) -> nn.Module:
     first = torch.zeros(1, dtype=torch.long, device=weight.device)
     own: Any = of_columns(of_rows(conv, first, len(weight)), first)
     own.groups = 1
-    return copy.deepcopy(own).cpu().float()
+    small: nn.Module = copy.deepcopy(own).cpu().float()
+    return small
 
 
 class ZeroLinear(nn.Module):

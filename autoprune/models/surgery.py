@@ -103,6 +103,13 @@ class LiveWidth:
         """This width and those behind it."""
         return [self, *(self.behind.links if self.behind else [])]
 
+    def modules(self) -> Iterator[nn.Module]:
+        """What is cut, and whatever goes with the sub-block when nothing of it is kept."""
+        for link in self.links:
+            yield from link._modules.values()
+        for module in self._dropped.values():
+            yield from module.modules()
+
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that the dense tensors or views of them are put into."""
         return [getattr(self._modules[path], name) for path, name in self._tensors if path in self._modules]

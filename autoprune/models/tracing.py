@@ -85,7 +85,7 @@ class Trace:
         more = _Numbers(self.whole, graph=self._graph)
         more.run(torch.cat([pixels, pixels[:1]]))
         self._per_image = {node: value for node, value in more.found.items() if value != node.meta["constant"]}
-        self.modules = {node: self.whole.get_submodule(str(node.target)) for node in self._alone()}
+        self.modules: dict[Node, Any] = {node: self.whole.get_submodule(str(node.target)) for node in self._alone()}
         self.left: dict[Node, str] = {}
 
     def _check_output(self) -> None:
@@ -167,8 +167,18 @@ class TracedView(ImageView):
         self._stem = trace.part(0, stretches[0].begin)
         self._rest = trace.part(stretches[-1].end, len(trace.nodes))
         self._before = [()] * len(blocks)
-        self.left = {str(node.target): why for node, why in trace.left.items()}
+        self._left = {_path(node): why for node, why in trace.left.items()}
+        self._called = {_path(node) for node in trace.modules}
         return blocks
+
+    def left_out(self, path: str, module: nn.Module) -> str:
+        """Why a module is in no unit, behind "layers"."""
+        if "norm" in type(module).__name__.lower():
+            return "that are norms"
+        if path not in self._called:
+            return "inside of modules that torch.fx cannot look into, or that run more than once"
+        grouped = getattr(module, "groups", 1) > 1
+        return self._left.get(path, "that work in groups" if grouped else "whose widths meet others in a layer")
 
     @torch.no_grad()
     def embed(self, tokens_BT: Tensor) -> Tensor:
@@ -241,6 +251,11 @@ def _runs(block: nn.Module, drawn: Tensor, whole: Tensor) -> bool:
         return bool(block(drawn).shape == whole.shape)
     except Exception:  # whatever an operation between says to a single channel
         return False
+
+
+def _path(node: Node) -> str:
+    """Of the module that a node calls, in the network."""
+    return str(node.target).removeprefix("network.")
 
 
 class _Shapes(Interpreter):
