@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch.nn import functional
 import autoprune
 from autoprune import study
 from autoprune.assembly import assemble
+from autoprune.budgets.latency import clock
 from autoprune.calibration.moments import inputs_of
 from autoprune.config import load_config
 from autoprune.coverage import Coverage
@@ -27,6 +29,7 @@ from autoprune.models.surgery import LiveWidth
 from autoprune.models.tracing import TracedView, image_view
 from autoprune.provenance import make_policy
 from autoprune.reports.page import write_report
+from autoprune.tuning.image_lesson import augmented
 from tests import image_families, traced_networks
 from tests.conftest import Answer
 
@@ -265,6 +268,23 @@ def test_less_than_half_is_a_warning() -> None:
         "what can be pruned is only 7% of the network's macs: a budget on units bounds that part alone."
     )
     assert Coverage(1, {"params": 0.5, "macs": 0.9}, ()).warning() is None
+
+
+def test_what_views_its_inputs_goes_every_way(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks may `view` what they are given: images come contiguous to derivatives, the refit, training, timing."""
+    monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path / "cache"))
+    settings = {"model": f"{files}/nets.py:padded", "data": str(files / "images.npz"), "levels": 3, **SPLITS}
+    for criterion, budgets in (("taylor", {"macs": 0.7}), ("obs", {"activation": 0.95})):
+        run = tmp_path / criterion
+        autoprune.search(**settings, criterion=criterion, budgets=budgets, max_evals=4, out=run)  # type: ignore[arg-type]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # some steps teach a random network little
+            tuned = autoprune.finetune(run, epochs=1, batch=32, augment=True)
+        assert tuned.after.ce <= tuned.before.ce
+    assembly, _ = study.reopen(tmp_path / "obs")
+    assert clock(assembly.view, assembly.config.workload_of()) > 0
+    draw = torch.Generator().manual_seed(0)
+    assert augmented(torch.randn(4, 3, 8, 8), draw).is_contiguous()
 
 
 def test_search_and_fine_tuning(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
