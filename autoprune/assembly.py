@@ -19,6 +19,7 @@ from autoprune.calibration.images import check_labels, preprocessing, read_image
 from autoprune.calibration.moments import collect
 from autoprune.calibration.text import Splits, read_text, sequences, split
 from autoprune.config import SearchConfig, is_module, reads_images
+from autoprune.coverage import Coverage
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
 from autoprune.levels.criterion import workspace_bytes
@@ -43,6 +44,7 @@ class Assembly:
 
     Args:
         network: held by whoever uses the network, where several searches share it.
+        coverage: how much of the network the units are, where that was asked for.
     """
 
     config: SearchConfig
@@ -54,6 +56,7 @@ class Assembly:
     placer: Placer
     metrics: Mapping[str, Any]
     network: threading.Lock = field(default_factory=threading.Lock, compare=False)
+    coverage: Coverage | None = None
 
     def save_metrics(self, run: Path) -> None:
         """Write what metrics have measured to a run's directory, so that it goes on with the same costs.
