@@ -5,12 +5,13 @@ PYTHON = python3
 BIN = .venv/bin
 WORKERS = 2
 
-.PHONY: help venv demo test lint bench clean
+.PHONY: help venv demo test lint docs bench clean
 
 help:
 	@echo 'make demo    set up, then prune the embedded model'
 	@echo 'make test    set up, then run all tests (WORKERS=$(WORKERS))'
 	@echo 'make lint    ruff and mypy'
+	@echo 'make docs    the guides and the reference as a site, in site/'
 	@echo 'make bench   what can be measured, and how'
 	@echo 'make clean   remove what was built; runs and the cache of level stores stay'
 
@@ -38,9 +39,14 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'open site/index.html'
+
 bench:
 	@for file in benchmarks/*.py; do printf '%s\n' "$$file"; sed -n '1,/^"""$$/p' "$$file" | sed '/^"""$$/d; s/^"""//; s/^/    /'; done
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,35 +1,41 @@
 """The same as the command line, in Python: three lines from a model to a smaller one."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, SkipValidation
 
 from autoprune import rundir, study, tuning
+from autoprune.arguments import NOT_GIVEN, Budgets, checked, given
 from autoprune.assembly import Progress
 from autoprune.calibration.text import read_text, sequences
 from autoprune.comparing import comparison
 from autoprune.comparing.comparison import Comparison
-from autoprune.config import PLACES, load_config, parse_budget
+from autoprune.config import PLACES, load_config
 from autoprune.errors import UserError
 from autoprune.evaluation.report import evaluate_directory
-from autoprune.evaluation.timing import tokens_per_second
+from autoprune.evaluation.timing import speeds
 from autoprune.provenance import proposal_of
 from autoprune.study import SearchResult
 from autoprune.tuning import Tuned
-from autoprune.validation import total_params
+from autoprune.validation import mean_losses, total_macs, total_params
 from autoprune.wording import words
 
+AtLeast1 = Annotated[int, Field(ge=1)]
 
+
+@checked
 def search(
-    model: str | None = None,
-    data: str | None = None,
-    budgets: Mapping[str, float | str] | None = None,
-    agent: str = "evolution",
-    seed: int = 0,
-    max_evals: int | None = None,
-    max_tokens: int | None = None,
+    model: SkipValidation[str | Path | None] = NOT_GIVEN,
+    data: SkipValidation[str | Path | None] = NOT_GIVEN,
+    budgets: Budgets = NOT_GIVEN,
+    agent: SkipValidation[str] = NOT_GIVEN,
+    seed: SkipValidation[int] = NOT_GIVEN,
+    max_evals: SkipValidation[int | None] = NOT_GIVEN,
+    max_tokens: SkipValidation[int | None] = NOT_GIVEN,
     out: str | Path | None = None,
     config: str | Path | None = None,
     **settings: Any,
@@ -37,15 +43,16 @@ def search(
     """Search the best pruning policy within budgets.
 
     Args:
-        model: Hugging Face directory, hub name or `FILE.py:FUNCTION`; None is the embedded model.
-        data: calibration text, or images as a .npz or a folder; None is Python's own documentation.
-        budgets: metric -> bound, up to 1 as a fraction of dense, above absolute ("1.2M" is understood).
-        agent: a name from `autoprune list agents`, or `package.module:Object`.
-        seed: of the agent.
+        model: Hugging Face directory, hub name or `FILE.py:FUNCTION`; None, the default, is the embedded model.
+        data: calibration text, or images as a .npz or a folder; None, the default, is Python's own documentation.
+        budgets: metric -> bound, up to 1 as a fraction of dense, above absolute; of a bound alone the metric is params.
+            Bounds may be texts as "50%" or "1.2M", and budgets too, as "macs=0.5". The default is 0.5.
+        agent: a name from `autoprune list agents`, or `package.module:Object`; `evolution` is the default.
+        seed: of the agent; 0 is the default.
         max_evals: policies scored at most.
         max_tokens: policies x tokens, or images, scored at most.
         out: the run's directory; None is a new one in `runs/`.
-        config: a YAML file of settings, which the arguments override.
+        config: a YAML file of settings, which any argument that is given overrides.
         settings: anything else in `SearchConfig`.
 
     Returns:
@@ -54,18 +61,17 @@ def search(
     Raises:
         UserError: a setting, the model, the data or a budget is wrong; the message says how to mend it.
     """
-    given = _with_budgets(settings, budgets)
-    defaults = {"model": None, "data": None, "agent": "evolution", "seed": 0, "max_evals": None, "max_tokens": None}
-    arguments = {"model": model, "data": data, "agent": agent, "seed": seed}
-    arguments |= {"max_evals": max_evals, "max_tokens": max_tokens}
-    given |= {key: value for key, value in arguments.items() if value != defaults[key]}
-    return study.start(load_config(Path(config) if config else None, given), Path(out) if out else None)
+    own = given(
+        model=model, data=data, budgets=budgets, agent=agent, seed=seed, max_evals=max_evals, max_tokens=max_tokens
+    )
+    return study.start(load_config(Path(config) if config else None, own | settings), Path(out) if out else None)
 
 
+@checked
 def compare(
-    agents: Sequence[str],
+    agents: str | Sequence[str],
     seeds: int | Sequence[int] = 3,
-    budgets: Mapping[str, float | str] | None = None,
+    budgets: Budgets = NOT_GIVEN,
     out: str | Path | None = None,
     config: str | Path | None = None,
     **settings: Any,
@@ -75,7 +81,7 @@ def compare(
     The model is loaded once. Called again with the same `out`, it goes on where it was; agents and seeds may be added.
 
     Args:
-        agents: names from `autoprune list agents`, or `package.module:Object`.
+        agents: names from `autoprune list agents`, or `package.module:Object`; in one text, commas between them.
         seeds: how many, counted from the setting `seed` (0); or which.
         budgets: as `search` takes them.
         out: the directory; None is a new one in `runs/`.
@@ -88,12 +94,14 @@ def compare(
     Raises:
         UserError: a setting, the model, the data or a budget is wrong, or no search has an answer.
     """
-    common = load_config(Path(config) if config else None, _with_budgets(settings, budgets))
+    common = load_config(Path(config) if config else None, given(budgets=budgets) | settings)
+    names = agents.split(",") if isinstance(agents, str) else agents
     chosen = range(common.seed, common.seed + seeds) if isinstance(seeds, int) else seeds
     path = Path(out) if out else rundir.new_run_path("compare", common.seed)
-    return comparison.compare(common, list(agents), list(chosen), path)
+    return comparison.compare(common, [name.strip() for name in names], list(chosen), path)
 
 
+@checked
 def resume(path: str | Path, **places: Any) -> SearchResult:
     """Go on with an interrupted run.
 
@@ -111,9 +119,10 @@ def resume(path: str | Path, **places: Any) -> SearchResult:
     return study.resume(Path(path), places=places)
 
 
+@checked
 def finetune(
     path: str | Path,
-    epochs: int,
+    epochs: int | None = None,
     seed: int = 0,
     lora: int = 0,
     progress: Progress = lambda stage, share: None,
@@ -123,7 +132,8 @@ def finetune(
 
     Args:
         path: the run's directory; the network goes to its `finetuned/network`.
-        epochs: passes over all of the run's data but the validation split; with 0 it is only refitted, in seconds.
+        epochs: passes over all of the run's data but the validation split; with 0 it is only refitted, in seconds. None
+            is as many as `max_steps`, `max_tokens` (of images these) or `max_time` (seconds) allow.
         seed: of the order of sequences or images, of shifts, mirrors and adapters.
         lora: rank of adapters that are trained in the place of the weights, and merged in the end; 0 trains these.
         progress: is told the stage and how much of it is done.
@@ -140,43 +150,49 @@ def finetune(
     return tuning.finetune(Path(path), {"epochs": epochs, "seed": seed, "lora": lora, **settings}, progress)
 
 
+@checked
 def evaluate(
     path: str | Path,
-    data: str | None = None,
-    sequence_length: int = 512,
-    max_sequences: int = 64,
-    device: str = "cpu",
-    dtype: str = "auto",
+    data: str | Path | None = None,
+    sequence_length: AtLeast1 = NOT_GIVEN,
+    max_sequences: AtLeast1 = 64,
+    device: str = NOT_GIVEN,
+    dtype: str = NOT_GIVEN,
+    progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
     """Cross-entropy, perplexity, size and speed of a network, or of a run's policy, on a text.
 
-    A run on images has `accuracy`, `images` and `images_per_second` in the place of `perplexity` and tokens.
+    Parameters and multiply-accumulates are those of the whole network. A run on images has `accuracy` and images in the
+    place of `perplexity` and tokens. A run is timed beside its dense network.
 
     Args:
         path: a directory in Hugging Face form, exported or not, or a run's.
         data: text file; None is Python's own documentation, for a run its own validation split.
-        sequence_length: tokens of a sequence; a run keeps its own.
+        sequence_length: tokens of a sequence, 512 by default; a run has its own.
         max_sequences: sequences at most, from the start of the text.
-        device: torch device; a run keeps its own.
-        dtype: what to compute in, `auto` as in a search; a run keeps its own.
+        device: torch device, `cpu` by default; a run has its own.
+        dtype: what to compute in, `auto` as in a search; a run has its own.
+        progress: is told the stage and how much of it is done.
 
     Raises:
-        UserError: there is no such network or text, or they do not fit.
+        UserError: there is no such network or text, they do not fit, or a run is asked for what is not its own.
     """
+    own = given(sequence_length=sequence_length, device=device, dtype=dtype)
+    text = None if data is None else str(data)
     if (Path(path) / "config.yaml").is_file():
-        return _evaluate_run(Path(path), data, max_sequences)
-    return evaluate_directory(Path(path), data, sequence_length, max_sequences, device, dtype)
+        return _evaluate_run(Path(path), text, max_sequences, own, progress)
+    chosen: dict[str, Any] = {"sequence_length": 512, "device": "cpu", "dtype": "auto"} | own
+    return evaluate_directory(Path(path), text, max_sequences=max_sequences, progress=progress, **chosen)
 
 
-def _with_budgets(settings: Mapping[str, Any], budgets: Mapping[str, float | str] | None) -> dict[str, Any]:
-    if budgets is None:
-        return dict(settings)
-    parsed = dict(parse_budget(f"{metric}={bound}") for metric, bound in budgets.items())
-    return {**settings, "budgets": parsed}
-
-
-def _evaluate_run(path: Path, data: str | None, max_sequences: int) -> dict[str, Any]:
-    assembly, policy = study.reopen(path)
+def _evaluate_run(
+    path: Path, data: str | None, max_sequences: int, asked: Mapping[str, Any], progress: Progress
+) -> dict[str, Any]:
+    config = load_config(path / "config.yaml")
+    for name, value in asked.items():
+        if value != (kept := getattr(config, name)):
+            raise UserError(f"the run '{path}' has {name}={kept} and is evaluated with it, not with {value}: leave it.")
+    assembly, policy = study.reopen(path, progress)
     proposal = proposal_of(assembly, policy)
     tokens_NT = assembly.splits.validation
     images = assembly.loaded.family.task == "images"
@@ -187,15 +203,18 @@ def _evaluate_run(path: Path, data: str | None, max_sequences: int) -> dict[str,
     tokens_NT = tokens_NT[:max_sequences]
     if not len(tokens_NT):
         raise UserError(f"the text '{data}' is shorter than one sequence of {assembly.config.sequence_length} tokens.")
-    evaluator = assembly.evaluator(tokens_NT, "ce", "error", once=True)
-    ce, error = (float(loss) for loss in evaluator.score_each([proposal], range(len(tokens_NT))).mean(axis=(1, 2)))
-    assembly.placer.place(proposal)
-    counted = words(assembly.space.task).items
+    ce, error = mean_losses(assembly, tokens_NT, [proposal], ["ce", "error"], progress)[0].tolist()
+    places = [partial(assembly.placer.place, one) for one in (assembly.space.dense, proposal)]
+    dense, own = speeds(places, assembly.view, tokens_NT[:1].to(assembly.config.device), partial(progress, "timing"))
+    said = words(assembly.space.task)
     return {
         "path": str(path),
         "cross_entropy": ce,
         **({"accuracy": 1 - error} if images else {"perplexity": float(np.exp(ce))}),
         "params": total_params(assembly, proposal),
-        counted: tokens_NT.numel(),
-        f"{counted}_per_second": tokens_per_second(assembly.view, tokens_NT[:1].to(assembly.config.device)),
+        f"macs_per_{said.item}": total_macs(assembly, proposal),
+        said.items: tokens_NT.numel(),
+        f"{said.items}_per_second": own.per_second,
+        "speed_spread": own.spread,
+        f"dense_{said.items}_per_second": dense.per_second,
     }

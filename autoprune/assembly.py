@@ -66,8 +66,9 @@ class Assembly:
                 metric.save(run)
 
     def notices(self) -> list[str]:
-        """What metrics have to tell the user, a sentence each."""
-        return [notice for metric in self.metrics.values() if (notice := getattr(metric, "notice", None))]
+        """What the network and metrics have to tell the user, a sentence each."""
+        told = [self.loaded.notice, *(getattr(metric, "notice", None) for metric in self.metrics.values())]
+        return [notice for notice in told if notice]
 
     def evaluator(self, tokens_NT: Tensor, *losses: str, once: bool = False) -> Evaluator:
         """An evaluator of named losses on sequences of the user's choice.
@@ -124,7 +125,7 @@ def _text(config: SearchConfig, masks: bool, progress: Progress) -> tuple[Loaded
     _check_length(loaded, config.sequence_length)
     tokens_NT = sequences(text, loaded.tokenizer, config.sequence_length)
     _check_vocabulary(loaded, tokens_NT)
-    splits = split(tokens_NT, _limits(config), config.data_seed)
+    splits = split(tokens_NT, _asked(config), config.data_seed)
     return loaded, splits, view_of(loaded.model, loaded.family, config, masks)
 
 
@@ -156,13 +157,13 @@ def _images(config: SearchConfig, masks: bool, progress: Progress) -> tuple[Load
     given = config.image_mean is not None and config.image_std is not None
     usual = (None, None) if loaded.is_plain or given else preprocessing(loaded.path)
     images = read_images(config.data, config.image_mean or usual[0], config.image_std or usual[1])
-    splits = split_images(images, config.sequence_length, _limits(config), config.data_seed)
+    splits = split_images(images, config.sequence_length, _asked(config), config.data_seed)
     view = image_view(loaded.model, loaded.family, images.to(config.device), config.mlp_group)
     check_labels(images, view(splits.search[:1, :1].to(config.device)).shape[-1])
     return loaded, splits, view
 
 
-def _limits(config: SearchConfig) -> dict[str, int]:
+def _asked(config: SearchConfig) -> dict[str, int | None]:
     return {name: getattr(config, f"{name}_sequences") for name in ("reconstruction", "search", "validation")}
 
 

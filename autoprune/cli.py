@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autoprune.errors import UserError
+from autoprune.options import OF_PLACES, SETTINGS, settings
 
 if TYPE_CHECKING:
     from autoprune.comparing.comparison import Comparison
@@ -34,33 +35,6 @@ USERS_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Run = Annotated[Path, typer.Argument(help="Directory of a run.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting.")]
-Model = Annotated[
-    str | None,
-    typer.Option(help="Hugging Face directory, hub name, FILE.py:FUNCTION or tiny-cnn [embedded model]."),
-]
-Data = Annotated[str | None, typer.Option(help="Text, .npz, folder of images or digits [Python's own documentation].")]
-Reward = Annotated[str | None, typer.Option(help="Of an RL agent, see `autoprune list rewards` [amc].")]
-Budget = Annotated[list[str] | None, typer.Option(metavar="METRIC=VALUE", help="Repeatable [params=0.5].")]
-Levels = Annotated[str | None, typer.Option(metavar="N|F,F,...", help="Levels or fractions kept [9].")]
-Space = Annotated[str | None, typer.Option(metavar="width|depth", help="What levels mean [width].")]
-Criterion = Annotated[str | None, typer.Option(help="Orders groups and reconstructs [obs].")]
-Loss = Annotated[str | None, typer.Option(help="What agents minimise [kl].")]
-MaxEvals = Annotated[int | None, typer.Option(help="Policies scored at most.")]
-MaxTokens = Annotated[int | None, typer.Option(help="Policies x tokens, or images, scored at most.")]
-MaxTime = Annotated[float | None, typer.Option(help="Seconds of search at most.")]
-RoundTo = Annotated[int | None, typer.Option(help="MLP levels are multiples of this many neurons.")]
-Device = Annotated[str | None, typer.Option(help="Torch device [cpu].")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Scorers on Ray; 1 scores in this process [1].")]
-RayAddress = Annotated[
-    str | None, typer.Option(metavar="auto|HOST:PORT|ray://...", help="A Ray cluster that runs already.")
-]
-GpusPerWorker = Annotated[float | None, typer.Option(min=0, help="Shares of GPUs [1 with --device cuda].")]
-DeviceMemory = Annotated[
-    str | None, typer.Option(metavar="SIZE", help="As 8GiB; blocks beyond it stay in the host's memory.")
-]
-Storage = Annotated[str | None, typer.Option(metavar="URL", help="Of the Optuna study [a file in the run].")]
-StudyName = Annotated[str | None, typer.Option(help="Of the Optuna study [the run's name].")]
-Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's own code.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings; options override it.")]
 
 
@@ -85,31 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 @app.command()
+@settings(SETTINGS)
 def search(
+    given: dict[str, Any],
     overrides: Overrides = None,
-    model: Model = None,
-    data: Data = None,
-    agent: Annotated[str | None, typer.Option(help="Search algorithm, see `autoprune list` [evolution].")] = None,
-    reward: Reward = None,
-    pretrained: Annotated[str | None, typer.Option(metavar="RUN", help="Start from that run's trained agent.")] = None,
-    budget: Budget = None,
-    levels: Levels = None,
-    space: Space = None,
-    criterion: Criterion = None,
-    loss: Loss = None,
-    seed: Annotated[int | None, typer.Option(help="Of the agent [0].")] = None,
-    max_evals: MaxEvals = None,
-    max_tokens: MaxTokens = None,
-    max_time: MaxTime = None,
-    round_to: RoundTo = None,
-    device: Device = None,
-    workers: Workers = None,
-    ray_address: RayAddress = None,
-    gpus_per_worker: GpusPerWorker = None,
-    device_memory: DeviceMemory = None,
-    storage: Storage = None,
-    study_name: StudyName = None,
-    trust_remote_code: Trust = False,
     out: Annotated[Path | None, typer.Option(help="The run's directory [a new one in runs/].")] = None,
     config: Config = None,
     as_json: Json = False,
@@ -117,98 +70,53 @@ def search(
     """Search the best pruning policy within a budget; with no options, of the embedded model."""
     from autoprune import rundir
 
-    given = {
-        "model": model, "data": data, "agent": agent, "reward": reward, "pretrained": pretrained, "space": space,
-        "criterion": criterion, "loss": loss, "seed": seed, "max_evals": max_evals, "max_tokens": max_tokens,
-        "max_time": max_time, "round_to": round_to, "device": device, "workers": workers, "ray_address": ray_address,
-        "gpus_per_worker": gpus_per_worker, "device_memory": device_memory, "storage": storage,
-        "study_name": study_name, "trust_remote_code": trust_remote_code or None,
-    }  # fmt: skip
-    settings = _settings(config, given, budget, levels, overrides)
-    path = out or rundir.new_run_path(settings.agent, settings.seed)
+    chosen = _settings(config, given, overrides)
+    path = out or rundir.new_run_path(chosen.agent, chosen.seed)
     with _searching(path, as_json) as watch:
         from autoprune import study
 
-        result = study.start(settings, path, watch())
+        result = study.start(chosen, path, watch())
     _report(result, as_json)
 
 
 @app.command()
+@settings(name for name in SETTINGS if name != "agent")
 def compare(
+    given: dict[str, Any],
     overrides: Overrides = None,
     agents: Annotated[str, typer.Option(metavar="A,B,...", help="Who takes part.")] = "evolution,ppo,tpe,random",
     seeds: Annotated[int, typer.Option(min=1, help="Searches of each agent, one a seed.")] = 3,
-    model: Model = None,
-    data: Data = None,
-    reward: Reward = None,
-    budget: Budget = None,
-    levels: Levels = None,
-    space: Space = None,
-    criterion: Criterion = None,
-    loss: Loss = None,
-    seed: Annotated[int | None, typer.Option(help="The first of the seeds [0].")] = None,
-    max_evals: MaxEvals = None,
-    max_tokens: MaxTokens = None,
-    max_time: MaxTime = None,
-    round_to: RoundTo = None,
-    device: Device = None,
-    workers: Workers = None,
-    ray_address: RayAddress = None,
-    gpus_per_worker: GpusPerWorker = None,
-    device_memory: DeviceMemory = None,
-    storage: Storage = None,
-    study_name: StudyName = None,
-    trust_remote_code: Trust = False,
     out: Annotated[Path | None, typer.Option(help="The comparison's directory [a new one in runs/].")] = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Search with several agents and seeds within the same limits, and rank the agents.
 
-    An agent's own settings are agent_options.AGENT.KEY=VALUE. The same command again goes on where it was, also with
-    agents or seeds added.
+    --seed is the first of the seeds. An agent's own settings are agent_options.AGENT.KEY=VALUE. The same command again
+    goes on where it was, also with agents or seeds added.
     """
     from autoprune import rundir
 
-    given = {
-        "model": model, "data": data, "reward": reward, "space": space, "criterion": criterion, "loss": loss,
-        "seed": seed, "max_evals": max_evals, "max_tokens": max_tokens, "max_time": max_time, "round_to": round_to,
-        "device": device, "workers": workers, "ray_address": ray_address, "gpus_per_worker": gpus_per_worker,
-        "device_memory": device_memory, "storage": storage, "study_name": study_name,
-        "trust_remote_code": trust_remote_code or None,
-    }  # fmt: skip
-    settings = _settings(config, given, budget, levels, overrides)
-    path = out or rundir.new_run_path("compare", settings.seed)
-    chosen = [name.strip() for name in agents.split(",") if name.strip()]
+    common = _settings(config, given, overrides)
+    path = out or rundir.new_run_path("compare", common.seed)
+    names = [name.strip() for name in agents.split(",") if name.strip()]
     with _searching(path, as_json) as watch:
         from autoprune.comparing import comparison
 
-        compared = comparison.compare(
-            settings, chosen, list(range(settings.seed, settings.seed + seeds)), path, watch()
-        )
+        numbers = list(range(common.seed, common.seed + seeds))
+        compared = comparison.compare(common, names, numbers, path, watch())
     _report_league(compared, as_json)
 
 
 @app.command()
-def resume(
-    run: Run,
-    workers: Workers = None,
-    ray_address: RayAddress = None,
-    gpus_per_worker: GpusPerWorker = None,
-    device_memory: DeviceMemory = None,
-    as_json: Json = False,
-) -> None:
+@settings(OF_PLACES)
+def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
     """Go on with a run where its journal ends, or with what is left of a comparison; elsewhere, if it is told where."""
-    given = {
-        "workers": workers, "ray_address": ray_address, "gpus_per_worker": gpus_per_worker,
-        "device_memory": device_memory,
-    }  # fmt: skip
-    places = {key: value for key, value in given.items() if value is not None}
     with _searching(run, as_json) as watch:
         from autoprune import study
         from autoprune.comparing import comparison
 
-        result = (comparison if comparison.is_comparison(run) else study).resume(run, watch(), places)
+        result = (comparison if comparison.is_comparison(run) else study).resume(run, watch(), given)
     if isinstance(result, study.SearchResult):
         _report(result, as_json)
     else:
@@ -311,10 +219,15 @@ def dashboard(
 @app.command()
 def finetune(
     run: Run,
-    epochs: Annotated[int, typer.Option(min=0, help="Passes over the text or the images; 0: refit alone.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of tuning.Tuning, as weight=0.7.")
     ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=0, help="Passes over the text or the images; 0: refit alone.")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Steps at most.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens, or images, trained on at most.")] = None,
+    max_time: Annotated[float | None, typer.Option(help="Seconds of training at most.")] = None,
     lora: Annotated[
         int, typer.Option(min=0, metavar="RANK", help="Train adapters and merge them; 0: all weights.")
     ] = 0,
@@ -324,23 +237,31 @@ def finetune(
     augment: Annotated[bool | None, typer.Option("--augment/--no-augment", help="Shift and mirror images.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Refit and fine-tune a run's policy, taught by the dense network; goes on where it was interrupted."""
+    """Refit and fine-tune a run's policy, taught by the dense network; goes on where it was interrupted.
+
+    One of --epochs, --max-steps, --max-tokens and --max-time is needed; the first of them that is reached ends it.
+    """
     from dataclasses import asdict
 
     from autoprune import api
     from autoprune.config import parse_override
 
-    options = {"lr": lr, "batch": batch, "augment": augment}
-    given: dict[str, Any] = {"epochs": epochs, "lora": lora, "seed": seed}
+    options = {
+        "epochs": epochs, "max_steps": max_steps, "max_tokens": max_tokens, "max_time": max_time, "lr": lr,
+        "batch": batch, "augment": augment,
+    }  # fmt: skip
+    given: dict[str, Any] = {"lora": lora, "seed": seed}
     given |= {key: value for key, value in options.items() if value is not None}
     given |= dict(parse_override(text) for text in overrides or [])
     with _progress(as_json) as display:
         tuned = api.finetune(run, progress=display.stage, **given)
     if as_json:
-        _emit(asdict(tuned) | {"path": str(tuned.path)})
+        _emit(asdict(tuned) | {"after": asdict(tuned.after), "path": str(tuned.path)})
         return
     for name, worth in tuned.rows.items():
         typer.echo(f"{name:<9} {worth.told()}")
+    if tuned.training is not None:
+        typer.echo(f"trained:  {tuned.training.told()}")
     typer.echo(f"network: {tuned.path}")
 
 
@@ -348,16 +269,20 @@ def finetune(
 def evaluate(
     directory: Annotated[Path, typer.Argument(help="A network in Hugging Face form, exported or not, or a run.")],
     data: Annotated[str | None, typer.Option(help="Text file [Python's own documentation].")] = None,
-    sequence_length: Annotated[int, typer.Option(min=8, help="Tokens of a sequence.")] = 512,
+    sequence_length: Annotated[
+        int | None, typer.Option(min=8, help="Tokens of a sequence; a run has its own [512].")
+    ] = None,
     max_sequences: Annotated[int, typer.Option(min=1, help="Sequences at most.")] = 64,
-    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+    device: Annotated[str | None, typer.Option(help="Torch device; a run has its own [cpu].")] = None,
     as_json: Json = False,
 ) -> None:
     """Cross-entropy, perplexity or accuracy, parameters, size and speed of a network on its data."""
     from autoprune import api
 
-    with _progress(as_json):
-        report = api.evaluate(directory, data, sequence_length, max_sequences, device)
+    options = {"sequence_length": sequence_length, "device": device}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    with _progress(as_json) as display:
+        report = api.evaluate(directory, data, max_sequences=max_sequences, progress=display.stage, **given)
     if as_json:
         _emit(report)
         return
@@ -371,7 +296,7 @@ def evaluate(
 @contextlib.contextmanager
 def _progress(as_json: bool) -> Iterator[Any]:
     """Progress on stderr; with --json, whatever a library prints goes there too."""
-    from autoprune.display import Display
+    from autoprune.progress import Display
 
     with Display() as display, contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         yield display
@@ -410,9 +335,10 @@ def _report(result: "SearchResult", as_json: bool) -> None:
     from autoprune.config import is_module
 
     loss, task = result.assembly.config.loss, result.assembly.space.task
-    display.print_results("Validation split", table, loss, task)
+    display.print_results("Validation split; parameters and MACs are of the whole network", table, loss, task)
     if result.front:
         display.print_results("Pareto front", [vars(row) for row in result.front], loss, task)
+    display.print_costs(result.policy.costs)
     typer.echo(f"policy:  {path}")
     if result.interrupted:
         typer.echo(f"go on:   autoprune resume {result.path}")
@@ -430,31 +356,11 @@ def _report_league(compared: "Comparison", as_json: bool) -> None:
     typer.echo(f"league:  {compared.path / 'league.json'}")
 
 
-def _settings(
-    file: Path | None,
-    given: dict[str, Any],
-    budget: list[str] | None,
-    levels: str | None,
-    overrides: list[str] | None,
-) -> "SearchConfig":
+def _settings(file: Path | None, given: dict[str, Any], overrides: list[str] | None) -> "SearchConfig":
     """The configuration from a file, the options that were given and `KEY=VALUE`, each overriding what is before it."""
-    from autoprune.config import load_config, parse_budget, parse_override
+    from autoprune.config import load_config, parse_override
 
-    options = given | {
-        "budgets": dict(parse_budget(text) for text in budget) if budget else None,
-        "levels": None if levels is None else _levels(levels),
-    }
-    named = {key: value for key, value in options.items() if value is not None}
-    return load_config(file, named | dict(parse_override(text) for text in overrides or []))
-
-
-def _levels(text: str) -> int | list[float]:
-    try:
-        return int(text) if text.strip("+-").isdigit() else [float(fraction) for fraction in text.split(",")]
-    except ValueError:
-        raise UserError(
-            f"--levels takes a number of levels or fractions kept, as 9 or 1,0.5,0 (got '{text}')."
-        ) from None
+    return load_config(file, given | dict(parse_override(text) for text in overrides or []))
 
 
 def _emit(record: Any) -> None:

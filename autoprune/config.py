@@ -1,25 +1,32 @@
 """The configuration of a search: one frozen record from defaults, a YAML file, flags and `key=value` overrides."""
 
 import difflib
-import json
 import math
+import os
 import re
+from collections.abc import Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from autoprune import registry
+from autoprune.arguments import told
 from autoprune.errors import UserError
-from autoprune.policy import write_atomically
+from autoprune.files.reading import DAMAGE, parse_yaml, read_json, read_yaml, reason
+from autoprune.files.writing import write_atomically
 from autoprune.workload import Phase, Workload
+
+DEFAULT_BUDGETS = {"params": 0.5}
 
 PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_memory"}
 """Settings that say where a search is scored, and do not change what it finds; but `evolution` has no slopes to climb
 along where blocks are streamed (`device_memory`), and takes another way."""
 
 
+MOST_LEVELS = 1000
 IMAGES = 32
 """Of a sample, where nothing is configured."""
 
@@ -49,17 +56,20 @@ class SearchConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
     model: str | None = Field(
-        None, description="Hugging Face directory, hub name, MODULE:FUNCTION or tiny-cnn; none is embedded"
+        None, description="Hugging Face directory, hub name, FILE.py:FUNCTION or tiny-cnn; none is embedded"
     )
     data: str | None = Field(
         None, description="text file; .npz, folder or data set of images, or digits; none is Python's documentation"
     )
-    agent: str = Field("evolution", description="search algorithm")
+    agent: str = Field("evolution", description="search algorithm, see `autoprune list agents`")
     agent_options: dict[str, Any] = Field(default_factory=dict, description="settings of the agent")
-    reward: str | None = Field(None, description="what an agent that learns by reinforcement is paid")
+    reward: str | None = Field(
+        None, description="what an agent that learns by reinforcement is paid, see `autoprune list rewards`"
+    )
     pretrained: str | None = Field(None, description="a run whose trained agent the search starts from")
     budgets: dict[str, float] = Field(
-        default_factory=lambda: {"params": 0.5}, description="metric: bound; up to 1 a fraction of dense"
+        default_factory=lambda: dict(DEFAULT_BUDGETS),
+        description="bound on a metric, up to 1 a fraction of dense; several may be given",
     )
     workload: WorkloadConfig = Field(
         default_factory=lambda: WorkloadConfig.model_validate({}), description="what the network will be run on"
@@ -74,17 +84,23 @@ class SearchConfig(BaseModel):
     loss: str = Field("kl", description="what agents minimise")
     seed: int = Field(0, ge=0, description="of the agent")
     data_seed: int = Field(0, ge=0, description="of the splits")
-    max_evals: int | None = Field(None, gt=0, description="policies scored")
-    max_tokens: int | None = Field(None, gt=0, description="policies x tokens, or images, scored")
-    max_time: float | None = Field(None, gt=0, description="seconds of search")
+    max_evals: int | None = Field(None, gt=0, description="policies scored at most")
+    max_tokens: int | None = Field(None, gt=0, description="policies x tokens, or images, scored at most")
+    max_time: float | None = Field(None, gt=0, description="seconds of search at most")
     sequence_length: int = Field(512, ge=8, description="tokens of a sequence; images of a sample, for which it is 32")
     image_mean: list[float] | None = Field(
         None, min_length=1, description="of channels, of values up to 1; none: the checkpoint's, digits' or ImageNet's"
     )
-    image_std: list[float] | None = Field(None, min_length=1, description="likewise")
-    reconstruction_sequences: int = Field(128, ge=2)
-    search_sequences: int = Field(64, ge=2)
-    validation_sequences: int = Field(64, ge=2)
+    image_std: list[float] | None = Field(None, min_length=1, description="of channels, likewise")
+    reconstruction_sequences: int | None = Field(
+        None, ge=2, description="that levels are reconstructed with; none is 128, or half of the data if that is less"
+    )
+    search_sequences: int | None = Field(
+        None, ge=2, description="that policies are scored on; none is 64, or a quarter of the data"
+    )
+    validation_sequences: int | None = Field(
+        None, ge=2, description="that results are measured on; none is 64, or a quarter of the data"
+    )
     batch: int | None = Field(
         None, ge=1, description="sequences or samples a forward pass; none is 1 on a CPU, 16 on a GPU"
     )
@@ -94,13 +110,31 @@ class SearchConfig(BaseModel):
     dtype: str = Field("auto", description="what to compute in; auto: float32 on a CPU, the checkpoint's on a GPU")
     trust_remote_code: bool = Field(False, description="run code that ships with the model")
     workers: int | None = Field(None, ge=1, description="scorers on Ray; 1 scores in this process, none is 1 there")
-    ray_address: str | None = Field(None, description="of a Ray cluster that runs already: auto, HOST:PORT, ray://...")
-    gpus_per_worker: float | None = Field(None, ge=0, description="none is 1 where the device is cuda")
-    device_memory: int | None = Field(None, gt=0, description="bytes; blocks beyond it stay in the host's memory")
+    ray_address: str | None = Field(
+        None, description="of a Ray cluster that runs already: auto, HOST:PORT or ray://ADDRESS"
+    )
+    gpus_per_worker: float | None = Field(
+        None, ge=0, description="GPUs or a share of one for each scorer; none is 1 with cuda"
+    )
+    device_memory: int | None = Field(
+        None, gt=0, description="bytes, or as 8GiB; blocks beyond it stay in the host's memory"
+    )
 
     state_memory: int | None = Field(
-        None, gt=0, description="bytes for hidden states; none is a quarter of what is free, 4 GiB at most on a CPU"
+        None,
+        gt=0,
+        description="bytes, or as 8GiB, for hidden states; none is a quarter of what is free, 4 GiB at most on a CPU",
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        """Numbers may be NumPy's; true and false are none."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("neither true nor false is a value of it")
+        if isinstance(value, Integral) and not isinstance(value, bool):
+            return int(value)
+        return float(value) if isinstance(value, Real) and not isinstance(value, Integral) else value
 
     @field_validator("device_memory", "state_memory", mode="before")
     @classmethod
@@ -111,10 +145,8 @@ class SearchConfig(BaseModel):
     @field_validator("budgets", mode="before")
     @classmethod
     def _written(cls, budgets: Any) -> Any:
-        """Bounds may be written as on the command line: `params: 1.2M`."""
-        if not isinstance(budgets, dict):
-            return budgets
-        return {m: parse_budget(f"{m}={bound}")[1] if isinstance(bound, str) else bound for m, bound in budgets.items()}
+        """Budgets may be written as on the command line, and a bound alone is one of params: `budgets_of`."""
+        return budgets_of(budgets)
 
     @field_validator("budgets")
     @classmethod
@@ -131,6 +163,8 @@ class SearchConfig(BaseModel):
     def _levels(cls, levels: int | list[float]) -> int | list[float]:
         if isinstance(levels, int) and levels < 2:
             raise ValueError(f"{levels} levels leave nothing to choose: at least 2 are needed")
+        if (levels if isinstance(levels, int) else len(levels)) > MOST_LEVELS:
+            raise ValueError(f"more than {MOST_LEVELS:,} levels cannot be stored")
         if isinstance(levels, list) and not (levels and all(0 <= f <= 1 for f in levels) and min(levels) < 1):
             raise ValueError(f"the levels {levels} must be fractions kept, in [0, 1], at least one below 1")
         return levels
@@ -187,18 +221,18 @@ def reads_images(model: object) -> bool:
         return True
     file = _description(str(model)) if isinstance(model, str) else None
     try:
-        described = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+        described = read_json(Path(file)) if file else {}
         names = described.get("architectures") or []
         return any(
             str(name).endswith(("ForImageClassification", "ForImageClassificationWithTeacher")) for name in names
         )
-    except (OSError, ValueError, AttributeError, TypeError):  # loading it will tell
+    except (OSError, *DAMAGE):  # loading it will tell
         return False
 
 
 def _description(model: str) -> str | None:
     """The file `config.json` of a model that is here; nothing is fetched."""
-    if Path(model).is_dir():
+    if os.path.isdir(model):
         return str(Path(model) / "config.json")
     if model.count("/") > 1 or model.startswith((".", "~", "/")):
         return None
@@ -223,6 +257,7 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
         data = _read_yaml(path)
     for key, value in (overrides or {}).items():
         head, _, tail = key.partition(".")
+        value = _path_as_text(value)
         if tail:
             inside = data.get(head) or {}
             if not isinstance(inside, dict):
@@ -239,10 +274,7 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
     try:
         return SearchConfig(**data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{where}: {message} (got {first['input']!r}).") from error
+        raise UserError(f"{told(error)}.") from error
 
 
 def _check_names(data: dict[str, Any], known: list[str], path: Path | None, within: str = "") -> None:
@@ -260,20 +292,58 @@ def without_password(url: str) -> str:
 
 
 def parse_budget(text: str) -> tuple[str, float]:
-    """`params=0.5`, `params=1.2M`, `macs=3e9` -> metric and bound.
+    """`params=0.5`, `params=50%`, `params=1.2M`, `macs=3e9` -> metric and bound; of `0.5` alone the metric is params.
 
     Raises:
         UserError: not of that form.
     """
     metric, separator, value = text.rpartition("=")
-    match = re.fullmatch(r"([0-9.]+(?:e[+-]?\d+)?)([kMGTB]?)", value.strip())
+    match = re.fullmatch(r"([0-9.]+(?:e[+-]?\d+)?)([kMGTB%]?)", value.strip())
     try:
-        if not separator or not metric or match is None:
+        if match is None or (separator and not metric.strip()):
             raise ValueError
-        scale = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}[match[2]]
-        return metric.strip(), float(match[1]) * scale
+        scale = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "%": 1}[match[2]]
+        bound = float(match[1]) * scale / (100 if match[2] == "%" else 1)
     except ValueError:
-        raise UserError(f"the budget '{text}' is not of the form METRIC=VALUE, as params=0.5 or params=1.2M.") from None
+        raise UserError(
+            f"the budget '{text}' is not of the form METRIC=VALUE, as params=0.5, params=50% or params=1.2M."
+        ) from None
+    if match[2] == "%" and bound > 1:
+        raise UserError(f"the budget '{text}' is more than the whole network: a share is at most 100%.")
+    return metric.strip() or "params", bound
+
+
+def budgets_of(given: Any) -> dict[Any, Any]:
+    """Metrics and their bounds from any form a user may write: a mapping, a bound, `"macs=0.5"`, or a list of such.
+
+    Raises:
+        UserError: it is of none of these forms.
+    """
+    if given is None:
+        return dict(DEFAULT_BUDGETS)
+    if isinstance(given, Mapping):
+        return {_path_as_text(metric): _bound(metric, bound) for metric, bound in given.items()}
+    if isinstance(given, str):
+        return dict([parse_budget(given)])
+    if isinstance(given, Real) and not isinstance(given, bool):
+        return {"params": float(given)}
+    if isinstance(given, (list, tuple)) and given and all(isinstance(one, str) for one in given):
+        return dict(parse_budget(one) for one in given)
+    raise UserError(
+        f"the budgets {given!r} are none: give 0.5, '50%', 'params=1.2M' or a mapping, as {{'params': 0.5}}."
+    )
+
+
+def _bound(metric: Any, bound: Any) -> Any:
+    if isinstance(bound, bool):
+        raise UserError(f"the budget {metric}={bound} is no number: give one as 0.5, 50% or 1.2M.")
+    if isinstance(bound, str):
+        return parse_budget(f"{metric}={bound}")[1]
+    return float(bound) if isinstance(bound, Real) else bound
+
+
+def _path_as_text(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def parse_size(text: str) -> int:
@@ -298,18 +368,18 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not separator or not key:
         raise UserError(f"'{text}' is not of the form key=value.")
     try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"the value in '{text}' is no YAML.") from None
+        return key.strip(), parse_yaml(value)
+    except ValueError as error:
+        raise UserError(f"the value in '{text[:200]}' cannot be read: {reason(error)}.") from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path)
     except OSError as error:
         raise UserError(f"the configuration '{path}' cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"the configuration '{path}' is no YAML: {str(error).splitlines()[0]}.") from error
+    except ValueError as error:
+        raise UserError(f"the configuration '{path}' cannot be read: {reason(error)}.") from error
     if data is None:
         return {}
     if not isinstance(data, dict):

@@ -3,9 +3,11 @@
 A line: `{"levels": [...], "sequences": [...], "losses": [...], "seconds": s}`; of a mask, `"mask": "<hexadecimal>"`
 stands in the place of the levels (`autoprune/mask.py`); of a policy that could not be scored, `"failed": "<why>"` is
 added. A line with `"slopes"`, a table of units x levels in which null is unknown, holds what was estimated around a
-policy from derivatives on some sequences (evaluation/slopes.py). Losses are written so that they read back to the same
-float; an infinite loss (a network that overflows) is null. The first line names the format and what was scored: scores
-of another network, text or space are never replayed. A torn last line, from a process that was killed, is dropped.
+policy from derivatives on some sequences (evaluation/slopes.py). A line `{"ended": n, "seconds": s}` says that time
+was over at look n at the clock (`Objective.look_at_clock`). Losses are written so that they read back to the same
+float; an infinite loss (a network that overflows) is null. The first line names the format and what was
+scored: scores of another network, text or space are never replayed. A torn last line, from a process that was killed,
+is dropped.
 """
 
 import json
@@ -18,10 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import UserError
+from autoprune.files.reading import DAMAGE, parse_json, read_bytes
+from autoprune.files.writing import open_unlinked
 from autoprune.mask import Mask
 from autoprune.space import Proposal
 
 HEADER: dict[str, object] = {"autoprune_journal": 1}
+BYTES = 2**33  # of a file, at most
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,19 @@ class Estimate:
     seconds: float
 
 
-class Replay:
-    """Scores and slopes of an earlier life of the search, handed out once each."""
+@dataclass(frozen=True)
+class End:
+    """The look at the clock that found time to be over, counted from 1, and the seconds that had passed."""
 
-    def __init__(self, scores: Sequence[Score], estimates: Sequence[Estimate] = ()) -> None:
+    look: int
+    seconds: float
+
+
+class Replay:
+    """Scores and slopes of an earlier life of the search, handed out once each, and where that ended, if it says so."""
+
+    def __init__(self, scores: Sequence[Score], estimates: Sequence[Estimate] = (), end: End | None = None) -> None:
+        self.end = end
         self._scores = {(score.proposal, score.sequences): score for score in scores}
         self._estimates = {(one.proposal, one.sequences): one for one in estimates}
 
@@ -61,7 +75,7 @@ class Replay:
         return self._estimates.pop((proposal, tuple(sequences)), None)
 
     def __len__(self) -> int:
-        return len(self._scores)
+        return len(self._scores) + len(self._estimates)
 
 
 class Journal:
@@ -74,6 +88,7 @@ class Journal:
     Attributes:
         scores: all that the file holds, in order.
         estimates: likewise.
+        end: where an earlier life of the search says that it ended.
         id: the run's own name wherever scores of several runs meet; in the file's first line.
 
     Raises:
@@ -84,14 +99,17 @@ class Journal:
         self.path, self.subject, self.id = path, subject, uuid.uuid4().hex[:12]
         self.scores: list[Score] = []
         self.estimates: list[Estimate] = []
+        self.end: End | None = None
         if path is None:
             return
         try:
             if path.exists() and path.stat().st_size:
                 self._read(path)
-            self._file = path.open("a", encoding="utf-8")
+            self._file = open_unlinked(path, "a")
         except OSError as error:
             raise UserError(f"the journal '{path}' cannot be opened ({error.strerror}).") from error
+        except ValueError as error:
+            raise UserError(f"the journal '{path}' cannot be read: {error}.") from error
         if self._file.tell() == 0:
             self._write(json.dumps(HEADER | {"subject": self.subject, "id": self.id}) + "\n")
 
@@ -102,7 +120,7 @@ class Journal:
 
     def replay(self) -> Replay:
         """What it holds now."""
-        return Replay(self.scores, self.estimates)
+        return Replay(self.scores, self.estimates, self.end)
 
     def append(self, scores: Sequence[Score]) -> None:
         """Write scores and hand them to the operating system, which keeps them if this process is killed."""
@@ -117,6 +135,12 @@ class Journal:
             record = {"levels": estimate.proposal, "sequences": estimate.sequences, "slopes": rows}
             self._write(json.dumps(record | {"seconds": estimate.seconds}, separators=(",", ":")) + "\n")
             self.estimates.append(estimate)
+
+    def append_end(self, end: End) -> None:
+        """Write where the search ended, as `append` does scores."""
+        if self.path is not None and self.end != end:
+            self._write(json.dumps({"ended": end.look, "seconds": end.seconds}, separators=(",", ":")) + "\n")
+            self.end = end
 
     def close(self) -> None:
         """Close the file."""
@@ -147,21 +171,23 @@ class Journal:
         self.id = str(header.get("id", self.id))
 
     def _read(self, path: Path) -> None:
-        raw = path.read_bytes()
+        raw = read_bytes(path, BYTES)
         whole = raw[: raw.rfind(b"\n") + 1]
         if len(whole) < len(raw):
             with path.open("r+b") as file:
                 file.truncate(len(whole))
         for number, line in enumerate(whole.decode("utf-8", "replace").splitlines(), 1):
             try:
-                data = json.loads(line)
+                data = parse_json(line)
                 if number == 1:
                     self._check_header(data)
                 elif "slopes" in data:
                     self.estimates.append(decode_estimate(data))
+                elif "ended" in data:
+                    self.end = decode_end(data)
                 else:
                     self.scores.append(decode(data))
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
+            except DAMAGE as error:
                 raise UserError(
                     f"line {number} of the journal '{path}' is damaged: restore the file, or delete that line and "
                     "those after it to resume from there."
@@ -170,11 +196,24 @@ class Journal:
 
 def decode_estimate(data: dict[str, Any]) -> Estimate:
     """As `decode`, of a line with slopes."""
-    rows = [[math.nan if change is None else float(change) for change in row] for row in data["slopes"]]
-    proposal = tuple(int(level) for level in data["levels"])
+    rows = [[math.nan if change is None else float(change) for change in row] for row in _list(data, "slopes")]
+    proposal = tuple(int(level) for level in _list(data, "levels"))
     if len(rows) != len(proposal):
         raise ValueError("slopes and levels differ in number")
-    return Estimate(proposal, tuple(int(s) for s in data["sequences"]), rows, float(data["seconds"]))
+    return Estimate(proposal, tuple(int(s) for s in _list(data, "sequences")), rows, float(data["seconds"]))
+
+
+def _list(data: dict[str, Any], key: str) -> list[Any]:
+    """What a line has of that name; a text would pass for a list of its letters."""
+    if not isinstance(data[key], list):
+        raise TypeError(f"{key} is no list")
+    found: list[Any] = data[key]
+    return found
+
+
+def decode_end(data: dict[str, Any]) -> End:
+    """As `decode`, of a line that says where the search ended."""
+    return End(int(data["ended"]), float(data["seconds"]))
 
 
 def _encode(score: Score) -> str:
@@ -189,10 +228,12 @@ def _encode(score: Score) -> str:
 
 def decode(data: dict[str, Any]) -> Score:
     """A line of the file, read as JSON; raises KeyError, TypeError or ValueError for what is none."""
-    losses = [math.inf if loss is None else float(loss) for loss in data["losses"]]
+    losses = [math.inf if loss is None else float(loss) for loss in _list(data, "losses")]
     proposal: Proposal
-    proposal = Mask(bytes.fromhex(data["mask"])) if "mask" in data else tuple(int(level) for level in data["levels"])
-    sequences = tuple(int(s) for s in data["sequences"])
+    proposal = (
+        Mask(bytes.fromhex(data["mask"])) if "mask" in data else tuple(int(level) for level in _list(data, "levels"))
+    )
+    sequences = tuple(int(s) for s in _list(data, "sequences"))
     if len(losses) != len(sequences):
         raise ValueError("losses and sequences differ in number")
     failed = None if data.get("failed") is None else str(data["failed"])

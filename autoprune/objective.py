@@ -4,54 +4,28 @@ Losses are kept for each policy and sequence, so that fidelities share samples: 
 costs only the tokens that are new. Resume is replay: scores found in the journal are charged as they were, but not
 computed again.
 
-Shapes: P policies, S sequences.
+Shapes: P policies, S sequences, U units, L levels.
 """
 
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.archive import Archive
 from autoprune.errors import LimitReached, UserError
-from autoprune.journal import Estimate, Journal, Score
+from autoprune.journal import End, Estimate, Journal, Score
 from autoprune.mask import Mask
+from autoprune.scorer import Scorer
 from autoprune.space import Levels, Proposal, SearchSpace
 from autoprune.statistics import UnitStatistics
 
-POLICIES_AT_ONCE = 16  # scored and journalled together, unless the scorer asks for more
-
-
-class Scorer(Protocol):
-    """What turns policies into losses: the evaluator, a farm of them, or a toy.
-
-    One that is busy only with more policies than POLICIES_AT_ONCE says so in `policies_at_once`; one that could not
-    score some, whose losses are then infinite, says why in `failures`, by policy. One that can tell from derivatives
-    what other levels would do has `slopes(policy, sequences)` (`Objective.slopes`), and says in `slope_passes` how many
-    forward passes over a sequence that takes.
-    """
-
-    @property
-    def n_sequences(self) -> int:
-        """Sequences in the search split."""
-        ...
-
-    @property
-    def tokens_per_sequence(self) -> int:
-        """Their length."""
-        ...
-
-    def score(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> NDArray[np.float64]:
-        """Losses, `[P, S]`."""
-        ...
-
-    def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
-        """Losses of the dense network, `[S]`."""
-        ...
+IDLE = 100
+"""Calls in a row in which nothing is new, for each unit and a hundred times besides, that end a limited search. Agents
+that look out for it end after 50 batches, of at most a call a unit and a dozen for a race."""
 
 
 @dataclass(frozen=True)
@@ -80,18 +54,11 @@ class Answer(NamedTuple):
     proposal: Proposal
 
 
-@dataclass
-class _Record:
-    losses: dict[int, float] = field(default_factory=dict)
-    candidate: bool = False
-
-    @property
-    def mean(self) -> float:
-        return float(np.mean(list(self.losses.values())))
-
-
 class Objective:
     """Scores policies for an agent.
+
+    A search under any limit ends: one that asks for nothing but what is known spends nothing, so it ends when its time
+    is over, or after `IDLE` such calls. Without limits only the agent ends it.
 
     Args:
         space: the units, levels and budgets.
@@ -104,6 +71,7 @@ class Objective:
     Attributes:
         history: (tokens spent, seconds, best search loss) after every batch.
         incumbents: every change of what `best` is, at the tokens that it was found with.
+        computed: tokens that were scored here, and not in an earlier life that is replayed.
     """
 
     def __init__(
@@ -118,14 +86,16 @@ class Objective:
         self.space, self.limits, self.spent, self.statistics = space, limits, Spent(), tuple(statistics)
         self.history: list[tuple[int, float, float]] = []
         self.incumbents: list[Answer] = []
+        self.computed = 0
         self._scorer, self._journal = scorer, journal or Journal.in_memory()
         self._on_score = on_score or (lambda _: None)
-        self._records: dict[Proposal, _Record] = {}
+        self._archive = Archive()
         self._dense: dict[int, float] = {}
         self._replay = self._journal.replay()
         self._declared: Proposal | None = None
         self._started = time.monotonic()
         self._seconds_before = 0.0
+        self._looks, self._idle = 0, 0
 
     # -- what agents use ---------------------------------------------------------------------------------------
 
@@ -175,10 +145,15 @@ class Objective:
             self.space.check(policy)
             if not probe and not self.space.feasible(policy):
                 raise ValueError(f"an agent proposed {policy}, which breaks a budget; use space.repair")
-        at_once = getattr(self._scorer, "policies_at_once", POLICIES_AT_ONCE)
+        before, at_once = self.spent.evals, self._scorer.policies_at_once
         for start in range(0, len(policies), at_once):
             self._score(policies[start : start + at_once], list(sequences), candidate=not probe)
-        return np.array([[self._records[p].losses[s] for s in sequences] for p in policies])
+        self._idle = self._idle + 1 if self.spent.evals == before else 0
+        if self._idle:
+            self.look_at_clock()
+            if self.limits != Limits() and self._idle >= IDLE * (100 + len(self.space.units)):
+                raise LimitReached
+        return np.array([self._archive.losses(policy, sequences) for policy in policies])
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
         """The dense network's own losses, `[S]`: 0 for a divergence from it. A yardstick, not charged or journalled."""
@@ -202,19 +177,19 @@ class Objective:
         limits, spent = self.limits, self.spent
         if limits.evals is not None and spent.evals + passes > limits.evals:
             raise LimitReached
-        if self.tokens_left < passes * self.tokens_per_sequence:
+        if self.tokens_left < passes * self.tokens_per_sequence or self._late(spent.seconds):
             raise LimitReached
         replayed = self._replay.take_estimate(policy, sequences)
         if replayed is not None:
             slopes_UL = np.array(replayed.slopes)
             self._went_on(replayed.seconds)
         else:
-            scorer: Any = self._scorer
-            found_UL = scorer.slopes(policy, sequences)
+            found_UL = self._scorer.slopes(policy, sequences)
             if found_UL is None:
                 return None
             slopes_UL = np.asarray(found_UL)
-            self.spent.seconds = self._seconds_before + time.monotonic() - self._started
+            self.computed += passes * self.tokens_per_sequence
+            self.spent.seconds = self._clock()
             self._journal.append_estimate(Estimate(policy, tuple(sequences), slopes_UL.tolist(), self.spent.seconds))
         spent.evals += passes
         spent.tokens += passes * self.tokens_per_sequence
@@ -223,7 +198,25 @@ class Objective:
     @property
     def slope_passes(self) -> int:
         """Forward passes that the slopes of a sequence are charged as; 0 where there are none."""
-        return int(getattr(self._scorer, "slope_passes", 0))
+        return self._scorer.slope_passes
+
+    def look_at_clock(self) -> None:
+        """Whether time is over, for agents that think for long between two scores. Calls for known scores look, too.
+
+        Where that ended a search is in the journal, so that a replay of it ends there as well.
+
+        Raises:
+            LimitReached: time is over.
+        """
+        self._looks += 1
+        end = self._replay.end
+        if end is not None and end.look == self._looks and self._late(end.seconds):
+            self._went_on(end.seconds)
+            raise LimitReached
+        if not len(self._replay) and self._late(self._clock()):  # the time that replaying takes is not the search's
+            self.spent.seconds = self._clock()
+            self._journal.append_end(End(self._looks, self.spent.seconds))
+            raise LimitReached
 
     def declare(self, policy: Proposal) -> None:
         """Name the agent's present answer. Without it, `best` is the lowest loss at the highest fidelity."""
@@ -245,42 +238,34 @@ class Objective:
         Raises:
             UserError: nothing has been scored, or everything scored was NaN.
         """
-        if self._declared is not None:
-            return self._declared
-        scored = [
-            (len(r.losses), -mean, p) for p, r in self._records.items() if r.candidate and math.isfinite(mean := r.mean)
-        ]
-        if not scored:
+        best = self._answer()
+        if best is None:
             raise UserError(
                 "the search scored no policy with a finite loss: raise its limits, or look at the model's losses."
             )
-        return max(scored, key=lambda one: one[:2])[2]
+        return best
 
     def loss(self, policy: Proposal) -> tuple[float, int]:
         """Mean loss of a scored policy, and the tokens behind it."""
-        record = self._records[policy]
-        return record.mean, len(record.losses) * self.tokens_per_sequence
+        mean, sequences = self._archive.standing(policy)
+        return mean, sequences * self.tokens_per_sequence
 
     def archive(self) -> list[tuple[Proposal, float, int]]:
         """Every candidate scored: the proposal, mean loss, sequences."""
-        return [(p, r.mean, len(r.losses)) for p, r in self._records.items() if r.candidate]
+        return self._archive.candidates()
 
     # -- scoring -----------------------------------------------------------------------------------------------
 
     def _score(self, policies: list[Proposal], sequences: list[int], candidate: bool) -> None:
-        todo: dict[Proposal, list[int]] = {}
-        for policy in policies:
-            known = self._records.setdefault(policy, _Record()).losses
-            new = [s for s in sequences if s not in known]
-            if new and policy not in todo:
-                todo[policy] = new
+        asked = {policy: self._archive.ask(policy, sequences) for policy in policies}
+        todo = {policy: new for policy, new in asked.items() if new}
         allowed = self._charge(todo)
         self._compute(allowed)
-        for policy in dict.fromkeys(policies):
-            record = self._records[policy]
-            record.candidate |= candidate and all(s in record.losses for s in sequences)
-            if not record.losses:
-                del self._records[policy]
+        for policy, new in asked.items():
+            if candidate and sequences and (policy in allowed or not new):
+                self._archive.nominate(policy)
+            else:
+                self._archive.forget_unscored(policy)
         self._note()
         if allowed:
             self.history.append((self.spent.tokens, self.spent.seconds, self._best_so_far()))
@@ -292,7 +277,7 @@ class Objective:
         """The part of the work that the limits allow, in order; it is counted as spent."""
         allowed: dict[Proposal, list[int]] = {}
         limits, spent = self.limits, self.spent
-        if limits.seconds is not None and spent.seconds >= limits.seconds:
+        if self._late(spent.seconds):
             return allowed
         for policy, new in todo.items():
             tokens = len(new) * self.tokens_per_sequence
@@ -313,34 +298,45 @@ class Objective:
             if replayed is None:
                 fresh.setdefault(tuple(new), []).append(policy)
                 continue
-            self._records[policy].losses.update(zip(new, replayed.losses, strict=True))
+            self._archive.add(policy, new, replayed.losses)
             self._went_on(replayed.seconds)
         for sequences, policies in fresh.items():
             losses_PS = self._scorer.score(policies, sequences)
             losses_PS = np.where(np.isfinite(losses_PS), losses_PS, np.inf)
-            self.spent.seconds = self._seconds_before + time.monotonic() - self._started
-            failures: Mapping[Proposal, str] = getattr(self._scorer, "failures", {})
+            self.computed += losses_PS.size * self.tokens_per_sequence
+            self.spent.seconds, failures = self._clock(), self._scorer.failures
             scores = [
                 Score(p, sequences, row.tolist(), self.spent.seconds, failures.get(p))
                 for p, row in zip(policies, losses_PS, strict=True)
             ]
             self._journal.append(scores)
             for score in scores:
-                self._records[score.proposal].losses.update(zip(sequences, score.losses, strict=True))
+                self._archive.add(score.proposal, sequences, score.losses)
+
+    def _late(self, seconds: float) -> bool:
+        return self.limits.seconds is not None and seconds >= self.limits.seconds
+
+    def _clock(self) -> float:
+        """Seconds of the search, those of earlier lives included."""
+        return self._seconds_before + time.monotonic() - self._started
 
     def _went_on(self, seconds: float) -> None:
         """The clock of an earlier life."""
         self.spent.seconds = self._seconds_before = seconds
         self._started = time.monotonic()
 
+    def _answer(self) -> Proposal | None:
+        return self._archive.leader() if self._declared is None else self._declared
+
     def _note(self) -> None:
         """Remember the present answer, if there is one and it is new."""
-        with suppress(UserError):  # nothing but sensitivities has been scored
-            best, known = self.best, self.incumbents
-            if known and known[-1].tokens == self.spent.tokens:
-                known.pop()
-            if not known or known[-1].proposal != best:
-                known.append(Answer(self.spent.tokens, self.spent.seconds, best))
+        best, known = self._answer(), self.incumbents
+        if best is None:  # nothing but sensitivities has been scored
+            return
+        if known and known[-1].tokens == self.spent.tokens:
+            known.pop()
+        if not known or known[-1].proposal != best:
+            known.append(Answer(self.spent.tokens, self.spent.seconds, best))
 
     def _best_so_far(self) -> float:
-        return self._records[self.incumbents[-1].proposal].mean if self.incumbents else np.inf
+        return self._archive.standing(self.incumbents[-1].proposal)[0] if self.incumbents else np.inf

@@ -2,6 +2,7 @@
 
 import platform
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -11,16 +12,21 @@ import torch
 from autoprune.assembly import Assembly
 from autoprune.errors import UserError
 from autoprune.mask import Mask
-from autoprune.policy import Cost, Policy, UnitPolicy, ranges, unranges
+from autoprune.policy import Cost, Policy, Totals, UnitPolicy, ranges, unranges
 from autoprune.space import Levels, Proposal
 
 
-def make_policy(assembly: Assembly, proposal: Proposal, losses: dict[str, Any]) -> Policy:
-    """The policy file of levels or of a mask."""
+def make_policy(
+    assembly: Assembly, proposal: Proposal, losses: dict[str, Any], network: Mapping[str, Totals] | None = None
+) -> Policy:
+    """The policy file of levels or of a mask; `network` has totals of the whole network by metric."""
     space, config = assembly.space, assembly.config
     costs = {
         metric: Cost(
-            dense=space.cost(space.dense, metric), policy=space.cost(proposal, metric), budget=space.budgets.get(metric)
+            dense=space.cost(space.dense, metric),
+            policy=space.cost(proposal, metric),
+            budget=space.budgets.get(metric),
+            network=(network or {}).get(metric),
         )
         for metric in space.costs
     }

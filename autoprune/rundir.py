@@ -5,17 +5,23 @@ Holds `config.yaml`, `journal.jsonl`, and once finished `policy.json` and `resul
 
 import fcntl
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from autoprune.errors import UserError
+from autoprune.files.names import slug
+from autoprune.files.writing import open_unlinked
+
+FOLDERS = ("front", "finetuned")
+"""Of a run, that it writes to."""
 
 
 def new_run_path(agent: str, seed: int) -> Path:
     """`runs/<date>-<agent>-s<seed>`, numbered when taken."""
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{agent.rpartition(':')[2]}-s{seed}"
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{slug(agent.rpartition(':')[2])}-s{seed}"
     candidates = [Path("runs") / stem, *(Path("runs") / f"{stem}-{i}" for i in range(2, 1000))]
     return next(path for path in candidates if not path.exists())
 
@@ -32,9 +38,8 @@ def create(path: Path) -> None:
         )
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=path):  # a probe
+            pass
     except OSError as error:
         raise UserError(
             f"the run directory '{path}' cannot be written ({error.strerror}): choose another --out."
@@ -73,10 +78,11 @@ def locked(path: Path) -> Iterator[None]:
     """Hold the run for this process; the lock goes with the process, however it ends.
 
     Raises:
-        UserError: another process holds it, or the directory is read-only.
+        UserError: another process holds it, the directory is read-only, or a link stands where the run writes.
     """
+    _check_links(path)
     try:
-        file = (path / ".lock").open("a+")
+        file = open_unlinked(path / ".lock", "a+")
     except OSError as error:
         raise UserError(f"the run directory '{path}' cannot be written ({error.strerror}).") from error
     with file:
@@ -90,3 +96,13 @@ def locked(path: Path) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _check_links(path: Path) -> None:
+    """Raise a UserError where a symbolic link stands for a file of a run, or for a folder that it writes to.
+
+    Somebody else may have planted it: what is written or deleted through it would be elsewhere.
+    """
+    for entry in path.iterdir() if path.is_dir() else ():
+        if entry.is_symlink() and (entry.name in FOLDERS or not entry.is_dir()):
+            raise UserError(f"'{entry}' is a symbolic link, and a run writes through none: remove it.")

@@ -8,6 +8,7 @@ Costs add over units. Of a peak (memory) the largest counts; a bound on that is 
 searched with is how much a level is over the bound, and of that there may be nothing: those costs add, too.
 """
 
+import itertools
 import operator
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -238,26 +239,35 @@ class SearchSpace:
     # -- proposals ---------------------------------------------------------------------------------------------
 
     def uniform(self) -> Levels:
-        """As even as the budgets allow: one common fraction of every unit (baseline of every paper).
+        """As even as the budgets allow: one common share of every unit (baseline of every paper).
 
-        What the densest such policy leaves of the budgets densifies units by one step of that fraction, spread over
-        the depth, so that a baseline does not lose by an unspent budget.
+        All units grow together from their last levels, as long as the budgets hold. A unit that cannot grow any more
+        stays as it is, and the others go on, so that a baseline does not lose by an unspent budget: the result is
+        maximal, as that of `repair`.
         """
-        fractions = sorted({kept / unit.groups for unit in self.units for kept in unit.kept}, reverse=True)
-        denser = self.dense
-        for fraction in fractions:
-            levels = self._at_fraction(fraction)
-            if self.feasible(levels):
-                break
-            denser = levels
-        spread = np.argsort((np.arange(len(levels)) * GOLDEN) % 1).tolist()
-        return self._fill(levels, spread, floor=denser)
+        current, used = list(self.sparsest), self._used(self.sparsest)
+        for u in self._growth():
+            denser = self._moved(used, u, current[u], current[u] - 1)
+            if self._holds(denser):
+                current[u], used = current[u] - 1, denser
+        return tuple(current)
 
-    def _at_fraction(self, fraction: float) -> Levels:
-        return tuple(
-            next((i for i, kept in enumerate(unit.kept) if kept <= fraction * unit.groups), len(unit.kept) - 1)
-            for unit in self.units
-        )
+    def _growth(self) -> list[int]:
+        """Units in the order in which they grow by a level, from all at their last level to all dense.
+
+        At each point of it each kind keeps the same share of its groups, as nearly as its levels allow: where the share
+        lies between two levels of a kind, as many of its units as it takes are at the denser one, spread over the
+        depth.
+        """
+        spread_U = (np.arange(len(self.units)) * GOLDEN) % 1
+        steps = []
+        for kind in {unit.kind for unit in self.units}:
+            members = sorted((u for u, unit in enumerate(self.units) if unit.kind == kind), key=spread_U.__getitem__)
+            for rank, u in enumerate(members):
+                turn, groups = (rank + 0.5) / len(members), self.units[u].groups
+                for denser, sparser in itertools.pairwise(self.units[u].kept):
+                    steps.append(((sparser + turn * (denser - sparser)) / groups, spread_U[u], u))
+        return [u for _share, _spread, u in sorted(steps)]
 
     def sample(self, rng: np.random.Generator) -> Levels:
         """A random policy within the budgets: independent uniform levels, then `repair`."""

@@ -11,17 +11,19 @@ from typing import Any, get_type_hints
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from autoprune import registry, rundir
+from autoprune import cautions, registry, rundir
 from autoprune.assembly import Assembly, Progress, assemble
 from autoprune.config import SearchConfig, load_config
 from autoprune.errors import LimitReached, UserError
 from autoprune.farm.farm import Farm, is_wanted
+from autoprune.files.writing import write_atomically
 from autoprune.journal import Journal
-from autoprune.objective import Answer, Limits, Objective, Scorer, Spent
-from autoprune.policy import Policy, to_json, write_atomically
+from autoprune.objective import Answer, Limits, Objective, Spent
+from autoprune.policy import Policy, to_json
 from autoprune.provenance import make_policy, proposal_of
-from autoprune.records.record import Record
+from autoprune.records.record import Record, finalists
 from autoprune.records.storage import check_storage
+from autoprune.scorer import Scorer
 from autoprune.space import Proposal
 from autoprune.space_file import save_space
 from autoprune.validation import Row, front_names, measure, save_front
@@ -213,6 +215,7 @@ def prepare(config: SearchConfig, watch: Watch, masks: bool | None = None, run: 
     _check_dense(assembly)
     for notice in assembly.notices():
         watch.notice(notice)
+    cautions.warn(assembly)
     return assembly
 
 
@@ -238,7 +241,9 @@ def _search(
         front = agent.front(objective) if hasattr(agent, "front") else []
         with turn or nullcontext():
             result = _finish(assembly, objective, front, out, watch, interrupted)
-        record.answer(objective.best, *objective.loss(objective.best))
+        best = objective.best
+        chosen = front or finalists(objective.archive(), best)
+        record.answer(best, *objective.loss(best), [] if interrupted else chosen)  # of a search that ended
         return result
 
 
@@ -261,7 +266,7 @@ def _recorded(assembly: Assembly, out: Path, journal: Journal, agent: Any) -> It
     config = assembly.config
     record = Record(
         out, journal, assembly.space, config.sequence_length, config.storage, config.study_name, config.agent,
-        list(assembly.space.budgets) if getattr(agent, "pareto", False) else (), len(assembly.splits.search),
+        list(assembly.space.budgets) if getattr(agent, "pareto", False) else (),
     )  # fmt: skip
     try:
         yield record
@@ -316,9 +321,9 @@ def _finish(
         "search_tokens": search_tokens,
         "validation": {row.name: row.losses for row in table},
     }
-    policy = make_policy(assembly, best, losses)
+    policy = make_policy(assembly, best, losses, table[-1].beside(table[0]))
     policy.save(out / "policy.json")
-    save_front(assembly, objective, front, front_rows, out)
+    save_front(assembly, objective, front, table[0], front_rows, out)
     result = {
         "table": [vars(row) for row in table],
         "front": [vars(row) for row in front_rows],

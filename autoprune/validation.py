@@ -1,21 +1,44 @@
 """What is measured at the end of a search: losses on the validation split, sizes and speed of named policies."""
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from autoprune.assembly import Assembly, Progress
-from autoprune.evaluation.timing import tokens_per_second
+from autoprune.evaluation.counting import macs_per_image, macs_per_token
+from autoprune.evaluation.timing import speeds
+from autoprune.files.names import slug
+from autoprune.files.writing import own_folder
 from autoprune.objective import Objective
+from autoprune.policy import Totals
 from autoprune.provenance import make_policy
 from autoprune.space import Proposal, SearchSpace
+
+CHUNKS = 16  # of the validation split, between two of which progress is told
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the final table; `accuracy` is top-1 of images, None of texts."""
+    """One line of the final table.
+
+    Args:
+        name: of the network.
+        validation_loss: in the configured loss.
+        validation_ce: cross-entropy, nats.
+        perplexity: its exponential.
+        params: of the whole network, tied ones once.
+        macs: of the whole network, per token or image.
+        tokens_per_second: or images, at the median of several forward passes.
+        speed_spread: half of what lies between the quartiles of these passes, as a share of the median.
+        accuracy: top-1 of images, None of texts.
+    """
 
     name: str
     validation_loss: float
@@ -24,7 +47,12 @@ class Row:
     params: int
     macs: float
     tokens_per_second: float
+    speed_spread: float
     accuracy: float | None = None
+
+    def beside(self, dense: "Row") -> dict[str, Totals]:
+        """What a policy file has of the whole network, by metric."""
+        return {key: Totals(dense=getattr(dense, key), policy=getattr(self, key)) for key in ("params", "macs")}
 
     @property
     def losses(self) -> dict[str, float]:
@@ -37,43 +65,58 @@ def measure(
     assembly: Assembly, policies: dict[str, Proposal], progress: Progress = lambda stage, share: None
 ) -> list[Row]:
     """Losses on the validation split, sizes and speed of named policies."""
-    tokens_NT, names = assembly.splits.validation, list(policies)
-    levels = list(policies.values())
-    progress("validating", 0.0)
+    tokens_NT, levels = assembly.splits.validation, list(policies.values())
     images = assembly.loaded.family.task == "images"
-    evaluator = assembly.evaluator(tokens_NT, assembly.config.loss, "ce", *["error"] * images, once=True)
-    loss_P, ce_P, *error_P = evaluator.score_each(levels, range(len(tokens_NT))).mean(axis=2)
+    losses_PK = mean_losses(assembly, tokens_NT, levels, [assembly.config.loss, "ce", *["error"] * images], progress)
+    some_1T = tokens_NT[:1].to(assembly.config.device)
+    places = [partial(assembly.placer.place, policy) for policy in levels]
+    timed = speeds(places, assembly.view, some_1T, partial(progress, "timing"))
     rows = []
-    for i, (name, policy) in enumerate(zip(names, levels, strict=True)):
-        assembly.placer.place(policy)
-        speed = tokens_per_second(assembly.view, tokens_NT[:1].to(assembly.config.device))
-        loss, ce, macs = float(loss_P[i]), float(ce_P[i]), assembly.space.cost(policy, "macs")
-        accuracy = 1 - float(error_P[0][i]) if images else None
-        rows.append(Row(name, loss, ce, float(np.exp(ce)), total_params(assembly, policy), macs, speed, accuracy))
+    for name, policy, (loss, ce, *error), one in zip(policies, levels, losses_PK.tolist(), timed, strict=True):
+        sizes = total_params(assembly, policy), total_macs(assembly, policy)
+        accuracy = 1 - error[0] if images else None
+        rows.append(Row(name, loss, ce, float(np.exp(ce)), *sizes, one.per_second, one.spread, accuracy))
     return rows
 
 
+def mean_losses(
+    assembly: Assembly, tokens_NT: Tensor, policies: Sequence[Proposal], losses: Sequence[str], progress: Progress
+) -> NDArray[np.float64]:
+    """Named losses of policies, means over sequences, `[P, K]`."""
+    evaluator, count = assembly.evaluator(tokens_NT, *losses, once=True), len(tokens_NT)
+    step = assembly.config.batch_size() * math.ceil(count / CHUNKS / assembly.config.batch_size())
+    parts = []
+    for start in range(0, count, step):
+        progress("validating", start / count)
+        parts.append(evaluator.score_each(policies, range(start, min(count, start + step))))
+    return np.asarray(np.concatenate(parts, axis=2).mean(axis=2).T)
+
+
 def front_names(space: SearchSpace, front: Sequence[Proposal]) -> dict[str, Proposal]:
-    """Policies of a front by their shares of the dense costs, as `params-0.612`."""
-    return {
-        "-".join(f"{m}-{space.cost(policy, m) / space.cost(space.dense, m):.3f}" for m in space.budgets): policy
-        for policy in front
-    }
+    """Policies of a front by their shares of the dense costs, as `params-0.612`; each is the name of a file."""
+    named: dict[str, Proposal] = {}
+    for policy in front:
+        shares = {m: space.cost(policy, m) / space.cost(space.dense, m) for m in space.budgets}
+        name = slug("-".join(f"{slug(metric)}-{share:.3f}" for metric, share in shares.items()))
+        numbered = (f"{name}-{i}" for i in itertools.count(2))  # of those whose shares round to the same
+        named[next(one for one in itertools.chain([name], numbered) if one not in named)] = policy
+    return named
 
 
 def save_front(
-    assembly: Assembly, objective: Objective, front: Sequence[Proposal], rows: Sequence[Row], out: Path
+    assembly: Assembly, objective: Objective, front: Sequence[Proposal], dense: Row, rows: Sequence[Row], out: Path
 ) -> None:
     """Write the policies of a front, in place of those of an earlier end of the run."""
     directory = out / "front"
+    if front or directory.exists():
+        own_folder(directory)
     for old in directory.glob("*.json"):
         old.unlink()
     for row, (name, proposal) in zip(rows, front_names(assembly.space, front).items(), strict=True):
         search_loss, tokens = objective.loss(proposal)
         measured = {row.name: row.losses}
         losses = {"search": search_loss, "search_tokens": tokens, "validation": measured}
-        directory.mkdir(exist_ok=True)
-        make_policy(assembly, proposal, losses).save(directory / f"{name}.json")
+        make_policy(assembly, proposal, losses, row.beside(dense)).save(directory / f"{name}.json")
 
 
 def total_params(assembly: Assembly, proposal: Proposal) -> int:
@@ -81,3 +124,12 @@ def total_params(assembly: Assembly, proposal: Proposal) -> int:
     units = list(zip(assembly.space.units, assembly.space.kept(proposal), strict=True))
     saved = sum(unit.params(unit.groups) - unit.params(kept) for unit, kept in units)
     return assembly.loaded.n_params - saved - sum(unit.fixed_params for unit, kept in units if kept == 0)
+
+
+def total_macs(assembly: Assembly, proposal: Proposal) -> float:
+    """Multiply-accumulates of the whole network under a policy, per token at the workload's context or per image."""
+    assembly.placer.place(proposal)
+    device = assembly.config.device
+    if assembly.loaded.family.task == "images":
+        return macs_per_image(assembly.view, assembly.splits.validation[:1].to(device))
+    return macs_per_token(assembly.view, device, assembly.config.workload_of().context)

@@ -42,6 +42,9 @@ WORDS: Mapping[Task, Words] = {
     "images": Words("image", "sample", "images", "accuracy"),
 }
 
+OF_UNITS = ("params", "macs")
+"""Metrics that count what can be pruned and no more: budgets on them bound that, not the whole network."""
+
 GROUPS = {"conv": "channels"}
 """Kinds of units whose groups have a name of their own."""
 
@@ -55,3 +58,11 @@ def groups(kinds: Iterable[str]) -> str:
     """What groups of units of these kinds are called together."""
     names = {GROUPS.get(kind, "groups") for kind in kinds}
     return names.pop() if len(names) == 1 else "groups"
+
+
+def duration(seconds: float) -> str:
+    """`2 h 05 min`, `3 min 10 s`, `9 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -27,7 +27,8 @@ from autoprune.config import load_config, parse_budget, parse_override
 from autoprune.envs.episodes import Episodes, Task
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import Evaluator
-from autoprune.objective import Limits, Objective, Scorer
+from autoprune.objective import Limits, Objective
+from autoprune.scorer import Scorer
 from autoprune.space import Levels, Proposal
 from autoprune.study import make_agent
 

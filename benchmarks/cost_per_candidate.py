@@ -5,11 +5,13 @@
     python benchmarks/cost_per_candidate.py --random 1B --device cuda --set criterion=magnitude ...
 
 The whole of `agent.search` is timed, with a journal in a file and nothing of the dense network known beforehand:
-proposals, bookkeeping, the journal, the dense network's references, blocks, head and loss. It is divided by the seconds
-that plain dense forward passes (`model(input_ids=...)`, at most `batch` sequences each) take for the sequences of every
-score. Dense passes are timed before and after each search, the median of all holds. The same search is then run again
-with a clock around each part, which on a GPU waits for the device; parts are told as shares of the ratio. Sources of
-saving: blocks that were run, of those that a policy has (the rest was shared), and seconds of one against a dense one.
+proposals, bookkeeping, the journal, the dense network's references, blocks, head and loss, and the slopes that the
+default agent climbs along. It is divided by the seconds that plain dense forward passes (`model(input_ids=...)`, at
+most `batch` sequences each) take for the tokens that the search is charged: the sequences of every score, and those of
+slopes as often as they count for passes. Dense passes are timed before and after each search, the median of all holds.
+The same search is then run again with a clock around each part, which on a GPU waits for the device; parts are told as
+shares of the ratio. Sources of saving, of scores: blocks that were run, of those that a policy has (the rest was
+shared), and seconds of one against a dense one.
 
 `rank_correlation`, where the dtype is not float32: Spearman's, between losses of random policies in that dtype and in
 float32, on the whole search split.
@@ -37,26 +39,38 @@ from autoprune.errors import LimitReached
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
-from autoprune.space import Proposal
+from autoprune.scorer import Scorer, ScorerWrapper
+from autoprune.space import Levels, Proposal
 
 REPEATS = 5
 
 
-class Counted:
-    """A scorer that knows what it was asked: policies, by the number of their sequences."""
+class Counted(ScorerWrapper):
+    """A scorer that knows what it was asked.
 
-    def __init__(self, evaluator: Evaluator) -> None:
-        self._evaluator, self.asked = evaluator, Counter[int]()
-        self.n_sequences, self.tokens_per_sequence = evaluator.n_sequences, evaluator.tokens_per_sequence
+    Attributes:
+        asked: policies by the number of their sequences; slopes are as many as the passes that they are charged as.
+        candidates: policies scored, without slopes.
+        lanes: sequences of all of them.
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        super().__init__(scorer)
+        self.asked, self.candidates, self.lanes = Counter[int](), 0, 0
 
     def score(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> NDArray[np.float64]:
-        """The evaluator's."""
+        """The scorer's."""
         self.asked[len(sequences)] += len(policies)
-        return self._evaluator.score(policies, sequences)
+        self.candidates += len(policies)
+        self.lanes += len(policies) * len(sequences)
+        return self.scorer.score(policies, sequences)
 
-    def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
-        """The evaluator's."""
-        return self._evaluator.dense_losses(sequences)
+    def slopes(self, policy: Levels, sequences: Sequence[int]) -> NDArray[np.float64] | None:
+        """The scorer's."""
+        slopes_UL = self.scorer.slopes(policy, sequences)
+        if slopes_UL is not None:
+            self.asked[len(sequences)] += self.slope_passes
+        return slopes_UL
 
 
 def main() -> None:
@@ -94,10 +108,10 @@ def measured(assembly: Assembly, args: argparse.Namespace, folder: Path, seed: i
         again, scorer, evaluator = searched(assembly, args, folder / f"{seed}-parts.jsonl", seed, clock)
     parts = {name: clock[name] / again * seconds / yardstick for name in clock}
     parts["agent and bookkeeping"] = seconds / yardstick - sum(parts.values())
-    lanes, blocks = sum(n * count for n, count in scorer.asked.items()), len(assembly.view.blocks)
+    lanes, blocks = scorer.lanes, len(assembly.view.blocks)
     return {
         "seed": seed, "ratio": seconds / yardstick, "seconds": seconds, "dense_seconds": dense[1],
-        "candidates": sum(scorer.asked.values()), "sequences": lanes, "parts": parts,
+        "candidates": scorer.candidates, "sequences": lanes, "parts": parts,
         "saving": {
             "blocks run": evaluator.walk.blocks_run / (lanes * blocks),
             "seconds of a block": clock["blocks"] / evaluator.walk.blocks_run / block_seconds(assembly),
@@ -116,6 +130,7 @@ def searched(
         clock.around(record, "append", "journal")
         clock.around(evaluator._readout, "references", "dense references")
         clock.around(evaluator._readout, "measure", "head and loss")
+        clock.around(evaluator, "slopes", "slopes")
     objective = Objective(
         assembly.space, scorer, Limits(tokens=args.tokens), record, statistics=assembly.store.statistics
     )
@@ -130,23 +145,26 @@ def searched(
 
 
 class Clock(dict[str, float]):
-    """Seconds by part, and how often each was called."""
+    """Seconds by part, and how often each was called; what is called within a part belongs to it."""
 
     def __init__(self, wait: Callable[[], None]) -> None:
         super().__init__()
-        self.calls, self._wait = Counter[str](), wait
+        self.calls, self._wait, self._within = Counter[str](), wait, False
 
     def around(self, owner: Any, method: str, part: str) -> None:
         """Time a method of one object."""
         plain = getattr(owner, method)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
+            if self._within:
+                return plain(*args, **kwargs)
             self._wait()
-            begun = time.perf_counter()
+            self._within, begun = True, time.perf_counter()
             try:
                 return plain(*args, **kwargs)
             finally:
                 self._wait()
+                self._within = False
                 self[part] = self.get(part, 0.0) + time.perf_counter() - begun
                 self.calls[part] += 1
 

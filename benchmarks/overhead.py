@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 
 import numpy as np
@@ -31,51 +31,63 @@ from autoprune.envs.pruning import PruningEnv
 from autoprune.envs.vectorized import PruningVecEnv
 from autoprune.errors import LimitReached
 from autoprune.journal import Journal
-from autoprune.objective import Limits, Objective, Scorer
-from autoprune.space import Levels
+from autoprune.objective import Limits, Objective
+from autoprune.scorer import Scorer, ScorerWrapper
+from autoprune.space import Levels, Proposal
 
 AGENTS = "ppo,maskable-ppo,dqn,ddpg,sac,td3"
+Answer = TypeVar("Answer")
 SIDE_BY_SIDE = (1, 8, 32)
 STUB_SEQUENCES = range(2)
 
 
-class Timed:
+class Timed(ScorerWrapper):
     """A scorer that knows how long it took."""
 
     def __init__(self, scorer: Scorer) -> None:
-        self._scorer, self.seconds = scorer, 0.0
-        self.n_sequences, self.tokens_per_sequence = scorer.n_sequences, scorer.tokens_per_sequence
+        super().__init__(scorer)
+        self.seconds = 0.0
 
-    def score(self, policies: Sequence[Levels], sequences: Sequence[int]) -> NDArray[np.float64]:
+    def score(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> NDArray[np.float64]:
         """The scorer's."""
-        return self._timed(lambda: self._scorer.score(policies, sequences))
+        return self._timed(lambda: self.scorer.score(policies, sequences))
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
         """The scorer's."""
-        return self._timed(lambda: self._scorer.dense_losses(sequences))
+        return self._timed(lambda: self.scorer.dense_losses(sequences))
 
-    def _timed(self, call: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
+    def slopes(self, policy: Levels, sequences: Sequence[int]) -> NDArray[np.float64] | None:
+        """The scorer's."""
+        return self._timed(lambda: self.scorer.slopes(policy, sequences))
+
+    def _timed(self, call: Callable[[], Answer]) -> Answer:
         begun = time.perf_counter()
-        losses = call()
+        answer = call()
         self.seconds += time.perf_counter() - begun
-        return losses
+        return answer
 
 
-class Stub:
-    """A scorer that answers at once: a hash of the policy, the same for every sequence."""
+class Stub(Scorer):
+    """A scorer that answers at once: a hash of the policy, the same for every sequence. It tells of no slopes."""
 
     def __init__(self, scorer: Scorer) -> None:
-        self.n_sequences, self.tokens_per_sequence = scorer.n_sequences, scorer.tokens_per_sequence
+        self._like = scorer
+
+    @property
+    def n_sequences(self) -> int:
+        """As many as the scorer has."""
+        return self._like.n_sequences
+
+    @property
+    def tokens_per_sequence(self) -> int:
+        """As long as the scorer's."""
+        return self._like.tokens_per_sequence
 
     def score(self, policies: Sequence[Levels], sequences: Sequence[int]) -> NDArray[np.float64]:
         """From 1 to 2."""
         weights_U = 7919 * np.arange(1, len(policies[0]) + 1) ** 2
         hashed_P = 1 + (np.array(policies) @ weights_U % 10_007) / 10_007
         return np.asarray(np.repeat(hashed_P[:, None], len(sequences), axis=1))
-
-    def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
-        """None."""
-        return np.zeros(len(sequences))
 
 
 @dataclass

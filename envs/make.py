@@ -1,13 +1,16 @@
 """From a model, a text and budgets to an environment, in one call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import SkipValidation
 
-from autoprune import registry
+from autoprune import cautions, registry
+from autoprune.arguments import Budgets, checked
 from autoprune.assembly import assemble
-from autoprune.config import load_config, parse_budget
+from autoprune.config import load_config
 from autoprune.envs import sensitivity
 from autoprune.envs.episodes import Actions, Task
 from autoprune.envs.pruning import PruningEnv
@@ -19,10 +22,11 @@ from autoprune.space import Levels
 SENSITIVITY_SEQUENCES = 1
 
 
+@checked
 def make_env(
-    model: str | None = None,
-    data: str | None = None,
-    budgets: Mapping[str, float | str] | None = None,
+    model: SkipValidation[str | Path | None] = None,
+    data: SkipValidation[str | Path | None] = None,
+    budgets: Budgets = None,
     actions: Actions = "discrete",
     reward: str | Reward = "amc",
     tokens: int | None = 2048,
@@ -39,7 +43,7 @@ def make_env(
     Args:
         model: Hugging Face directory or hub name; None is the embedded model.
         data: calibration text file; None is Python's own documentation.
-        budgets: metric -> bound, up to 1 as a fraction of what is prunable, above absolute; None is params=0.5.
+        budgets: as `autoprune.search` takes them: metric -> bound, or a bound of params; None is 0.5.
         actions: `discrete` levels or a `continuous` ratio.
         reward: a name from `autoprune list rewards`, `package.module:function`, `file.py:function`, or a function.
         tokens: that each score reads; None is the whole search split.
@@ -55,18 +59,13 @@ def make_env(
     Raises:
         UserError: a setting, the model, the data, a budget or the reward is wrong.
     """
-    _check_choice("actions", actions, ("discrete", "continuous"))
-    _check_choice("reference", reference, (None, "uniform", "additive"))
-    _check_choice("observation", observation, ("vector", "dict"))
     if not sensitivities and (reference == "additive" or shaping):
         raise UserError(
             "reference='additive' and shaping are made of sensitivities, which sensitivities=False leaves out."
         )
     function = registry.load("rewards", reward) if isinstance(reward, str) else reward
-    given = dict(settings) | {"model": model, "data": data}
-    if budgets is not None:
-        given["budgets"] = dict(parse_budget(f"{metric}={bound}") for metric, bound in budgets.items())
-    assembly = assemble(load_config(None, given))
+    assembly = assemble(load_config(None, settings | {"model": model, "data": data, "budgets": budgets}))
+    cautions.warn(assembly)
     evaluator = assembly.evaluator(assembly.splits.search, assembly.config.loss)
     objective = Objective(assembly.space, evaluator, Limits(), statistics=assembly.store.statistics)
     count = objective.sequences_for(tokens)
@@ -82,8 +81,3 @@ def make_env(
     chosen = None if reference is None else policies[reference]
     task = Task(objective, function, actions, sample, added_UL, chosen, shaping, observation)
     return PruningEnv(task, render_mode)
-
-
-def _check_choice(name: str, value: Any, known: Sequence[Any]) -> None:
-    if value not in known:
-        raise UserError(f"{name}={value!r}: it is one of {', '.join(repr(k) for k in known)}.")

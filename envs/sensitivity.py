@@ -19,7 +19,10 @@ from autoprune.space import SLACK, Levels, SearchSpace
 Floats = NDArray[np.float64]
 
 AFFORDABLE = 0.75  # share of the limits: sensitivities are worth more than as many episodes
-MIXES = (1.0, 0.5, 0.25, 0.0)  # relative prices of several budgets that are tried
+FEW = 3  # budgets of which all mixes are tried
+MIXES = (1.0, 0.5, 0.25, 0.0)  # relative prices of these
+ROUNDS = 12  # mixes of more budgets
+EAGERNESS = 4  # the power of a budget's use by which its price falls behind
 
 
 def measured_levels(space: SearchSpace, u: int, points: int, base: int = 0) -> list[int]:
@@ -105,33 +108,59 @@ def additive_solution(space: SearchSpace, added_UL: Floats) -> Levels:
 
     Each unit takes the level with the least loss + price x cost; the price is found by bisection, costs are shares of
     the bounds (Everett 1963, generalised Lagrange multipliers). What is left of the budgets is filled up. Of several
-    budgets some may not bind and should have no price: the best of a few mixes of their costs is taken.
+    budgets some may not bind and should have no price: the best of a few mixes of their costs is taken. Of up to FEW
+    budgets, these are all products of MIXES. Of more, which would be too many, one mix leads to the next: a budget of
+    which a policy uses less than of others is priced lower from then on.
     """
-    mixes = [mix for mix in itertools.product(MIXES, repeat=len(space.budgets)) if max(mix) == 1]
-    solutions = [_priced(space, added_UL, mix) for mix in mixes]
-    return min(solutions, key=lambda levels: float(added_UL[np.arange(len(levels)), levels].sum()))
+    prices, budgets = _Prices(space, added_UL), len(space.budgets)
+    if budgets <= FEW:
+        mixes = [mix for mix in itertools.product(MIXES, repeat=budgets) if max(mix) == 1]
+        found = [prices.solution(np.array(mix)) for mix in mixes]
+    else:
+        found, mix_M = [], np.ones(budgets)
+        for _ in range(ROUNDS):
+            found.append(prices.solution(mix_M))
+            mix_M = mix_M * prices.used(found[-1]) ** EAGERNESS
+            mix_M /= max(float(mix_M.max()), 1e-300)
+    return min(found, key=lambda levels: float(added_UL[np.arange(len(levels)), levels].sum()))
 
 
-def _priced(space: SearchSpace, added_UL: Floats, mix: Sequence[float]) -> Levels:
-    """The solution with one price on a mix of the budgets' costs."""
-    cost_MUL = np.array([space.costs[metric] for metric in space.budgets])
-    least_M = SLACK * cost_MUL[:, :, 0].sum(axis=1) + 1e-300  # a bound may be 0
-    share_MUL = cost_MUL / np.maximum(list(space.bounds.values()), least_M)[:, None, None]
-    exists_UL = np.isfinite(share_MUL).all(axis=0)
-    loss_UL = np.where(exists_UL, added_UL, np.inf)
-    cost_UL = np.tensordot(mix, np.where(exists_UL, share_MUL, 0.0), axes=1)
+class _Prices:
+    """Solutions with one price on a mix of the budgets' costs.
 
-    def at(price: float) -> Levels:
-        return tuple(int(level) for level in (loss_UL + price * cost_UL).argmin(axis=1))
+    Args:
+        space: the units and budgets.
+        added_UL: what each level of each unit adds to the loss.
+    """
 
-    if space.feasible(at(0.0)):
-        return at(0.0)
-    low, high = 0.0, 1.0
-    while not space.feasible(at(high)):
-        if high > 1e12:
-            return space.repair(space.sparsest)
-        low, high = high, 4 * high
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if space.feasible(at(middle)) else (middle, high)
-    return space.repair(at(high))
+    def __init__(self, space: SearchSpace, added_UL: Floats) -> None:
+        cost_MUL = np.array([space.costs[metric] for metric in space.budgets])
+        least_M = SLACK * cost_MUL[:, :, 0].sum(axis=1) + 1e-300  # a bound may be 0
+        share_MUL = cost_MUL / np.maximum(list(space.bounds.values()), least_M)[:, None, None]
+        exists_UL = np.isfinite(share_MUL).all(axis=0)
+        self._space, self._share_MUL = space, np.where(exists_UL, share_MUL, 0.0)
+        self._loss_UL = np.where(exists_UL, added_UL, np.inf)
+
+    def used(self, levels: Levels) -> Floats:
+        """Of each budget, compared with the one that most is used of, `[M]`."""
+        used_M = self._share_MUL[:, np.arange(len(levels)), levels].sum(axis=1)
+        return np.asarray(used_M / max(float(used_M.max()), 1e-300))
+
+    def solution(self, mix_M: Floats) -> Levels:
+        """At the lowest price at which the budgets hold, filled up."""
+        space, cost_UL = self._space, np.tensordot(mix_M, self._share_MUL, axes=1)
+
+        def at(price: float) -> Levels:
+            return tuple(int(level) for level in (self._loss_UL + price * cost_UL).argmin(axis=1))
+
+        if space.feasible(at(0.0)):
+            return at(0.0)
+        low, high = 0.0, 1.0
+        while not space.feasible(at(high)):
+            if high > 1e12:
+                return space.repair(space.sparsest)
+            low, high = high, 4 * high
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (low, middle) if space.feasible(at(middle)) else (middle, high)
+        return space.repair(at(high))

@@ -184,7 +184,6 @@ def test_other_settings_are_refused(
         (["--agents", "random", "agent_options.random.tokns=3"], ("'random' has no setting 'tokns'",)),
         (["--agents", "random", "agent_options.tokens=3"], ("agent_options.tokens", "agent_options.AGENT.KEY=VALUE")),
         (["--agents", "random", "agent_options.random=3"], ("agent_options.random",)),
-        (["--agents", "a/b.py:Fails,a_b.py:Fails"], ("a/b.py:Fails", "share the name of a run")),
         (["--agents", "random", "--budget", "params=0.0001", "levels=[1, 0.9]"], ("params",)),
         (["--agents", "random", "--device", "nowhere"], ("nowhere",)),
     ],
@@ -192,9 +191,6 @@ def test_other_settings_are_refused(
 def test_mistakes_are_told_before_anything_is_computed(
     given: list[str], seen: tuple[str, ...], arguments: list[str], refused: Callable[..., str]
 ) -> None:
-    Path("a").mkdir()
-    for path in ("a/b.py", "a_b.py"):
-        Path(path).write_text(FAILING)
     refused("compare", *arguments, *given, "--out", "cmp", seen=seen)
     assert not Path("cmp").exists()
 

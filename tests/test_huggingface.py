@@ -17,7 +17,7 @@ from autoprune.calibration.text import read_text, sequences
 from autoprune.errors import UserError
 from autoprune.evaluation.report import evaluate_directory
 from autoprune.exporters import huggingface, padding
-from autoprune.models.pruned import cache_slots, can_cache
+from autoprune.models.slots import cache_slots, can_cache
 from autoprune.policy import Policy
 from autoprune.space import Levels
 from autoprune.validation import total_params

@@ -328,11 +328,11 @@ def test_a_peak_is_kept_by_construction(seed: int, bound: float, params: float) 
 
 def test_a_unit_below_the_peak_pays_nothing() -> None:
     space = peak_space(params=1.0)
-    filled = space.repair(space.sparsest)
     bound = space.budgets["memory"]
-    for u, row in enumerate(space.rows("memory")):
-        assert row[filled[u]] <= bound
-        assert filled[u] == 0 or row[filled[u] - 1] > bound, "each unit is as dense as its own peak allows"
+    for filled in (space.repair(space.sparsest), space.uniform()):
+        for u, row in enumerate(space.rows("memory")):
+            assert row[filled[u]] <= bound
+            assert filled[u] == 0 or row[filled[u] - 1] > bound, "each unit is as dense as its own peak allows"
 
 
 def test_a_peak_that_cannot_be_kept_is_refused() -> None:

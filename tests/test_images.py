@@ -245,7 +245,7 @@ def test_bad_images(files: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "floats.npz", images=good["images"].astype(np.float32), labels=good["labels"])
     np.savez(tmp_path / "tiny.npz", images=good["images"][:20], labels=good["labels"][:20])
     np.savez(tmp_path / "gray.npz", images=good["images"][..., :1], labels=good["labels"])
-    refused("corrupt.npz", "cannot be read", data=str(tmp_path / "corrupt.npz"))
+    refused("corrupt.npz", "is damaged", data=str(tmp_path / "corrupt.npz"))
     refused("labels from 1 to 4", "classes 0 to 3", data=str(tmp_path / "labels.npz"))
     refused("float32", "uint8", data=str(tmp_path / "floats.npz"))
     refused("20 images", "64", data=str(tmp_path / "tiny.npz"))

@@ -27,7 +27,7 @@ from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.models.blocks import BlockView
 from autoprune.models.loading import family_of
-from autoprune.models.pruned import can_cache, layer_types
+from autoprune.models.slots import can_cache, layer_types
 from autoprune.reports.page import write_report
 from autoprune.space import SLACK, Unit, kept_groups
 from autoprune.space_file import load_space

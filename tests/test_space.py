@@ -113,6 +113,69 @@ def test_kept_groups_start_dense_and_fall(groups: int, levels: int, round_to: in
     assert all(k % round_to == 0 or k == groups for k in kept)
 
 
+@st.composite
+def networks(draw: st.DrawFn) -> tuple[SearchSpace, float]:
+    """Kinds of units that are alike in every block, and one budget of parameters: the space and the budgeted share."""
+    blocks, share = draw(st.integers(1, 12)), draw(st.floats(0, 1))
+    last = draw(st.integers(1, 8))
+    fractions = [1 - i / last for i in range(last + 1)]
+    shapes = draw(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 900)), min_size=1, max_size=3))
+    units = [
+        Unit(f"{b}.kind{k}", f"kind{k}", b, groups, kept_groups(groups, fractions), params)
+        for b in range(blocks)
+        for k, (groups, params) in enumerate(shapes)
+    ]
+    rows = [[unit.params(kept) for kept in unit.kept] for unit in units]
+    return SearchSpace(units, {"params": rows}, {"params": share * sum(row[0] for row in rows)}), share
+
+
+@given(networks())
+def test_uniform_keeps_the_budgets_share_of_every_kind(network: tuple[SearchSpace, float]) -> None:
+    space, share = network
+    kinds = {unit.kind: [u for u, one in enumerate(space.units) if one.kind == unit.kind] for unit in space.units}
+    uniform = space.uniform()
+    kept, mean, cost, rounding = space.kept(uniform), {}, {}, {}
+    for kind, members in kinds.items():
+        one = space.units[members[0]]
+        mean[kind] = sum(kept[u] for u in members) / one.groups / len(members)
+        cost[kind] = one.params(one.groups) * len(members)
+        # one unit of the kind may round the other way: the share that moves
+        rounding[kind] = max(a - b for a, b in itertools.pairwise(one.kept)) / one.groups / len(members)
+    for kind in kinds:
+        allowed = (rounding[kind] + max(rounding.values())) / 2 + 1e-6
+        assert mean[kind] >= share - allowed
+        excess = max(0.0, mean[kind] - share - allowed)
+        step = max(rounding[other] * cost[other] for other in kinds)
+        assert excess * cost[kind] <= step, "more than what the last step that did not fit has left"
+
+
+@given(spaces())
+def test_uniform_is_feasible_maximal_and_the_same_for_equal_spaces(space: SearchSpace) -> None:
+    uniform = space.uniform()
+    assert space.feasible(uniform)
+    assert space.repair(uniform) == uniform, "the budget is not filled up"
+    assert space.rebudgeted(space.budgets).uniform() == uniform
+
+
+@pytest.mark.parametrize(("heads", "blocks"), [(3, 30), (1, 18)])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
+def test_uniform_is_uniform_where_a_kind_has_few_groups(heads: int, blocks: int, share: float) -> None:
+    """The attentions of SmolLM2, and those of a network with one group of keys and values."""
+    fractions = [i / 8 for i in range(9)]
+    units = [
+        Unit(f"{b}.{kind}", kind, b, groups, kept_groups(groups, fractions), params)
+        for b in range(blocks)
+        for kind, groups, params in (("attention", heads, 294_912), ("mlp", 1536, 1728))
+    ]
+    rows = [[unit.params(kept) for kept in unit.kept] for unit in units]
+    space = SearchSpace(units, {"params": rows}, {"params": share * sum(row[0] for row in rows)})
+    kept = space.kept(space.uniform())
+    assert sum(kept[::2]) == pytest.approx(share * heads * blocks, abs=1)
+    assert sum(kept[1::2]) == pytest.approx(share * 1536 * blocks, abs=192)
+    half = sum(kept[::2][: blocks // 2])
+    assert half == pytest.approx(share * heads * blocks / 2, abs=2), "spread over the depth"
+
+
 def test_uniform_spends_what_it_can_evenly() -> None:
     space = toy_space(units=8, levels=2, budget=0.5)  # keep or drop: no common fraction but 0 fits
     kept = [1 - level for level in space.uniform()]

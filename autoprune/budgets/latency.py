@@ -34,7 +34,7 @@ from autoprune.budgets.passes import Pass, check_positions, image_pass_of, pass_
 from autoprune.errors import UserError
 from autoprune.models.blocks import BlockView
 from autoprune.models.images import ImageView
-from autoprune.models.pruned import cache_slots, layer_types
+from autoprune.models.slots import cache_slots, layer_types
 from autoprune.space import Unit
 from autoprune.workload import Workload
 

@@ -4,6 +4,7 @@
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autoprune.calibration.plain_text import plain_text
 from autoprune.errors import UserError
 
 NOTHING = -100
 """The label of a position that predicts nothing, as in torch."""
 SHARES = {"reconstruction": 0.5, "search": 0.25, "validation": 0.25}
+MOST = {"reconstruction": 128, "search": 64, "validation": 64}
+"""Sequences of a split for which no number is asked."""
+LEAST = 2
 
 
 @dataclass(frozen=True)
@@ -33,23 +38,21 @@ def read_text(path: str | None) -> str:
     """The text of a file, or the embedded default: the running Python's own documentation.
 
     Raises:
-        UserError: no such file, not text, or empty.
+        UserError: no such file, not text, records of texts and no text itself, or empty.
     """
     if path is None:
         from autoprune.calibration.python_docs import held_out_text
 
         return held_out_text()
     file = Path(path)
+    if file.is_dir():
+        raise UserError(f"'{path}' is a folder: --data takes a text file (UTF-8) for a language model.")
     if not file.is_file():
         raise UserError(f"no calibration text at '{path}': --data takes a text file (UTF-8).")
     try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"'{path}' is no UTF-8 text ({error.reason} at byte {error.start}).") from error
+        text = plain_text(file.read_bytes(), path)
     except OSError as error:
         raise UserError(f"the calibration text '{path}' cannot be read ({error.strerror}).") from error
-    if "\0" in text:
-        raise UserError(f"'{path}' is no text: it holds a zero byte at character {text.index(chr(0))}.")
     if not text.strip():
         raise UserError(f"the calibration text '{path}' is empty.")
     return text
@@ -72,15 +75,15 @@ def next_tokens(tokens_BT: Tensor) -> Tensor:
     return labels_BT
 
 
-def split(tokens_NT: Tensor, limits: dict[str, int], seed: int = 0) -> Splits:
-    """Shuffle sequences by `seed` and deal them to the three splits, at most `limits[split]` to each.
+def split(tokens_NT: Tensor, asked: Mapping[str, int | None], seed: int = 0) -> Splits:
+    """Shuffle sequences by `seed` and deal them to the three splits, as many to each as `dealt` says.
 
     Raises:
         UserError: too few sequences for each split to get two.
     """
     count, length = tokens_NT.shape
-    takes = {name: min(limits[name], int(count * share)) for name, share in SHARES.items()}
-    if min(takes.values()) < 2:
+    takes = dealt(count, asked)
+    if min(takes.values()) < LEAST:
         raise UserError(
             f"the calibration text is too short: {count} sequences of {length} tokens, and at least 8 are needed. "
             "Give a longer text with --data, or shorter sequences with sequence_length=..."
@@ -92,3 +95,19 @@ def split(tokens_NT: Tensor, limits: dict[str, int], seed: int = 0) -> Splits:
         start += take
     sha = hashlib.sha256(b"".join(name.encode() + part.numpy().tobytes() for name, part in parts.items()))
     return Splits(**parts, digest=sha.hexdigest()[:16])
+
+
+def dealt(count: int, asked: Mapping[str, int | None]) -> dict[str, int]:
+    """How many of `count` sequences each split gets.
+
+    The numbers that are asked for are kept where two are left for each of the others, which share what is left as
+    `SHARES` has it, up to `MOST`. Where they cannot be kept, no split gets more than its share of all sequences.
+    """
+    fixed = {name: number for name, number in asked.items() if number is not None}
+    others = [name for name in SHARES if name not in fixed]
+    left, shares = count - sum(fixed.values()), sum(SHARES[name] for name in others)
+    least = LEAST if fixed else 0
+    takes = fixed | {name: max(least, min(MOST[name], int(left * SHARES[name] / shares))) for name in others}
+    if sum(takes.values()) > count:
+        takes = {name: min(fixed.get(name, MOST[name]), int(count * share)) for name, share in SHARES.items()}
+    return {name: takes[name] for name in SHARES}

@@ -17,7 +17,8 @@ from autoprune.comparing.field import Field
 from autoprune.comparing.league import FILE, SCHEMA, curves_of, is_finished, outcome_of, table_of
 from autoprune.config import PLACES, SearchConfig, load_config
 from autoprune.errors import UserError
-from autoprune.policy import to_json, write_atomically
+from autoprune.files.writing import write_atomically
+from autoprune.policy import to_json
 from autoprune.space_file import task_of
 from autoprune.study import Watch, prepare, workers_of
 

@@ -4,22 +4,31 @@ An agent's own settings are `agent_options.AGENT.KEY=VALUE`; in YAML or Python, 
 """
 
 import inspect
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BaseModel, Field
 
 from autoprune import registry
 from autoprune.config import PLACES, SearchConfig, load_config, without_password
 from autoprune.errors import UserError
-from autoprune.policy import write_atomically
+from autoprune.files.names import slug
+from autoprune.files.reading import explained, read_yaml
+from autoprune.files.writing import write_atomically
 from autoprune.records.storage import check_storage
 from autoprune.study import limited, make_agent
 
 PLAN = "compare.yaml"
+
+
+class _Plan(BaseModel):
+    """`compare.yaml`."""
+
+    agents: list[str]
+    seeds: list[Annotated[int, Field(ge=0)]]
 
 
 @dataclass(frozen=True)
@@ -52,12 +61,9 @@ class Entrants:
             UserError: its files are damaged.
         """
         config = load_config(out / "config.yaml", dict(places or {}))
-        try:
-            plan = yaml.safe_load((out / PLAN).read_text(encoding="utf-8"))
-            agents, seeds = [str(agent) for agent in plan["agents"]], [int(seed) for seed in plan["seeds"]]
-        except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-            raise UserError(f"'{out / PLAN}' names no agents and seeds ({error}).") from error
-        return cls.of(config, agents, seeds)
+        with explained("the plan", out / PLAN, "it names agents and seeds"):
+            plan = _Plan.model_validate(read_yaml(out / PLAN))
+        return cls.of(config, plan.agents, plan.seeds)
 
     def save(self, out: Path) -> None:
         """Write `compare.yaml`, by which a comparison is known, then `config.yaml`."""
@@ -113,14 +119,12 @@ class Entrants:
                 )
         for config in self.searches().values():
             make_agent(config.agent, config.agent_settings())
-        if len(self.searches()) < len(self.agents) * len(self.seeds):
-            raise UserError(f"of {', '.join(self.agents)}, two would share the name of a run.")
         check_storage(self.config.storage)
 
 
 def run_name(agent: str, seed: int) -> str:
     """`<agent>-s<seed>`, whatever the agent is called."""
-    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', agent)}-s{seed}"
+    return f"{slug(agent)}-s{seed}"
 
 
 def _shown(value: Any) -> str:

@@ -19,8 +19,9 @@ from autoprune.comparing.league import CURVE
 from autoprune.config import SearchConfig, load_config
 from autoprune.errors import UserError
 from autoprune.farm.farm import Farm
+from autoprune.files.writing import write_atomically
 from autoprune.objective import Objective
-from autoprune.policy import to_json, write_atomically
+from autoprune.policy import to_json
 from autoprune.study import SearchResult, Watch, scorer_of, search_on
 
 POINTS = 8  # of a curve, at most

@@ -30,13 +30,14 @@ from autoprune.evaluation.walk import Walk, Whole, levels_first
 from autoprune.levels.placing import Choice, Placer
 from autoprune.levels.store import LevelStore
 from autoprune.models.blocks import BlockView
+from autoprune.scorer import Scorer
 from autoprune.space import Levels, Proposal
 
 REFERENCE_BYTES = 256 * 2**20
 MOST_STATE_BYTES = 4 * 2**30  # on a CPU, where others have plans for the memory too
 
 
-class Evaluator:
+class Evaluator(Scorer):
     """Scores policies on a fixed set of sequences.
 
     Args:

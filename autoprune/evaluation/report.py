@@ -1,7 +1,8 @@
 """What a saved network is worth: loss, perplexity, size and speed of a directory, dense, pruned or padded."""
 
-import json
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,13 @@ from autoprune.calibration.losses import CrossEntropy
 from autoprune.calibration.text import next_tokens, read_text, sequences
 from autoprune.config import reads_images
 from autoprune.errors import UserError
-from autoprune.evaluation.timing import tokens_per_second
-from autoprune.models.loading import check_directory, compute_dtype, explained
+from autoprune.evaluation.counting import macs_per_token
+from autoprune.evaluation.timing import speeds
+from autoprune.files.reading import DAMAGE, read_json
+from autoprune.models import pretrained
+from autoprune.models.checks import check_config, check_weights
+from autoprune.models.loading import compute_dtype, explained
+from autoprune.models.recognise import check_directory
 
 
 def evaluate_directory(
@@ -23,6 +29,7 @@ def evaluate_directory(
     max_sequences: int | None,
     device: str = "cpu",
     dtype: str = "auto",
+    progress: Callable[[str, float], None] = lambda stage, share: None,
 ) -> dict[str, Any]:
     """Measure a network in Hugging Face form on a text, with the loss that searches report.
 
@@ -33,16 +40,19 @@ def evaluate_directory(
         max_sequences: sequences at most, from the start of the text; None is all.
         device: torch device.
         dtype: what to compute in; `auto` is float32 on a CPU and the checkpoint's own on a GPU.
+        progress: is told the stage and how much of it is done.
 
     Returns:
         `path`; `cross_entropy` in nats per token (mean over a sequence's predictions, then over sequences) and its
-        exponential `perplexity`; `params`, tied ones once; `bytes` of the weights on disk; `tokens` that were read;
-        `tokens_per_second` of a forward pass over one sequence.
+        exponential `perplexity`; `params`, tied ones once; `macs_per_token` of the whole network at that length;
+        `bytes` of the weights on disk; `tokens` that were read; `tokens_per_second` over one sequence,
+        and their `speed_spread` (timing.py).
 
     Raises:
         UserError: there is no such network or text, or the sequences do not fit them.
     """
     text = read_text(data)
+    progress("loading the model", 0.0)
     model, tokenizer = _load(path, device, dtype)
     longest = getattr(model.config, "max_position_embeddings", None)
     if longest is not None and sequence_length > longest:
@@ -50,24 +60,34 @@ def evaluate_directory(
     tokens_NT = sequences(text, tokenizer, sequence_length)[:max_sequences].to(device)
     if not len(tokens_NT):
         raise UserError(f"the text is shorter than one sequence of {sequence_length} tokens: give a longer one.")
-    loss = float(torch.stack([_cross_entropy(model, tokens_NT[[n]]) for n in range(len(tokens_NT))]).mean())
+    losses = []
+    for n in range(len(tokens_NT)):
+        progress("measuring", n / len(tokens_NT))
+        losses.append(_cross_entropy(model, tokens_NT[[n]]))
+    loss = float(torch.stack(losses).mean())
+
+    def run(tokens_BT: Tensor) -> object:
+        return model(input_ids=tokens_BT, use_cache=False)
+
+    (timed,) = speeds([lambda: None], run, tokens_NT[:1], partial(progress, "timing"))
     return {
         "path": str(path),
         "cross_entropy": loss,
         "perplexity": math.exp(loss) if loss < 700 else math.inf,
         "params": model.num_parameters(),
+        "macs_per_token": macs_per_token(run, device, sequence_length),
         "bytes": sum(file.stat().st_size for file in path.glob("*.safetensors")),
         "tokens": tokens_NT.numel(),
-        "tokens_per_second": tokens_per_second(lambda tokens: model(input_ids=tokens, use_cache=False), tokens_NT[:1]),
+        "tokens_per_second": timed.per_second,
+        "speed_spread": timed.spread,
     }
 
 
 def _format(path: Path) -> str | None:
     """What an exporter of ours calls the form of a directory, where it is not Hugging Face's."""
     try:
-        told = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        return str(told["format"])
-    except (OSError, ValueError, KeyError, TypeError):  # loading it will tell
+        return str(read_json(path / "config.json")["format"])
+    except (OSError, *DAMAGE):  # loading it will tell
         return None
 
 
@@ -79,9 +99,7 @@ def _cross_entropy(model: Any, tokens_1T: Tensor) -> Tensor:
 
 
 def _load(path: Path, device: str, dtype: str) -> tuple[Any, Any]:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    if not path.is_dir():
+    if not path.exists():
         raise UserError(f"no model directory at '{path}'.")
     if reads_images(str(path)) or _format(path) in ("autoprune.module/1", "autoprune.onnx/1"):
         raise UserError(
@@ -89,12 +107,12 @@ def _load(path: Path, device: str, dtype: str) -> tuple[Any, Any]:
         )
     check_directory(str(path))
     with explained(str(path)):
-        config = AutoConfig.from_pretrained(path)
+        config = pretrained.load("config", str(path))
+        check_config(str(path), config)
         checkpoint = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
         compute = compute_dtype(dtype, device, checkpoint)
-        model, report = AutoModelForCausalLM.from_pretrained(path, dtype=compute, output_loading_info=True)
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        model, report = pretrained.load("text", str(path), dtype=compute, output_loading_info=True)
+        tokenizer = pretrained.load("tokenizer", str(path))
         model = model.to(device).eval().requires_grad_(False)
-    if report["missing_keys"]:
-        raise UserError(f"'{path}' lacks weights of its own architecture, as {min(report['missing_keys'])}.")
+    check_weights(str(path), model, report)
     return model, tokenizer

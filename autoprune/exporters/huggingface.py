@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.assembly import Assembly
-from autoprune.exporters import padding
+from autoprune.exporters import card, padding
 from autoprune.exporters.directory import check_target, neighbour, placed
-from autoprune.models.pruned import can_cache, layer_config, layer_types, per_layer_config, pruned_classes
+from autoprune.models import pretrained
+from autoprune.models.pruned import layer_config, per_layer_config, pruned_model
+from autoprune.models.slots import can_cache, layer_types
 from autoprune.policy import Policy
 from autoprune.provenance import proposal_of
 
@@ -36,17 +38,19 @@ def export(assembly: Assembly, policy: Policy, path: Path, uniform: bool = False
     check_target(path)
     with placed(assembly, proposal_of(assembly, policy)):
         network = _uniform(assembly) if uniform else _pruned(assembly, assembly.loaded.model)
-        _write(assembly, policy, network, path)
+        _write(assembly, policy, network, path, card.UNIFORM if uniform else card.NATIVE)
 
 
 def save(assembly: Assembly, policy: Policy, network: nn.Module, path: Path) -> None:
     """The same of a network that was cut to the policy and may have been trained since, its widths as they are."""
     check_target(path)
     with placed(assembly, proposal_of(assembly, policy)):
-        _write(assembly, policy, _pruned(assembly, network), path)
+        _write(assembly, policy, _pruned(assembly, network), path, card.TRAINED)
 
 
-def _write(assembly: Assembly, policy: Policy, network: Any, path: Path) -> None:
+def _write(assembly: Assembly, policy: Policy, network: Any, path: Path, loading: str) -> None:
+    auto = pretrained.auto_class(assembly.loaded.family.task).__name__
+    base = type(assembly.loaded.model).__name__
     with neighbour(path) as directory:
         network.save_pretrained(directory)
         if assembly.loaded.tokenizer is not None:
@@ -55,6 +59,7 @@ def _write(assembly: Assembly, policy: Policy, network: Any, path: Path) -> None
         else:
             _copy_preprocessing(assembly.loaded.path, directory)
         policy.save(directory / "policy.json")
+        card.write_card(assembly, policy, directory, loading, base, network.num_parameters(), auto)
 
 
 # -- the network to be saved -----------------------------------------------------------------------------------
@@ -69,8 +74,9 @@ def _pruned(assembly: Assembly, network: nn.Module) -> Any:
         attends = ["attention" not in layer.get("skip", ()) for layer in layers]
         if not layers or not can_cache(attends, layer_types(config)):
             config.use_cache = False
-    config_class, model_class = pruned_classes(config.model_type)
-    config = config_class.from_dict(config.to_dict() | {"per_layer_config": per_layer_config(layers)})
+    dense_class: Any = type(assembly.loaded.model)
+    model_class = pruned_model(dense_class)
+    config = model_class.config_class.from_dict(config.to_dict() | {"per_layer_config": per_layer_config(layers)})
     return _filled(model_class, config, _state(assembly, stays, network))
 
 

@@ -26,6 +26,7 @@ from autoprune.farm.cluster import Cluster
 from autoprune.farm.crew import Crew, Work
 from autoprune.farm.kit import Kit, write_kit
 from autoprune.farm.schedule import Costs, Task, plan
+from autoprune.scorer import POLICIES_AT_ONCE, Scorer
 from autoprune.space import Levels, Proposal
 
 if TYPE_CHECKING:
@@ -187,20 +188,16 @@ class Farm:
             self._notice(f"a policy failed, and the search goes on: {reason}.")
 
 
-class FarmScorer:
-    """Scores on a farm, as an evaluator does in the process (objective.Scorer).
+class FarmScorer(Scorer):
+    """Scores on a farm, as an evaluator does in the process.
 
     Attributes:
         costs: of policies.
-        policies_at_once: how many make up a batch that keeps all workers busy.
-        failures: policies that could not be scored, and why not.
     """
 
     def __init__(self, farm: Farm, assembly: Assembly, workers: int) -> None:
-        tokens_NT, config = assembly.splits.search, assembly.config
-        self.n_sequences, self.tokens_per_sequence = tokens_NT.shape
-        self.policies_at_once = 16 * workers
-        self.failures: dict[Proposal, str] = {}
+        config = assembly.config
+        self._workers, self._failures = workers, dict[Proposal, str]()
         model: Any = assembly.loaded.model
         head = model.get_output_embeddings().weight.numel()
         self._farm, self._dense = farm, assembly.space.dense
@@ -211,10 +208,30 @@ class FarmScorer:
             bool(getattr(registry.load("losses", config.loss)(), "zero_at_dense", False)),
         )
 
+    @property
+    def n_sequences(self) -> int:
+        """Sequences in the search split."""
+        return len(self._assembly.splits.search)
+
+    @property
+    def tokens_per_sequence(self) -> int:
+        """Their length."""
+        return self._assembly.splits.search.shape[1]
+
+    @property
+    def policies_at_once(self) -> int:
+        """As many as keep all workers busy."""
+        return POLICIES_AT_ONCE * self._workers
+
+    @property
+    def failures(self) -> dict[Proposal, str]:
+        """Policies that could not be scored, and why not."""
+        return self._failures
+
     def score(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> NDArray[np.float64]:
         """Losses, `[P, S]`, nats per token; infinite for a policy that cannot be scored."""
         losses_PS, failures = self._farm.run(self.costs, policies, sequences, self._chunk)
-        self.failures |= failures
+        self._failures |= failures
         return losses_PS
 
     @property

@@ -67,7 +67,9 @@ class BlockView:
         self.model, self.family = model, family
         self.blocks = self._found()
         config: Any = getattr(model, "config", None)
-        self.widths = [[LiveWidth(block, w) for w in family.widths(block, config, mlp_group)] for block in self.blocks]
+        self.widths = [
+            [LiveWidth(block, w) for w in family.widths_of(block, config, mlp_group)] for block in self.blocks
+        ]
         self._calls: dict[tuple[int, ...], list[BlockCall]] = {}
         self.streamer: Streamer | None = None
 

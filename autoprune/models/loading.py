@@ -14,7 +14,10 @@ from torch import nn
 
 from autoprune import registry
 from autoprune.errors import UserError
+from autoprune.models import pretrained
+from autoprune.models.checks import check_config, check_weights, dequantising
 from autoprune.models.family import Family
+from autoprune.models.recognise import check_directory
 
 Task = Literal["text", "images"]
 """What a network reads."""
@@ -30,6 +33,7 @@ class LoadedModel:
         checkpoint_dtype: dtype of the weights on disk; what is exported has it again.
         n_params: parameters of the dense network, tied ones once.
         digest: hash of configuration and weights, which keys the level store and marks policies.
+        notice: a sentence for the user about what was loaded.
     """
 
     model: nn.Module
@@ -39,6 +43,7 @@ class LoadedModel:
     checkpoint_dtype: torch.dtype
     n_params: int
     digest: str
+    notice: str | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -65,38 +70,33 @@ def load_model(
         task: what it reads. A classifier of images has no tokenizer.
 
     Raises:
-        UserError: nothing there, no weights, corrupt weights, or a type that no family covers.
+        UserError: nothing there, no weights, corrupt or quantised weights, or a type that no family covers.
     """
-    from transformers import AutoConfig, AutoTokenizer
-
     path = str(EMBEDDED) if name is None else name
     check_directory(path)
     with explained(path):
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        config = pretrained.load("config", path, trust_remote_code)
     family = family_of(str(config.model_type))
     if family.task != task:
         raise UserError(_another_task(path, family))
+    check_config(path, config)
+    options = dequantising(path, config)
     checkpoint_dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
     compute = compute_dtype(dtype, device, checkpoint_dtype)
     with explained(path):
-        model, report = auto_class(task).from_pretrained(
-            path, dtype=compute, trust_remote_code=trust_remote_code, output_loading_info=True
+        model, report = pretrained.load(
+            task, path, trust_remote_code, dtype=compute, output_loading_info=True, **options
         )
-        tokenizer = None
-        if task == "text":
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise UserError(f"{path} lacks {len(missing)} weights of its own architecture, as {missing[0]}.")
+        tokenizer = pretrained.load("tokenizer", path, trust_remote_code) if task == "text" else None
+    check_weights(path, model, report)
     model = model.to(home or device).eval().requires_grad_(False)
-    return LoadedModel(model, tokenizer, family, path, checkpoint_dtype, model.num_parameters(), digest(model))
-
-
-def auto_class(task: Task) -> Any:
-    """What transformers loads a network of a task with."""
-    from transformers import AutoModelForCausalLM, AutoModelForImageClassification
-
-    return AutoModelForCausalLM if task == "text" else AutoModelForImageClassification
+    notice = (
+        f"'{path}' is quantised: its weights were multiplied out to {str(checkpoint_dtype).removeprefix('torch.')}."
+        if options
+        else None
+    )
+    count = model.num_parameters()
+    return LoadedModel(model, tokenizer, family, path, checkpoint_dtype, count, digest(model), notice)
 
 
 def _another_task(path: str, family: Family) -> str:
@@ -114,18 +114,26 @@ def family_of(model_type: str) -> Family:
     Raises:
         UserError: none does; names those that are covered and the file to add.
     """
-    families = [registry.load("families", name) for name in registry.names("families")]
-    for family in families:
+    for family in families():
         if model_type in family.model_types:
-            assert isinstance(family, Family)
             return family
     if model_type == "autoprune":
         raise UserError("this model is pruned already: search on the network that it was exported from.")
-    covered = ", ".join(sorted(t for family in families for t in family.model_types))
+    covered = ", ".join(model_types())
     raise UserError(
         f"models of type '{model_type}' are not supported. Supported: {covered}. To add one: declare its widths in a "
         f"new file search_spaces/{model_type}.py (search_spaces/opt.py is a short example) and name it in registry.py."
     )
+
+
+def families() -> list[Family]:
+    """Those that are registered."""
+    return [registry.load("families", name) for name in registry.names("families")]
+
+
+def model_types() -> list[str]:
+    """Every type of transformers models that a family covers, sorted."""
+    return sorted(t for family in families() for t in family.model_types)
 
 
 def digest(model: nn.Module) -> str:
@@ -144,21 +152,6 @@ def digest(model: nn.Module) -> str:
 def _statistics(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Buffers that BatchNorm has learned."""
     return ((name, buffer) for name, buffer in model.named_buffers() if name.rpartition(".")[2].startswith("running_"))
-
-
-def check_directory(path: str) -> None:
-    """Raise a UserError where a local directory, or what looks like one, holds no safetensors model."""
-    directory = Path(path)
-    if not directory.is_dir():
-        if directory.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
-            raise UserError(f"no model directory at '{path}': --model takes a Hugging Face directory or a hub name.")
-        return
-    if not (directory / "config.json").is_file():
-        raise UserError(f"'{path}' holds no config.json: --model takes a directory in Hugging Face form.")
-    if not any(directory.glob("*.safetensors")):
-        other = sorted(p.name for p in directory.glob("*.bin"))
-        hint = f" {other[0]} is a pickle, which autoprune does not read: convert it to safetensors." if other else ""
-        raise UserError(f"'{path}' holds no weights (*.safetensors).{hint}")
 
 
 @contextmanager

@@ -10,13 +10,16 @@ transformers and ModelOpt:
                                 "skip": ["attention"]}}}
 
 Stock transformers refuses the type. With autoprune imported, the family's own model class is built (without memory,
-inside `from_pretrained`) and cut by the code that cut the live network.
+inside `from_pretrained`) and cut by the code that cut the live network. Every auto class that loads the dense network
+loads the pruned one. The classes are made when they are asked for and belong to this module by name, so that models and
+configurations can be pickled.
 
 The mapping is kept from transformers' `HeterogeneousConfigMixin`: modelling code reads `config.num_attention_heads`,
 which raises there as soon as layers differ.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -24,10 +27,16 @@ from torch import nn
 from transformers.configuration_utils import PreTrainedConfig
 
 from autoprune.models.family import Family
+from autoprune.models.slots import cache_slots, layer_types, sharing_modes
 from autoprune.models.surgery import LiveWidth, materialise
 from autoprune.models.widths import Width
 
 MODEL_TYPE = "autoprune"
+HINT = (
+    "Layers of this network have widths of their own: `import autoprune` before it is loaded. README.md beside this "
+    "file tells more, and names the uniform form, which needs no autoprune."
+)
+"""What `config.json` says under `how_to_load`, for whoever opens it."""
 
 LayerConfig = Mapping[str, Any]
 """Configuration attribute -> the layer's own value; `skip`: kinds of which nothing is kept."""
@@ -48,8 +57,7 @@ class PrunedConfig(PreTrainedConfig):  # type: ignore[misc] # transformers is un
         base = config_dict.get("base_model_type")
         if not isinstance(base, str):
             raise ValueError("the configuration of a pruned model must name its `base_model_type`; this has none.")
-        config_class, _ = pruned_classes(base)
-        return config_class.from_dict(config_dict, **kwargs)
+        return pruned_config(base).from_dict(config_dict, **kwargs)
 
 
 class PrunedFields:
@@ -61,13 +69,25 @@ class PrunedFields:
     def __post_init__(self, **kwargs: Any) -> None:
         layers = kwargs.pop("per_layer_config", None) or {}
         kwargs.pop("base_model_type", None)
+        kwargs.pop("how_to_load", None)
         super().__post_init__(**kwargs)  # type: ignore[misc]
         self.layer_configs = tuple(layers[key] for key in sorted(layers, key=int))
+
+    @property
+    def attends(self) -> list[bool]:
+        """Whether something of its attention is left, of each layer."""
+        return ["attention" not in layer.get("skip", ()) for layer in self.layer_configs]
+
+    @property
+    def kv_sharing_modes(self) -> list[str | None]:
+        """Where transformers asks which slots of a cache hold nothing of their own."""
+        return sharing_modes(self.attends, layer_types(self))
 
     def to_dict(self) -> dict[str, Any]:
         """As in `config.json`."""
         output: dict[str, Any] = super().to_dict()  # type: ignore[misc]
         output["base_model_type"] = self.base_model_type
+        output["how_to_load"] = HINT
         output["per_layer_config"] = per_layer_config(output.pop("layer_configs", ()))
         return output
 
@@ -77,36 +97,115 @@ class PrunedModel:
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)  # type: ignore[call-arg] # of the class behind this one
-        assert isinstance(self, nn.Module)
-        cut(self, config)
+        base: Any = getattr(self, "base_model")
+        if base is self or not isinstance(base, PrunedModel):  # heads that are one code for all types ask for it pruned
+            cut(base, config)
 
     def _get_static_cache_init_shape(self) -> None:
         """Static caches take each layer's shape from its first keys: layers differ."""
         return None
 
+    def init_continuous_batching(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers does, where its pages fit.
+
+        Raises:
+            ValueError: layers have fewer KV heads than the dense network.
+        """
+        config: Any = getattr(self, "config")
+        dense = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        heads = {
+            layer.get("num_key_value_heads", layer.get("num_attention_heads", dense))
+            for layer, attends in zip(config.layer_configs, config.attends, strict=True)
+            if attends
+        }
+        if heads != {dense}:
+            raise ValueError(
+                f"continuous batching has pages for {dense} KV heads in every layer, and layers of this pruned network "
+                f"keep {', '.join(map(str, sorted(heads)))}: use `generate`, or the form that `autoprune export "
+                "--uniform` writes."
+            )
+        return super().init_continuous_batching(*args, **kwargs)  # type: ignore[misc]
+
+
+# -- classes -----------------------------------------------------------------------------------------------------
+
 
 @cache
-def pruned_classes(base_model_type: str) -> tuple[Any, Any]:
-    """(configuration class, model class) for pruned models of a type, known to transformers' auto class for its task.
+def pruned_config(base_model_type: str) -> Any:
+    """The configuration class of pruned models of a type, known to every auto class that knows the type.
 
     Raises:
         UserError: no family covers the type.
     """
     from transformers import CONFIG_MAPPING
 
-    from autoprune.models.loading import auto_class, family_of
+    from autoprune.models.loading import family_of
 
-    auto = auto_class(family_of(base_model_type).task)
-    base_config = CONFIG_MAPPING[base_model_type]
-    base_model = auto._model_mapping[base_config]
-    if isinstance(base_model, tuple):
-        base_model = base_model[0]  # of DeiT the one without a distillation head comes first
-    own: dict[str, Any] = {"__module__": __name__, "model_type": MODEL_TYPE, "base_model_type": base_model_type}
-    config_class = type(f"Pruned{base_config.__name__}", (PrunedFields, base_config), own)
+    family_of(base_model_type)
+    base = CONFIG_MAPPING[base_model_type]
+    own = {"__module__": __name__, "model_type": MODEL_TYPE, "base_model_type": base_model_type}
+    config_class = type(f"Pruned{base.__name__}", (PrunedFields, base), own)
+    for mapping in _auto_mappings():
+        found = mapping.get(base, None)
+        if found is not None:
+            several = isinstance(found, tuple)  # of DeiT one with a distillation head and one without
+            classes = tuple(_pruned_model(model, config_class) for model in (found if several else (found,)))
+            mapping.register(config_class, classes if several else classes[0])
+    return config_class
+
+
+@cache
+def pruned_model(model_class: Any) -> Any:
+    """The class of pruned models whose dense ones are of a class of transformers."""
+    return _pruned_model(model_class, pruned_config(model_class.config_class.model_type))
+
+
+@cache
+def _pruned_model(model_class: Any, config_class: Any) -> Any:
+    from transformers import conversion_mapping
+
+    named, base = model_class.__name__, config_class.base_model_type
     own = {"__module__": __name__, "config_class": config_class}
-    model_class = type(f"Pruned{base_model.__name__}", (PrunedModel, base_model), own)
-    auto.register(config_class, model_class)
-    return config_class, model_class
+    # transformers renames weights of older checkpoints by the name of the class, or of the type
+    known = conversion_mapping.get_checkpoint_conversion_mapping
+    renamed = known(named) or known(base)
+    if renamed:
+        conversion_mapping.register_checkpoint_conversion_mapping(f"Pruned{named}", renamed, overwrite=True)
+    return type(f"Pruned{named}", (PrunedModel, model_class), own)
+
+
+def _auto_mappings() -> list[Any]:
+    """From configuration to model class, of each auto class of transformers."""
+    from transformers.models.auto import modeling_auto
+
+    mappings = [
+        getattr(auto, "_model_mapping", None) for auto in vars(modeling_auto).values() if isinstance(auto, type)
+    ]
+    return [mapping for mapping in mappings if mapping is not None]
+
+
+def __getattr__(name: str) -> Any:
+    """The class of that name, which a pickle asks for before any network was loaded."""
+    from transformers import CONFIG_MAPPING
+
+    from autoprune.models.loading import model_types
+
+    stem = name.removeprefix("Pruned")
+    if stem != name:
+        for model_type in model_types():
+            base = CONFIG_MAPPING[model_type]
+            if base.__name__ == stem:
+                return pruned_config(model_type)
+            for mapping in _auto_mappings():
+                named = mapping._model_mapping.get(model_type)
+                if stem in (named if isinstance(named, tuple) else (named,)):
+                    found = mapping[base]
+                    models = found if isinstance(found, tuple) else (found,)
+                    return pruned_model(next(model for model in models if model.__name__ == stem))
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+# -- configurations ----------------------------------------------------------------------------------------------
 
 
 def per_layer_config(layers: Sequence[LayerConfig]) -> dict[str, dict[str, Any]]:
@@ -124,8 +223,8 @@ def layer_config(widths: Sequence[LiveWidth]) -> LayerConfig:
     return values | ({"skip": skip} if skip else {})
 
 
-def cut(model: nn.Module, config: Any) -> None:
-    """Cut a dense model of a family to its pruned configuration, in place.
+def cut(model: Any, config: Any) -> None:
+    """Cut the dense base model of a family, the one without a head, to its pruned configuration, in place.
 
     Raises:
         ValueError: the configuration does not fit the model.
@@ -133,21 +232,23 @@ def cut(model: nn.Module, config: Any) -> None:
     from autoprune.models.loading import family_of
 
     family: Family = family_of(config.base_model_type)
-    blocks = [model.get_submodule(path) for path in family.paths(model)]
+    # paths of families begin at the model with its head
+    paths = replace(family, blocks=family.blocks.partition(".")[2]).paths(model)
+    blocks = [model.get_submodule(path) for path in paths]
     layers: tuple[LayerConfig, ...] = config.layer_configs
     if len(layers) != len(blocks):
         raise ValueError(f"`per_layer_config` describes {len(layers)} layers, and the model has {len(blocks)}.")
     for index, (block, layer) in enumerate(zip(blocks, layers, strict=True)):
-        for width in family.widths(block, config, 1):
+        for width in family.widths_of(block, config):
             LiveWidth(block, width).keep(_kept_groups(width, layer, index))
         materialise(block)
     if family.task == "text":
-        _number_caches(blocks, layers, config, family.attention)
+        _number_caches(blocks, config, family.attention)
 
 
-def _number_caches(blocks: Sequence[nn.Module], layers: Sequence[LayerConfig], config: Any, attention: str) -> None:
-    attends = ["attention" not in layer.get("skip", ()) for layer in layers]
-    for block, attending, slot in zip(blocks, attends, cache_slots(attends, layer_types(config)), strict=True):
+def _number_caches(blocks: Sequence[nn.Module], config: Any, attention: str) -> None:
+    slots = cache_slots(config.attends, layer_types(config))
+    for block, attending, slot in zip(blocks, config.attends, slots, strict=True):
         if attending:
             module: Any = block.get_submodule(attention)
             module.layer_idx = slot
@@ -161,30 +262,3 @@ def _kept_groups(width: Width, layer: LayerConfig, index: int) -> int:
     if kept != {groups} or not 0 < groups <= width.groups:
         raise ValueError(f"`per_layer_config` of layer {index} does not fit its {width.kind}: {dict(layer)}.")
     return groups
-
-
-# -- the cache of keys and values ------------------------------------------------------------------------------
-
-
-def layer_types(config: Any) -> list[str]:
-    """The attention type of every layer; models that do not tell have one."""
-    return list(getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers)
-
-
-def cache_slots(attends: Sequence[bool], types: Sequence[str]) -> list[int]:
-    """The cache slot of every layer: those that attend take the first slots of their type.
-
-    transformers makes a slot for each layer, by its type, and reads lengths from slot 0 and masks from a type's first
-    slot: these must be slots that are written.
-    """
-    slots = [0] * len(types)
-    for kind in dict.fromkeys(types):
-        places = [i for i, other in enumerate(types) if other == kind]
-        for slot, layer in zip(places, sorted(places, key=lambda i: not attends[i]), strict=True):
-            slots[layer] = slot
-    return slots
-
-
-def can_cache(attends: Sequence[bool], types: Sequence[str]) -> bool:
-    """Whether some layer attends from slot 0; without one, generation must go without a cache."""
-    return any(attending and kind == types[0] for attending, kind in zip(attends, types, strict=True))

@@ -280,9 +280,11 @@ class LiveWidth:
             getattr(self._modules[s.module], name).data = tensor
         if consumer is not None:
             getattr(self.consumer, "weight").data = self.bring(consumer)
-        bias = self._tensors.get((self.width.consumer.module, "bias"))
-        if bias is not None:
-            getattr(self.consumer, "bias").data = bias  # padding a dropped sub-block had put zeros there
+        # what no level changes, where padding a dropped sub-block had put zeros
+        norm = self.width.norm or ""
+        for key in ((self.width.consumer.module, "bias"), (norm, "weight"), (norm, "bias")):
+            if key in self._tensors:
+                getattr(self._modules[key[0]], key[1]).data = self._tensors[key]
         for module in self._modules.values():
             self._follow_shape(module)
         for path, per_group in self.width.attributes.items():
@@ -290,26 +292,30 @@ class LiveWidth:
             setattr(self.block.get_submodule(owner), attribute, groups * per_group)
 
     def pad(self, groups: int) -> None:
-        """Zero-pad what is kept now to `groups` groups (for exports that need equal layers)."""
-        for name, s in self._sliced():
-            parameter = getattr(self._modules[s.module], name)
-            dim = s.dim if name == "weight" else 0
-            pieces = parameter.data.chunk(s.parts, dim) if self.kept else ()
-            missing = (groups - self.kept) * s.size
-            shape = list(self._tensors[s.module, name].shape)
-            shape[dim] = missing
-            zeros = parameter.data.new_zeros(shape)
-            padded = [torch.cat([piece, zeros], dim) for piece in pieces] or [zeros] * s.parts
-            parameter.data = torch.cat(padded, dim)
+        """Zero-pad what is kept now to `groups` groups (for exports that need a stock model's shape)."""
         if self.kept == 0:
-            for path, module in self._dropped.items():
-                _set_module(self.block, path, module)
-            bias = getattr(self.consumer, "bias", None)
-            if bias is not None:
-                bias.data = torch.zeros_like(bias.data)
-        for module in self._modules.values():
-            self._follow_shape(module)
-        self.kept = groups
+            self.keep(1)
+            self._silence()
+        for link in self.links:
+            for name, s in link._sliced():
+                parameter = getattr(link._modules[s.module], name)
+                dim = s.dim if name == "weight" else 0
+                pieces = parameter.data.chunk(s.parts, dim)
+                shape = list(pieces[0].shape)
+                shape[dim] = (groups - self.kept) * s.size
+                zeros = parameter.data.new_zeros(shape)
+                parameter.data = torch.cat([torch.cat([piece, zeros], dim) for piece in pieces], dim)
+        for link in self.links:
+            link.kept = groups
+            for module in link._modules.values():
+                link._follow_shape(module)
+
+    def _silence(self) -> None:
+        """The last consumer and its norm give nothing but zeros, until something else is kept."""
+        last = self.links[-1]
+        for module in filter(None, (last.consumer, last.norm)):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = torch.zeros_like(parameter)
 
     def _follow_shape(self, module: nn.Module) -> None:
         """Attributes of a module that tell its weight's shape; some compute with them."""

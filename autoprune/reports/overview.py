@@ -1,5 +1,7 @@
 """The head of a report: what was searched, whether it is finished, and what it came to."""
 
+from collections.abc import Sequence
+
 from autoprune.finetuned import Finetuned
 from autoprune.reports.markup import Markup, tag
 from autoprune.reports.record import Row, Run
@@ -16,6 +18,7 @@ from autoprune.reports.tables import (
     section,
     table,
 )  # fmt: skip
+from autoprune.wording import OF_UNITS
 
 SLACK = 1e-9  # of the bound: sums of floats may miss it by rounding
 
@@ -42,7 +45,10 @@ def validation(run: Run) -> Markup | None:
     columns = ("", kind, "cross-entropy", said.quality, "parameters", f"MACs/{said.item}", f"{said.items}/s")
     return section(
         "Validation",
-        note(f"Measured on {said.data} that the search has not seen. The loss is in {run.unit_of_loss}."),
+        note(
+            f"Measured on {said.data} that the search has not seen. The loss is in {run.unit_of_loss}. Parameters and "
+            f"MACs are {_of_what(run.result.table)}."
+        ),
         table("Validation", columns, [_cells(run, row) for row in run.result.table]),
     )
 
@@ -55,7 +61,7 @@ def _cells(run: Run, row: Row) -> list[str]:
         quality(run.words, row.model_dump(), 2),
         amount(row.params),
         amount(row.macs),
-        _whole(row.tokens_per_second),
+        _speed(row),
     ]
 
 
@@ -99,12 +105,12 @@ def _results(run: Run) -> list[tuple[str, str, str]]:
         (
             f"MACs per {said.item}",
             amount(best.macs),
-            f"{percent(best.macs or 0, d.macs or 0)} of {amount(d.macs)} in the units",
+            f"{percent(best.macs or 0, d.macs or 0)} of {amount(d.macs)}",
         ),
         (
             f"{said.items.capitalize()} per second",
-            _whole(best.tokens_per_second),
-            f"dense {_whole(d.tokens_per_second)}, on the search’s machine",
+            _speed(best),
+            f"dense {_speed(d)}, on the search’s machine",
         ),
     ]
 
@@ -126,9 +132,9 @@ def _budgets(run: Run) -> list[tuple[str, str, str]]:
     for metric, bound in run.space.budgets.items():
         used, dense = run.used(metric, run.best.kept), run.space.cost(run.space.dense, metric)
         met = "met" if used <= bound + SLACK * dense else "not met"
-        rows.append(
-            (f"Budget: {metric}", percent(used, dense), f"{met}; at most {percent(bound, dense)} of {amount(dense)}")
-        )
+        what = " that can be pruned" if metric in OF_UNITS else ""
+        told = f"{met}; at most {percent(bound, dense)} of {amount(dense)}{what}"
+        rows.append((f"Budget: {metric}", percent(used, dense), told))
     return rows
 
 
@@ -152,5 +158,14 @@ def _nothing(name: str) -> Row:
     )  # fmt: skip
 
 
-def _whole(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}"
+def _of_what(rows: Sequence[Row]) -> str:
+    if all(row.speed_spread is None for row in rows):  # an older run
+        return "those of the whole network and those of what can be pruned"
+    return "of the whole network; a budget bounds what of it can be pruned"
+
+
+def _speed(row: Row) -> str:
+    if row.tokens_per_second is None:
+        return "–"
+    spread = "" if row.speed_spread is None else f" ± {row.speed_spread:.0%}"
+    return f"{row.tokens_per_second:,.0f}{spread}"

@@ -24,7 +24,10 @@ class _Part(BaseModel):
 
 
 class Row(_Part):
-    """A line of the final table; a number is None where it overflowed."""
+    """A line of the final table; a number is None where it overflowed. Sizes are of the whole network.
+
+    In runs that have no spread of speeds, which are older, MACs are of what can be pruned alone.
+    """
 
     name: str
     validation_loss: float | None
@@ -33,6 +36,7 @@ class Row(_Part):
     params: float | None
     macs: float | None
     tokens_per_second: float | None
+    speed_spread: float | None = None
     accuracy: float | None = None
 
 

@@ -1,15 +1,13 @@
 """A run's directory read into one record. Nothing is written, so that a run at work can be read too."""
 
-import json
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from autoprune import journal, rundir
 from autoprune.config import load_config
 from autoprune.errors import UserError
+from autoprune.files.reading import DAMAGE, explained, parse_json, read_bytes, read_json
 from autoprune.finetuned import Finetuned, read_finetuned
 from autoprune.journal import Score
 from autoprune.policy import Policy
@@ -60,24 +58,25 @@ def _space(path: Path) -> tuple[SearchSpace, list[UnitStatistics]]:
 
 def _scores(path: Path) -> Iterator[Score]:
     """Whole lines of a journal after its header; none where there is no journal yet."""
-    try:
-        raw = path.read_bytes() if path.exists() else b""
-    except OSError as error:
-        raise UserError(f"the journal '{path}' cannot be read ({error.strerror}).") from error
+    with explained("the journal", path):
+        raw = read_bytes(path, journal.BYTES) if path.exists() else b""
     lines = raw[: raw.rfind(b"\n") + 1].decode("utf-8", "replace").splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             if number == 1 and not journal.HEADER.items() <= record.items():
                 raise ValueError("no journal, or one of another version")
             if "slopes" in record:  # no score, but an estimate: nothing of it is shown
                 journal.decode_estimate(record)
                 continue
+            if "ended" in record:
+                journal.decode_end(record)
+                continue
             if number > 1 and not record["losses"]:
                 raise ValueError("a score of no sequence")
             if number > 1:
                 yield journal.decode(record)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except DAMAGE as error:
             raise UserError(f"line {number} of the journal '{path}' is damaged ({error}).") from error
 
 
@@ -135,9 +134,5 @@ def _end(path: Path, space: SearchSpace) -> tuple[Policy | None, Result | None]:
         raise UserError(f"policy.json and space.json of '{path}' are of other units: `autoprune resume {path}`.")
     if not space.group_costs and any(p.kept not in u.kept for p, u in zip(policy.units, space.units, strict=True)):
         raise UserError(f"policy.json and space.json of '{path}' are of other levels: `autoprune resume {path}`.")
-    try:
-        return policy, Result.model_validate_json((path / "result.json").read_bytes())
-    except OSError as error:
-        raise UserError(f"'{path / 'result.json'}' cannot be read ({error.strerror}).") from error
-    except ValidationError as error:
-        raise UserError(f"'{path / 'result.json'}' is damaged: `autoprune resume {path}` writes it anew.") from error
+    with explained("the result", path / "result.json", f"`autoprune resume {path}` writes it anew"):
+        return policy, Result.model_validate(read_json(path / "result.json"))

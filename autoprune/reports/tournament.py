@@ -152,7 +152,10 @@ def _searches(league: Json) -> Markup:
             one["run"], loss(one["loss"]), quality(said, one, 2), amount(one["params"]), amount(one["macs"]),
             loss(one["search_loss"]), amount(one["tokens"]), f"{one['evals']:,}", duration(one["seconds"]),
         ])  # fmt: skip
-    told = "Each is an ordinary run in this comparison’s directory, with a report of its own."
+    told = (
+        "Each is an ordinary run in this comparison’s directory, with a report of its own. Parameters and MACs are of "
+        "the whole network."
+    )
     return section("Searches", note(told), table("Searches", columns, rows))
 
 

@@ -384,9 +384,9 @@ def test_an_action_outside_the_space_is_refused_for_any_of_them() -> None:
 
 def test_all_that_a_user_may_call_wrongly_is_a_sentence(small: dict[str, Any]) -> None:
     for options, seen in [
-        ({"actions": "both"}, "actions='both': it is one of 'discrete', 'continuous'"),
-        ({"observation": "image"}, "observation='image'"),
-        ({"reference": "best"}, "reference='best': it is one of None, 'uniform', 'additive'"),
+        ({"actions": "both"}, "actions: Input should be 'discrete' or 'continuous' (got 'both')"),
+        ({"observation": "image"}, "observation: Input should be 'vector' or 'dict' (got 'image')"),
+        ({"reference": "best"}, "reference: Input should be 'uniform' or 'additive' (got 'best')"),
         ({"reference": "additive", "sensitivities": False}, "sensitivities=False"),
         ({"shaping": 1.0, "sensitivities": False}, "sensitivities=False"),
         ({"reward": "acm"}, "Did you mean 'amc'"),

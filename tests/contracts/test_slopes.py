@@ -76,9 +76,7 @@ class Checked:
         def surprise(*at: Any) -> float:
             return -float(self.log_probabilities(self.read(self.policy, *at)).gather(-1, drawn_T[:, None]).sum())
 
-        along = [
-            (surprise(u, level, STEP, t) - surprise(u, level, -STEP, t)) / (2 * STEP) for t in range(LENGTH)
-        ]
+        along = [(surprise(u, level, STEP, t) - surprise(u, level, -STEP, t)) / (2 * STEP) for t in range(LENGTH)]
         return sum(slope**2 for slope in along) / (2 * LENGTH)
 
     def check(self, *units: int) -> None:
@@ -164,5 +162,8 @@ def test_a_module_may_compute_with_its_weight_in_any_way(kind: str) -> None:
     )  # fmt: skip
     units = [row[0].unit(b, kept_groups(inside, (1.0, 0.5, 0.25))) for b, row in enumerate(view.widths)]
     space = SearchSpace(units, {"params": [[u.params(k) for k in u.kept] for u in units]}, {})
-    norm, matrix = nn.LayerNorm(hidden).requires_grad_(False), nn.Linear(hidden, families.VOCABULARY).requires_grad_(False)
+    norm, matrix = (
+        nn.LayerNorm(hidden).requires_grad_(False),
+        nn.Linear(hidden, families.VOCABULARY).requires_grad_(False),
+    )
     Checked(Placer(view, space, Bare()), LinearHead(norm.double(), matrix.double())).check(0, 1)

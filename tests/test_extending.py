@@ -1,4 +1,4 @@
-"""The example of the README runs."""
+"""The agent of the guide "Extend it in one file" searches."""
 
 import json
 import re
@@ -10,13 +10,13 @@ import pytest
 from tests.conftest import Answer
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs/guides/extending.md").read_text(encoding="utf-8")
 
 
-def test_the_agent_in_the_readme_searches(
+def test_the_agent_in_the_guide_searches(
     cli: Callable[..., Answer], quick_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "class HillClimb" in block)
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL) if "class HillClimb" in block)
     (tmp_path / "hill_climb.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
     arguments = ("--agent", "hill_climb:HillClimb", "agent_options.neighbours=4", "--out", "run", "--json")

@@ -1,0 +1,1 @@
+"""Files of the user's, and names that become files: read with limits, written in one step."""

@@ -1,0 +1,46 @@
+"""The one way to whatever transformers loads: code that lies beside weights is run only where the user says so.
+
+Where it is not said, transformers asks on standard input, and a "yes" from a pipe would be taken for the user's.
+Weights are safetensors: no pickle is read.
+"""
+
+from typing import Any, Literal
+
+from autoprune.errors import UserError
+
+Part = Literal["config", "tokenizer", "text", "images"]
+"""What is loaded: a configuration, a tokenizer, a causal language model or a classifier of images."""
+
+
+def load(part: Part, path: str, trust_remote_code: bool = False, **options: Any) -> Any:
+    """`from_pretrained` of the auto class of a part.
+
+    Args:
+        part: what to load.
+        path: a directory or a hub name.
+        trust_remote_code: run the code that ships with it. Off unless the user turns it on.
+        options: of `from_pretrained`.
+
+    Raises:
+        UserError: code would have to be run.
+        Exception: whatever transformers raises besides.
+    """
+    if part in ("text", "images"):
+        options["use_safetensors"] = True
+    try:
+        return auto_class(part).from_pretrained(path, trust_remote_code=trust_remote_code, **options)
+    except ValueError as error:
+        if trust_remote_code or "trust_remote_code" not in str(error):
+            raise
+        raise UserError(
+            f"'{path}' needs code that lies beside its weights, and autoprune runs none of it unless a search is "
+            "given --trust-remote-code (trust_remote_code=true): read that code first."
+        ) from error
+
+
+def auto_class(part: Part) -> Any:
+    """What transformers loads a part with."""
+    import transformers
+
+    names = {"config": "AutoConfig", "tokenizer": "AutoTokenizer", "text": "AutoModelForCausalLM"}
+    return getattr(transformers, names.get(part, "AutoModelForImageClassification"))

@@ -1,0 +1,86 @@
+"""Options of the command line for the settings of a search: one for every field of `SearchConfig`, made from it.
+
+A field that is added there is an option here, with its description as help. Fields that hold settings of their own
+(`agent_options`, `workload`) are given as `KEY.NAME=VALUE` alone.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, get_args
+
+import typer
+from pydantic.fields import FieldInfo
+
+from autoprune.config import PLACES, SearchConfig, parse_budget
+from autoprune.errors import UserError
+
+SETTINGS = [name for name in SearchConfig.model_fields if name not in ("agent_options", "workload")]
+OF_PLACES = [name for name in SETTINGS if name in PLACES]
+"""Of them, those that say where a search is scored."""
+SIZES = ("device_memory", "state_memory")
+"""Which may be written as 8GiB."""
+
+Command = Callable[..., None]
+
+
+def settings(names: Iterable[str]) -> Callable[[Command], Command]:
+    """Give a command an option for each of these settings; those that a user gives are in its argument `given`."""
+    chosen = {name: SearchConfig.model_fields[name] for name in names}
+
+    def of_command(command: Command) -> Command:
+        @functools.wraps(command)
+        def called(**arguments: Any) -> None:
+            options = {name: arguments.pop(name) for name in chosen}
+            given = {name: _value(name, option) for name, option in options.items() if option not in (None, [])}
+            command(**arguments, given=given)
+
+        own = [one for one in inspect.signature(command).parameters.values() if one.name != "given"]
+        added = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, field))
+            for name, field in chosen.items()
+        ]
+        places = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
+        called.__signature__ = inspect.Signature([*places, *added])  # type: ignore[attr-defined]
+        called.__annotations__ = {one.name: one.annotation for one in [*places, *added]}
+        return called
+
+    return of_command
+
+
+def _option(name: str, field: FieldInfo) -> Any:
+    """How typer is told of it."""
+    told, default = f"{str(field.description)[0].upper()}{str(field.description)[1:]}", field.default
+    shown = told if default is None or default is False else f"{told} [{default}]"
+    flag = f"--{name.replace('_', '-')}"
+    kinds = [kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not type(None)]
+    if name == "budgets":
+        return Annotated[
+            list[str] | None, typer.Option("--budget", metavar="METRIC=VALUE", help=f"{told} [params=0.5].")
+        ]
+    if name in SIZES:
+        return Annotated[str | None, typer.Option(flag, metavar="SIZE", help=f"{shown}.")]
+    if kinds[-1] == list[float]:
+        return Annotated[
+            str | None, typer.Option(flag, metavar="N|F,F,..." if int in kinds else "F,F,...", help=f"{shown}.")
+        ]
+    if kinds[0] is bool:
+        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=f"{shown}.")]
+    kind = kinds[0] if kinds[0] in (int, float) else str
+    metavar = "|".join(kinds) if isinstance(kinds[0], str) else None
+    return Annotated[kind | None, typer.Option(flag, metavar=metavar, help=f"{shown}.")]
+
+
+def _value(name: str, option: Any) -> Any:
+    """What an option's text stands for, where typer does not read it."""
+    if name == "budgets":
+        return dict(parse_budget(text) for text in option)
+    if name not in ("levels", "image_mean", "image_std"):
+        return option
+    try:
+        return int(option) if option.strip("+-").isdigit() else [float(number) for number in option.split(",")]
+    except ValueError:
+        what = (
+            "a number of levels or fractions kept, as 9 or 1,0.5,0" if name == "levels" else "numbers, as 0.5,0.5,0.5"
+        )
+        raise UserError(f"--{name.replace('_', '-')} takes {what} (got '{option}').") from None

@@ -1,0 +1,53 @@
+"""Pages of the reference that are generated from the code when the site is built (a hook of mkdocs)."""
+
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+from autoprune import registry
+from autoprune.config import SearchConfig, WorkloadConfig
+from autoprune.listing import describe
+
+PYTHON = """# Python
+
+::: autoprune
+    options:
+      members: [search, resume, compare, finetune, make_env]
+"""
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the generated pages."""
+    pages = {"parts": parts(), "settings": settings(), "python": PYTHON}
+    for name, text in pages.items():
+        files.append(File.generated(config, f"reference/{name}.md", content=text))
+    return files
+
+
+def parts() -> str:
+    """Every registered part: its name and the first line of its documentation."""
+    lines = ["# Parts that can be chosen by name", ""]
+    for kind in registry.PARTS:
+        rows = [f"| `{name}` | {cell(text)} |" for name, text in describe(kind)[kind].items()]
+        if rows:
+            lines += [f"## {kind.capitalize()}", "", "| name | what it is |", "|---|---|", *rows, ""]
+    return "\n".join(lines)
+
+
+def settings() -> str:
+    """Every field of the two records of settings."""
+    how = "Give them as `KEY=VALUE`, in the YAML file of `--config`, or as arguments in Python."
+    lines = ["# Settings", "", how, ""]
+    for title, record in {"Search": SearchConfig, "Workload (`workload.KEY=VALUE`)": WorkloadConfig}.items():
+        lines += [f"## {title}", "", "| setting | default | what it is |", "|---|---|---|"]
+        for name, field in record.model_fields.items():
+            default = field.get_default(call_default_factory=True)
+            shown = "" if default is None or hasattr(default, "model_fields") else f"`{default}`"
+            lines.append(f"| `{name}` | {shown} | {cell(field.description or '')} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def cell(text: str) -> str:
+    """Text that does not end a cell of a table."""
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,81 @@
+"""What README and guides show is so: their Python runs, their flags exist, their links lead somewhere."""
+
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from autoprune import cli
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+GENERATED = {"parts.md", "settings.md", "python.md"}
+"""Pages of the reference, which are made when the site is built."""
+COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+QUICK = {"sequence_length": 32, "search_sequences": 8, "validation_sequences": 8}
+LIMITED = {"max_evals": 20}
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(language: str) -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        for number, code in enumerate(
+            re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+        ):
+            yield f"{named(page)}-{number}", code
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Every line that begins with `autoprune COMMAND`, in blocks that are indented or of the shell."""
+    for page in PAGES:
+        for line in page.read_text(encoding="utf-8").splitlines():
+            if re.match(r"(    )?(PYTHONPATH=\. )?autoprune [a-z]+( |$)", line) and line.split()[1] in COMMANDS:
+                yield named(page), line.strip().removeprefix("PYTHONPATH=. ").removesuffix("\\")
+
+
+PYTHON = list(blocks("python"))
+
+
+def quick(code: str) -> str:
+    """The same with short sequences, and with few evaluations where there is a search."""
+    settings = QUICK | (LIMITED if "autoprune.search(" in code else {})
+    code = code.replace('data="text.txt"', f'data="text.txt", **{settings}')
+    return code.replace('"data": "text.txt"', f'"data": "text.txt", **{settings}')
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("where", "code"), PYTHON, ids=[where for where, _ in PYTHON])
+def test_python_runs(
+    where: str, code: str, tiny_model: str, text_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_model, tmp_path / "path/to/model")
+    shutil.copy(text_file, "text.txt")
+    if '"smaller"' in code and "export" not in code:
+        search = 'import autoprune\nautoprune.search(model="path/to/model", data="text.txt").export("smaller")'
+        exec(quick(search), {})
+    exec(compile(quick(code), where, "exec"), {"__name__": where})
+
+
+@pytest.mark.parametrize(("where", "line"), sorted(set(commands())))
+def test_commands_have_the_flags_that_are_written(where: str, line: str) -> None:
+    words = shlex.split(line, comments=True)
+    command = COMMANDS[words[1]]
+    known = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    assert {word.split("=")[0] for word in words if word.startswith("--")} <= known, line
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            if "://" not in target and Path(target).name not in GENERATED:
+                assert os.path.exists(page.parent / target), f"{named(page)} leads to {target}"
