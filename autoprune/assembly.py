@@ -214,12 +214,12 @@ def _stored(
         evidence = None
         if not is_complete(levels):
             evidence = gather(criterion, *reading, partial(progress, "taking derivatives"))
-        collected = collect(*reading, partial(progress, "collecting moments"))
         if keep_moments:
+            collected = list(collect(*reading, partial(progress, "collecting moments")))
             save_moments(moments, units, collected)
         if not is_complete(levels):
-            told = partial(progress, "building levels")
-            build(levels, view, units, collected, criterion, dtype, told, evidence)
+            rows = collected if keep_moments else collect(*reading)  # a block's at a time, if that is all there is to do
+            build(levels, view, units, rows, criterion, dtype, partial(progress, "building levels"), evidence)
     return LevelStore(levels, units, config.home()), moments if keep_moments else None
 
 
