@@ -3,13 +3,12 @@
     python benchmarks/whole_command.py --model DIR --data FILE --test FILE [--agents uniform,random,...]
         [--budgets params=0.5,params=0.7] [--seeds 3] [--tokens 400000] [--device cpu] [--jobs 1] [--set KEY=VALUE]
 
-Every search is `autoprune search` and every export `autoprune export --to hf`, each in a process of its own. The
-exported networks are then read with transformers alone, in the checkpoint's dtype, on the test text in windows of
-1,024 tokens: perplexity, and the Kullback-Leibler divergence from the dense network in nats per token.
-
-The first search is run by itself with an empty cache, so that its seconds are those of a first command. With --jobs 1
-the seconds of all others are comparable too (they find moments and levels in the cache); with more, they share the
-machine. The last line with --json is one JSON object.
+First the default command, `autoprune search` with nothing but model, text, budget and device, and its export are timed
+by themselves with an empty cache. Then the agents search, by `autoprune compare` of each budget, and every answer is
+exported by `autoprune export --to hf`. The exported networks are read with transformers alone, in the checkpoint's
+dtype, on the test text in windows of 1,024 tokens: perplexity, and the Kullback-Leibler divergence from the dense
+network in nats per token. With --jobs above 1, budgets and exports share the machine, and only the first command's
+seconds mean something. The last line with --json is one JSON object.
 """
 
 import argparse
@@ -22,6 +21,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import autoprune  # noqa: F401  # makes exports known to transformers
 
 AGENTS = "evolution,uniform,random,evopress,ppo,policy-gradient"
-DETERMINISTIC = ("uniform", "greedy")  # one seed is enough
 WINDOW = 1024
+WINDOWS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,15 @@ class Case:
     budget: str
     agent: str
     seed: int
-    search_seconds: float = 0.0
-    export_seconds: float = 0.0
     tokens: int = 0
+    seconds: float = 0.0
     kl: float = float("nan")
     perplexity: float = float("nan")
 
     @property
     def name(self) -> str:
         """A folder's name."""
-        return f"{self.budget.replace('=', '-')}-{self.agent}-s{self.seed}"
+        return f"{self.budget.replace('=', '-')}/{self.agent}-s{self.seed}"
 
 
 def main() -> None:
@@ -60,40 +59,54 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["AUTOPRUNE_CACHE"] = str(folder / "cache")
-        first, *rest = cases(args)
-        done = [searched(args, folder, first)]
-        print(f"# first command, empty cache: {done[0]}", file=sys.stderr, flush=True)
+        first = first_command(args, folder)
+        print(f"first command, empty cache: search {first[0]:.1f} s, export {first[1]:.1f} s", flush=True)
         with ThreadPoolExecutor(args.jobs) as pool:
-            done += pool.map(lambda case: searched(args, folder, case), rest)
+            done = [
+                case for found in pool.map(partial(compared, args, folder), args.budgets.split(",")) for case in found
+            ]
+            list(pool.map(lambda case: exported(folder, case), done))
         dense, rows = measured(args, folder, done)
     table(dense, rows)
     if args.json:
-        print(json.dumps({"dense_perplexity": dense, "cases": [asdict(row) for row in rows]}))
+        numbers = {"dense_perplexity": dense, "first_search_seconds": first[0], "first_export_seconds": first[1]}
+        print(json.dumps(numbers | {"cases": [asdict(row) for row in rows]}))
 
 
-def cases(args: argparse.Namespace) -> list[Case]:
-    """All searches, in the order given."""
-    return [
-        Case(budget, agent, seed)
-        for budget in args.budgets.split(",")
-        for agent in args.agents.split(",")
-        for seed in range(1 if agent in DETERMINISTIC else args.seeds)
-    ]
-
-
-def searched(args: argparse.Namespace, folder: Path, case: Case) -> Case:
-    """The case with its seconds; its network is in the folder."""
-    run, out = folder / "runs" / case.name, folder / "exports" / case.name
+def first_command(args: argparse.Namespace, folder: Path) -> tuple[float, float]:
+    """Seconds of the default search, and of the export of its answer."""
+    run, budget = folder / "first", args.budgets.split(",")[0]
     begun = time.perf_counter()
-    told = command(
-        "search", "--model", args.model, "--data", args.data, "--budget", case.budget, "--agent", case.agent,
-        "--seed", str(case.seed), "--max-tokens", str(args.tokens), "--device", args.device, "--out", str(run),
-        *args.set,
-    )  # fmt: skip
-    searching = time.perf_counter() - begun
-    command("export", str(run), str(out), "--to", "hf")
-    exporting = time.perf_counter() - begun - searching
-    return Case(case.budget, case.agent, case.seed, searching, exporting, told["spent"]["tokens"])
+    command("search", *given(args), "--budget", budget, "--out", str(run))
+    searched = time.perf_counter()
+    command("export", str(run), str(folder / "first-export"), "--to", "hf")
+    return searched - begun, time.perf_counter() - searched
+
+
+def given(args: argparse.Namespace) -> list[str]:
+    """What all searches have in common."""
+    return ["--model", args.model, "--data", args.data, "--device", args.device, *args.set]
+
+
+def compared(args: argparse.Namespace, folder: Path, budget: str) -> list[Case]:
+    """The searches of one budget."""
+    out = folder / "runs" / budget.replace("=", "-")
+    limits = ["--seeds", str(args.seeds), "--max-tokens", str(args.tokens)]
+    command("compare", *given(args), "--budget", budget, "--agents", args.agents, *limits, "--out", str(out))
+    cases = []
+    for agent in args.agents.split(","):
+        for seed in range(args.seeds):
+            case = Case(budget, agent, seed)
+            result = folder / "runs" / case.name / "result.json"
+            if result.exists():
+                spent = json.loads(result.read_text(encoding="utf-8"))["spent"]
+                cases.append(replace(case, tokens=spent["tokens"], seconds=spent["seconds"]))
+    return cases
+
+
+def exported(folder: Path, case: Case) -> None:
+    """The network of a case, in the folder."""
+    command("export", str(folder / "runs" / case.name), str(folder / "exports" / case.name), "--to", "hf")
 
 
 def command(*arguments: str) -> dict[str, Any]:
@@ -114,12 +127,13 @@ def measured(args: argparse.Namespace, folder: Path, done: list[Case]) -> tuple[
     tokens = AutoTokenizer.from_pretrained(args.model)(Path(args.test).read_text(encoding="utf-8"))["input_ids"]
     windows_NT = torch.tensor(tokens[: len(tokens) // WINDOW * WINDOW]).view(-1, WINDOW)[: args.windows]
     kl_C, ce_C = (torch.zeros(len(done) + 1, dtype=torch.float64, device=args.device) for _ in range(2))
-    for window_1T in windows_NT.to(args.device).split(1):
-        p_TV = dense(window_1T).logits[0, :-1].float().log_softmax(-1)
+    for window_BT in windows_NT.to(args.device).split(WINDOWS_AT_ONCE):
+        share = len(window_BT) / len(windows_NT)
+        p_BTV = dense(window_BT).logits[:, :-1].float().log_softmax(-1)
         for c, model in enumerate([None, *exports]):
-            q_TV = p_TV if model is None else model(window_1T).logits[0, :-1].float().log_softmax(-1)
-            kl_C[c] += (p_TV.exp() * (p_TV - q_TV)).sum(-1).mean() / len(windows_NT)
-            ce_C[c] -= q_TV.gather(1, window_1T[0, 1:, None]).mean() / len(windows_NT)
+            q_BTV = p_BTV if model is None else model(window_BT).logits[:, :-1].float().log_softmax(-1)
+            kl_C[c] += share * (p_BTV.exp() * (p_BTV - q_BTV)).sum(-1).mean()
+            ce_C[c] -= share * q_BTV.gather(2, window_BT[:, 1:, None]).mean()
     dense_perplexity, *perplexities = ce_C.exp().tolist()
     numbers = zip(done, kl_C.tolist()[1:], perplexities, strict=True)
     return dense_perplexity, [replace(case, kl=kl, perplexity=perplexity) for case, kl, perplexity in numbers]
@@ -141,18 +155,17 @@ def table(dense: float, rows: list[Case]) -> None:
     print(f"dense: perplexity {dense:.2f}\n")
     print(
         f"{'budget':12s} {'agent':16s} {'n':>2s} {'KL':>17s} {'of uniform':>10s} {'perplexity':>16s} {'tokens':>8s} "
-        f"{'search s':>14s} {'export s':>8s}"
+        f"{'search s':>14s}"
     )
     uniform = {budget: mine[0].kl for budget, agent, mine in groups(rows) if agent == "uniform"}
     for budget, agent, mine in groups(rows):
         kl, perplexity, searching = (
-            mean_sd([getattr(row, key) for row in mine]) for key in ("kl", "perplexity", "search_seconds")
+            mean_sd([getattr(row, key) for row in mine]) for key in ("kl", "perplexity", "seconds")
         )
         ratio = f"{kl[0] / uniform[budget]:.3f}" if budget in uniform else ""
-        exporting = mean_sd([row.export_seconds for row in mine])[0]
         print(
             f"{budget:12s} {agent:16s} {len(mine):2d} {kl[0]:8.4f} ± {kl[1]:6.4f} {ratio:>10s} {perplexity[0]:8.2f} ± "
-            f"{perplexity[1]:5.2f} {mine[0].tokens:8d} {searching[0]:7.1f} ± {searching[1]:4.1f} {exporting:8.1f}"
+            f"{perplexity[1]:5.2f} {mine[0].tokens:8d} {searching[0]:7.1f} ± {searching[1]:4.1f}"
         )
 
 
@@ -167,7 +180,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=400_000)
     parser.add_argument("--windows", type=int, help="of the test text, at most")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--jobs", type=int, default=1, help="searches side by side")
+    parser.add_argument("--jobs", type=int, default=1, help="budgets and exports side by side")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser.parse_args()
