@@ -183,10 +183,13 @@ def export(
     with _progress(as_json) as display:
         assembly, chosen = study.reopen(run, display.stage, policy)
         path = study.export_policy(assembly, chosen, directory, to, **({"uniform": True} if uniform else {}))
+        written, dense, _ = study.export_bytes(assembly, chosen, path)
     if as_json:
-        _emit({"path": str(path), "to": to, "uniform": uniform, "run": str(run)})
-    else:
-        echo(f"exported: {path}")
+        told = {"path": str(path), "to": to, "uniform": uniform, "run": str(run)}
+        _emit(told | ({"bytes": written, "dense_bytes": dense} if written else {}))
+        return
+    size = f" ({written / 1e6:,.1f} MB of weights, the dense network {dense / 1e6:,.1f})" if written else ""
+    echo(f"exported: {path}{size}")
 
 
 @app.command()
@@ -330,7 +333,9 @@ def _report(result: "SearchResult", as_json: bool) -> None:
         record = {"policy": str(path), "run": str(result.path), "loss": result.loss, "table": table}
         record |= {"front": [vars(row) for row in result.front]}
         record |= {"losses": dumped["losses"], "costs": dumped["costs"], "spent": vars(result.spent)}
-        _emit(record | {"interrupted": result.interrupted})
+        from autoprune.space_file import coverage_of
+
+        _emit(record | {"coverage": coverage_of(result.path), "interrupted": result.interrupted})
         return
     from autoprune import display
     from autoprune.config import is_module

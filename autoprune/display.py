@@ -139,7 +139,9 @@ def print_costs(costs: Mapping[str, Cost]) -> None:
         label = f"{metric}, what can be pruned" if metric in OF_UNITS else metric
         rows.append([label, *_kept(cost.dense, cost.policy), _budget(cost.budget)])
     print_table(
-        "Costs; a budget on params or macs bounds what can be pruned", ["", "dense", "policy", "kept", "budget"], rows
+        "Costs; a budget on params or macs bounds what can be pruned",
+        ["metric", "dense", "policy", "kept", "budget"],
+        rows,
     )
 
 
