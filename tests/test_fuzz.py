@@ -290,7 +290,7 @@ def make_store(path: Path, unit: Unit) -> Path:
 def test_whatever_is_in_a_file_it_loads_or_gets_a_sentence(
     loaders: dict[str, Loader], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rng, begun = random.Random(0), time.monotonic()
+    rng, begun = random.Random(0), time.process_time()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, hard))
@@ -305,7 +305,7 @@ def test_whatever_is_in_a_file_it_loads_or_gets_a_sentence(
                     tries.append((loader.dump(record), loader.dump(record)[:2000]))
             for data, shown in tries:
                 loader.file.write_bytes(data)
-                at = time.monotonic()
+                at = time.process_time()
                 try:
                     loader.load()
                     counts["loaded"] += 1
@@ -315,17 +315,18 @@ def test_whatever_is_in_a_file_it_loads_or_gets_a_sentence(
                         wrong.append((name, "a long sentence", shown))
                 except Exception as error:
                     wrong.append((name, repr(error)[:200], shown))
-                if time.monotonic() - at > 5:
-                    wrong.append((name, f"{time.monotonic() - at:.1f} s", shown))
+                if time.process_time() - at > 5:
+                    wrong.append((name, f"{time.process_time() - at:.1f} s", shown))
             loader.file.write_bytes(sound)
             loader.load()
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     capsys.readouterr()
     assert not wrong, "\n".join(map(str, wrong[:40])) + f"\n{len(wrong)} in all"
+    print(counts, time.process_time() - begun)
     assert sum(counts.values()) > 3000
     assert counts["refused"] > counts["loaded"] / 2
-    assert time.monotonic() - begun < 120
+    assert time.process_time() - begun < 60
 
 
 def bomb(shape: str, size: int) -> bytes:
