@@ -323,7 +323,6 @@ def test_whatever_is_in_a_file_it_loads_or_gets_a_sentence(
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     capsys.readouterr()
     assert not wrong, "\n".join(map(str, wrong[:40])) + f"\n{len(wrong)} in all"
-    print(counts, time.process_time() - begun)
     assert sum(counts.values()) > 3000
     assert counts["refused"] > counts["loaded"] / 2
     assert time.process_time() - begun < 60
