@@ -218,7 +218,9 @@ def _stored(
             collected = list(collect(*reading, partial(progress, "collecting moments")))
             save_moments(moments, units, collected)
         if not is_complete(levels):
-            rows = collected if keep_moments else collect(*reading)  # a block's at a time, if that is all there is to do
+            rows = (
+                collected if keep_moments else collect(*reading)
+            )  # a block's at a time, if that is all there is to do
             build(levels, view, units, rows, criterion, dtype, partial(progress, "building levels"), evidence)
     return LevelStore(levels, units, config.home()), moments if keep_moments else None
 

@@ -10,9 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from autoprune.console import CleanConsole
 from autoprune.finetuned import Finetuned, named, won_back, written
 from autoprune.policy import Cost, Policy, UnitPolicy
-from autoprune.terminal import CleanConsole
 from autoprune.wording import OF_UNITS, duration, groups, words
 
 BAR = 16  # characters of one unit's bar

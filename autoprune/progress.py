@@ -12,7 +12,8 @@ from weakref import WeakKeyDictionary
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from autoprune.terminal import CleanConsole, clean, echo
+from autoprune.console import CleanConsole
+from autoprune.terminal import clean, echo
 from autoprune.wording import duration, words
 
 if TYPE_CHECKING:

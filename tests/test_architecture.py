@@ -31,7 +31,7 @@ LAYERS = (
     {"study"},
     {"comparing", "tuning"},
     {"api", "reports"},
-    {"cli", "display", "listing", "on_import", "options", "progress", "__main__"},
+    {"cli", "console", "display", "listing", "on_import", "options", "progress", "__main__"},
 )
 """The engine from the ground up; a module imports from its own layer and from those before it."""
 

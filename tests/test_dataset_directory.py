@@ -191,7 +191,7 @@ def test_damaged_folders_of_save_to_disk(tmp_path: Path) -> None:
         read_images(str(folder))
     for text in ("{", "[]", '{"_data_files": null}'):
         (folder / "state.json").write_text(text)
-        with pytest.raises(UserError, match=r"state.json' is not what"):
+        with pytest.raises(UserError, match=r"state.json' is damaged"):
             read_images(str(folder))
     for name in ("../set/data-00000-of-00002.arrow", str(folder / "data-00000-of-00002.arrow")):
         (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))

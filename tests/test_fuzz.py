@@ -43,7 +43,7 @@ from autoprune.reports.page import render, write_report
 from autoprune.reports.run import read_run
 from autoprune.space import Unit
 from autoprune.space_file import load_space, task_of
-from autoprune.tuning.state import steps_done
+from autoprune.tuning.state import done
 from tests.test_architecture import MODULES
 from tests.test_report import make_league, make_run
 
@@ -187,6 +187,7 @@ def loaders(folder: Path) -> dict[str, Loader]:
     of_agent = {"algorithm": "PPO", "observation": json.dumps(NAMES)}
     save_file(model.policy.state_dict(), folder / "agent.safetensors", of_agent)
     told = {"step": "3", "tuning": "{}", "mark": "m"}
+    tuning = {"refit": False, "max_steps": None, "max_tokens": None, "max_time": None}
     (folder / "state").mkdir()
     save_file({"network.w": torch.zeros(3)}, folder / "state" / "state.safetensors", told)
 
@@ -244,7 +245,8 @@ def loaders(folder: Path) -> dict[str, Loader]:
         "levels": Loader(store / "0.mlp.safetensors", lambda: LevelStore(store, [unit])),
         "agent": Loader(folder / "agent.safetensors", lambda: weights.load(model, folder / "agent.safetensors", "PPO")),
         "state": Loader(
-            folder / "state/state.safetensors", lambda: steps_done(folder / "state", {"refit": False}, "m")
+            folder / "state/state.safetensors",
+            lambda: done(folder / "state", tuning, "m"),
         ),
     }
 
@@ -288,7 +290,7 @@ def make_store(path: Path, unit: Unit) -> Path:
 def test_whatever_is_in_a_file_it_loads_or_gets_a_sentence(
     loaders: dict[str, Loader], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rng, begun = random.Random(0), time.monotonic()
+    rng, begun = random.Random(0), time.process_time()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, hard))
@@ -303,7 +305,7 @@ def test_whatever_is_in_a_file_it_loads_or_gets_a_sentence(
                     tries.append((loader.dump(record), loader.dump(record)[:2000]))
             for data, shown in tries:
                 loader.file.write_bytes(data)
-                at = time.monotonic()
+                at = time.process_time()
                 try:
                     loader.load()
                     counts["loaded"] += 1
@@ -313,8 +315,8 @@ def test_whatever_is_in_a_file_it_loads_or_gets_a_sentence(
                         wrong.append((name, "a long sentence", shown))
                 except Exception as error:
                     wrong.append((name, repr(error)[:200], shown))
-                if time.monotonic() - at > 5:
-                    wrong.append((name, f"{time.monotonic() - at:.1f} s", shown))
+                if time.process_time() - at > 5:
+                    wrong.append((name, f"{time.process_time() - at:.1f} s", shown))
             loader.file.write_bytes(sound)
             loader.load()
     finally:
@@ -323,7 +325,7 @@ def test_whatever_is_in_a_file_it_loads_or_gets_a_sentence(
     assert not wrong, "\n".join(map(str, wrong[:40])) + f"\n{len(wrong)} in all"
     assert sum(counts.values()) > 3000
     assert counts["refused"] > counts["loaded"] / 2
-    assert time.monotonic() - begun < 120
+    assert time.process_time() - begun < 60
 
 
 def bomb(shape: str, size: int) -> bytes:
@@ -409,6 +411,8 @@ BANNED = {
 ALONE = {"safe_open", "load_file", "model_validate_json", "validate_json"}
 SHIPPED = {"autoprune.exporters.load_module"}
 """Stands in exports and runs without autoprune."""
+ASKING = {"autoprune.calibration.plain_text", "autoprune.models.recognise"}
+"""Ask what a file is, to say what is to be done with it, and use nothing of it."""
 
 
 def test_there_is_one_reader_of_each_kind() -> None:
@@ -422,4 +426,4 @@ def test_there_is_one_reader_of_each_kind() -> None:
             name = getattr(function, "attr", getattr(function, "id", ""))
             if name in ALONE or (isinstance(owner, ast.Name) and name in BANNED.get(owner.id, ())):
                 found.add(module)
-    assert found == READERS | SHIPPED
+    assert found == READERS | SHIPPED | ASKING

@@ -65,7 +65,7 @@ def test_a_front_is_saved_whatever_the_metric_is_called(
     """The path of a table or of a module is the name of the metric."""
     for folder in ("tab", "own"):
         Path(folder).mkdir()
-    groups = [("attention", range(3)), ("mlp", range(97))]
+    groups = [("attention", range(9)), ("mlp", range(97))]
     table = "\n".join(f"{kind},{kept},{kept}" for kind, numbers in groups for kept in numbers)
     Path("tab/lat.csv").write_text(f"unit,kept,cost\n{table}\n")
     Path("own/metric.py").write_text("def cost(unit, kept, workload):\n    return float(kept)\n")

@@ -143,3 +143,24 @@ def test_exports_and_folders_of_one_s_own_may_be_links(tmp_path: Path) -> None:
     (tmp_path / "run" / "hf").symlink_to(tmp_path / "elsewhere")
     with locked(tmp_path / "run"):
         pass
+
+
+def test_ray_works_in_a_folder_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from autoprune.farm.cluster import Cluster
+
+    seen: list[tuple[Path, int]] = []
+
+    def init(**options: Any) -> None:
+        folder = Path(options["_temp_dir"]).parent
+        seen.append((folder, stat.S_IMODE(folder.stat().st_mode)))
+        raise RuntimeError("not today")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(UserError, match="not today"):
+        Cluster(load_config(None, {"model": "tiny-cnn", "workers": 2}))
+    ((folder, mode),) = seen
+    assert mode == 0o700
+    assert not folder.exists()

@@ -97,7 +97,7 @@ def _one_split(splits: dict[str, list[Path]], path: Path) -> list[Path]:
 
 def _arrow_files(folder: Path) -> list[Path]:
     state = folder / "state.json"
-    with explained("the data set's", state, "Dataset.save_to_disk writes another"):
+    with explained("the state of the data set", state, "Dataset.save_to_disk writes another"):
         names = [str(entry["filename"]) for entry in read_json(state)["_data_files"]]
     for name in names:
         if Path(name).name != name:

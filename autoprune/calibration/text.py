@@ -15,7 +15,9 @@ from torch import Tensor
 
 from autoprune.calibration.plain_text import plain_text
 from autoprune.errors import UserError
+from autoprune.files.reading import read_bytes
 
+BYTES = 2**33  # of a file, at most
 NOTHING = -100
 """The label of a position that predicts nothing, as in torch."""
 SHARES = {"reconstruction": 0.5, "search": 0.25, "validation": 0.25}
@@ -50,7 +52,9 @@ def read_text(path: str | None) -> str:
     if not file.is_file():
         raise UserError(f"no calibration text at '{path}': --data takes a text file (UTF-8).")
     try:
-        text = plain_text(file.read_bytes(), path)
+        text = plain_text(read_bytes(file, BYTES), path)
+    except ValueError as error:
+        raise UserError(f"the calibration text '{path}' cannot be read: {error}.") from error
     except OSError as error:
         raise UserError(f"the calibration text '{path}' cannot be read ({error.strerror}).") from error
     if not text.strip():

@@ -132,7 +132,9 @@ class Evaluator(Scorer):
         dense = tuple(self.placer.choices(self.space.dense))
         new = bool(sequences) and not self._readout.knows(sequences[0])
         losses: Losses = {}
-        for some, together, where in self._slices(sorted(wanted | ({dense} if new else set()), key=_in_depth), sequences):
+        for some, together, where in self._slices(
+            sorted(wanted | ({dense} if new else set()), key=_in_depth), sequences
+        ):
             states = self.walk.run(some, together, where)
             if new and dense in some:  # which is the first: all its levels are 0
                 for s in together:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.assembly import Assembly
-from autoprune.files.reading import parse_yaml, read_bytes
+from autoprune.files.reading import parse_json, parse_yaml, read_bytes
 from autoprune.policy import Cost, Policy
 
 CARD = "README.md"
@@ -145,7 +145,7 @@ def _head(card: Path) -> dict[str, Any]:
     try:
         parts = read_bytes(card, CARD_BYTES).decode("utf-8").split("---\n", 2)
         head = parse_yaml(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
-        return json.loads(json.dumps(head)) if isinstance(head, dict) else {}
+        return dict(parse_json(json.dumps(head))) if isinstance(head, dict) else {}
     except (OSError, ValueError, TypeError):  # a card is for people: the network is exported without it
         return {}
 

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 from pydantic import ValidationError
@@ -41,12 +41,27 @@ def read_bytes(path: Path, most: int = JSON_BYTES) -> bytes:
         OSError: it cannot be read.
         ValueError: it is no regular file, or larger.
     """
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        status = os.fstat(file.fileno())
-        check_regular(status)
-        if status.st_size > most:
-            raise ValueError(f"it has {status.st_size:,} bytes, and at most {most:,} are read")
+    with _open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise ValueError(f"it has {size:,} bytes, and at most {most:,} are read")
         return file.read()
+
+
+def read_head(path: Path, count: int) -> bytes:
+    """The first bytes of a regular file; raises as `read_bytes`."""
+    with _open_regular(path) as file:
+        return file.read(count)
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    try:
+        check_regular(os.fstat(file.fileno()))
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def check_regular(status: os.stat_result) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from autoprune.files.reading import read_head
+
 SMALL = 2**26
 """Bytes of a store that is hashed whole: a tenth of a second."""
 
@@ -44,11 +46,8 @@ def check(path: Path, seal: Seal, whole: bool) -> None:
 
 
 def _header(path: Path) -> str:
-    with path.open("rb") as file:
-        length = file.read(8)
-        return hashlib.sha256(
-            length + file.read(min(int.from_bytes(length, "little"), path.stat().st_size))
-        ).hexdigest()
+    length = int.from_bytes(read_head(path, 8), "little")  # a damaged one may say anything
+    return hashlib.sha256(read_head(path, 8 + min(length, path.stat().st_size))).hexdigest()
 
 
 @functools.lru_cache(4096)

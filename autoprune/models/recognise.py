@@ -3,7 +3,6 @@
 A file is told by its first bytes, a folder by the names in it; nothing is loaded.
 """
 
-import json
 import struct
 import zipfile
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import UserError
+from autoprune.files.reading import read_head, read_json, reason
 
 FORM = "--model takes a directory in Hugging Face form (config.json, *.safetensors, tokenizer) or a hub name"
 GGUF = (
@@ -39,10 +39,9 @@ def check_directory(path: str) -> None:
 def _file(path: Path) -> str:
     """What a file is, and the way out."""
     try:
-        with path.open("rb") as stream:
-            head = stream.read(64)
-    except OSError as error:
-        return f"a file that cannot be read ({error.strerror})"
+        head = read_head(path, 64)
+    except (OSError, ValueError) as error:
+        return f"a file that cannot be read ({reason(error)})"
     folder = f"its folder, '{path.parent}'"
     if head.startswith(b"GGUF"):
         return f"a GGUF file, as llama.cpp runs it. {GGUF}"
@@ -136,8 +135,8 @@ FOLDERS: list[tuple[Callable[[set[str]], bool], str]] = [
 def _told(file: Path) -> dict[str, Any]:
     """What a JSON file says; nothing where it is none: loading it will tell."""
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        told = read_json(file)
+    except (OSError, ValueError):
         return {}
     return told if isinstance(told, dict) else {}
 
@@ -154,9 +153,8 @@ def _merge(path: Path) -> str:
 def _incomplete(path: Path, weights: list[str]) -> str | None:
     """What is missing of a model that has a configuration and weights."""
     for name in weights:
-        with (path / name).open("rb") as stream:
-            if stream.read(len(LFS)) == LFS:
-                return f"holds pointers of Git LFS in the place of weights ({name}): `git lfs pull` there fetches them"
+        if read_head(path / name, len(LFS)) == LFS:
+            return f"holds pointers of Git LFS in the place of weights ({name}): `git lfs pull` there fetches them"
     named = _told(path / "model.safetensors.index.json").get("weight_map")
     missing = sorted(set(map(str, named.values())) - set(weights)) if isinstance(named, dict) else []
     return f"lacks {len(missing)} of its files of weights, as {missing[0]}: fetch it again" if missing else None
