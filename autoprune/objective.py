@@ -71,6 +71,7 @@ class Objective:
     Attributes:
         history: (tokens spent, seconds, best search loss) after every batch.
         incumbents: every change of what `best` is, at the tokens that it was found with.
+        computed: tokens that were scored here, and not in an earlier life that is replayed.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Objective:
         self.space, self.limits, self.spent, self.statistics = space, limits, Spent(), tuple(statistics)
         self.history: list[tuple[int, float, float]] = []
         self.incumbents: list[Answer] = []
+        self.computed = 0
         self._scorer, self._journal = scorer, journal or Journal.in_memory()
         self._on_score = on_score or (lambda _: None)
         self._archive = Archive()
@@ -186,6 +188,7 @@ class Objective:
             if found_UL is None:
                 return None
             slopes_UL = np.asarray(found_UL)
+            self.computed += passes * self.tokens_per_sequence
             self.spent.seconds = self._clock()
             self._journal.append_estimate(Estimate(policy, tuple(sequences), slopes_UL.tolist(), self.spent.seconds))
         spent.evals += passes
@@ -300,6 +303,7 @@ class Objective:
         for sequences, policies in fresh.items():
             losses_PS = self._scorer.score(policies, sequences)
             losses_PS = np.where(np.isfinite(losses_PS), losses_PS, np.inf)
+            self.computed += losses_PS.size * self.tokens_per_sequence
             self.spent.seconds, failures = self._clock(), self._scorer.failures
             scores = [
                 Score(p, sequences, row.tolist(), self.spent.seconds, failures.get(p))

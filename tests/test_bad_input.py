@@ -218,7 +218,7 @@ def test_missing_text(refused: Refused) -> None:
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(b" \n", "empty"), (b"\xff\xfe\x00", "no UTF-8"), (b"ELF\0\0\0", "zero byte")],
+    [(b" \n", "empty"), (b"\xff\xfe\x00", "no UTF-16"), (b"\xffabc", "no UTF-8"), (b"ELF\0\0\0", "zero byte")],
 )
 def test_unreadable_text(refused: Refused, tmp_path: Path, content: bytes, complaint: str) -> None:
     (tmp_path / "bad.txt").write_bytes(content)
@@ -424,8 +424,9 @@ def test_evaluate_nothing(refused: Refused, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_disk_full_at_the_start(refused: Refused, quick_arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "open_unlinked", lambda path, mode: open("/dev/full", mode, encoding="utf-8"))
-    refused("search", *quick_arguments, "--out", "run", seen=("journal.jsonl", "No space left", "resume"))
+    with open("/dev/full", "a", encoding="utf-8") as full:
+        monkeypatch.setattr(journal, "open_unlinked", lambda path, mode: full)
+        refused("search", *quick_arguments, "--out", "run", seen=("journal.jsonl", "No space left", "resume"))
 
 
 def test_disk_full_in_the_search(

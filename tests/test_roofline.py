@@ -152,9 +152,8 @@ def test_any_file_is_one_of_devices_or_gets_a_sentence(yaml_path: Path, data: by
         found = read_devices(yaml_path)
     except UserError as error:
         message = str(error)
-    assert message is None or (
-        message.startswith(f"the file of devices '{yaml_path}'") and len(message.splitlines()) == 1
-    )
+    begun = f"the file of devices '{yaml_path}'"
+    assert message is None or (message.startswith(begun) and len(message.splitlines()) == 1)
     assert found
     assert all(device.bandwidth > 0 and min(device.flops.values()) > 0 for device in found.values())
 

@@ -144,9 +144,11 @@ def read_devices(path: Path) -> dict[str, Device]:
         devices = TypeAdapter(dict[str, Device]).validate_python(read_yaml(path))
     unknown = [(name, dtype) for name, one in devices.items() for dtype in one.flops if not _is_dtype(dtype)]
     if unknown:
-        raise UserError(f"the devices '{path}': {unknown[0][0]}.flops.{unknown[0][1]}: torch has no such dtype.")
+        raise UserError(
+            f"the file of devices '{path}': {unknown[0][0]}.flops.{unknown[0][1]}: torch has no such dtype."
+        )
     if not devices:
-        raise UserError(f"the devices '{path}': the file names none.")
+        raise UserError(f"the file of devices '{path}': the file names none.")
     return devices
 
 

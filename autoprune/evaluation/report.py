@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from autoprune.calibration.text import next_tokens, read_text, sequences
 from autoprune.config import reads_images
 from autoprune.errors import UserError
 from autoprune.evaluation.counting import macs_per_token
-from autoprune.evaluation.timing import speed
+from autoprune.evaluation.timing import speeds
 from autoprune.files.reading import DAMAGE, read_json
 from autoprune.models import pretrained
 from autoprune.models.checks import check_config, check_weights
@@ -68,8 +69,7 @@ def evaluate_directory(
     def run(tokens_BT: Tensor) -> object:
         return model(input_ids=tokens_BT, use_cache=False)
 
-    progress("timing", 0.0)
-    timed = speed(run, tokens_NT[:1])
+    (timed,) = speeds([lambda: None], run, tokens_NT[:1], partial(progress, "timing"))
     return {
         "path": str(path),
         "cross_entropy": loss,

@@ -281,13 +281,10 @@ class LiveWidth:
         if consumer is not None:
             getattr(self.consumer, "weight").data = self.bring(consumer)
         # what no level changes, where padding a dropped sub-block had put zeros
-        for path, name in (
-            (self.width.consumer.module, "bias"),
-            (self.width.norm, "weight"),
-            (self.width.norm, "bias"),
-        ):
-            if (path, name) in self._tensors:
-                getattr(self._modules[path], name).data = self._tensors[path, name]
+        norm = self.width.norm or ""
+        for key in ((self.width.consumer.module, "bias"), (norm, "weight"), (norm, "bias")):
+            if key in self._tensors:
+                getattr(self._modules[key[0]], key[1]).data = self._tensors[key]
         for module in self._modules.values():
             self._follow_shape(module)
         for path, per_group in self.width.attributes.items():

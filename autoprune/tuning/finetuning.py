@@ -31,9 +31,9 @@ from autoprune.tuning.image_lesson import ImageLesson
 from autoprune.tuning.lesson import Lesson, Worth
 from autoprune.tuning.refit import place_refitted
 from autoprune.tuning.settings import tuning_of
-from autoprune.tuning.state import steps_done
+from autoprune.tuning.state import done
 from autoprune.tuning.text_lesson import TextLesson
-from autoprune.tuning.training import train
+from autoprune.tuning.training import Trained, train
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Tuned:
         trained: from the better of the two; None without epochs.
         chosen: which of the three has the least cross-entropy.
         path: of its export.
+        training: how far it went; None where nothing was trained.
     """
 
     dense: Worth
@@ -55,6 +56,7 @@ class Tuned:
     trained: Worth | None
     chosen: str
     path: Path
+    training: Trained | None = None
 
     @property
     def after(self) -> Worth:
@@ -101,7 +103,7 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
 
     Args:
         run: its directory.
-        given: settings over the defaults of the run's network (settings.py); `epochs` is among them.
+        given: settings over the defaults of the run's network (settings.py); `epochs` or a limit is among them.
         progress: is told the stage and how much of it is done.
 
     Raises:
@@ -114,11 +116,12 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
     with rundir.locked(run):
         # derivatives need the whole network on the device
         assembly, policy = study.reopen(run, progress, places={"device_memory": None})
-        lesson = lesson_of(assembly)
+        lesson, told = lesson_of(assembly), partial(progress, "validating")
         tuning = tuning_of(lesson.kind, given)
-        steps_done(folder, asdict(tuning), _mark(policy))  # another training is refused before any work
+        tuning.steps(lesson.count, lesson.tokens)
+        done(folder, asdict(tuning), _mark(policy))  # another training is refused before any work
         student = cut_out(assembly, policy)
-        dense, worths = lesson.measured(lesson.dense), {"before": lesson.measured(student)}
+        dense, worths = lesson.measured(lesson.dense, told), {"before": lesson.measured(student, told)}
 
         def rebuilt(name: str) -> nn.Module:
             again = cut_out(assembly, policy, name == "refitted", progress)
@@ -127,23 +130,27 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
 
         if tuning.refit:
             student = rebuilt("refitted")
-            worths["refitted"] = lesson.measured(student)
+            worths["refitted"] = lesson.measured(student, told)
         start, _ = better(worths)
         student = student if start == list(worths)[-1] else rebuilt(start)
-        if tuning.epochs:
-            train(student, lesson, tuning, folder, progress, _mark(policy))
+        trained = None
+        if tuning.epochs != 0:
+            trained = train(student, lesson, tuning, folder, progress, _mark(policy))
             round_weights(assembly, student)
-            worths["trained"] = lesson.measured(student)
+            worths["trained"] = lesson.measured(student, told)
         chosen, _ = better(worths)
-        student = rebuilt(start) if tuning.epochs and chosen == start else student
+        student = rebuilt(start) if trained and chosen == start else student
         tuned = Tuned(
-            dense, worths["before"], worths.get("refitted"), worths.get("trained"), chosen, folder / "network"
+            dense, worths["before"], worths.get("refitted"), worths.get("trained"), chosen, folder / "network", trained
         )
         _save(assembly, policy, student, tuned.path)
-        result = {name: asdict(worth) for name, worth in tuned.rows.items()}
-        write_atomically(folder / "result.json", to_json({"tuning": asdict(tuning), "chosen": chosen} | result) + "\n")
-    if told := tuned.told():
-        warnings.warn(told, RuntimeWarning, stacklevel=2)
+        result: dict[str, Any] = {name: asdict(worth) for name, worth in tuned.rows.items()}
+        result |= {"tuning": asdict(tuning), "chosen": chosen}
+        if trained:
+            result |= {"training": asdict(trained), "seconds": trained.seconds}
+        write_atomically(folder / "result.json", to_json(result) + "\n")
+    if worse := tuned.told():
+        warnings.warn(worse, RuntimeWarning, stacklevel=2)
     return tuned
 
 

@@ -45,8 +45,8 @@ class State:
         saved = student.state_dict().keys()
         self._buffers = {name: buffer for name, buffer in student.named_buffers() if name in saved}
 
-    def keep(self, step: int) -> None:
-        """Save, `step` steps being done; the state before stays until this one is whole.
+    def keep(self, step: int, seconds: float) -> None:
+        """Save, `step` steps being done in `seconds`; the state before stays until this one is whole.
 
         Raises:
             UserError: the disk is full or not writable.
@@ -54,7 +54,7 @@ class State:
         tensors = {f"network.{name}": t.detach() for name, t in (self._weights | self._buffers).items()}
         for name, weight in self._weights.items():
             tensors |= {f"optimizer.{key}.{name}": t for key, t in self._optimizer.state[weight].items()}
-        told = {"step": str(step), "tuning": json.dumps(self._tuning), "mark": self._mark}
+        told = {"step": str(step), "seconds": repr(seconds), "tuning": json.dumps(self._tuning), "mark": self._mark}
         own_folder(self._folder)
         try:
             with replacing(self._folder / FILE) as new:
@@ -62,17 +62,17 @@ class State:
         except (OSError, SafetensorError) as error:
             raise UserError(f"the state of fine-tuning could not be written to '{self._folder}' ({error}).") from error
 
-    def restore(self) -> int:
-        """Steps that are done; the state behind them is put in place.
+    def restore(self) -> tuple[int, float]:
+        """Steps that are done and the seconds that they took; the state behind them is put in place.
 
         Raises:
             UserError: the file is damaged, or of another training.
         """
-        step = steps_done(self._folder, self._tuning, self._mark)
+        step, seconds = done(self._folder, self._tuning, self._mark)
         if step:
             with _explained(self._folder):
                 self._put(read_tensors(self._folder / FILE))
-        return step
+        return step, seconds
 
     @torch.no_grad()
     def _put(self, tensors: dict[str, Tensor]) -> None:
@@ -90,8 +90,8 @@ class State:
             self._optimizer.state[weight][kept] = tensor.to(weight.device) if tensor.dim() else tensor
 
 
-def steps_done(folder: Path, tuning: Mapping[str, Any], mark: str) -> int:
-    """Steps that the state in a folder has done, 0 where there is none. No weights are read.
+def done(folder: Path, tuning: Mapping[str, Any], mark: str) -> tuple[int, float]:
+    """Steps and seconds of the state in a folder, 0 where there is none. No weights are read.
 
     Args:
         folder: as of `State`.
@@ -102,11 +102,12 @@ def steps_done(folder: Path, tuning: Mapping[str, Any], mark: str) -> int:
         UserError: the file is damaged, or of another training.
     """
     if not (folder / FILE).exists():
-        return 0
+        return 0, 0.0
     with _explained(folder):
         with open_tensors(folder / FILE) as state:
             told = state.metadata()
-        step, before = int(told["step"]), {"refit": False} | parse_json(told["tuning"])
+        step, seconds = int(told["step"]), float(told.get("seconds", 0))
+        before = {"refit": False, "max_steps": None, "max_tokens": None, "max_time": None} | parse_json(told["tuning"])
         if told["mark"] != mark:
             raise ValueError(f"it is of {told['mark'] or 'other weights'}")
     changed = [f"{key}={value}" for key, value in before.items() if tuning.get(key) != value]
@@ -114,7 +115,7 @@ def steps_done(folder: Path, tuning: Mapping[str, Any], mark: str) -> int:
         raise UserError(
             f"'{folder}' holds a fine-tuning with {', '.join(changed)}: go on with the same settings, or delete it."
         )
-    return step
+    return step, seconds
 
 
 @contextmanager
