@@ -17,6 +17,9 @@ from autoprune.space import Levels, Proposal
 from tests.toys import ToyScorer, toy_space
 
 ROOT = Path(__file__).parent.parent
+REMOTE = {"Worker"}
+"""Answers the farm, with its seconds, and no objective: what is optional is `FarmScorer`'s."""
+
 MEMBERS = sorted(name for name in vars(Scorer) if not name.startswith("_"))
 
 
@@ -106,4 +109,4 @@ def test_whatever_passes_scores_on_is_a_wrapper() -> None:
     assert passing_on(hiding.replace("Counted", "Counted(ScorerWrapper)")) == []
     for folder in ("autoprune", "agents", "envs", "benchmarks", "examples", "tests"):
         for path in (ROOT / folder).rglob("*.py"):
-            assert passing_on(path.read_text(encoding="utf-8")) == [], path
+            assert set(passing_on(path.read_text(encoding="utf-8"))) <= REMOTE, path
