@@ -333,7 +333,9 @@ def _report(result: "SearchResult", as_json: bool) -> None:
         record = {"policy": str(path), "run": str(result.path), "loss": result.loss, "table": table}
         record |= {"front": [vars(row) for row in result.front]}
         record |= {"losses": dumped["losses"], "costs": dumped["costs"], "spent": vars(result.spent)}
-        _emit(record | {"interrupted": result.interrupted})
+        from autoprune.space_file import coverage_of
+
+        _emit(record | {"coverage": coverage_of(result.path), "interrupted": result.interrupted})
         return
     from autoprune import display
     from autoprune.config import is_module

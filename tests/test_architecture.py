@@ -24,7 +24,7 @@ LAYERS = (
     {"models", "calibration", "budgets"},
     {"levels"},
     {"evaluation"},
-    {"archive", "objective", "assembly", "records"},
+    {"archive", "objective", "assembly", "coverage", "records"},
     {"cautions", "provenance"},
     {"exporters", "farm"},
     {"validation"},
