@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoprune.archive import Archive
 from autoprune.errors import LimitReached, UserError
 from autoprune.journal import HEADER, Journal, Score
 from autoprune.mask import Mask
@@ -144,3 +146,56 @@ def test_replayed_scores_are_charged_but_not_computed_again(tmp_path: Path) -> N
     assert scorer.calls == 0
     assert second.spent.tokens == first.spent.tokens
     assert [h[0] for h in second.history] == [h[0] for h in first.history]
+
+
+@pytest.mark.parametrize("journalled", [False, True])
+def test_a_score_costs_the_same_however_many_there_are(journalled: bool, tmp_path: Path) -> None:
+    """Lines of Python, not seconds: of the last scores of a search, and of a resume, as many as of the first."""
+    space, rng = toy_space(units=8, levels=9), np.random.default_rng(0)
+    policies = list(dict.fromkeys(space.sample(rng) for _ in range(2200)))[:2000]
+    assert len(policies) == 2000
+
+    def lines(life: int) -> list[int]:
+        """Executed in each quarter of a search that scores every policy on one sequence."""
+        scorer, found = ToyScorer(space), []
+        with closing(Journal(tmp_path / "journal" if journalled else None)) as journal:
+            objective = Objective(space, scorer, Limits(evals=len(policies)), journal)
+            for quarter in range(4):
+                counted = 0
+
+                def count(frame: object, event: str, _: object) -> object:
+                    nonlocal counted
+                    counted += event == "line"
+                    return count
+
+                before = sys.gettrace()
+                sys.settrace(count)  # type: ignore[arg-type]
+                try:
+                    for start in range(500 * quarter, 500 * (quarter + 1), 16):
+                        objective(policies[start : min(start + 16, 500 * (quarter + 1))], tokens=32)
+                finally:
+                    sys.settrace(before)
+                found.append(counted)
+        assert scorer.calls == (0 if journalled and life else len(policies))
+        assert objective.best == min(policies, key=lambda p: objective.loss(p)[0])
+        return found
+
+    for life in range(2):
+        found = lines(life)
+        assert max(found) < 1.2 * min(found), found
+
+
+def test_of_equals_the_first_leads_and_one_that_overflows_later_loses_its_lead() -> None:
+    archive = Archive()
+    for policy, loss in (((0,), 2.0), ((1,), 1.0), ((2,), 1.0)):
+        archive.ask(policy, [0])
+        archive.add(policy, [0], [loss])
+        archive.nominate(policy)
+    assert archive.leader() == (1,)
+    archive.add((2,), [1], [5.0])
+    assert archive.leader() == (2,), "more sequences count for more than a lower mean"
+    archive.add((2,), [2], [math.inf])
+    assert archive.leader() == (1,)
+    archive.add((1,), [1], [math.inf])
+    archive.add((0,), [1], [math.inf])
+    assert archive.leader() is None

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoprune.agents import knapsack
+from autoprune.envs import sensitivity
 from autoprune.envs.sensitivity import additive_solution, measure, measured_levels, probes
 from autoprune.errors import LimitReached
 from autoprune.objective import Limits, Objective
@@ -180,3 +182,26 @@ def test_what_costs_nothing_in_quality_goes_first() -> None:
     added_UL[[0, 1]] = np.arange(5)
     found = additive_solution(space, added_UL)
     assert sum(found[:2]) < sum(found[2:])
+
+
+def test_under_many_budgets_the_additive_solution_is_near_the_optimum() -> None:
+    gaps, uniform = [], []
+    for seed, more in itertools.product(range(4), (4, 11)):
+        space = toy_space(20, 7, 0.5, seed, more=more)
+        added_UL = true_losses(ToyScorer(space, seed))
+        found, optimum = additive_solution(space, added_UL), total(added_UL, next(knapsack.solutions(space, added_UL)))
+        assert space.feasible(found)
+        gaps.append(total(added_UL, found) / optimum - 1)
+        uniform.append(total(added_UL, space.uniform()) / optimum - 1)
+    assert np.mean(gaps) < 0.05, gaps
+    assert np.mean(uniform) > 0.5, uniform
+
+
+def test_forty_budgets_take_a_few_mixes(monkeypatch: pytest.MonkeyPatch) -> None:
+    solved, solution = [], sensitivity._Prices.solution
+    monkeypatch.setattr(sensitivity._Prices, "solution", lambda *args: solved.append(1) or solution(*args))
+    for more in (2, 11, 39):
+        space = toy_space(10, more=more)
+        solved.clear()
+        assert space.feasible(additive_solution(space, true_losses(ToyScorer(space))))
+        assert len(solved) <= 37
