@@ -214,12 +214,12 @@ def _stored(
         evidence = None
         if not is_complete(levels):
             evidence = gather(criterion, *reading, partial(progress, "taking derivatives"))
-        collected = collect(*reading, partial(progress, "collecting moments"))
         if keep_moments:
+            collected = list(collect(*reading, partial(progress, "collecting moments")))
             save_moments(moments, units, collected)
         if not is_complete(levels):
-            told = partial(progress, "building levels")
-            build(levels, view, units, collected, criterion, dtype, told, evidence)
+            rows = collected if keep_moments else collect(*reading)  # a block's at a time, if that is all there is to do
+            build(levels, view, units, rows, criterion, dtype, partial(progress, "building levels"), evidence)
     return LevelStore(levels, units, config.home()), moments if keep_moments else None
 
 
@@ -234,7 +234,7 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
                     f"mlp_group={config.mlp_group} does not divide {width.consumer_weight.shape[1]} neurons."
                 )
             round_to = max(1, config.round_to // config.mlp_group) if mlp else 1
-            kept = kept_groups(groups, config.fractions(), round_to)
+            kept = kept_groups(groups, config.fractions(), round_to, width.width.bundles.size)
             units.append(width.unit(b, kept if width.width.droppable else tuple(k for k in kept if k)))
     return units
 

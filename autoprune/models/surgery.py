@@ -6,7 +6,7 @@ dense tensors and swaps views of them in and out of the block's parameters, so t
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -189,31 +189,36 @@ class LiveWidth:
 
     def unit(self, block: int, kept: tuple[int, ...]) -> Unit:
         """The numbers of this width as a `Unit` of the search space (torch-free)."""
-        size, square = self._costs({})
-        macs, square_macs = self._costs(self.positions, matrices=True)
+        size, shared, square = self._costs({})
+        macs, shared_macs, square_macs = self._costs(self.positions, matrices=True)
         inside = {id(p): p.numel() for module in self._dropped.values() for p in module.parameters()}
         modules = (module for link in self.links for module in link._modules.values())
         inside |= {id(p): p.numel() for module in modules for p in module.parameters(recurse=False)}
         groups, tokens = self.width.groups, self.positions.get(self.width.consumer.module)
-        return Unit(
+        unit = Unit(
             name=f"{block}.{self.width.kind}", kind=self.width.kind, block=block, groups=groups, kept=kept,
-            group_params=size, fixed_params=sum(inside.values()) - size * groups - square * groups**2,
+            group_params=size,
             # an image is its own context, of a length that is known
             group_macs=macs + (self.width.context_macs * tokens**2 if tokens else 0),
             context_macs=0 if tokens else self.width.context_macs, group_cache=self.width.cache,
             matrices=1 + sum(len(link.weights()) - 1 for link in self.links),
             square_params=square, square_macs=square_macs,
+            bundle=self.width.bundles.size, bundle_params=shared, bundle_macs=shared_macs,
         )  # fmt: skip
+        return replace(unit, fixed_params=sum(inside.values()) - unit.params(groups))
 
-    def _costs(self, times: Mapping[str, int], matrices: bool = False) -> tuple[int, int]:
-        """Weights of a group, each as often as `times` says; and of a pair of groups, what two widths share."""
-        groups, single, pairs = self.width.groups, 0, 0
-        cut = [
-            (s.module, name)
+    def _costs(self, times: Mapping[str, int], matrices: bool = False) -> tuple[int, int, int]:
+        """Weights of a group, each as often as `times` says; of a bundle of groups; and of a pair of groups, what two
+        widths share."""
+        groups, single, bundled, pairs = self.width.groups, 0, 0, 0
+        sliced = [
+            (name, s)
             for link in self.links
             for name, s in link._sliced()
             if name in link._modules[s.module]._parameters
         ]
+        cut = [(s.module, name) for name, s in sliced]
+        shared = {(s.module, name) for name, s in sliced if s.shared}
         for path, name in dict.fromkeys(cut):
             tensor = self._tensors[path, name]
             if matrices and (tensor.dim() == 1 or name != "weight"):
@@ -221,9 +226,11 @@ class LiveWidth:
             numel = tensor.numel() * times.get(path, 1)
             if cut.count((path, name)) > 1:
                 pairs += numel // groups**2
+            elif (path, name) in shared:
+                bundled += numel * self.width.bundles.size // groups
             else:
                 single += numel // groups
-        return single, pairs
+        return single, bundled, pairs
 
     def permute(self, *orders: Tensor) -> None:
         """Put the groups in `order`, most important first, so that a level is a prefix. Changes no output.
@@ -235,7 +242,7 @@ class LiveWidth:
             for name, s in link._sliced():
                 tensor = self._tensors[s.module, name]
                 dim = s.dim if name == "weight" else 0
-                index = _entries(order.to(tensor.device), s, self.width.groups)
+                index = self._entries(order.to(tensor.device), s)
                 self._tensors[s.module, name] = tensor.index_select(dim, index)
         self.keep(self.kept)
 
@@ -298,9 +305,7 @@ class LiveWidth:
                 getattr(self._modules[key[0]], key[1]).data = self._tensors[key]
         for module in self._modules.values():
             follow_shape(module, module in self._depthwise)
-        for path, per_group in self.width.attributes.items():
-            owner, _, attribute = path.rpartition(".")
-            setattr(self.block.get_submodule(owner), attribute, groups * per_group)
+        self._count(groups)
 
     @contextmanager
     def blind(self, groups: int) -> Iterator[None]:
@@ -334,13 +339,14 @@ class LiveWidth:
                 dim = s.dim if name == "weight" else 0
                 pieces = parameter.data.chunk(s.parts, dim)
                 shape = list(pieces[0].shape)
-                shape[dim] = (groups - self.kept) * s.size
+                shape[dim] = (link.width.pieces(s, groups) - link.width.pieces(s, self.kept)) * s.size
                 zeros = parameter.data.new_zeros(shape)
                 parameter.data = torch.cat([torch.cat([piece, zeros], dim) for piece in pieces], dim)
         for link in self.links:
             link.kept = groups
             for module in link._modules.values():
                 follow_shape(module, module in link._depthwise)
+        self._count(groups)
 
     def _silence(self) -> None:
         """The last consumer and its norm give nothing but zeros, until something else is kept."""
@@ -348,6 +354,12 @@ class LiveWidth:
         for module in filter(None, (last.consumer, last.norm)):
             for parameter in module.parameters(recurse=False):
                 parameter.data = torch.zeros_like(parameter)
+
+    def _count(self, groups: int) -> None:
+        """Set what the block's modules say of how many groups there are."""
+        for path, value in self.width.attributes_of(groups).items():
+            owner, _, attribute = path.rpartition(".")
+            setattr(self.block.get_submodule(owner), attribute, value)
 
     def _sliced(self) -> list[tuple[str, Slice]]:
         """(parameter name, slice) of every tensor that follows the width; a consumer's bias does not."""
@@ -360,19 +372,25 @@ class LiveWidth:
         """Names of a module's tensors that follow the width: all with a row a channel; of what reads it, the weight."""
         if s.reads:
             return ["weight"]
-        entries, own = s.size * s.parts * self.width.groups, [name for path, name in self._tensors if path == s.module]
+        entries = s.size * s.parts * self.width.pieces(s, self.width.groups)
+        own = [name for path, name in self._tensors if path == s.module]
         return [name for name in own if name in FOLLOWS or len(self._tensors[s.module, name]) == entries]
 
     def _gathered(self, tensor: Tensor, name: str, s: Slice, index: Tensor) -> Tensor:
-        entries = _entries(index.to(tensor.device), s, self.width.groups)
+        entries = self._entries(index.to(tensor.device), s)
         return tensor.index_select(s.dim if name == "weight" else 0, entries)
 
     def _prefix(self, tensor: Tensor, name: str, s: Slice, groups: int) -> Tensor:
         dim = s.dim if name == "weight" else 0
         if s.parts == 1 or groups == self.width.groups:
-            return tensor.narrow(dim, 0, groups * s.size * s.parts)
+            return tensor.narrow(dim, 0, self.width.pieces(s, groups) * s.size * s.parts)
         # the parts of a fused projection are not neighbours: the one case that copies
         return torch.cat([part.narrow(dim, 0, groups * s.size) for part in tensor.chunk(s.parts, dim)], dim)
+
+    def _entries(self, index: Tensor, s: Slice) -> Tensor:
+        """Indices along the sliced dimension for groups, bundle by bundle, in this order; part by part."""
+        pieces = torch.unique_consecutive(index // self.width.bundles.size) if s.shared else index
+        return _entries(pieces, s, self.width.pieces(s, self.width.groups))
 
 
 def materialise(module: nn.Module) -> None:
@@ -386,7 +404,7 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 
 
 def _entries(order: Tensor, s: Slice, groups: int) -> Tensor:
-    """Indices along the sliced dimension for groups in `order`, part by part."""
+    """Indices along the sliced dimension for pieces in `order`, of so many, part by part."""
     within = (order[:, None] * s.size + torch.arange(s.size, device=order.device)).flatten()
     return torch.cat([within + part * groups * s.size for part in range(s.parts)])
 
