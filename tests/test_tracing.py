@@ -70,7 +70,7 @@ FOUND: dict[str, list[list[str]]] = {
                 f"conv {size} {block}.expand {block}.norm1 {block}.depth {block}.norm2 {block}.gate.expand "
                 f"{block}.gate.reduce {block}.project/1 {block}.norm3"
             ]
-            for block, size in (("blocks.0", 16), ("blocks.1", 16), ("blocks.2", 24))
+            for block, size in (("blocks.0", 32), ("blocks.1", 32), ("blocks.2", 48))
         ],
         ["conv 16 head fc/1 -"],
     ],
