@@ -88,8 +88,8 @@ def images(count: int = 8, seed: int = 0) -> ImageSet:
     return ImageSet(pictures, labels, torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25))
 
 
-def view_of(name: str) -> ImageView:
-    """A network as blocks, on `images`."""
+def view_of(name: str, count: int = 8) -> ImageView:
+    """A network as blocks, on so many `images`."""
     model = tiny_model(name)
     family = family_of_module(model) if name in PLAIN else family_of(model.config.model_type)
-    return image_view(model, family, images())
+    return image_view(model, family, images(count))

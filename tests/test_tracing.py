@@ -30,6 +30,7 @@ from autoprune.models.tracing import TracedView, image_view
 from autoprune.provenance import make_policy
 from autoprune.reports.page import write_report
 from autoprune.tuning.image_lesson import augmented
+from autoprune.tuning.refit import RIDGES, Affine, Fit, _refit
 from tests import image_families, traced_networks
 from tests.conftest import Answer
 
@@ -69,7 +70,7 @@ FOUND: dict[str, list[list[str]]] = {
                 f"conv {size} {block}.expand {block}.norm1 {block}.depth {block}.norm2 {block}.gate.expand "
                 f"{block}.gate.reduce {block}.project/1 {block}.norm3"
             ]
-            for block, size in (("blocks.0", 16), ("blocks.1", 16), ("blocks.2", 24))
+            for block, size in (("blocks.0", 32), ("blocks.1", 32), ("blocks.2", 48))
         ],
         ["conv 16 head fc/1 -"],
     ],
@@ -285,6 +286,34 @@ def test_what_views_its_inputs_goes_every_way(files: Path, tmp_path: Path, monke
     assert clock(assembly.view, assembly.config.workload_of()) > 0
     draw = torch.Generator().manual_seed(0)
     assert augmented(torch.randn(4, 3, 8, 8), draw).is_contiguous()
+
+
+@pytest.mark.parametrize(("rows", "better"), [(16, False), (2000, True)])
+def test_a_consumer_is_refitted_where_that_serves_what_is_held_out(rows: int, better: bool) -> None:
+    """Of forty inputs, sixteen rows fit the noise of their targets: then the level's weights are nearly kept."""
+    view, draw = image_families.view_of("traced-vgg"), torch.Generator().manual_seed(0)
+    width = view.widths[2][0]
+    norm: Any = width.norm
+    change_DO = 0.3 * torch.randn(40, 14, generator=draw) / 40**0.5
+
+    def drawn(count: int, noise: float) -> tuple[Tensor, Tensor]:
+        x_ND = torch.randn(count, 40, generator=draw)
+        noise_NO = noise * torch.randn(count, 14, generator=draw)
+        return x_ND, norm(width.consumer(x_ND)) + better * x_ND @ change_DO + noise_NO
+
+    pairs, (x_ND, t_NO) = [drawn(rows // 4, 0.3) for _ in range(4)], drawn(1000, 0.0)
+    alone = Fit(Affine(width).matrix(), 40)
+    for read, written in pairs:
+        alone.add(*Affine(width).rows(read, written))
+    least_squares = float((Affine(width).rows(x_ND, t_NO)[0] @ alone.solved(RIDGES[0]).float() - t_NO).square().mean())
+    before = float((norm(width.consumer(x_ND)) - t_NO).square().mean())
+    _refit(width, pairs, 4)
+    after = float((norm(width.consumer(x_ND)) - t_NO).square().mean())
+    if better:
+        assert after <= 1.01 * least_squares < 0.2 * before
+    else:
+        assert before == pytest.approx(0, abs=1e-9)
+        assert after < 0.02 < least_squares
 
 
 def test_search_and_fine_tuning(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

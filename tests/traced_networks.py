@@ -245,7 +245,7 @@ class Gate(nn.Module):
 
     def __init__(self, channels: int, linear: bool) -> None:
         super().__init__()
-        self.linear, inner = linear, channels // 4
+        self.linear, inner = linear, channels // 8
         of = nn.Linear if linear else Pointwise
         self.reduce, self.expand, self.act = of(channels, inner), of(inner, channels), nn.ReLU(inplace=True)
 
@@ -268,7 +268,7 @@ class Squeezed(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int, linear: bool) -> None:
         super().__init__()
-        inner = 2 * inputs
+        inner = 4 * inputs
         self.expand, self.norm1 = Same(inputs, inner, 1, bias=False), nn.BatchNorm2d(inner)
         self.depth, self.norm2 = Same(inner, inner, 3, stride, groups=inner, bias=False), nn.BatchNorm2d(inner)
         self.gate, self.project = Gate(inner, linear), Same(inner, outputs, 1, bias=False)

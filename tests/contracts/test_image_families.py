@@ -70,21 +70,27 @@ def test_sliced_is_masked(name: str, seed: int) -> None:
 
 @contextmanager
 def masked_to(width: LiveWidth, kept: int) -> Iterator[None]:
-    """The dense module with the consumer's dropped inputs at zero; a dropped sub-block gives nothing at all."""
+    """The dense module with its readers' dropped inputs at zero; a dropped sub-block gives nothing at all."""
+    readers = {
+        width.block.get_submodule(s.module): s.size
+        for s in (*width.width.producers, width.width.consumer)
+        if s.reads or s is width.width.consumer
+    }
 
     def mask(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x = args[0].clone()
         if isinstance(module, nn.Conv2d):
             x[:, kept:] = 0
         else:
-            x[..., kept * width.width.consumer.size :] = 0
+            x[..., kept * readers[module] :] = 0
         return (x,)
 
     def silence(module: nn.Module, args: Any, out: Tensor) -> Tensor:
         return out if kept else torch.zeros_like(out)
 
     last = width.block.get_submodule(width.width.norm) if width.width.norm else width.consumer
-    hooks = [width.consumer.register_forward_pre_hook(mask), last.register_forward_hook(silence)]
+    hooks = [reader.register_forward_pre_hook(mask) for reader in readers]
+    hooks.append(last.register_forward_hook(silence))
     yield
     for hook in hooks:
         hook.remove()

@@ -34,7 +34,7 @@ def placer_of(name: str) -> tuple[Placer, Tensor]:
     """A tiny network, and what it is refitted on."""
     view: BlockView
     if name in IMAGES:
-        view, tokens_NT = image_families.view_of(name), torch.arange(8).view(2, 4)
+        view, tokens_NT = image_families.view_of(name, 96), torch.arange(96).view(24, 4)
     else:
         model = families.tiny_model(name)
         view, tokens_NT = BlockView(model, family_of(model.config.model_type)), families.random_tokens(8, 16)
