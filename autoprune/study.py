@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from autoprune import cautions, registry, rundir
 from autoprune.assembly import Assembly, Progress, assemble
 from autoprune.config import SearchConfig, load_config
+from autoprune.coverage import cover
 from autoprune.errors import LimitReached, UserError
 from autoprune.farm.farm import Farm, is_wanted
 from autoprune.files.writing import write_atomically
@@ -26,7 +27,7 @@ from autoprune.records.storage import check_storage
 from autoprune.scorer import Scorer
 from autoprune.space import Proposal
 from autoprune.space_file import save_space
-from autoprune.validation import Row, front_names, measure, save_front, total_params
+from autoprune.validation import Row, front_names, measure, save_front, total_macs, total_params
 
 DEFAULT_TOKENS = 400_000
 """Searched when no limit is given: about a minute for 22 M parameters on two cores. Four times as many gain some
@@ -232,7 +233,12 @@ def prepare(config: SearchConfig, watch: Watch, masks: bool | None = None, run: 
     for notice in assembly.notices():
         watch.notice(notice)
     cautions.warn(assembly)
-    return assembly
+    coverage = cover(
+        assembly.view, assembly.space, assembly.loaded.n_params, total_macs(assembly, assembly.space.dense)
+    )
+    for notice in filter(None, (coverage.told(), coverage.warning())):
+        watch.notice(notice)
+    return replace(assembly, coverage=coverage)
 
 
 def _search(
@@ -242,7 +248,7 @@ def _search(
     journal = Journal(out / "journal.jsonl", f"{assembly.store.directory.name}/{config.loss}")
     limits = Limits(config.max_evals, config.max_tokens, config.max_time)
     agent = make_agent(config.agent, config.agent_settings())
-    save_space(out / "space.json", assembly.space, assembly.store.statistics)
+    save_space(out / "space.json", assembly.space, assembly.store.statistics, assembly.coverage)
     assembly.save_metrics(out)
     with closing(journal), _recorded(assembly, out, journal, agent) as record:
 

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from common import Setup, command, parser_of
 
@@ -74,13 +73,15 @@ def _peak() -> int:
 def main() -> None:
     args = arguments()
     context, rows = multiprocessing.get_context("spawn"), []
+    print(f"{'':10s} {'stage':22s} {'processor s':>12s} {'seconds':>9s} {'peak MiB':>9s}")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["AUTOPRUNE_CACHE"] = str(Path(folder) / "cache")
         setup, run = Setup.of(args), Path(folder) / "run"
         for name in args.commands.split(","):
             with context.Pool(1) as pool:
-                rows += pool.apply(measured, (name, setup, run))
-    show(rows)
+                own = pool.apply(measured, (name, setup, run))
+            show(own)
+            rows += own
     if args.json:
         print(json.dumps([vars(row) for row in rows]))
 
@@ -124,13 +125,12 @@ def finetune(setup: Setup, run: Path, stage: Stage) -> None:
 
 
 def show(rows: list[Row]) -> None:
-    """One line a stage, and one a command."""
-    print(f"{'':10s} {'stage':22s} {'processor s':>12s} {'seconds':>9s} {'peak MiB':>9s}")
-    for name in dict.fromkeys(row.command for row in rows):
-        own = [row for row in rows if row.command == name]
-        total = Row(name, "all", sum(r.processor for r in own), sum(r.seconds for r in own), max(r.peak for r in own))
-        for row in [*own, total]:
-            print(f"{name:10s} {row.stage:22s} {row.processor:12.1f} {row.seconds:9.1f} {row.peak / 2**20:9.0f}")
+    """One line a stage of a command, and one for all of them."""
+    processor, seconds = sum(row.processor for row in rows), sum(row.seconds for row in rows)
+    total = Row(rows[0].command, "all", processor, seconds, max(row.peak for row in rows))
+    for row in [*rows, total]:
+        peak = row.peak / 2**20
+        print(f"{row.command:10s} {row.stage:22s} {row.processor:12.1f} {row.seconds:9.1f} {peak:9.0f}", flush=True)
 
 
 def arguments() -> argparse.Namespace:

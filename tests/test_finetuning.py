@@ -361,7 +361,7 @@ def test_what_is_told_of_the_steps(losses: tuple[float, ...], chosen: str, words
     before, refitted, trained = map(Worth, losses)
     worths = {"before": before, "refitted": refitted, "trained": trained}
     assert better(worths) == (chosen, worths[chosen])
-    tuned = tuning.Tuned(Worth(0.5), before, refitted, trained, chosen, Path("network"))
+    tuned = tuning.Tuned(Worth(0.5), before, refitted, trained, chosen, Path("network"), None)
     assert tuned.after == worths[chosen]
     assert tuned.told() is None if words is None else re.search(words, tuned.told() or "")
 

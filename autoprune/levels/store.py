@@ -13,9 +13,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ from autoprune.files.arrays import read_tensors
 from autoprune.files.names import slug
 from autoprune.files.reading import explained, read_json
 from autoprune.files.writing import BUILDING, scratch
-from autoprune.levels.criterion import Criterion, Reconstruction, workspace_bytes
+from autoprune.levels.criterion import Criterion, Reconstruction, order_of, workspace_bytes
 from autoprune.levels.evidence import Evidence
 from autoprune.levels.seal import SMALL, Seal, check, sealed
 from autoprune.levels.statistics import measure
@@ -154,7 +155,7 @@ def build(
     directory: Path,
     view: BlockView,
     units: Sequence[Unit],
-    moments: Sequence[Sequence[Tensor]],
+    moments: Iterable[Sequence[Tensor]],
     criterion: Criterion,
     dtype: torch.dtype,
     progress: Callable[[float], None] | None = None,
@@ -163,7 +164,7 @@ def build(
     """Compute every level of every unit and put the finished store in `directory` in one step.
 
     Args:
-        moments: per block and width, and those behind it, `[D, D]`.
+        moments: per block and width, and those behind it, `[D, D]`; a block's are let go of when its levels are done.
         dtype: the checkpoint's, which weights are rounded to.
         evidence: what the criterion needs besides, in the order of the moments; None: nothing.
 
@@ -171,9 +172,8 @@ def build(
         UserError: the disk is full or not writable.
     """
     widths = [width for row in view.widths for width in row]
-    flat = [h_DD for row in moments for h_DD in row]
-    known = [one for row in evidence for one in row] if evidence else [{} for _ in flat]
-    of_link = iter(zip(flat, known, strict=True))
+    known: Iterable[Evidence] = chain.from_iterable(evidence) if evidence else repeat({})
+    of_link = zip(chain.from_iterable(moments), known, strict=False)
     statistics: list[dict[str, Any]] = []
     with _building(directory) as temporary:
         for done, (unit, width) in enumerate(zip(units, widths, strict=True)):
@@ -248,9 +248,8 @@ def _levels(
 ) -> dict[str, Tensor]:
     weight_OD = width.consumer_weight
     h_DD, mean_D = width.moments(h_DD.to(weight_OD.device))
-    order = criterion.order(
-        weight_OD, h_DD, unit.groups, **{name: tensor.to(weight_OD.device) for name, tensor in evidence.items()}
-    )
+    evidence = {name: tensor.to(weight_OD.device) for name, tensor in evidence.items()}
+    order = order_of(criterion, weight_OD, h_DD, unit.groups, unit.bundle, evidence)
     tensors = {"order": order.cpu()}
     if not criterion.reconstructs and mean_D is None:
         return tensors
