@@ -168,7 +168,7 @@ def test_every_stage_tells_how_far_it_is(cli: Cli, quick_arguments: list[str]) -
     """With --json too: on stderr."""
     answer = cli("search", *quick_arguments, "data_seed=7", "--out", "run", "--json")
     told = answer.err.splitlines()
-    for stage in ("collecting moments", "building levels", "searching", "validating", "timing"):
+    for stage in ("building levels", "searching", "validating", "timing"):
         assert any(line.startswith(f"{stage}: ") and "%" in line for line in told), (stage, told)
     tuned = cli("finetune", "run", "--epochs", "1", "--json").err.splitlines()
     for stage in ("refitting", "fine-tuning", "validating"):

@@ -214,7 +214,7 @@ def image_league(path: Path) -> Path:
     for seed in range(2):
         one = {"agent": "evolution", "seed": seed, "run": f"evolution-s{seed}", "loss": 0.5 + seed, "ce": 1.0}
         one |= {"perplexity": 2.7, "accuracy": 0.75 + 0.1 * seed, "params": 1e5, "macs": 2e6, "search_loss": 0.5}
-        one |= {"search_tokens": 64, "tokens": 640, "evals": 10, "seconds": 3.0}
+        one |= {"search_tokens": 64, "tokens": 640, "evals": 10, "seconds": 3.0, "policy": "policy.json"}
         searches.append(one | {"curve": [[64, 0.3, 1.5], [640, 3.0, 0.5]]})
     searches.append({"agent": "tpe", "seed": 0, "run": "tpe-s0", "failed": "no answer"})
     reference = {"loss": 0.0, "ce": 0.1, "perplexity": 1.1, "accuracy": 0.925, "params": 2e5, "macs": 4e6}
