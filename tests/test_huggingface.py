@@ -81,7 +81,8 @@ def test_the_configuration_says_what_is_left(llama: Assembly, tmp_path: Path) ->
         "num_attention_heads": 0, "num_key_value_heads": 0, "intermediate_size": 32, "skip": ["attention"],
     }  # fmt: skip
     assert layers["1"]["skip"] == ["mlp"]
-    assert layers["2"] == {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 32}
+    assert layers["3"] == {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 16}
+    assert layers["4"] == {"num_attention_heads": 1, "num_key_value_heads": 1, "intermediate_size": 48}
     assert Policy.load(path / "policy.json").units == policy_of(llama).units
     assert {"tokenizer.json", "generation_config.json"} <= {file.name for file in path.iterdir()}
 

@@ -202,6 +202,7 @@ def test_weights_of_another_network_are_refused() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.filterwarnings("ignore:the export saves nothing")
 @pytest.mark.parametrize("name", ["llama", "opt", "gemma2", "stablelm-parallel"])
 def test_an_mlp_of_no_neurons_is_no_unit(name: str, tmp_path: Path, text_file: str) -> None:
     width = {"ffn_dim": 0} if name == "opt" else {"intermediate_size": 0}

@@ -152,6 +152,7 @@ def test_autoprune_may_come_after_transformers(tmp_path: Path, text_file: str) -
             is_exact(loader.check(export(assembly, awkward_levels(assembly), tmp_path / name)))
 
 
+@pytest.mark.filterwarnings("ignore:the export saves nothing")
 @pytest.mark.parametrize("name", image_families.names())
 def test_networks_that_read_images(
     name: str, tmp_path: Path, text_file: str, monkeypatch: pytest.MonkeyPatch, ours: Loader, stock: Loader
