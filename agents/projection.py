@@ -55,12 +55,12 @@ class Projection:
 
     def _fits(self, kept_G: Bools) -> bool:
         counts_U = np.bincount(self.unit_G[kept_G], minlength=len(self.space.units))
-        return self.space.counts_fit(counts_U.tolist())
+        return self.space.counts_fit([int(n) * unit.bundle for n, unit in zip(counts_U, self.space.units, strict=True)])
 
     def _price(self, kind: str) -> float:
         """Of one group of a kind, as a share of the budgets."""
         shares = [
-            self.space.group_costs[metric][u][-1] / unit.groups / max(bound, 1e-300)
+            self.space.group_costs[metric][u][-1] / self.space.groups[u] / max(bound, 1e-300)
             for metric, bound in self.space.bounds.items()
             for u, unit in enumerate(self.space.units)
             if unit.kind == kind

@@ -19,6 +19,7 @@ from autoprune.calibration.images import check_labels, preprocessing, read_image
 from autoprune.calibration.moments import collect
 from autoprune.calibration.text import Splits, read_text, sequences, split
 from autoprune.config import SearchConfig, is_module, reads_images
+from autoprune.coverage import Coverage
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
 from autoprune.levels.criterion import workspace_bytes
@@ -44,6 +45,7 @@ class Assembly:
     Args:
         read: gives the splits, the same each time.
         network: held by whoever uses the network, where several searches share it.
+        coverage: how much of the network the units are, where that was asked for.
     """
 
     config: SearchConfig
@@ -55,6 +57,7 @@ class Assembly:
     placer: Placer
     metrics: Mapping[str, Any]
     network: threading.Lock = field(default_factory=threading.Lock, compare=False)
+    coverage: Coverage | None = None
 
     @property
     def splits(self) -> Splits:
@@ -258,7 +261,7 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
                     f"mlp_group={config.mlp_group} does not divide {width.consumer_weight.shape[1]} neurons."
                 )
             round_to = max(1, config.round_to // config.mlp_group) if mlp else 1
-            kept = kept_groups(groups, config.fractions(), round_to)
+            kept = kept_groups(groups, config.fractions(), round_to, width.width.bundles.size)
             units.append(width.unit(b, kept if width.width.droppable else tuple(k for k in kept if k)))
     return units
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -21,11 +21,13 @@ from autoprune.workload import Phase, Workload
 
 DEFAULT_BUDGETS = {"params": 0.5}
 
-PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_memory"}
+PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_memory", "storage"}
 """Settings that say where a search is scored, and do not change what it finds; but `evolution` has no slopes to climb
 along where blocks are streamed (`device_memory`), and takes another way."""
 
 
+STORAGE = "AUTOPRUNE_STORAGE"
+"""The environment variable that holds a storage's URL, whose password is in no file."""
 MOST_LEVELS = 1000
 IMAGES = 32
 """Of a sample, where nothing is configured."""
@@ -200,12 +202,14 @@ class SearchConfig(BaseModel):
         return [1 - i / (self.levels - 1) for i in range(self.levels)]
 
     def save(self, path: Path) -> None:
-        """Write as YAML.
+        """Write as YAML, but no password: of a storage's URL `***` stands in its place (`STORAGE` gives it back).
 
         Raises:
             UserError: the disk is full or not writable.
         """
-        write_atomically(path, yaml.safe_dump(self.model_dump(), sort_keys=False))
+        write_atomically(
+            path, yaml.safe_dump(self.model_dump() | {"storage": without_password(self.storage)}, sort_keys=False)
+        )
 
 
 def is_module(model: object) -> bool:
@@ -255,6 +259,9 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
     data: dict[str, Any] = {}
     if path is not None:
         data = _read_yaml(path)
+        whole = os.environ.get(STORAGE)
+        if whole and without_password(whole) == data.get("storage"):
+            data["storage"] = whole
     for key, value in (overrides or {}).items():
         head, _, tail = key.partition(".")
         value = _path_as_text(value)
@@ -285,8 +292,18 @@ def _check_names(data: dict[str, Any], known: list[str], path: Path | None, with
             raise UserError(f"no setting is called '{within}{key}'{f' (in {path})' if path else ''}.{hint}")
 
 
-def without_password(url: str) -> str:
+@overload
+def without_password(url: str) -> str: ...
+
+
+@overload
+def without_password(url: None) -> None: ...
+
+
+def without_password(url: str | None) -> str | None:
     """A storage URL as it may be shown: of what may be a password, rather too much is hidden than too little."""
+    if url is None:
+        return None
     url = re.sub(r"^((?:[\w+.-]+://)?+[^:]*):.*@", r"\1:***@", url, flags=re.DOTALL)
     return re.sub(r"([?&;]\w*(?:passw|pwd|secret|token)\w*=)[^&;]*", r"\1***", url, flags=re.IGNORECASE)
 
@@ -306,10 +323,10 @@ def parse_budget(text: str) -> tuple[str, float]:
         bound = float(match[1]) * scale / (100 if match[2] == "%" else 1)
     except ValueError:
         raise UserError(
-            f"the budget '{text}' is not of the form METRIC=VALUE, as params=0.5, params=50% or params=1.2M."
+            f"the budget '{text[:200]}' is not of the form METRIC=VALUE, as params=0.5, params=50% or params=1.2M."
         ) from None
     if match[2] == "%" and bound > 1:
-        raise UserError(f"the budget '{text}' is more than the whole network: a share is at most 100%.")
+        raise UserError(f"the budget '{text[:200]}' is more than the whole network: a share is at most 100%.")
     return metric.strip() or "params", bound
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from autoprune.finetuned import Finetuned, named, won_back, written
 from autoprune.policy import Cost, Policy, UnitPolicy
+from autoprune.terminal import CleanConsole
 from autoprune.wording import OF_UNITS, duration, groups, words
 
 BAR = 16  # characters of one unit's bar
@@ -38,8 +39,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 def console() -> Console:
     """stdout as it is now; wide enough for a table where it is no terminal."""
-    stdout = Console(highlight=False, markup=False)
-    return stdout if stdout.is_terminal else Console(highlight=False, markup=False, width=WIDTH)
+    stdout = CleanConsole(highlight=False, markup=False)
+    return stdout if stdout.is_terminal else CleanConsole(highlight=False, markup=False, width=WIDTH)
 
 
 def print_results(title: str, rows: Sequence[Mapping[str, Any]], loss: str, task: str) -> None:
@@ -138,7 +139,9 @@ def print_costs(costs: Mapping[str, Cost]) -> None:
         label = f"{metric}, what can be pruned" if metric in OF_UNITS else metric
         rows.append([label, *_kept(cost.dense, cost.policy), _budget(cost.budget)])
     print_table(
-        "Costs; a budget on params or macs bounds what can be pruned", ["", "dense", "policy", "kept", "budget"], rows
+        "Costs; a budget on params or macs bounds what can be pruned",
+        ["metric", "dense", "policy", "kept", "budget"],
+        rows,
     )
 
 

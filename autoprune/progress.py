@@ -4,16 +4,15 @@ Nothing here decides anything, and neither torch nor transformers is imported.
 """
 
 import math
-import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from autoprune.terminal import CleanConsole, clean, echo
 from autoprune.wording import duration, words
 
 if TYPE_CHECKING:
@@ -30,9 +29,10 @@ class Display:
     """
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
+        console = CleanConsole(stderr=True)
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.fields[details]}"),
+            TextColumn("{task.description}", markup=False), BarColumn(30),
+            TextColumn("{task.fields[details]}", markup=False),
             console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
         self._task = self._bar.add_task("", total=1.0, details="", visible=False)
@@ -129,12 +129,13 @@ class Display:
 
     def _line(self, line: str) -> None:
         if self._bar.disable:
-            print(line, file=sys.stderr, flush=True)
+            echo(line, err=True)
         else:
             self._bar.console.print(line, markup=False, highlight=False)
 
     def _draw(self, name: str, share: float, details: str) -> None:
         total = 1.0 if share > 0 else None  # pulses where nothing is known
+        name, details = clean(name), clean(details)
         self._bar.update(self._task, description=name, completed=share, total=total, details=details, visible=True)
 
 

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -13,7 +13,7 @@ from autoprune.assembly import Assembly
 from autoprune.errors import UserError
 from autoprune.mask import Mask
 from autoprune.policy import Cost, Policy, Totals, UnitPolicy, ranges, unranges
-from autoprune.space import Levels, Proposal
+from autoprune.space import Levels, Proposal, Unit
 
 
 def make_policy(
@@ -62,12 +62,28 @@ def proposal_of(assembly: Assembly, policy: Policy) -> Proposal:
             f"the policy was made for the model {made_for} ({policy.provenance.get('model')}), and this one is "
             f"{assembly.loaded.digest} ({assembly.loaded.path})."
         )
+    policy = _in_groups(policy, assembly.space.units)
     named = [(unit.name, unit.groups) for unit in policy.units]
     if named == [(unit.name, unit.groups) for unit in assembly.space.units]:
         proposal = _levels(policy) or _mask(assembly, policy)
         if policy.units == _units(assembly, proposal):
             return proposal
     raise UserError("the policy's units or kept groups are not those of this run's level store: search again.")
+
+
+def _in_groups(policy: Policy, units: Sequence[Unit]) -> Policy:
+    """A policy of an earlier version, whose groups were what are bundles now, in today's groups and levels."""
+    found = []
+    for one, unit in zip(policy.units, units, strict=False):
+        kept = one.kept * unit.bundle
+        if unit.bundle > 1 and one.groups == unit.bundles(unit.groups) and (one.level is None or kept in unit.kept):
+            firsts = (group * unit.bundle for group in unranges(one.kept_groups))
+            groups = [group for first in firsts for group in range(first, first + unit.bundle)]
+            level = None if one.level is None else unit.kept.index(kept)
+            changes = {"groups": unit.groups, "level": level, "kept": kept, "kept_groups": ranges(groups)}
+            one = one.model_copy(update=changes)
+        found.append(one)
+    return policy.model_copy(update={"units": [*found, *policy.units[len(found) :]]})
 
 
 def _levels(policy: Policy) -> Levels | None:
@@ -80,7 +96,7 @@ def _mask(assembly: Assembly, policy: Policy) -> Mask:
     for u, unit in enumerate(policy.units):
         kept_G = np.zeros(unit.groups, dtype=bool)
         kept_G[unranges(unit.kept_groups)] = True
-        kept.append(kept_G[assembly.store.order(u).cpu().numpy()])
+        kept.append(kept_G[assembly.store.order(u).cpu().numpy()][:: assembly.space.units[u].bundle])
     return Mask.pack(kept)
 
 
@@ -102,5 +118,5 @@ def _kept_groups(assembly: Assembly, proposal: Proposal) -> list[list[int]]:
     space, store = assembly.space, assembly.store
     if not isinstance(proposal, Mask):
         return [store.kept_groups(u, kept) for u, kept in enumerate(space.kept(proposal))]
-    masks = enumerate(proposal.unpack(space.groups))
-    return [sorted(store.order(u).cpu().numpy()[kept_G].tolist()) for u, kept_G in masks]
+    masks = zip(range(len(space.units)), proposal.unpack(space.groups), space.units, strict=True)
+    return [sorted(store.order(u).cpu().numpy()[kept.repeat(unit.bundle)].tolist()) for u, kept, unit in masks]

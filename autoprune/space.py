@@ -46,10 +46,13 @@ class Unit:
             them, so that half of the groups is half of the cost; dropping a unit saves them on top.
         group_macs: multiply-accumulates of one group per token, without attention scores.
         context_macs: multiply-accumulates of one group per token and context position.
-        group_cache: entries of the cache of keys and values of one group and position.
+        group_cache: entries of the cache of keys and values of one bundle of groups and position.
         matrices: weight matrices that are multiplied with.
         square_params: parameters of a pair of groups, where two widths of a block are cut as one (a bottleneck).
         square_macs: multiply-accumulates of a pair.
+        bundle: groups that use some weights together (the query heads of a KV group); 1: they share nothing.
+        bundle_params: parameters that leave with the last group of a bundle.
+        bundle_macs: multiply-accumulates of those per token.
     """
 
     name: str
@@ -65,23 +68,40 @@ class Unit:
     matrices: int = 0
     square_params: int = 0
     square_macs: int = 0
+    bundle: int = 1
+    bundle_params: int = 0
+    bundle_macs: int = 0
+
+    def bundles(self, kept: int) -> int:
+        """Bundles of which something is kept."""
+        return -(-kept // self.bundle)
 
     def params(self, kept: int) -> int:
         """Parameters of `kept` groups."""
-        return kept * (self.group_params + kept * self.square_params)
+        return kept * (self.group_params + kept * self.square_params) + self.bundles(kept) * self.bundle_params
 
     def macs(self, kept: int, context: int) -> int:
         """Multiply-accumulates per token when `kept` groups stay and `context` positions are attended to."""
-        return kept * (self.group_macs + kept * self.square_macs + context * self.context_macs)
+        single = self.group_macs + kept * self.square_macs + context * self.context_macs
+        return kept * single + self.bundles(kept) * self.bundle_macs
+
+    def cache(self, kept: int) -> int:
+        """Entries of the cache of keys and values of `kept` groups and one position."""
+        return self.bundles(kept) * self.group_cache
 
 
-def kept_groups(groups: int, fractions: Sequence[float], round_to: int = 1) -> tuple[int, ...]:
+def kept_groups(groups: int, fractions: Sequence[float], round_to: int = 1, bundle: int = 1) -> tuple[int, ...]:
     """Groups kept at each level: `fractions` of `groups`, rounded to multiples of `round_to`, denser first.
 
-    Always starts at `groups`; equal levels are merged, so a unit with few groups has fewer levels.
+    Always starts at `groups`; equal levels are merged, so a unit with few groups has fewer levels. Of bundles a
+    level keeps whole ones, or some of the groups of one alone: 9 groups in bundles of 3 have 9, 6, 3, 2, 1 and 0.
     """
-    kept = {min(groups, round_to * round(fraction * groups / round_to)) for fraction in fractions}
-    return tuple(sorted(kept | {groups}, reverse=True))
+    kept = {groups}
+    for fraction in fractions:
+        wanted = fraction * groups
+        step = 1 if wanted < bundle > 1 else max(round_to, bundle)
+        kept.add(min(groups, step * round(wanted / step)))
+    return tuple(sorted(kept, reverse=True))
 
 
 class SearchSpace:
@@ -100,6 +120,7 @@ class SearchSpace:
         peaks: metrics of which the largest of the units' costs and what is fixed counts, not the sum.
 
     Attributes:
+        groups: bits of each unit's part of a mask: its groups, or its bundles, of which masks keep whole ones.
         costs: metric -> costs that add, `[U, L]`: of a peak, by how much a level is over the budget.
         bounds: metric -> what those of the units alone may sum to: the budget without what is fixed; of a peak 0.
 
@@ -119,7 +140,7 @@ class SearchSpace:
         peaks: Collection[str] = (),
     ) -> None:
         self.units, self.task, self.peaks = tuple(units), task, frozenset(peaks)
-        self.groups = tuple(unit.groups for unit in self.units)
+        self.groups = tuple(unit.bundles(unit.groups) for unit in self.units)
         self.budgets = dict(budgets)
         self.group_costs = {
             metric: [np.asarray(row, dtype=np.float64) for row in rows] for metric, rows in (group_costs or {}).items()
@@ -208,7 +229,8 @@ class SearchSpace:
     def kept(self, proposal: Proposal) -> list[int]:
         """Groups kept of each unit."""
         if isinstance(proposal, Mask):
-            return [int(np.bitwise_count(bits).sum()) for bits in proposal.split(self.groups)]
+            counts = (int(np.bitwise_count(bits).sum()) for bits in proposal.split(self.groups))
+            return [count * unit.bundle for count, unit in zip(counts, self.units, strict=True)]
         return [unit.kept[level] for unit, level in zip(self.units, proposal, strict=True)]
 
     def feasible(self, proposal: Proposal) -> bool:

@@ -9,7 +9,9 @@ Schema `autoprune.space/1`:
      "budgets": {"params": <absolute bound>},
      "fixed": {"latency": <what is paid whatever the policy>, ...},
      "peaks": [names of the metrics of which the largest cost counts, not the sum],
-     "statistics": [{"weight_norm": ..., ...} of each unit, or nothing]}
+     "statistics": [{"weight_norm": ..., ...} of each unit, or nothing],
+     "coverage": {"units": 17, "shares": {"params": <share of the whole network that units are>, ...},
+                  "left": [{"why": ..., "layers": 3, "params": <share of the network's>}, ...], "told": <the same>}}
 
 `group_costs` is there where masks were searched.
 """
@@ -18,7 +20,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, Field
 
@@ -32,13 +34,31 @@ from autoprune.wording import WORDS, Task
 SCHEMA = "autoprune.space/1"
 
 
-def save_space(path: Path, space: SearchSpace, statistics: Sequence[UnitStatistics] = ()) -> None:
+class Covering(Protocol):
+    """What is written of a coverage (coverage.py), a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def told(self) -> str:
+        """In a sentence or two."""
+        ...
+
+
+def save_space(
+    path: Path, space: SearchSpace, statistics: Sequence[UnitStatistics] = (), coverage: Covering | None = None
+) -> None:
     """Write the space file.
+
+    Args:
+        path: where.
+        space: units, costs, budgets.
+        statistics: of the units.
+        coverage: how much of the network they are.
 
     Raises:
         UserError: the disk is full or not writable.
     """
-    record = {
+    record: dict[str, Any] = {
         "schema": SCHEMA,
         "task": space.task,
         "units": [asdict(unit) for unit in space.units],
@@ -49,6 +69,8 @@ def save_space(path: Path, space: SearchSpace, statistics: Sequence[UnitStatisti
         "peaks": sorted(space.peaks),
         "statistics": [asdict(one) for one in statistics],
     }
+    if coverage is not None:
+        record["coverage"] = {**asdict(coverage), "told": coverage.told()}
     write_atomically(path, to_json(record) + "\n")
 
 
@@ -58,6 +80,15 @@ def task_of(run: Path) -> Task | None:
         record = read_json(run / "space.json")
         task: Task = record.get("task", "text")
         return task if task in WORDS else None
+    except (OSError, *DAMAGE):
+        return None
+
+
+def coverage_of(run: Path) -> dict[str, Any] | None:
+    """How much of the network a run's units are, as the file has it; None where that is not known."""
+    try:
+        record = read_json(run / "space.json").get("coverage")
+        return None if record is None else _Coverage.model_validate(record).model_dump()
     except (OSError, *DAMAGE):
         return None
 
@@ -77,6 +108,19 @@ def load_space(path: Path) -> tuple[SearchSpace, list[UnitStatistics]]:
             file.units, file.costs, file.budgets, file.group_costs, file.fixed, task=file.task, peaks=file.peaks
         )
     return space, file.statistics
+
+
+class _Left(BaseModel):
+    why: str
+    layers: int
+    params: float
+
+
+class _Coverage(BaseModel):
+    units: int
+    shares: dict[str, Annotated[float, Field(ge=0, le=1)]]
+    left: list[_Left]
+    told: str
 
 
 class _File(BaseModel):

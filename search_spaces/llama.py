@@ -1,6 +1,6 @@
 """Llama and the many families that share its names: q, k, v, o projections and a gated MLP.
 
-Units of a decoder layer: KV groups with their query heads, and neurons of the MLP.
+Units of a decoder layer: query heads, of which those of a KV group share its keys and values, and neurons of the MLP.
 """
 
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from autoprune.models.family import Family
-from autoprune.models.widths import Slice, Width
+from autoprune.models.widths import Bundles, Slice, Width
 
 # A norm leaves with the sub-block that it alone serves, before it or after it.
 _ATTENTION_NORMS = ("input_layernorm", "attention_layernorm", "post_norm1")
@@ -40,25 +40,31 @@ def _attention(block: nn.Module, norms: list[str]) -> Width:
     head_dim = int(attention.head_dim)
     groups = attention.k_proj.out_features // head_dim
     heads = attention.q_proj.out_features // head_dim
-    per_group, key_value = heads // groups, head_dim
-    if _heads_are_tied(attention, head_dim):
-        groups, per_group, key_value = 1, heads, groups * head_dim
-    per_kept = {"num_attention_heads": per_group, "num_key_value_heads": key_value // head_dim}
-    counted = {"num_heads": per_group, "num_key_value_heads": per_kept["num_key_value_heads"]}  # as StableLM does
+    # heads that are tied leave together: a bundle is then one group
+    tied = _heads_are_tied(attention, head_dim)
+    per_bundle, key_values = (heads, groups) if tied else (heads // groups, 1)
+    per_group = per_bundle if tied else 1
+    counted = {name: f"self_attn.{name}" for name in ("num_heads", "num_key_value_heads") if hasattr(attention, name)}
     return Width(
         kind="attention",
-        groups=groups,
+        groups=heads // per_group,
         producers=(
             Slice("self_attn.q_proj", per_group * head_dim, 0),
-            Slice("self_attn.k_proj", key_value, 0),
-            Slice("self_attn.v_proj", key_value, 0),
+            Slice("self_attn.k_proj", key_values * head_dim, 0, shared=True),
+            Slice("self_attn.v_proj", key_values * head_dim, 0, shared=True),
         ),
         consumer=Slice("self_attn.o_proj", per_group * head_dim, 1),
         on_drop={"self_attn": "zero-attention"} | dict.fromkeys(norms, "identity"),
-        attributes={f"self_attn.{name}": count for name, count in counted.items() if hasattr(attention, name)},
-        config=per_kept,
+        attributes={path: per_group for name, path in counted.items() if name == "num_heads"},  # as StableLM does
+        config={"num_attention_heads": per_group},
         context_macs=2 * per_group * head_dim,
-        cache=2 * key_value,
+        cache=2 * key_values * head_dim,
+        bundles=Bundles(
+            size=per_bundle // per_group,
+            attributes={path: key_values for name, path in counted.items() if name == "num_key_value_heads"},
+            config={"num_key_value_heads": key_values},
+            sizes=("self_attn.num_key_value_groups",) if per_group == 1 else (),
+        ),
     )
 
 

@@ -49,11 +49,14 @@ SPECIAL: dict[str, dict[str, Any]] = {
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "cohere-qk-norm": ("cohere", {"use_qk_norm": True}),
+    "gemma3-one-kv-group": ("gemma3_text", {**_MIXED, "num_key_value_heads": 1}),
     "gpt2-inner": ("gpt2", {"n_inner": 48}),
     "hyperclovax-post-norm": ("hyperclovax", {"use_post_norm": True, "residual_multiplier": 0.7}),
     "llama-biases": ("llama", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    "llama-one-kv-group": ("llama", {"num_key_value_heads": 1, "attention_bias": True}),
     "opt-post-norm": ("opt", {"do_layer_norm_before": False}),
     "qwen2-sliding": ("qwen2", {"use_sliding_window": True, "max_window_layers": 3}),
+    "qwen3-threes": ("qwen3", {"num_attention_heads": 6}),
     "stablelm-parallel": ("stablelm", {"use_parallel_residual": True, "use_qkv_bias": True}),
     "stablelm-qk-norm": ("stablelm", {"qk_layernorm": True}),
 }

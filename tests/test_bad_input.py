@@ -218,7 +218,7 @@ def test_missing_text(refused: Refused) -> None:
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(b" \n", "empty"), (b"\xff\xfe\x00", "no UTF-8"), (b"ELF\0\0\0", "zero byte")],
+    [(b" \n", "empty"), (b"\xff\xfe\x00", "no UTF-16"), (b"\xffabc", "no UTF-8"), (b"ELF\0\0\0", "zero byte")],
 )
 def test_unreadable_text(refused: Refused, tmp_path: Path, content: bytes, complaint: str) -> None:
     (tmp_path / "bad.txt").write_bytes(content)

@@ -283,7 +283,7 @@ def test_the_command(cli: Callable[..., Answer], refused: Callable[..., str], ru
     answer = cli("finetune", own, "--epochs", "1", "--lora", "4", "--batch", "64", "weight=0.7")
     assert answer.status == 0, answer.err
     rows = {line.split()[0]: line for line in answer.out.splitlines()}
-    assert list(rows) == ["dense", "before", "refitted", "after", "network:"]
+    assert list(rows) == ["dense", "before", "refitted", "after", "trained:", "network:"]
     assert "perplexity" in rows["after"]
     assert "kl 0.0000" in rows["dense"]
     assert "fine-tuning" in answer.err
@@ -361,7 +361,7 @@ def test_what_is_told_of_the_steps(losses: tuple[float, ...], chosen: str, words
     before, refitted, trained = map(Worth, losses)
     worths = {"before": before, "refitted": refitted, "trained": trained}
     assert better(worths) == (chosen, worths[chosen])
-    tuned = tuning.Tuned(Worth(0.5), before, refitted, trained, chosen, Path("network"))
+    tuned = tuning.Tuned(Worth(0.5), before, refitted, trained, chosen, Path("network"), None)
     assert tuned.after == worths[chosen]
     assert tuned.told() is None if words is None else re.search(words, tuned.told() or "")
 

@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from autoprune.calibration import dataset_directory, images
 from autoprune.comparing.entrants import Entrants
 from autoprune.comparing.league import is_finished, load_league, outcome_of
 from autoprune.config import SearchConfig, load_config, parse_override, reads_images
+from autoprune.envs.observation import NAMES
 from autoprune.errors import UserError
 from autoprune.finetuned import read_finetuned
 from autoprune.journal import Journal
@@ -55,8 +57,10 @@ NASTY: list[Any] = [
 TEXTS = [
     b"", b"\0", b"[" * 100_000, b'{"a":' * 10_000, b"1" * 5000, b"NaN", b"[Infinity]", b'{"a": 1e999}', b"\xff\xfe",
     b"a: &a [*a]\n", b"!!python/object/apply:os.system [id]", b"? [a]\n: b", b"2026-11-28", b"{{[[", b"- " * 20_000,
-    b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(b"%c: &%c [%s]\n" % (c + 1, c + 1, b",".join([b"*%c" % c] * 9)) for c in range(97, 107)),
-    b'"\\ud800"', b"!!binary 'a'", b"!!int 'x'", b"!!float 'x'", b"!!timestamp 'x'", b"<<: 1", b"<<: [1]", b"=", b"!!set {a}",
+    b'"\\ud800"', b"!!binary 'a'", b"!!int 'x'", b"!!float 'x'", b"!!timestamp 'x'", b"<<: 1", b"<<: [1]", b"=",
+    b"!!set {a}", b"&a [x, x]\n", b"k: 0x" + b"f" * 5000, b"k: 1:2:3", b"k: .inf", b"k: 1e400", b"k: -.nan",
+    # what an alias names is written out ten times, ten times over
+    b"a0: &a0 x\n" + b"".join(b"a%d: &a%d [%s]\n" % (i, i, b",".join([b"*a%d" % (i - 1)] * 9)) for i in range(1, 10)),
 ]  # fmt: skip
 
 
@@ -179,9 +183,9 @@ def loaders(folder: Path) -> dict[str, Loader]:
     load_images(folder)
     unit = Unit("0.mlp", "mlp", 0, 4, (4, 2, 0), 10)
     store = make_store(folder / "store", unit)
-    save_file(
-        {"policy.weight": torch.zeros(3)}, folder / "agent.safetensors", {"algorithm": "PPO", "observation": "[]"}
-    )
+    model: Any = SimpleNamespace(policy=torch.nn.Linear(3, 2))
+    of_agent = {"algorithm": "PPO", "observation": json.dumps(NAMES)}
+    save_file(model.policy.state_dict(), folder / "agent.safetensors", of_agent)
     told = {"step": "3", "tuning": "{}", "mark": "m"}
     (folder / "state").mkdir()
     save_file({"network.w": torch.zeros(3)}, folder / "state" / "state.safetensors", told)
@@ -208,9 +212,7 @@ def loaders(folder: Path) -> dict[str, Loader]:
         "policy": Loader(run / "policy.json", shown, as_json),
         "space": Loader(run / "space.json", lambda: (task_of(run), load_space(run / "space.json"), report()), as_json),
         "result": Loader(run / "result.json", report, as_json),
-        "config": Loader(
-            run / "config.yaml", lambda: (load_config(run / "config.yaml").fractions(), report()), as_yaml
-        ),
+        "config": Loader(run / "config.yaml", lambda: load_config(run / "config.yaml").fractions(), as_yaml),
         "journal": Loader(run / "journal.jsonl", journal, as_lines),
         "journal of a report": Loader(run / "journal.jsonl", lambda: render(read_run(run)), as_lines),
         "fine-tuning": Loader(run / "finetuned/result.json", lambda: (read_finetuned(run), report()), as_json),
@@ -240,23 +242,14 @@ def loaders(folder: Path) -> dict[str, Loader]:
         ),
         "manifest": Loader(store / "manifest.json", lambda: LevelStore(store, [unit]), as_json),
         "levels": Loader(store / "0.mlp.safetensors", lambda: LevelStore(store, [unit])),
-        "agent": Loader(
-            folder / "agent.safetensors", lambda: weights.load(NoModel(), folder / "agent.safetensors", "PPO")
+        "agent": Loader(folder / "agent.safetensors", lambda: weights.load(model, folder / "agent.safetensors", "PPO")),
+        "state": Loader(
+            folder / "state/state.safetensors", lambda: steps_done(folder / "state", {"refit": False}, "m")
         ),
-        "state": Loader(folder / "state/state.safetensors", lambda: steps_done(folder / "state", {}, "m")),
     }
 
 
 SUBJECT: dict[str, str] = {}
-
-
-class NoModel:
-    """In the place of an agent: nothing that is loaded fits it."""
-
-    class policy:  # noqa: N801
-        @staticmethod
-        def state_dict() -> dict[str, Any]:
-            return {}
 
 
 def told_as_user_error(path: Path) -> None:
@@ -376,12 +369,12 @@ def test_a_picture_of_gigabytes(tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     (tmp_path / "set" / "a").mkdir(parents=True)
     image.new("1", (20_000, 20_000)).save(tmp_path / "set" / "a" / "0.png")
-    with pytest.raises(UserError, match="20000 x 20000"):
+    with pytest.raises(UserError, match="pixels"):
         images.read_images(str(tmp_path / "set"))
 
 
 @pytest.mark.parametrize("name", ["fifo", "folder", "x" * 300, "loop"])
-def test_what_is_no_file(tmp_path: Path, name: str, cli: Callable[..., Any]) -> None:
+def test_what_is_no_file(tmp_path: Path, name: str, cli: Callable[..., Any], quick_arguments: list[str]) -> None:
     """A pipe that nobody writes to does not hold up anything."""
     import os
 
@@ -394,10 +387,12 @@ def test_what_is_no_file(tmp_path: Path, name: str, cli: Callable[..., Any]) -> 
         path.symlink_to(path)
     for command in (
         ["show", path], ["report", path], ["search", "--config", path], ["search", "--model", path], ["resume", path],
-        ["search", "--data", path], ["search", "--budget", f"{path}.csv=0.5"], ["export", path, tmp_path / "out"],
+        ["search", "--data", path], ["search", *quick_arguments, "--budget", f"{path}.csv=0.5"],
+        ["export", path, tmp_path / "out"],
         ["evaluate", path], ["finetune", path, "--epochs", "0"], ["dashboard", path], ["search", "--pretrained", path],
         ["search", "--data", path, "--model", "tiny-cnn"], ["search", "--agent", f"{path}.py:Agent"],
-        ["compare", "--config", path], ["search", "--budget", "roofline=0.5", f"workload.hardware={path}.yaml"],
+        ["compare", "--config", path],
+        ["search", *quick_arguments, "--budget", "roofline=0.5", f"workload.hardware={path}.yaml"],
         ["report", tmp_path, "--out", path / "x"], ["search", "--out", path / "x" if name != "folder" else "/proc/x"],
     ):  # fmt: skip
         answer = cli(*command, *(["--agent", "ppo"] if "--pretrained" in command else []))

@@ -1,5 +1,6 @@
 """Masks: their bits, their costs, what they compute, how they are projected, learned, kept and exported."""
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -117,8 +118,12 @@ def test_a_prefix_computes_what_its_level_does(assembly: Assembly) -> None:
     space = assembly.space
     evaluator = assembly.evaluator(assembly.splits.search, "kl")
     rng = np.random.default_rng(0)
-    policies = [space.uniform(), space.sparsest, *(space.sample(rng) for _ in range(3))]
-    masks = [Mask.prefix(space.kept(levels), space.groups) for levels in policies]
+    drawn = [space.uniform(), space.sparsest, *(space.sample(rng) for _ in range(30))]
+    whole = [all(kept % unit.bundle == 0 for kept, unit in zip(space.kept(p), space.units, strict=True)) for p in drawn]
+    policies = list(itertools.compress(drawn, whole))[:5]
+    bundles = [[unit.bundles(k) for k, unit in zip(space.kept(p), space.units, strict=True)] for p in policies]
+    masks = [Mask.prefix(kept, space.groups) for kept in bundles]
+    assert len(masks) == 5
     sequences = range(evaluator.n_sequences)
     assert evaluator.score(masks, sequences) == pytest.approx(evaluator.score(policies, sequences), abs=2e-5)
 
@@ -223,6 +228,7 @@ def test_a_policy_file_names_the_groups_of_the_original_network(assembly: Assemb
     assert proposal_of(assembly, policy) == mask
     for u, (unit, kept_G) in enumerate(zip(policy.units, mask.unpack(assembly.space.groups), strict=True)):
         assert unit.level is None
+        kept_G = kept_G.repeat(assembly.space.units[u].bundle)
         named = {int(group) for group in assembly.store.order(u)[torch.from_numpy(kept_G)]}
         assert set(unranges(unit.kept_groups)) == named
 

@@ -75,9 +75,10 @@ class Roofline:
             return 0.0
         tokens, positions = workload.tokens, workload.batch * workload.context
         # a unit's matrices have the same FLOPs for each byte, so the larger bound is the same for all: one sum
-        seconds = self._seconds(tokens * kept * unit.group_macs, kept * unit.group_macs * self._itemsize)
+        macs = unit.macs(kept, 0)
+        seconds = self._seconds(tokens * macs, macs * self._itemsize)
         attention = tokens * workload.context * kept * unit.context_macs
-        seconds += self._seconds(attention, positions * kept * unit.group_cache * self._itemsize)
+        seconds += self._seconds(attention, positions * unit.cache(kept) * self._itemsize)
         return 1e3 * (seconds + (unit.matrices + (unit.context_macs > 0)) * self.device.launch)
 
     def _seconds(self, macs: float, nbytes: float) -> float:

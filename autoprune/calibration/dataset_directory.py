@@ -35,7 +35,7 @@ def files_of(path: Path) -> list[Path]:
     Raises:
         UserError: there are several splits and none is `train`, it lies in several folders, or `state.json` is damaged.
     """
-    if path.is_file():
+    if not path.is_dir():
         return [path] if path.suffix == ".parquet" else []
     saved = [folder for folder in (path, *sorted(path.iterdir())) if (folder / "state.json").is_file()]
     if saved:

@@ -104,6 +104,7 @@ def _config_of_layers(assembly: Assembly, stays: list[int]) -> Any:
     config: Any = copy.deepcopy(assembly.loaded.model.config)
     layers = len(assembly.view.blocks)
     config.dtype = assembly.loaded.checkpoint_dtype
+    config.per_layer_config = None  # an empty one, which any class takes
     if assembly.loaded.family.task == "images":
         return config
     config.num_hidden_layers = len(stays)

@@ -56,9 +56,10 @@ def _attention_groups(config: Any, columns: Columns, shape: Mapping[str, int]) -
     """The fewest groups of heads that the configuration takes, and all of them: some classes can have no less."""
     if "attention" not in shape:
         return [0]
-    dense = columns["attention"][0].width.groups
-    accepted = (g for g in range(shape["attention"], dense) if _config(config, columns, {**shape, "attention": g}))
-    return [*([fewest] if (fewest := next(accepted, None)) else []), dense]
+    width = columns["attention"][0].width
+    possible = (g for g in range(shape["attention"], width.groups) if width.can_keep(g))
+    accepted = (g for g in possible if _config(config, columns, {**shape, "attention": g}))
+    return [*([fewest] if (fewest := next(accepted, None)) else []), width.groups]
 
 
 def _config(config: Any, columns: Columns, shape: Mapping[str, int]) -> Any | None:
@@ -66,8 +67,8 @@ def _config(config: Any, columns: Columns, shape: Mapping[str, int]) -> Any | No
     padded = copy.deepcopy(config)
     for kind, column in columns.items():
         width = column[0].width
-        for name, per_group in width.config.items():
-            setattr(padded, name, per_group * shape[kind])
+        for name, value in width.config_of(shape[kind]).items():
+            setattr(padded, name, value)
         if kind == "attention" and shape[kind] < width.groups and not getattr(config, "head_dim", None):
             # fewer heads are not to be taken for wider ones
             padded.head_dim = config.hidden_size // config.num_attention_heads

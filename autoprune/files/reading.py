@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from autoprune.errors import UserError
 
-JSON_BYTES = 2**30  # a journal of a long search has hundreds of megabytes
+JSON_BYTES = 2**27  # costs of every group of a large network are some tens of megabytes
 YAML_BYTES = 2**18  # what people write by hand; a reader of YAML is slow
 DEPTH = 64  # of lists and mappings inside each other
 NODES = 100_000  # of a YAML file, aliases written out
@@ -42,11 +42,11 @@ def read_bytes(path: Path, most: int = JSON_BYTES) -> bytes:
         ValueError: it is no regular file, or larger.
     """
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        check_regular(os.fstat(file.fileno()))
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ValueError(f"it is larger than {most:,} bytes")
-    return data
+        status = os.fstat(file.fileno())
+        check_regular(status)
+        if status.st_size > most:
+            raise ValueError(f"it has {status.st_size:,} bytes, and at most {most:,} are read")
+        return file.read()
 
 
 def check_regular(status: os.stat_result) -> None:
@@ -104,7 +104,7 @@ def parse_yaml(text: str) -> Any:
         data = loader.construct_document(node)
     except RecursionError:
         raise ValueError(_too_deep()) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError) as error:  # of tags, the latter
         raise ValueError(f"it is no YAML: {' '.join(str(error).split())}") from None
     finally:
         if loader is not None:
@@ -139,8 +139,8 @@ def explained(what: str, path: Path, way: str = "") -> Iterator[None]:
 def first_of(error: ValidationError) -> str:
     """The first thing that pydantic found, as `units.0.groups: Input should be greater than 0`."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
+    where = ".".join(str(part) for part in first["loc"])[:100]
+    message = first["msg"].removeprefix("Value error, ")[:300]
     return f"{where}: {message}" if where else message
 
 

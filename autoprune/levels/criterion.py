@@ -3,6 +3,7 @@
 Shapes: O outputs, D inputs of the consumer (`groups * size`), G groups. Float64 where it matters.
 """
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -73,3 +74,37 @@ class Reconstruction:
 def reconstruct(weight_OD: Tensor, moments_DD: Tensor, kept: Tensor) -> Tensor:
     """`Reconstruction` for one choice: `[O, K]`."""
     return Reconstruction(weight_OD, moments_DD).on(kept)
+
+
+def order_of(
+    criterion: Criterion,
+    weight_OD: Tensor,
+    moments_DD: Tensor,
+    groups: int,
+    bundle: int,
+    evidence: Mapping[str, Tensor],
+) -> Tensor:
+    """Groups from the most to the least important, `[G]` int64; those of a bundle follow each other.
+
+    Bundles leave whole, until one is left alone, whose groups are then ordered with the weights that it has by itself.
+
+    Args:
+        criterion: orders.
+        groups: pieces of the width.
+        bundle: neighbouring groups that use some weights together.
+        evidence: what the criterion needs besides (evidence.py).
+    """
+    if bundle == 1:
+        return criterion.order(weight_OD, moments_DD, groups, **evidence)
+    # a gate on a whole bundle has the sum of its groups' derivatives
+    apart = {name: tensor.view(-1, groups // bundle, bundle) for name, tensor in evidence.items()}
+    whole = {name: tensor.sum(-1) for name, tensor in apart.items()}
+    order_B = criterion.order(weight_OD, moments_DD, groups // bundle, **whole)
+    first, size = int(order_B[0]), weight_OD.shape[1] // groups * bundle
+    inputs = torch.arange(first * size, (first + 1) * size, device=weight_OD.device)
+    alone_OK = Reconstruction(weight_OD, moments_DD).on(inputs) if criterion.reconstructs else weight_OD[:, inputs]
+    of_first = {name: tensor[:, first] for name, tensor in apart.items()}
+    within = criterion.order(alone_OK, moments_DD[inputs][:, inputs], bundle, **of_first)
+    order_BG = order_B[:, None] * bundle + torch.arange(bundle, device=order_B.device)
+    order_BG[0] = first * bundle + within
+    return order_BG.flatten()

@@ -90,7 +90,7 @@ class Placer:
         if isinstance(choice, int):
             width.keep(unit.kept[choice], self.store.weights(u, choice))
             return
-        kept_G = np.unpackbits(np.frombuffer(choice, np.uint8))[: unit.groups]
+        kept_G = np.unpackbits(np.frombuffer(choice, np.uint8))[: unit.bundles(unit.groups)].repeat(unit.bundle)
         index = torch.from_numpy(np.flatnonzero(kept_G))
         width.select(index, self.masked.consumer(u, choice, index) if self.masked else None)
 

@@ -31,7 +31,7 @@ from autoprune.files.arrays import read_tensors
 from autoprune.files.names import slug
 from autoprune.files.reading import explained, read_json
 from autoprune.files.writing import BUILDING, scratch
-from autoprune.levels.criterion import Criterion, Reconstruction, workspace_bytes
+from autoprune.levels.criterion import Criterion, Reconstruction, order_of, workspace_bytes
 from autoprune.levels.evidence import Evidence
 from autoprune.levels.seal import SMALL, Seal, check, sealed
 from autoprune.levels.statistics import measure
@@ -248,9 +248,8 @@ def _levels(
 ) -> dict[str, Tensor]:
     weight_OD = width.consumer_weight
     h_DD, mean_D = width.moments(h_DD.to(weight_OD.device))
-    order = criterion.order(
-        weight_OD, h_DD, unit.groups, **{name: tensor.to(weight_OD.device) for name, tensor in evidence.items()}
-    )
+    evidence = {name: tensor.to(weight_OD.device) for name, tensor in evidence.items()}
+    order = order_of(criterion, weight_OD, h_DD, unit.groups, unit.bundle, evidence)
     tensors = {"order": order.cpu()}
     if not criterion.reconstructs and mean_D is None:
         return tensors

@@ -78,6 +78,13 @@ class BlockView:
         self._owner = self.model.get_submodule(owner)
         return list(self.model.get_submodule(self.family.blocks).children())
 
+    def left_out(self, path: str, module: nn.Module) -> str:
+        """Why a module is in no unit, behind "layers"."""
+        if "norm" in type(module).__name__.lower():
+            return "that are norms"
+        inside = any(module is one for block in self.blocks for one in block.modules())
+        return "that no width of the blocks goes through" if inside else "outside of the blocks"
+
     def labels(self, tokens_BT: Tensor) -> Tensor:
         """What each position should predict, `[B, T]`: the next token, and -100 behind the last."""
         return next_tokens(tokens_BT)

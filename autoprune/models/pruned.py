@@ -217,7 +217,7 @@ def per_layer_config(layers: Sequence[LayerConfig]) -> dict[str, dict[str, Any]]
 def layer_config(widths: Sequence[LiveWidth]) -> LayerConfig:
     """What is left of a layer."""
     values: dict[str, Any] = {
-        name: per_group * width.kept for width in widths for name, per_group in width.width.config.items()
+        name: value for width in widths for name, value in width.width.config_of(width.kept).items()
     }
     skip = sorted(width.width.kind for width in widths if width.kept == 0)
     return values | ({"skip": skip} if skip else {})
@@ -257,8 +257,10 @@ def _number_caches(blocks: Sequence[nn.Module], config: Any, attention: str) -> 
 def _kept_groups(width: Width, layer: LayerConfig, index: int) -> int:
     if width.kind in layer.get("skip", ()):
         return 0
-    kept = {layer.get(name, per_group * width.groups) / per_group for name, per_group in width.config.items()}
-    groups = int(next(iter(kept)))
-    if kept != {groups} or not 0 < groups <= width.groups:
+    dense = width.config_of(width.groups)
+    given = {name: layer.get(name, value) for name, value in dense.items()}
+    name, per_group = next(iter(width.config.items()))
+    groups: int = given[name] // per_group
+    if not width.can_keep(groups) or given != width.config_of(groups):
         raise ValueError(f"`per_layer_config` of layer {index} does not fit its {width.kind}: {dict(layer)}.")
     return groups

@@ -4,14 +4,15 @@ A family declares `Width`s; here they are permuted, sliced, counted, dropped and
 dense tensors and swaps views of them in and out of the block's parameters, so that a level costs no copy.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from autoprune.models.layers import follow_shape, patches
 from autoprune.models.stand_ins import STAND_INS
 from autoprune.models.widths import Slice, Width
 from autoprune.space import Unit
@@ -102,6 +103,13 @@ class LiveWidth:
         """This width and those behind it."""
         return [self, *(self.behind.links if self.behind else [])]
 
+    def modules(self) -> Iterator[nn.Module]:
+        """What is cut, and whatever goes with the sub-block when nothing of it is kept."""
+        for link in self.links:
+            yield from link._modules.values()
+        for module in self._dropped.values():
+            yield from module.modules()
+
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that the dense tensors or views of them are put into."""
         return [getattr(self._modules[path], name) for path, name in self._tensors if path in self._modules]
@@ -148,10 +156,8 @@ class LiveWidth:
 
     def read(self, inputs: Tensor) -> Tensor:
         """What the consumer's matrix multiplies, a row a position, `[N, D]`; a 1 behind each where there is a norm."""
-        conv: Any = self.consumer
         if self._tensors[self.width.consumer.module, "weight"].dim() == CONVOLUTION:
-            patches = functional.unfold(inputs, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
-            inputs = patches.transpose(1, 2)
+            inputs = patches(self.consumer, inputs)
         x_ND = inputs.reshape(-1, inputs.shape[-1])
         return x_ND if self._norm is None else torch.cat([x_ND, x_ND.new_ones(len(x_ND), 1)], dim=1)
 
@@ -183,36 +189,48 @@ class LiveWidth:
 
     def unit(self, block: int, kept: tuple[int, ...]) -> Unit:
         """The numbers of this width as a `Unit` of the search space (torch-free)."""
-        size, square = self._costs({})
-        macs, square_macs = self._costs(self.positions, matrices=True)
+        size, shared, square = self._costs({})
+        macs, shared_macs, square_macs = self._costs(self.positions, matrices=True)
         inside = {id(p): p.numel() for module in self._dropped.values() for p in module.parameters()}
         modules = (module for link in self.links for module in link._modules.values())
         inside |= {id(p): p.numel() for module in modules for p in module.parameters(recurse=False)}
         groups, tokens = self.width.groups, self.positions.get(self.width.consumer.module)
-        return Unit(
+        unit = Unit(
             name=f"{block}.{self.width.kind}", kind=self.width.kind, block=block, groups=groups, kept=kept,
-            group_params=size, fixed_params=sum(inside.values()) - size * groups - square * groups**2,
+            group_params=size,
             # an image is its own context, of a length that is known
             group_macs=macs + (self.width.context_macs * tokens**2 if tokens else 0),
             context_macs=0 if tokens else self.width.context_macs, group_cache=self.width.cache,
             matrices=1 + sum(len(link.weights()) - 1 for link in self.links),
             square_params=square, square_macs=square_macs,
+            bundle=self.width.bundles.size, bundle_params=shared, bundle_macs=shared_macs,
         )  # fmt: skip
+        return replace(unit, fixed_params=sum(inside.values()) - unit.params(groups))
 
-    def _costs(self, times: Mapping[str, int], matrices: bool = False) -> tuple[int, int]:
-        """Weights of a group, each as often as `times` says; and of a pair of groups, what two widths share."""
-        groups, single, pairs = self.width.groups, 0, 0
-        cut = [(s.module, name) for link in self.links for name, s in link._sliced() if name in ("weight", "bias")]
+    def _costs(self, times: Mapping[str, int], matrices: bool = False) -> tuple[int, int, int]:
+        """Weights of a group, each as often as `times` says; of a bundle of groups; and of a pair of groups, what two
+        widths share."""
+        groups, single, bundled, pairs = self.width.groups, 0, 0, 0
+        sliced = [
+            (name, s)
+            for link in self.links
+            for name, s in link._sliced()
+            if name in link._modules[s.module]._parameters
+        ]
+        cut = [(s.module, name) for name, s in sliced]
+        shared = {(s.module, name) for name, s in sliced if s.shared}
         for path, name in dict.fromkeys(cut):
             tensor = self._tensors[path, name]
-            if matrices and tensor.dim() == 1:
+            if matrices and (tensor.dim() == 1 or name != "weight"):
                 continue
             numel = tensor.numel() * times.get(path, 1)
             if cut.count((path, name)) > 1:
                 pairs += numel // groups**2
+            elif (path, name) in shared:
+                bundled += numel * self.width.bundles.size // groups
             else:
                 single += numel // groups
-        return single, pairs
+        return single, bundled, pairs
 
     def permute(self, *orders: Tensor) -> None:
         """Put the groups in `order`, most important first, so that a level is a prefix. Changes no output.
@@ -224,7 +242,7 @@ class LiveWidth:
             for name, s in link._sliced():
                 tensor = self._tensors[s.module, name]
                 dim = s.dim if name == "weight" else 0
-                index = _entries(order.to(tensor.device), s, self.width.groups)
+                index = self._entries(order.to(tensor.device), s)
                 self._tensors[s.module, name] = tensor.index_select(dim, index)
         self.keep(self.kept)
 
@@ -286,10 +304,29 @@ class LiveWidth:
             if key in self._tensors:
                 getattr(self._modules[key[0]], key[1]).data = self._tensors[key]
         for module in self._modules.values():
-            self._follow_shape(module)
-        for path, per_group in self.width.attributes.items():
-            owner, _, attribute = path.rpartition(".")
-            setattr(self.block.get_submodule(owner), attribute, groups * per_group)
+            follow_shape(module, module in self._depthwise)
+        self._count(groups)
+
+    @contextmanager
+    def blind(self, groups: int) -> Iterator[None]:
+        """Have what reads the width multiply all but the first groups with zeros for a while, at their full size."""
+        readers = [
+            s
+            for link in self.links
+            for s in (*link.width.producers, link.width.consumer)
+            if s.reads or s is link.width.consumer
+        ]
+        weights = {s.module: getattr(self.block.get_submodule(s.module), "weight") for s in readers}
+        before = {path: weight.data for path, weight in weights.items()}
+        try:
+            for s in readers:
+                weight = weights[s.module]
+                weight.data = weight.data.clone()
+                weight.data.narrow(s.dim, groups * s.size, (self.width.groups - groups) * s.size).zero_()
+            yield
+        finally:
+            for path, weight in weights.items():
+                weight.data = before[path]
 
     def pad(self, groups: int) -> None:
         """Zero-pad what is kept now to `groups` groups (for exports that need a stock model's shape)."""
@@ -302,13 +339,14 @@ class LiveWidth:
                 dim = s.dim if name == "weight" else 0
                 pieces = parameter.data.chunk(s.parts, dim)
                 shape = list(pieces[0].shape)
-                shape[dim] = (groups - self.kept) * s.size
+                shape[dim] = (link.width.pieces(s, groups) - link.width.pieces(s, self.kept)) * s.size
                 zeros = parameter.data.new_zeros(shape)
                 parameter.data = torch.cat([torch.cat([piece, zeros], dim) for piece in pieces], dim)
         for link in self.links:
             link.kept = groups
             for module in link._modules.values():
-                link._follow_shape(module)
+                follow_shape(module, module in link._depthwise)
+        self._count(groups)
 
     def _silence(self) -> None:
         """The last consumer and its norm give nothing but zeros, until something else is kept."""
@@ -317,35 +355,42 @@ class LiveWidth:
             for parameter in module.parameters(recurse=False):
                 parameter.data = torch.zeros_like(parameter)
 
-    def _follow_shape(self, module: nn.Module) -> None:
-        """Attributes of a module that tell its weight's shape; some compute with them."""
-        weight = getattr(module, "weight")
-        if isinstance(module, nn.Linear):
-            module.out_features, module.in_features = weight.shape
-        elif module in self._depthwise:
-            module.groups = module.out_channels = module.in_channels = len(weight)
-        elif isinstance(module, nn.Conv2d):
-            module.out_channels, module.in_channels = weight.shape[:2]
-        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.num_features = len(weight)
-        elif hasattr(module, "nf"):
-            module.nx, module.nf = weight.shape
+    def _count(self, groups: int) -> None:
+        """Set what the block's modules say of how many groups there are."""
+        for path, value in self.width.attributes_of(groups).items():
+            owner, _, attribute = path.rpartition(".")
+            setattr(self.block.get_submodule(owner), attribute, value)
 
     def _sliced(self) -> list[tuple[str, Slice]]:
         """(parameter name, slice) of every tensor that follows the width; a consumer's bias does not."""
-        written = [(name, s) for name in FOLLOWS for s in self.width.producers if (s.module, name) in self._tensors]
-        return [*written, ("weight", self.width.consumer)]
+        return [
+            *((name, s) for s in self.width.producers for name in self._following(s)),
+            ("weight", self.width.consumer),
+        ]
+
+    def _following(self, s: Slice) -> list[str]:
+        """Names of a module's tensors that follow the width: all with a row a channel; of what reads it, the weight."""
+        if s.reads:
+            return ["weight"]
+        entries = s.size * s.parts * self.width.pieces(s, self.width.groups)
+        own = [name for path, name in self._tensors if path == s.module]
+        return [name for name in own if name in FOLLOWS or len(self._tensors[s.module, name]) == entries]
 
     def _gathered(self, tensor: Tensor, name: str, s: Slice, index: Tensor) -> Tensor:
-        entries = _entries(index.to(tensor.device), s, self.width.groups)
+        entries = self._entries(index.to(tensor.device), s)
         return tensor.index_select(s.dim if name == "weight" else 0, entries)
 
     def _prefix(self, tensor: Tensor, name: str, s: Slice, groups: int) -> Tensor:
         dim = s.dim if name == "weight" else 0
         if s.parts == 1 or groups == self.width.groups:
-            return tensor.narrow(dim, 0, groups * s.size * s.parts)
+            return tensor.narrow(dim, 0, self.width.pieces(s, groups) * s.size * s.parts)
         # the parts of a fused projection are not neighbours: the one case that copies
         return torch.cat([part.narrow(dim, 0, groups * s.size) for part in tensor.chunk(s.parts, dim)], dim)
+
+    def _entries(self, index: Tensor, s: Slice) -> Tensor:
+        """Indices along the sliced dimension for groups, bundle by bundle, in this order; part by part."""
+        pieces = torch.unique_consecutive(index // self.width.bundles.size) if s.shared else index
+        return _entries(pieces, s, self.width.pieces(s, self.width.groups))
 
 
 def materialise(module: nn.Module) -> None:
@@ -359,7 +404,7 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 
 
 def _entries(order: Tensor, s: Slice, groups: int) -> Tensor:
-    """Indices along the sliced dimension for groups in `order`, part by part."""
+    """Indices along the sliced dimension for pieces in `order`, of so many, part by part."""
     within = (order[:, None] * s.size + torch.arange(s.size, device=order.device)).flatten()
     return torch.cat([within + part * groups * s.size for part in range(s.parts)])
 

@@ -13,12 +13,35 @@ class Slice:
         size: entries of that dimension that belong to one group (in each part): rows or columns, channels.
         dim: the dimension of `weight`.
         parts: how many blocks of `groups * size` entries stand one after another (3 in a fused q|k|v).
+        shared: whether the entries belong to a bundle of groups, which use them together.
+        reads: whether the module reads the width beside the consumer, as gates do: its bias does not follow.
     """
 
     module: str
     size: int
     dim: int
     parts: int = 1
+    shared: bool = False
+    reads: bool = False
+
+
+@dataclass(frozen=True)
+class Bundles:
+    """Groups that use some weights together, as query heads do a KV group's keys and values.
+
+    Bundles stay equal: a level keeps whole bundles, or some of the groups of one bundle alone.
+
+    Args:
+        size: groups of a bundle; 1 where groups share nothing.
+        attributes: path of an integer attribute in the block -> its value for each bundle of which anything is kept.
+        config: configuration attribute of the layer -> the same.
+        sizes: paths of the attributes that say how many groups are kept of each bundle.
+    """
+
+    size: int = 1
+    attributes: Mapping[str, int] = field(default_factory=dict)
+    config: Mapping[str, int] = field(default_factory=dict)
+    sizes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,11 +57,12 @@ class Width:
         attributes: path of an integer attribute in the block -> its value for each kept group.
         config: configuration attribute of the layer -> its value for each kept group.
         context_macs: multiply-accumulates of one group per token and context position (attention scores).
-        cache: entries of the cache of keys and values of one group and position.
+        cache: entries of the cache of keys and values of one bundle and position.
         norm: path of the BatchNorm that reads the consumer, whose statistics depend on what is kept.
         droppable: whether the network goes on without it. What no shortcut passes by keeps something.
         behind: a width that the consumer writes, which is cut to as many groups, though to groups of its own choice:
             what both cost is a product, and costs of units must add.
+        bundles: which groups share weights.
     """
 
     kind: str
@@ -53,3 +77,27 @@ class Width:
     norm: str | None = None
     droppable: bool = True
     behind: "Width | None" = None
+    bundles: Bundles = Bundles()
+
+    def pieces(self, s: Slice, groups: int) -> int:
+        """Pieces of `s.size` entries that so many groups use."""
+        return -(-groups // self.bundles.size) if s.shared else groups
+
+    def attributes_of(self, groups: int) -> dict[str, int]:
+        """Path of an integer attribute in the block -> its value where so many groups, at least one, are kept."""
+        bundles = -(-groups // self.bundles.size)
+        return (
+            {path: groups * each for path, each in self.attributes.items()}
+            | {path: bundles * each for path, each in self.bundles.attributes.items()}
+            | dict.fromkeys(self.bundles.sizes, groups // bundles)
+        )
+
+    def config_of(self, groups: int) -> dict[str, int]:
+        """Configuration attribute of the layer -> its value where so many groups are kept."""
+        bundles = -(-groups // self.bundles.size)
+        of_bundles = {name: bundles * each for name, each in self.bundles.config.items()}
+        return {name: groups * each for name, each in self.config.items()} | of_bundles
+
+    def can_keep(self, groups: int) -> bool:
+        """Whether so many groups, at least one, leave bundles of one size."""
+        return 0 < groups <= self.groups and (groups < self.bundles.size or groups % self.bundles.size == 0)

@@ -13,7 +13,7 @@ from autoprune.journal import Score
 from autoprune.policy import Policy
 from autoprune.reports.record import Best, Result, Run, Scored, Spent
 from autoprune.space import Proposal, SearchSpace
-from autoprune.space_file import load_space
+from autoprune.space_file import coverage_of, load_space
 from autoprune.statistics import UnitStatistics
 
 
@@ -25,17 +25,32 @@ def read_run(path: Path) -> Run:
     """
     rundir.check_is_run(path)
     config, space, statistics = load_config(path / "config.yaml"), *_space(path)
+    covered = coverage_of(path)
+    told = None if covered is None else str(covered["told"])
     scores = list(_scores(path / "journal.jsonl"))
     for score in scores:
         space.check(score.proposal)
     records, spent, history = _gather(scores, space, config.sequence_length)
     policy, result = _end(path, space)
     if policy is None or result is None:
-        return Run(path, config, space, statistics, [*records.values()], _leader(records), spent, history, None, None)
+        return Run(
+            path,
+            config,
+            space,
+            statistics,
+            [*records.values()],
+            _leader(records),
+            spent,
+            history,
+            None,
+            None,
+            coverage=told,
+        )
     seen = [(tokens, seconds, math.inf if loss is None else loss) for tokens, seconds, loss in result.history]
     best = _found(policy, config.sequence_length)
     return Run(
-        path, config, space, statistics, [*records.values()], best, result.spent, seen, policy, result, _finetuned(path)
+        path, config, space, statistics, [*records.values()], best, result.spent, seen, policy, result,
+        _finetuned(path), told,
     )  # fmt: skip
 
 

@@ -44,7 +44,8 @@ def measured(run: Run) -> Values:
     """Mean losses of policies that differ from dense in exactly one unit."""
     found: Values = {}
     for one in run.scored:
-        changed = [u for u, (kept, groups) in enumerate(zip(one.kept, run.space.groups, strict=True)) if kept < groups]
+        units = zip(one.kept, run.space.units, strict=True)
+        changed = [u for u, (kept, unit) in enumerate(units) if kept < unit.groups]
         if len(changed) == 1:
             found[changed[0], one.kept[changed[0]]] = one.loss
     return found

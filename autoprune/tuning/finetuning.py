@@ -56,7 +56,7 @@ class Tuned:
     trained: Worth | None
     chosen: str
     path: Path
-    training: Trained | None
+    training: Trained | None = None
 
     @property
     def after(self) -> Worth:

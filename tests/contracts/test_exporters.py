@@ -17,6 +17,8 @@ from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.models.images import logits_of
+from autoprune.policy import Policy
+from autoprune.provenance import proposal_of
 from autoprune.space import Levels
 from autoprune.validation import total_params
 from tests import families, image_families, tiny_searches
@@ -199,3 +201,6 @@ def test_exporters_take_a_policy_and_a_path(exporter: str, tmp_path: Path, text_
     assert tmp_path / "out" in first
     study.export_policy(assembly, policy, tmp_path / "out", exporter)
     assert sorted(tmp_path.rglob("*")) == first
+    held = tmp_path / "out"
+    again = Policy.load(held / "policy.json" if held.is_dir() else held)
+    assert proposal_of(assembly, again) == awkward_levels(assembly)

@@ -45,13 +45,27 @@ def test_level_0_is_the_original(name: str) -> None:
     assert torch.equal(logits(view, tokens_BT), original)
     generator = torch.Generator().manual_seed(1)
     for width in all_widths(view):
-        width.permute(torch.randperm(width.width.groups, generator=generator))
+        width.permute(drawn_order(width, generator))
     assert close(logits(view, tokens_BT), original)
     for width in all_widths(view):
         width.keep(0)
         width.pad(width.width.groups)
         width.keep(width.width.groups)
     assert close(view.model(input_ids=tokens_BT).logits, original)
+
+
+def drawn_order(width: LiveWidth, generator: torch.Generator) -> Tensor:
+    """Any order of the groups in which those of a bundle follow each other."""
+    size = width.width.bundles.size
+    bundles_B = torch.randperm(width.width.groups // size, generator=generator)
+    within_BG = torch.stack([torch.randperm(size, generator=generator) for _ in bundles_B])
+    return (bundles_B[:, None] * size + within_BG).flatten()
+
+
+def drawn_kept(width: LiveWidth, generator: torch.Generator) -> int:
+    """Any number of groups that a level may keep, but none."""
+    possible = [kept for kept in range(1, width.width.groups + 1) if width.width.can_keep(kept)]
+    return possible[int(torch.randint(len(possible), (), generator=generator))]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -61,8 +75,7 @@ def test_sliced_is_masked(name: str, seed: int) -> None:
     tokens_BT = families.random_tokens(2, 13, seed)
     with ExitStack() as masks:
         for ours, theirs in zip(all_widths(sliced), all_widths(masked), strict=True):
-            kept = int(torch.randint(ours.width.groups + 1, (), generator=generator))
-            kept = 0 if torch.rand((), generator=generator) < 0.2 else kept
+            kept = 0 if torch.rand((), generator=generator) < 0.3 else drawn_kept(ours, generator)
             ours.keep(kept)
             masks.enter_context(masked_to(theirs, kept))
         expected = masked.model(input_ids=tokens_BT).logits
@@ -124,9 +137,9 @@ def test_costs_are_a_recount(name: str) -> None:
             groups = width.width.groups
             unit = width.unit(b, (groups, 0))
             dense = count(block)
-            kept = int(torch.randint(1, groups + 1, (), generator=generator))
+            kept = drawn_kept(width, generator)
             width.keep(kept)
-            assert dense - count(block) == unit.params(groups - kept)
+            assert dense - count(block) == unit.params(groups) - unit.params(kept)
             width.keep(0)
             assert dense - count(block) == unit.params(groups) + unit.fixed_params
             width.keep(groups)
