@@ -6,7 +6,7 @@ Read top to bottom: model -> text -> units -> costs -> level store -> sorted net
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,14 @@ class Assembly:
     """What `assemble` put together.
 
     Args:
+        read: gives the splits, the same each time.
         network: held by whoever uses the network, where several searches share it.
         coverage: how much of the network the units are, where that was asked for.
     """
 
     config: SearchConfig
     loaded: LoadedModel
-    splits: Splits
+    read: Callable[[], Splits]
     view: BlockView
     space: SearchSpace
     store: LevelStore
@@ -57,6 +58,11 @@ class Assembly:
     metrics: Mapping[str, Any]
     network: threading.Lock = field(default_factory=threading.Lock, compare=False)
     coverage: Coverage | None = None
+
+    @property
+    def splits(self) -> Splits:
+        """Sequences of the data."""
+        return self.read()
 
     def save_metrics(self, run: Path) -> None:
         """Write what metrics have measured to a run's directory, so that it goes on with the same costs.
@@ -91,12 +97,15 @@ def assemble(
     progress: Progress = lambda stage, share: None,
     masks: bool | None = None,
     run: Path | None = None,
+    data: str | None = None,
 ) -> Assembly:
     """Load, cut and prepare; builds the level store unless an earlier search left it.
 
     Args:
         masks: whether single groups can be kept or removed, which needs the moments; None asks the configured agent.
         run: the directory of the run, where metrics find what they measured when it was begun.
+        data: hash of the splits of a search that is over. A text is then read when something of it is asked for, and
+            what only a search needs, metrics and budgets, is left out.
 
     Raises:
         UserError: whatever is wrong with the model, the data, the budgets or the cache.
@@ -108,31 +117,48 @@ def assemble(
     if masks is None:
         masks = getattr(registry.load("agents", config.agent), "masks", False)
     _check_device(config.device)
-    loaded, splits, view = (_images if reads_images(config.model) else _text)(config, masks, progress)
+    if reads_images(config.model):
+        loaded, read, view = _images(config, masks, progress)
+    else:
+        loaded, read, view = _text(config, masks, progress, data)
     check_needs(config.criterion, registry.load("criteria", config.criterion), view)
     units = units_of(view, config)
     network = Network(view, units, config.workload_of(), cache_directory(), run, progress)
-    metrics = {name: metric_of(name, network) for name in config.budgets}
-    space = space_of(units, config, masks, metrics, loaded.family.task)
-    store, moments = _stored(config, loaded, splits, view, space.units, masks, progress)
+    asked = config.model_copy(update={"budgets": {}}) if data else config
+    metrics = {name: metric_of(name, network) for name in asked.budgets}
+    space = space_of(units, asked, masks, metrics, loaded.family.task)
+    store, moments = _stored(config, loaded, read, data or read().digest, view, space.units, masks, progress)
     sort_groups(view, store)
     masked = masked_weights(view, space.units, store, moments, loaded.checkpoint_dtype) if masks else None
-    return Assembly(config, loaded, splits, view, space, store, Placer(view, space, store, masked), metrics)
+    return Assembly(config, loaded, read, view, space, store, Placer(view, space, store, masked), metrics)
 
 
-def _text(config: SearchConfig, masks: bool, progress: Progress) -> tuple[LoadedModel, Splits, BlockView]:
-    """A language model, sequences of a text, and its blocks."""
-    text = read_text(config.data)
+def _text(
+    config: SearchConfig, masks: bool, progress: Progress, data: str | None = None
+) -> tuple[LoadedModel, Callable[[], Splits], BlockView]:
+    """A language model, sequences of a text, and its blocks; where the text's hash is known it is not read yet."""
+    text = read_text(config.data) if data is None else None
     progress("loading the model", 0.0)
     loaded = load_model(config.model, config.device, config.dtype, config.trust_remote_code, config.home())
     _check_length(loaded, config.sequence_length)
-    tokens_NT = sequences(text, loaded.tokenizer, config.sequence_length)
-    _check_vocabulary(loaded, tokens_NT)
-    splits = split(tokens_NT, _asked(config), config.data_seed)
-    return loaded, splits, view_of(loaded.model, loaded.family, config, masks)
+
+    @cache
+    def read() -> Splits:
+        tokens_NT = sequences(text or read_text(config.data), loaded.tokenizer, config.sequence_length)
+        _check_vocabulary(loaded, tokens_NT)
+        splits = split(tokens_NT, _asked(config), config.data_seed)
+        if data not in (None, splits.digest):
+            raise UserError(f"the text '{config.data}' is not the one that was searched on: put that back.")
+        return splits
+
+    if data is None:
+        read()
+    return loaded, read, view_of(loaded.model, loaded.family, config, masks)
 
 
-def _images(config: SearchConfig, masks: bool, progress: Progress) -> tuple[LoadedModel, Splits, BlockView]:
+def _images(
+    config: SearchConfig, masks: bool, progress: Progress
+) -> tuple[LoadedModel, Callable[[], Splits], BlockView]:
     """A network that reads images, samples of these by number, and its blocks.
 
     Raises:
@@ -163,7 +189,7 @@ def _images(config: SearchConfig, masks: bool, progress: Progress) -> tuple[Load
     splits = split_images(images, config.sequence_length, _asked(config), config.data_seed)
     view = image_view(loaded.model, loaded.family, images.to(config.device), config.mlp_group)
     check_labels(images, view(splits.search[:1, :1].to(config.device)).shape[-1])
-    return loaded, splits, view
+    return loaded, lambda: splits, view
 
 
 def _asked(config: SearchConfig) -> dict[str, int | None]:
@@ -197,7 +223,8 @@ def masked_weights(
 def _stored(
     config: SearchConfig,
     loaded: LoadedModel,
-    splits: Splits,
+    read: Callable[[], Splits],
+    data: str,
     view: BlockView,
     units: Sequence[Unit],
     masks: bool,
@@ -205,12 +232,12 @@ def _stored(
 ) -> tuple[LevelStore, Path | None]:
     """The level store, and the file of moments where masks are reconstructed; built unless they are there."""
     criterion, dtype = registry.load("criteria", config.criterion)(), loaded.checkpoint_dtype
-    parts = loaded.digest, splits.digest, str(config.mlp_group)
+    parts = loaded.digest, data, str(config.mlp_group)
     levels = cache_directory() / "levels" / store_key(units, *parts, config.criterion, str(dtype))
     moments = cache_directory() / "moments" / f"{store_key([], *parts)}.safetensors"
     keep_moments = masks and criterion.reconstructs
     if not is_complete(levels) or (keep_moments and not moments.is_file()):
-        reading = view, splits.reconstruction.to(config.device), config.batch_size()
+        reading = view, read().reconstruction.to(config.device), config.batch_size()
         evidence = None
         if not is_complete(levels):
             evidence = gather(criterion, *reading, partial(progress, "taking derivatives"))
@@ -218,9 +245,7 @@ def _stored(
             collected = list(collect(*reading, partial(progress, "collecting moments")))
             save_moments(moments, units, collected)
         if not is_complete(levels):
-            rows = (
-                collected if keep_moments else collect(*reading)
-            )  # a block's at a time, if that is all there is to do
+            rows = collected if keep_moments else collect(*reading)  # which holds those of one block at a time
             build(levels, view, units, rows, criterion, dtype, partial(progress, "building levels"), evidence)
     return LevelStore(levels, units, config.home()), moments if keep_moments else None
 

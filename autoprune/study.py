@@ -173,7 +173,8 @@ def reopen(
     """
     rundir.check_is_run(out)
     policy = Policy.load(policy_file or rundir.policy_path(out))
-    return assemble(load_config(out / "config.yaml", dict(places or {})), progress, run=out), policy
+    config, data = load_config(out / "config.yaml", dict(places or {})), policy.provenance.get("data_hash")
+    return assemble(config, progress, run=out, data=data if isinstance(data, str) else None), policy
 
 
 def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str, **options: Any) -> Path:

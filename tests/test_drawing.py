@@ -13,7 +13,7 @@ LARGE = 262_144
 
 def drawn(p_NV: Tensor, uniform_N: Tensor, *pieces: int) -> Tensor:
     draw = Draw(uniform_N)
-    for piece_NV in p_NV.split(list(pieces) or p_NV.shape[1], dim=1):
+    for piece_NV in torch.split(p_NV, list(pieces) or p_NV.shape[1], dim=1):
         draw.look(piece_NV)
     return draw.tokens_N
 

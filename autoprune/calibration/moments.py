@@ -19,7 +19,7 @@ SLAB = 256
 def collect(
     view: BlockView, tokens_NT: Tensor, batch: int, progress: Callable[[float], None] | None = None
 ) -> Iterator[list[Tensor]]:
-    """Mean second moments for every width of one block after another, `[D, D]` float64 on the CPU, at the dense network.
+    """Mean second moments, dense network: for each width of one block after another, `[D, D]` float64 on the CPU.
 
     Widths behind others have their own. Those of a width with a norm have one more row and column (`LiveWidth.read`).
     Moments of large networks take more memory than their weights: whoever needs one block's at a time holds no more,

@@ -35,7 +35,7 @@ from autoprune.space import Levels, Proposal
 
 REFERENCE_BYTES = 256 * 2**20
 MOST_STATE_BYTES = 2 * 2**30
-"""On a CPU, where others have plans for the memory too. Twice as much saves a search of SmolLM2-135M 7 % of its blocks."""
+"""On a CPU, where others have plans for the memory too. Twice as much saves 400k tokens 7 % of their blocks."""
 
 Losses = dict[tuple[Whole, int], NDArray[np.float64]]
 """Every loss, `[K]`, by policy and sequence."""

@@ -111,7 +111,7 @@ class Slopes:
     def _orders(
         self, stage: Stage, policy: Levels, u: int, before: Tensor, behind: Tensor, gradients: tuple[Tensor, Tensor]
     ) -> dict[tuple[int, int], Tensor]:
-        """Of one unit at its other levels: the change of the loss to first order and by second, `[2]`, on the device."""
+        """Of one unit at its other levels: both orders of the change of the loss, `[2]`, on the device."""
         orders = {}
         first_TD, second_TD = (gradient[0].float() for gradient in gradients)
         for level in range(max(0, policy[u] - REACH), min(int(self._space.n_levels_U[u]), policy[u] + REACH + 1)):

@@ -74,11 +74,21 @@ class LinearHead:
         for piece, logits_NV in self._pieces(read_ND):
             p_NV = (logits_NV - lse_N[:, None]).exp_()
             look(p_NV)
-            target_ND += self.factor * (p_NV @ self.matrix.weight[piece].float())
+            target_ND += self.factor * self._mixed(p_NV, self.matrix.weight[piece])
             if self.matrix.bias is not None:
                 offset_N += self.factor * (p_NV @ self.matrix.bias[piece].float())
             mean_N += torch.linalg.vecdot(p_NV, logits_NV)
         return target_ND, offset_N, mean_N - lse_N
+
+    @staticmethod
+    def _mixed(p_NV: Tensor, weight_VD: Tensor) -> Tensor:
+        """p @ weight; in half precision the weight is copied to float32 a piece at a time."""
+        rows = len(weight_VD)
+        if weight_VD.dtype != torch.float32:
+            rows = max(256, PIECE_BYTES.get(p_NV.device.type, 2**26) // (4 * weight_VD.shape[1]))
+        parts = zip(torch.split(p_NV, rows, dim=1), torch.split(weight_VD, rows), strict=True)
+        first, *others = (p_NP @ weight_PD.float() for p_NP, weight_PD in parts)
+        return first if not others else torch.stack([first, *others]).sum(0)
 
     @torch.no_grad()
     def chosen(self, tokens_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,7 +124,7 @@ class Draw:
 
     def look(self, p_NV: Tensor) -> None:
         """The next piece."""
-        for part_NV in p_NV.split(max(1, DRAWN_BYTES // (8 * len(p_NV))), dim=1):
+        for part_NV in torch.split(p_NV, max(1, DRAWN_BYTES // (8 * len(p_NV))), dim=1):
             sums_NV = part_NV.cumsum(1, dtype=torch.float64)
             whole_N = sums_NV[:, -1].contiguous()
             here_N = ~self._found_N & (self._left_N < whole_N)
