@@ -80,6 +80,9 @@ class Additive:
         affordable = (left - 2 * sequences) / (1 + rounds / 2)
         if objective.limits.evals is not None:
             affordable = min(affordable, (objective.limits.evals - objective.spent.evals - rounds) / 2)
-        rivals = [objective.space.uniform(), *islice(found, int(max(0, min(self.alternatives, affordable - 1))))]
+        rivals = [objective.space.uniform()]
+        for rival in islice(found, int(max(0, min(self.alternatives, affordable - 1)))):
+            objective.look_at_clock()  # solving takes its time
+            rivals.append(rival)
         sample = [int(s) for s in rng.permutation(objective.n_sequences)[:sequences]]
         objective.declare(race(objective, best, rivals, sample) or best)

@@ -9,10 +9,11 @@ data at hand. In depth spaces it starts from the best of 64 random policies, oth
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoprune.agents.racing import Patience
 from autoprune.objective import Objective
-from autoprune.space import Levels, SearchSpace
+from autoprune.space import SLACK, Levels, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,10 @@ class EvoPress:
     starts: int = 64
 
     def search(self, objective: Objective, rng: np.random.Generator) -> None:
-        """Generations until the limits, or until switches lead to nothing new."""
+        """Generations until the limits, or until no switch is possible or leads to anything new."""
         parent = self._start(objective, rng)
         patience = Patience(objective)
-        while not patience.lost():
+        while len(_pairs(objective.space, parent)) and not patience.lost():
             candidates = [_switched(objective.space, parent, rng) for _ in range(self.offspring)]
             for number, (tokens, survivors) in enumerate(self.stages):
                 if number == len(self.stages) - 1:
@@ -63,18 +64,30 @@ class EvoPress:
 
 def _switched(space: SearchSpace, parent: Levels, rng: np.random.Generator) -> Levels:
     """The parent after a few switches: one unit a level denser, another of its kind a level sparser."""
-    if len(parent) == 1:  # nothing to switch with
-        return parent
-    changed = list(parent)
+    changed = parent
     for _ in range(int(min(rng.integers(1, 4), rng.integers(1, 4)))):
-        for _ in range(100):  # until a pair allows it
-            up, down = (int(i) for i in rng.choice(len(parent), size=2, replace=False))
-            same_kind = space.units[up].kind == space.units[down].kind
-            if same_kind and changed[up] > 0 and changed[down] + 1 < space.n_levels_U[down]:
-                trial = list(changed)
-                trial[up] -= 1
-                trial[down] += 1
-                if space.feasible(tuple(trial)):
-                    changed = trial
-                    break
-    return tuple(changed)
+        pairs = _pairs(space, changed)
+        if len(pairs):
+            up, down = pairs[rng.integers(len(pairs))]
+            trial = list(changed)
+            trial[up] -= 1
+            trial[down] += 1
+            if space.feasible(tuple(trial)):  # which sums in another order, so that a rounding may make a difference
+                changed = tuple(trial)
+    return changed
+
+
+def _pairs(space: SearchSpace, levels: Levels) -> NDArray[np.int64]:
+    """Every (unit that can be denser, unit that can be sparser) that the budgets allow to switch, `[pairs, 2]`."""
+    units, level_U = np.arange(len(levels)), np.array(levels)
+    _, kind_U = np.unique([unit.kind for unit in space.units], return_inverse=True)
+    allowed_UU = (kind_U[:, None] == kind_U) & (units[:, None] != units)
+    allowed_UU &= (level_U > 0)[:, None] & (level_U + 1 < space.n_levels_U)
+    for metric, bound in space.bounds.items():
+        cost_UL = space.costs[metric]
+        now_U = cost_UL[units, level_U]
+        dearer_U = cost_UL[units, np.maximum(level_U - 1, 0)] - now_U
+        saved_U = now_U - cost_UL[units, np.minimum(level_U + 1, space.n_levels_U - 1)]
+        room = bound + SLACK * cost_UL[:, 0].sum() - now_U.sum()
+        allowed_UU &= dearer_U[:, None] - saved_U <= room
+    return np.argwhere(allowed_UU)

@@ -19,6 +19,7 @@ class GP(SampledAgent):
     """
 
     models_losses = True
+    patience = 5  # a batch takes seconds
 
     startup: PositiveInt = 16
 

@@ -19,6 +19,7 @@ from autoprune.space import SLACK, Levels, SearchSpace
 Floats = NDArray[np.float64]
 
 SCALE = 1e4  # of the greatest added loss: HiGHS compares objectives to an absolute 1e-6
+NODES = 1000  # of the solver's tree, should a proof take more; not seconds, since a search must replay exactly
 GAP = 1e-3  # of all but the best: proofs take time, and whether a policy is the 8th or the 9th is nothing
 
 
@@ -30,6 +31,8 @@ def check_scipy(agent: str) -> None:
 
 def solutions(space: SearchSpace, added_UL: Floats, apart: int = 1) -> Iterator[Levels]:
     """The best policy within the budgets, then, up to a thousandth in order, those that differ from all before.
+
+    Where NODES of the solver's tree do not prove that a policy is the best, the best of those seen is taken.
 
     Args:
         added_UL: what each level of each unit adds to the loss; entries of levels that a unit lacks are not read.
@@ -48,7 +51,7 @@ def solutions(space: SearchSpace, added_UL: Floats, apart: int = 1) -> Iterator[
     rows = [LinearConstraint(one_UV, 1, 1), LinearConstraint(cost_MV, ub=bound_M)]
     binary, gap = {"integrality": np.ones(len(loss_V)), "bounds": Bounds(0, 1)}, 0.0
     while True:
-        found = milp(loss_V, constraints=rows, options={"mip_rel_gap": gap}, **binary)
+        found = milp(loss_V, constraints=rows, options={"mip_rel_gap": gap, "node_limit": NODES}, **binary)
         if found.x is None:
             return
         levels = tuple(int(level) for level in np.where(one_UV, found.x, -1).argmax(axis=1) - _starts(space))

@@ -27,7 +27,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from autoprune.agents.racing import Incumbent, Patience, begin
+from autoprune.agents.racing import PATIENCE, Incumbent, Patience, begin
 from autoprune.objective import Objective
 from autoprune.records.storage import quiet
 from autoprune.space import Levels, SearchSpace
@@ -49,6 +49,7 @@ class SampledAgent:
     """
 
     models_losses: ClassVar[bool] = False  # whether the sampler takes trials that it has not proposed
+    patience: ClassVar[int] = PATIENCE  # batches without anything new after which a search is over
 
     batch: PositiveInt = 8
     tokens: PositiveInt = 512
@@ -78,7 +79,7 @@ class SampledAgent:
             study = self.study = optuna.create_study(sampler=sampler, directions=directions)
         for levels in self.first(space, reference, added_UL):
             study.enqueue_trial(parameters(distributions, levels))
-        patience = Patience(objective)
+        patience = Patience(objective, self.patience)
         while not (patience.lost() or self.over(objective)):
             self._batch(study, distributions, reference, incumbent, rng)
         self.finish(study, objective)
@@ -120,7 +121,10 @@ class SampledAgent:
         rng: np.random.Generator,
     ) -> None:
         objective = incumbent.objective
-        trials = [study.ask(dict(distributions)) for _ in range(self.batch)]
+        trials = []
+        for _ in range(self.batch):
+            objective.look_at_clock()  # some samplers take their time
+            trials.append(study.ask(dict(distributions)))
         asked = [tuple(trial.params[name] for name in distributions) for trial in trials]
         policies = [self.fitted(objective.space, levels, rng) for levels in asked]
         sample = incumbent.draw(self.tokens)

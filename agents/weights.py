@@ -5,14 +5,18 @@ in its header what the weights belong to: the algorithm and the columns of the o
 """
 
 import json
+import os
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from autoprune.envs.observation import NAMES
 from autoprune.errors import UserError
+from autoprune.files.arrays import open_tensors, read_tensors
+from autoprune.files.reading import explained, parse_json
+from autoprune.files.writing import replacing
 
 FILE = "agent.safetensors"
 
@@ -26,16 +30,18 @@ def save(model: BaseAlgorithm, directory: Path, algorithm: str) -> None:
     tensors = {name: tensor.contiguous().clone() for name, tensor in model.policy.state_dict().items()}
     header = {"algorithm": algorithm, "observation": json.dumps(NAMES)}
     try:
-        save_file(tensors, directory / FILE, header)
-        model.save(directory / "model.zip")
+        with replacing(directory / FILE) as path:
+            save_file(tensors, path, header)
+        with replacing(directory / "model.zip") as path:
+            model.save(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"the trained agent could not be written to '{directory}' ({error}).") from error
 
 
 def find(path: Path) -> Path:
     """The weights of a trained agent, in a run's directory or given by themselves; a UserError where there are none."""
-    file = path / FILE if path.is_dir() else path
-    if not file.is_file():
+    file = path / FILE if os.path.isdir(path) else path
+    if not os.path.isfile(file):
         raise UserError(f"no trained agent at '{file}': --pretrained takes the directory of a run with an RL agent.")
     return file
 
@@ -50,17 +56,15 @@ def load(model: BaseAlgorithm, path: Path, algorithm: str) -> None:
         UserError: there are none, they are damaged, or of another algorithm, table or shape.
     """
     file = find(path)
-    try:
-        with safe_open(file, framework="pt") as opened:
+    with explained("the trained agent", file):
+        with open_tensors(file) as opened:
             header = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"the trained agent '{file}' is damaged ({error}).") from error
+        tensors, observed = read_tensors(file), parse_json(header.get("observation", "[]"))
     if header.get("algorithm") != algorithm:
         raise UserError(
             f"the trained agent '{file}' is of {header.get('algorithm')}, and this search is of {algorithm}."
         )
-    if json.loads(header.get("observation", "[]")) != list(NAMES):
+    if observed != list(NAMES):
         raise UserError(f"the trained agent '{file}' observed another table than this version of autoprune shows.")
     own = model.policy.state_dict()
     for name in sorted(own.keys() | tensors.keys()):

@@ -122,7 +122,7 @@ def resume(path: str | Path, **places: Any) -> SearchResult:
 @checked
 def finetune(
     path: str | Path,
-    epochs: int,
+    epochs: int | None = None,
     seed: int = 0,
     lora: int = 0,
     progress: Progress = lambda stage, share: None,
@@ -132,7 +132,8 @@ def finetune(
 
     Args:
         path: the run's directory; the network goes to its `finetuned/network`.
-        epochs: passes over all of the run's data but the validation split; with 0 it is only refitted, in seconds.
+        epochs: passes over all of the run's data but the validation split; with 0 it is only refitted, in seconds. None
+            is as many as `max_steps`, `max_tokens` (of images these) or `max_time` (seconds) allow.
         seed: of the order of sequences or images, of shifts, mirrors and adapters.
         lora: rank of adapters that are trained in the place of the weights, and merged in the end; 0 trains these.
         progress: is told the stage and how much of it is done.
@@ -203,9 +204,8 @@ def _evaluate_run(
     if not len(tokens_NT):
         raise UserError(f"the text '{data}' is shorter than one sequence of {assembly.config.sequence_length} tokens.")
     ce, error = mean_losses(assembly, tokens_NT, [proposal], ["ce", "error"], progress)[0].tolist()
-    progress("timing", 0.0)
     places = [partial(assembly.placer.place, one) for one in (assembly.space.dense, proposal)]
-    dense, own = speeds(places, assembly.view, tokens_NT[:1].to(assembly.config.device))
+    dense, own = speeds(places, assembly.view, tokens_NT[:1].to(assembly.config.device), partial(progress, "timing"))
     said = words(assembly.space.task)
     return {
         "path": str(path),

@@ -33,7 +33,10 @@ def given(**arguments: Any) -> dict[str, Any]:
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that says in a sentence, as a UserError, which of its arguments is of another type than annotated."""
+    """A function that says in a sentence, as a UserError, what is wrong with its arguments.
+
+    One is of another type than annotated, or the operating system refuses a path, as one of 300 letters.
+    """
     names = list(inspect.signature(function).parameters)
     validated = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(function)
 
@@ -41,6 +44,10 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return validated(*args, **kwargs)
+        except OSError as error:
+            if not error.filename:
+                raise
+            raise UserError(f"'{error.filename}' cannot be used ({error.strerror}).") from error
         except ValidationError as error:
             if error.title != function.__name__:  # it is not about these arguments
                 raise
@@ -61,4 +68,4 @@ def told(error: ValidationError, arguments: Sequence[str] = ()) -> str:
     places = [arguments[head] if arguments and isinstance(head, int) else head, *inside]
     # pydantic names types that were tried besides, as in `levels.int`
     where = [str(part) for part in places if not hasattr(builtins, str(part)) and "[" not in str(part)]
-    return f"{'.'.join(where)}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})"
+    return f"{'.'.join(where)}: {first['msg'].removeprefix('Value error, ')} (got {repr(first['input'])[:200]})"

@@ -19,6 +19,7 @@ from autoprune.calibration.images import check_labels, preprocessing, read_image
 from autoprune.calibration.moments import collect
 from autoprune.calibration.text import Splits, read_text, sequences, split
 from autoprune.config import SearchConfig, is_module, reads_images
+from autoprune.coverage import Coverage
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
 from autoprune.levels.criterion import workspace_bytes
@@ -43,6 +44,7 @@ class Assembly:
 
     Args:
         network: held by whoever uses the network, where several searches share it.
+        coverage: how much of the network the units are, where that was asked for.
     """
 
     config: SearchConfig
@@ -54,6 +56,7 @@ class Assembly:
     placer: Placer
     metrics: Mapping[str, Any]
     network: threading.Lock = field(default_factory=threading.Lock, compare=False)
+    coverage: Coverage | None = None
 
     def save_metrics(self, run: Path) -> None:
         """Write what metrics have measured to a run's directory, so that it goes on with the same costs.
@@ -66,8 +69,9 @@ class Assembly:
                 metric.save(run)
 
     def notices(self) -> list[str]:
-        """What metrics have to tell the user, a sentence each."""
-        return [notice for metric in self.metrics.values() if (notice := getattr(metric, "notice", None))]
+        """What the network and metrics have to tell the user, a sentence each."""
+        told = [self.loaded.notice, *(getattr(metric, "notice", None) for metric in self.metrics.values())]
+        return [notice for notice in told if notice]
 
     def evaluator(self, tokens_NT: Tensor, *losses: str, once: bool = False) -> Evaluator:
         """An evaluator of named losses on sequences of the user's choice.
@@ -210,12 +214,12 @@ def _stored(
         evidence = None
         if not is_complete(levels):
             evidence = gather(criterion, *reading, partial(progress, "taking derivatives"))
-        collected = collect(*reading, partial(progress, "collecting moments"))
         if keep_moments:
+            collected = list(collect(*reading, partial(progress, "collecting moments")))
             save_moments(moments, units, collected)
         if not is_complete(levels):
-            told = partial(progress, "building levels")
-            build(levels, view, units, collected, criterion, dtype, told, evidence)
+            rows = collected if keep_moments else collect(*reading)  # a block's at a time, if that is all there is to do
+            build(levels, view, units, rows, criterion, dtype, partial(progress, "building levels"), evidence)
     return LevelStore(levels, units, config.home()), moments if keep_moments else None
 
 

@@ -16,6 +16,7 @@ import typer
 
 from autoprune.errors import UserError
 from autoprune.options import OF_PLACES, SETTINGS, settings
+from autoprune.terminal import echo
 
 if TYPE_CHECKING:
     from autoprune.comparing.comparison import Comparison
@@ -42,14 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Exits with 0, 2 for a user's mistake, 130 for Ctrl-C; anything else is a bug."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # their warnings and bars would tear our progress
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    warnings.showwarning = lambda message, *_, **__: typer.echo(f"autoprune: warning: {message}", err=True)
+    warnings.showwarning = lambda message, *_, **__: echo(f"autoprune: warning: {message}", err=True)
     warnings.filterwarnings("ignore", module=r"(torch|transformers|huggingface_hub)\b")
     try:
         app(args=None if arguments is None else list(arguments), prog_name="autoprune")
     except UserError as error:
         _fail(str(error))
     except OSError as error:
-        if error.errno not in USERS_ERRNO:
+        if error.errno not in USERS_ERRNO and not error.filename:
             raise
         _fail(f"{error.strerror}: '{error.filename}'" if error.filename else f"{error.strerror}.")
     except RuntimeError as error:
@@ -140,7 +141,7 @@ def show(
     try:
         done = read_finetuned(run)
     except UserError as error:
-        typer.echo(f"fine-tuning: {error}")
+        echo(f"fine-tuning: {error}")
         return
     if done is not None:
         display.print_finetuned(done)
@@ -158,9 +159,9 @@ def list_parts(
         _emit(parts)
         return
     for kind_name, described in parts.items():
-        typer.echo(f"{kind_name}:")
+        echo(f"{kind_name}:")
         for name, line in described.items():
-            typer.echo(f"  {name:<12} {line}")
+            echo(f"  {name:<12} {line}")
 
 
 @app.command()
@@ -182,10 +183,13 @@ def export(
     with _progress(as_json) as display:
         assembly, chosen = study.reopen(run, display.stage, policy)
         path = study.export_policy(assembly, chosen, directory, to, **({"uniform": True} if uniform else {}))
+        written, dense, _ = study.export_bytes(assembly, chosen, path)
     if as_json:
-        _emit({"path": str(path), "to": to, "uniform": uniform, "run": str(run)})
-    else:
-        typer.echo(f"exported: {path}")
+        told = {"path": str(path), "to": to, "uniform": uniform, "run": str(run)}
+        _emit(told | ({"bytes": written, "dense_bytes": dense} if written else {}))
+        return
+    size = f" ({written / 1e6:,.1f} MB of weights, the dense network {dense / 1e6:,.1f})" if written else ""
+    echo(f"exported: {path}{size}")
 
 
 @app.command()
@@ -201,7 +205,7 @@ def report(
     if as_json:
         _emit({"path": str(path), "run": str(run)})
     else:
-        typer.echo(f"report:  {path}")
+        echo(f"report:  {path}")
 
 
 @app.command()
@@ -213,16 +217,21 @@ def dashboard(
     """Serve optuna-dashboard on a run's study, until Ctrl-C."""
     from autoprune.records.dashboard import serve
 
-    serve(run, host, port, lambda url: typer.echo(f"dashboard of {run}: {url} (Ctrl-C ends it)"))
+    serve(run, host, port, lambda url: echo(f"dashboard of {run}: {url} (Ctrl-C ends it)"))
 
 
 @app.command()
 def finetune(
     run: Run,
-    epochs: Annotated[int, typer.Option(min=0, help="Passes over the text or the images; 0: refit alone.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of tuning.Tuning, as weight=0.7.")
     ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=0, help="Passes over the text or the images; 0: refit alone.")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Steps at most.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens, or images, trained on at most.")] = None,
+    max_time: Annotated[float | None, typer.Option(help="Seconds of training at most.")] = None,
     lora: Annotated[
         int, typer.Option(min=0, metavar="RANK", help="Train adapters and merge them; 0: all weights.")
     ] = 0,
@@ -232,24 +241,32 @@ def finetune(
     augment: Annotated[bool | None, typer.Option("--augment/--no-augment", help="Shift and mirror images.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Refit and fine-tune a run's policy, taught by the dense network; goes on where it was interrupted."""
+    """Refit and fine-tune a run's policy, taught by the dense network; goes on where it was interrupted.
+
+    One of --epochs, --max-steps, --max-tokens and --max-time is needed; the first of them that is reached ends it.
+    """
     from dataclasses import asdict
 
     from autoprune import api
     from autoprune.config import parse_override
 
-    options = {"lr": lr, "batch": batch, "augment": augment}
-    given: dict[str, Any] = {"epochs": epochs, "lora": lora, "seed": seed}
+    options = {
+        "epochs": epochs, "max_steps": max_steps, "max_tokens": max_tokens, "max_time": max_time, "lr": lr,
+        "batch": batch, "augment": augment,
+    }  # fmt: skip
+    given: dict[str, Any] = {"lora": lora, "seed": seed}
     given |= {key: value for key, value in options.items() if value is not None}
     given |= dict(parse_override(text) for text in overrides or [])
     with _progress(as_json) as display:
         tuned = api.finetune(run, progress=display.stage, **given)
     if as_json:
-        _emit(asdict(tuned) | {"path": str(tuned.path)})
+        _emit(asdict(tuned) | {"after": asdict(tuned.after), "path": str(tuned.path)})
         return
     for name, worth in tuned.rows.items():
-        typer.echo(f"{name:<9} {worth.told()}")
-    typer.echo(f"network: {tuned.path}")
+        echo(f"{name:<9} {worth.told()}")
+    if tuned.training is not None:
+        echo(f"trained:  {tuned.training.told()}")
+    echo(f"network: {tuned.path}")
 
 
 @app.command()
@@ -274,7 +291,7 @@ def evaluate(
         _emit(report)
         return
     for key, value in report.items():
-        typer.echo(f"{key:<20} {value:.6g}" if isinstance(value, float) else f"{key:<20} {value}")
+        echo(f"{key:<20} {value:.6g}" if isinstance(value, float) else f"{key:<20} {value}")
 
 
 # -- what commands share ---------------------------------------------------------------------------------------------
@@ -283,7 +300,7 @@ def evaluate(
 @contextlib.contextmanager
 def _progress(as_json: bool) -> Iterator[Any]:
     """Progress on stderr; with --json, whatever a library prints goes there too."""
-    from autoprune.display import Display
+    from autoprune.progress import Display
 
     with Display() as display, contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         yield display
@@ -304,7 +321,7 @@ def _searching(path: Path, as_json: bool) -> Iterator[Any]:
     except KeyboardInterrupt:
         begun = (path / "config.yaml").exists()
         way_on = f"nothing is lost, `autoprune resume {path}` goes on." if begun else "the run had not begun."
-        typer.echo(f"autoprune: interrupted: {way_on}", err=True)
+        echo(f"autoprune: interrupted: {way_on}", err=True)
         raise typer.Exit(130) from None
 
 
@@ -316,7 +333,9 @@ def _report(result: "SearchResult", as_json: bool) -> None:
         record = {"policy": str(path), "run": str(result.path), "loss": result.loss, "table": table}
         record |= {"front": [vars(row) for row in result.front]}
         record |= {"losses": dumped["losses"], "costs": dumped["costs"], "spent": vars(result.spent)}
-        _emit(record | {"interrupted": result.interrupted})
+        from autoprune.space_file import coverage_of
+
+        _emit(record | {"coverage": coverage_of(result.path), "interrupted": result.interrupted})
         return
     from autoprune import display
     from autoprune.config import is_module
@@ -326,11 +345,11 @@ def _report(result: "SearchResult", as_json: bool) -> None:
     if result.front:
         display.print_results("Pareto front", [vars(row) for row in result.front], loss, task)
     display.print_costs(result.policy.costs)
-    typer.echo(f"policy:  {path}")
+    echo(f"policy:  {path}")
     if result.interrupted:
-        typer.echo(f"go on:   autoprune resume {result.path}")
+        echo(f"go on:   autoprune resume {result.path}")
     form = "module" if is_module(result.assembly.config.model) else "hf"
-    typer.echo(f"export:  autoprune export {result.path} {result.path / form} --to {form}")
+    echo(f"export:  autoprune export {result.path} {result.path / form} --to {form}")
 
 
 def _report_league(compared: "Comparison", as_json: bool) -> None:
@@ -340,7 +359,7 @@ def _report_league(compared: "Comparison", as_json: bool) -> None:
     from autoprune import display
 
     display.print_league(compared.league)
-    typer.echo(f"league:  {compared.path / 'league.json'}")
+    echo(f"league:  {compared.path / 'league.json'}")
 
 
 def _settings(file: Path | None, given: dict[str, Any], overrides: list[str] | None) -> "SearchConfig":
@@ -353,9 +372,9 @@ def _settings(file: Path | None, given: dict[str, Any], overrides: list[str] | N
 def _emit(record: Any) -> None:
     from autoprune.policy import to_json
 
-    typer.echo(to_json(record))
+    echo(to_json(record))
 
 
 def _fail(message: str) -> None:
-    typer.echo(f"autoprune: error: {' '.join(message.split())}", err=True)
+    echo(f"autoprune: error: {' '.join(message.split())}", err=True)
     raise SystemExit(2) from None

@@ -1,14 +1,13 @@
 """The configuration of a search: one frozen record from defaults, a YAML file, flags and `key=value` overrides."""
 
 import difflib
-import json
 import math
 import os
 import re
 from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -16,16 +15,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from autoprune import registry
 from autoprune.arguments import told
 from autoprune.errors import UserError
+from autoprune.files.reading import DAMAGE, parse_yaml, read_json, read_yaml, reason
 from autoprune.files.writing import write_atomically
 from autoprune.workload import Phase, Workload
 
 DEFAULT_BUDGETS = {"params": 0.5}
 
-PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_memory"}
+PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_memory", "storage"}
 """Settings that say where a search is scored, and do not change what it finds; but `evolution` has no slopes to climb
 along where blocks are streamed (`device_memory`), and takes another way."""
 
 
+STORAGE = "AUTOPRUNE_STORAGE"
+"""The environment variable that holds a storage's URL, whose password is in no file."""
+MOST_LEVELS = 1000
 IMAGES = 32
 """Of a sample, where nothing is configured."""
 
@@ -162,6 +165,8 @@ class SearchConfig(BaseModel):
     def _levels(cls, levels: int | list[float]) -> int | list[float]:
         if isinstance(levels, int) and levels < 2:
             raise ValueError(f"{levels} levels leave nothing to choose: at least 2 are needed")
+        if (levels if isinstance(levels, int) else len(levels)) > MOST_LEVELS:
+            raise ValueError(f"more than {MOST_LEVELS:,} levels cannot be stored")
         if isinstance(levels, list) and not (levels and all(0 <= f <= 1 for f in levels) and min(levels) < 1):
             raise ValueError(f"the levels {levels} must be fractions kept, in [0, 1], at least one below 1")
         return levels
@@ -197,12 +202,14 @@ class SearchConfig(BaseModel):
         return [1 - i / (self.levels - 1) for i in range(self.levels)]
 
     def save(self, path: Path) -> None:
-        """Write as YAML.
+        """Write as YAML, but no password: of a storage's URL `***` stands in its place (`STORAGE` gives it back).
 
         Raises:
             UserError: the disk is full or not writable.
         """
-        write_atomically(path, yaml.safe_dump(self.model_dump(), sort_keys=False))
+        write_atomically(
+            path, yaml.safe_dump(self.model_dump() | {"storage": without_password(self.storage)}, sort_keys=False)
+        )
 
 
 def is_module(model: object) -> bool:
@@ -218,18 +225,18 @@ def reads_images(model: object) -> bool:
         return True
     file = _description(str(model)) if isinstance(model, str) else None
     try:
-        described = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+        described = read_json(Path(file)) if file else {}
         names = described.get("architectures") or []
         return any(
             str(name).endswith(("ForImageClassification", "ForImageClassificationWithTeacher")) for name in names
         )
-    except (OSError, ValueError, AttributeError, TypeError):  # loading it will tell
+    except (OSError, *DAMAGE):  # loading it will tell
         return False
 
 
 def _description(model: str) -> str | None:
     """The file `config.json` of a model that is here; nothing is fetched."""
-    if Path(model).is_dir():
+    if os.path.isdir(model):
         return str(Path(model) / "config.json")
     if model.count("/") > 1 or model.startswith((".", "~", "/")):
         return None
@@ -252,6 +259,9 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
     data: dict[str, Any] = {}
     if path is not None:
         data = _read_yaml(path)
+        whole = os.environ.get(STORAGE)
+        if whole and without_password(whole) == data.get("storage"):
+            data["storage"] = whole
     for key, value in (overrides or {}).items():
         head, _, tail = key.partition(".")
         value = _path_as_text(value)
@@ -282,8 +292,18 @@ def _check_names(data: dict[str, Any], known: list[str], path: Path | None, with
             raise UserError(f"no setting is called '{within}{key}'{f' (in {path})' if path else ''}.{hint}")
 
 
-def without_password(url: str) -> str:
+@overload
+def without_password(url: str) -> str: ...
+
+
+@overload
+def without_password(url: None) -> None: ...
+
+
+def without_password(url: str | None) -> str | None:
     """A storage URL as it may be shown: of what may be a password, rather too much is hidden than too little."""
+    if url is None:
+        return None
     url = re.sub(r"^((?:[\w+.-]+://)?+[^:]*):.*@", r"\1:***@", url, flags=re.DOTALL)
     return re.sub(r"([?&;]\w*(?:passw|pwd|secret|token)\w*=)[^&;]*", r"\1***", url, flags=re.IGNORECASE)
 
@@ -303,10 +323,10 @@ def parse_budget(text: str) -> tuple[str, float]:
         bound = float(match[1]) * scale / (100 if match[2] == "%" else 1)
     except ValueError:
         raise UserError(
-            f"the budget '{text}' is not of the form METRIC=VALUE, as params=0.5, params=50% or params=1.2M."
+            f"the budget '{text[:200]}' is not of the form METRIC=VALUE, as params=0.5, params=50% or params=1.2M."
         ) from None
     if match[2] == "%" and bound > 1:
-        raise UserError(f"the budget '{text}' is more than the whole network: a share is at most 100%.")
+        raise UserError(f"the budget '{text[:200]}' is more than the whole network: a share is at most 100%.")
     return metric.strip() or "params", bound
 
 
@@ -365,18 +385,18 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not separator or not key:
         raise UserError(f"'{text}' is not of the form key=value.")
     try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"the value in '{text}' is no YAML.") from None
+        return key.strip(), parse_yaml(value)
+    except ValueError as error:
+        raise UserError(f"the value in '{text[:200]}' cannot be read: {reason(error)}.") from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path)
     except OSError as error:
         raise UserError(f"the configuration '{path}' cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"the configuration '{path}' is no YAML: {str(error).splitlines()[0]}.") from error
+    except ValueError as error:
+        raise UserError(f"the configuration '{path}' cannot be read: {reason(error)}.") from error
     if data is None:
         return {}
     if not isinstance(data, dict):

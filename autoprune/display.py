@@ -1,122 +1,22 @@
-"""What a person sees: progress on stderr, tables and bars on stdout. Nothing here decides anything.
+"""What a person sees on stdout: tables and bars. Nothing here decides anything.
 
 Imports neither torch nor transformers: `autoprune show` answers at once.
 """
 
-import math
-import sys
-import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from autoprune.finetuned import Finetuned, named, won_back, written
 from autoprune.policy import Cost, Policy, UnitPolicy
-from autoprune.wording import OF_UNITS, groups, words
-
-if TYPE_CHECKING:
-    from autoprune.objective import Objective
+from autoprune.terminal import CleanConsole
+from autoprune.wording import OF_UNITS, duration, groups, words
 
 BAR = 16  # characters of one unit's bar
-LINE_EVERY = 0.1  # of the search, between two lines where stderr is no terminal
 WIDTH = 100  # of tables where stdout is no terminal
-
-
-class Display:
-    """Progress of one command on stderr: a live bar on a terminal, a few lines elsewhere.
-
-    `stage` and `score` are the two hooks of `study.Watch`.
-    """
-
-    def __init__(self) -> None:
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.fields[details]}"),
-            console=console, transient=True, disable=not console.is_terminal,
-        )  # fmt: skip
-        self._task = self._bar.add_task("", total=1.0, details="", visible=False)
-        self._stage, self._next_line = "", 0.0
-        self._since, self._tokens_before = 0.0, 0
-
-    def __enter__(self) -> "Display":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._bar.disable:  # else it would print an empty line
-            self._bar.stop()
-
-    def stage(self, name: str, share: float) -> None:
-        """A stage of preparation or of the end, and how much of it is done."""
-        self._show(name, share, "")
-
-    def score(self, objective: "Objective") -> None:
-        """The search after a batch of scores."""
-        spent, first = objective.spent, self._stage != "searching"
-        if first:
-            self._since, self._tokens_before, self._next_line = time.monotonic(), spent.tokens, 0.0
-        share = share_spent(objective)
-        elapsed = time.monotonic() - self._since
-        best = objective.history[-1][2]
-        facts = [f"best loss {best:.4f}"] if math.isfinite(best) else []  # nothing but sensitivities so far
-        facts.append(f"{spent.evals:,} scored")
-        if elapsed > 0 and not first:
-            rate = (spent.tokens - self._tokens_before) / elapsed
-            facts.append(f"{rate:,.0f} {words(objective.space.task).items}/s")
-        if share > 0:
-            facts.append(f"{duration(spent.seconds * (1 - share) / share)} left")
-        self._show("searching", share, ", ".join(facts))
-
-    def ended(self, number: int, total: int, outcome: Mapping[str, Any]) -> None:
-        """A search of a comparison, which stays to be seen."""
-        if "failed" in outcome:
-            told = f"failed: {outcome['failed']}"
-        else:
-            loss, spent = _loss(outcome["loss"]) or "overflowed", duration(outcome["seconds"])
-            told = f"loss {loss}, {outcome['tokens']:,} {words(outcome.get('task')).items}, {spent}"
-        self._line(f"search {number} of {total}: {outcome['agent']} seed {outcome['seed']}: {told}")
-
-    def notice(self, text: str) -> None:
-        """Something that went wrong and does not stop the search, which stays to be seen."""
-        self._line(f"autoprune: {text}")
-
-    def _line(self, line: str) -> None:
-        if self._bar.disable:
-            print(line, file=sys.stderr, flush=True)
-        else:
-            self._bar.console.print(line, markup=False, highlight=False)
-
-    def _show(self, name: str, share: float, details: str) -> None:
-        changed, self._stage = name != self._stage, name
-        if not self._bar.disable:
-            total = 1.0 if share > 0 else None  # pulses where nothing is known
-            self._bar.update(self._task, description=name, completed=share, total=total, details=details, visible=True)
-        elif details and share >= self._next_line:
-            self._next_line = min(1.0, share + LINE_EVERY)
-            print(f"{name}: {share:.0%}, {details}", file=sys.stderr, flush=True)
-        elif changed and not details:
-            print(name, file=sys.stderr, flush=True)
-
-
-def share_spent(objective: "Objective") -> float:
-    """How much of the tightest limit is spent, time included, in [0, 1]."""
-    seconds = objective.limits.seconds
-    return min(1.0, max(objective.progress, objective.spent.seconds / seconds if seconds else 0.0))
-
-
-def duration(seconds: float) -> str:
-    """`2 h 05 min`, `3 min 10 s`, `9 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def number(value: float) -> str:
@@ -139,8 +39,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 def console() -> Console:
     """stdout as it is now; wide enough for a table where it is no terminal."""
-    stdout = Console(highlight=False, markup=False)
-    return stdout if stdout.is_terminal else Console(highlight=False, markup=False, width=WIDTH)
+    stdout = CleanConsole(highlight=False, markup=False)
+    return stdout if stdout.is_terminal else CleanConsole(highlight=False, markup=False, width=WIDTH)
 
 
 def print_results(title: str, rows: Sequence[Mapping[str, Any]], loss: str, task: str) -> None:
@@ -239,7 +139,9 @@ def print_costs(costs: Mapping[str, Cost]) -> None:
         label = f"{metric}, what can be pruned" if metric in OF_UNITS else metric
         rows.append([label, *_kept(cost.dense, cost.policy), _budget(cost.budget)])
     print_table(
-        "Costs; a budget on params or macs bounds what can be pruned", ["", "dense", "policy", "kept", "budget"], rows
+        "Costs; a budget on params or macs bounds what can be pruned",
+        ["metric", "dense", "policy", "kept", "budget"],
+        rows,
     )
 
 

@@ -1,10 +1,11 @@
 """What fine-tuning left in a run, `RUN/finetuned/result.json`, for those who show it.
 
-    {"tuning": {"epochs": 10, ...}, "dense": {"ce": ..., "accuracy": ...}, "before": {...}, "refitted": {...},
-     "after": {...}}
+    {"tuning": {"epochs": 10, ...}, "chosen": "trained", "dense": {"ce": ..., "accuracy": ...}, "before": {...},
+     "refitted": {...}, "after": {...}}
 
-The networks have been measured on the validation split. What was measured is up to who fine-tunes: it is shown
-as it is there. `seconds`, which the training took, is optional.
+The networks have been measured on the validation split. `after` is the one that was handed over, `chosen` which it is:
+"before", "refitted" or "trained". `trained` is there where another one was chosen. What was measured is up to who
+fine-tunes: it is shown as it is there. `seconds`, which the training took, is optional.
 """
 
 import math
@@ -12,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from autoprune.errors import UserError
+from autoprune.files.reading import explained, read_json
 
 NAMES = {"ce": "cross-entropy", "kl": "divergence from dense"}
 BETTER = {"accuracy": 1, "ce": -1, "kl": -1}
@@ -31,14 +32,16 @@ class Finetuned(BaseModel):
     dense: dict[str, float | None]
     before: dict[str, float | None]
     refitted: dict[str, float | None] | None = None
+    trained: dict[str, float | None] | None = None
+    chosen: str | None = None
     after: dict[str, float | None]
     seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
 
     @property
     def rows(self) -> Mapping[str, Mapping[str, float | None]]:
         """The networks by name, as a table has them."""
-        refitted = {} if self.refitted is None else {"refitted": self.refitted}
-        return {"dense": self.dense, "before": self.before} | refitted | {"after": self.after}
+        named = {"dense": self.dense, "before": self.before, "refitted": self.refitted, "trained": self.trained}
+        return {name: row for name, row in (named | {"after": self.after}).items() if row is not None}
 
     @property
     def keys(self) -> list[str]:
@@ -55,17 +58,8 @@ def read_finetuned(run: Path) -> Finetuned | None:
     path = run / "finetuned" / "result.json"
     if not path.is_file():
         return None
-    try:
-        return Finetuned.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"'{path}' cannot be read ({error.strerror}).") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(
-            f"'{path}' is damaged ({where}: {first['msg']}): `autoprune finetune` with the same settings writes it "
-            "anew."
-        ) from error
+    with explained("the result", path, "`autoprune finetune` with the same settings writes it anew"):
+        return Finetuned.model_validate(read_json(path))
 
 
 def named(key: str) -> str:
@@ -84,6 +78,8 @@ def written(key: str, value: float | None) -> str:
 
 def won_back(done: Finetuned) -> str | None:
     """What share of pruning's loss fine-tuning won back, and what it lost more; None where nothing was lost."""
+    if done.chosen == "before" and (done.refitted or done.trained):
+        return "Whatever was tried made it worse: the network as it was found is the result."
     shares: list[str] = []
     worse: list[str] = []
     for key, sign in BETTER.items():
@@ -95,4 +91,5 @@ def won_back(done: Finetuned) -> str | None:
             (shares if won >= 0 else worse).append(f"{abs(won):.0%} of the {named(key)}")
     told = [f"Of what pruning lost, fine-tuning won back {' and '.join(shares)}."] if shares else []
     told += [f"It lost another {' and '.join(worse)}."] if worse else []
+    told += ["Training made the refitted network worse: that one is the result."] if done.trained else []
     return " ".join(told) or None

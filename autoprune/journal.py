@@ -4,8 +4,8 @@ A line: `{"levels": [...], "sequences": [...], "losses": [...], "seconds": s}`; 
 stands in the place of the levels (`autoprune/mask.py`); of a policy that could not be scored, `"failed": "<why>"` is
 added. A line with `"slopes"`, a table of units x levels in which null is unknown, holds what was estimated around a
 policy from derivatives on some sequences (evaluation/slopes.py). A line `{"ended": n, "seconds": s}` says that time
-was over in call n of the search, which asked for what was known already. Losses are written so that they read back to
-the same float; an infinite loss (a network that overflows) is null. The first line names the format and what was
+was over at look n at the clock (`Objective.look_at_clock`). Losses are written so that they read back to the same
+float; an infinite loss (a network that overflows) is null. The first line names the format and what was
 scored: scores of another network, text or space are never replayed. A torn last line, from a process that was killed,
 is dropped.
 """
@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import UserError
+from autoprune.files.reading import DAMAGE, parse_json, read_bytes
 from autoprune.files.writing import open_unlinked
 from autoprune.mask import Mask
 from autoprune.space import Proposal
 
 HEADER: dict[str, object] = {"autoprune_journal": 1}
+BYTES = 2**33  # of a file, at most
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class End:
-    """The call in which time was over though nothing was scored, counted from 1, and the seconds that had passed."""
+    """The look at the clock that found time to be over, counted from 1, and the seconds that had passed."""
 
-    calls: int
+    look: int
     seconds: float
 
 
@@ -106,6 +108,8 @@ class Journal:
             self._file = open_unlinked(path, "a")
         except OSError as error:
             raise UserError(f"the journal '{path}' cannot be opened ({error.strerror}).") from error
+        except ValueError as error:
+            raise UserError(f"the journal '{path}' cannot be read: {error}.") from error
         if self._file.tell() == 0:
             self._write(json.dumps(HEADER | {"subject": self.subject, "id": self.id}) + "\n")
 
@@ -135,7 +139,7 @@ class Journal:
     def append_end(self, end: End) -> None:
         """Write where the search ended, as `append` does scores."""
         if self.path is not None and self.end != end:
-            self._write(json.dumps({"ended": end.calls, "seconds": end.seconds}, separators=(",", ":")) + "\n")
+            self._write(json.dumps({"ended": end.look, "seconds": end.seconds}, separators=(",", ":")) + "\n")
             self.end = end
 
     def close(self) -> None:
@@ -167,14 +171,14 @@ class Journal:
         self.id = str(header.get("id", self.id))
 
     def _read(self, path: Path) -> None:
-        raw = path.read_bytes()
+        raw = read_bytes(path, BYTES)
         whole = raw[: raw.rfind(b"\n") + 1]
         if len(whole) < len(raw):
             with path.open("r+b") as file:
                 file.truncate(len(whole))
         for number, line in enumerate(whole.decode("utf-8", "replace").splitlines(), 1):
             try:
-                data = json.loads(line)
+                data = parse_json(line)
                 if number == 1:
                     self._check_header(data)
                 elif "slopes" in data:
@@ -183,7 +187,7 @@ class Journal:
                     self.end = decode_end(data)
                 else:
                     self.scores.append(decode(data))
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
+            except DAMAGE as error:
                 raise UserError(
                     f"line {number} of the journal '{path}' is damaged: restore the file, or delete that line and "
                     "those after it to resume from there."
@@ -192,11 +196,19 @@ class Journal:
 
 def decode_estimate(data: dict[str, Any]) -> Estimate:
     """As `decode`, of a line with slopes."""
-    rows = [[math.nan if change is None else float(change) for change in row] for row in data["slopes"]]
-    proposal = tuple(int(level) for level in data["levels"])
+    rows = [[math.nan if change is None else float(change) for change in row] for row in _list(data, "slopes")]
+    proposal = tuple(int(level) for level in _list(data, "levels"))
     if len(rows) != len(proposal):
         raise ValueError("slopes and levels differ in number")
-    return Estimate(proposal, tuple(int(s) for s in data["sequences"]), rows, float(data["seconds"]))
+    return Estimate(proposal, tuple(int(s) for s in _list(data, "sequences")), rows, float(data["seconds"]))
+
+
+def _list(data: dict[str, Any], key: str) -> list[Any]:
+    """What a line has of that name; a text would pass for a list of its letters."""
+    if not isinstance(data[key], list):
+        raise TypeError(f"{key} is no list")
+    found: list[Any] = data[key]
+    return found
 
 
 def decode_end(data: dict[str, Any]) -> End:
@@ -216,10 +228,12 @@ def _encode(score: Score) -> str:
 
 def decode(data: dict[str, Any]) -> Score:
     """A line of the file, read as JSON; raises KeyError, TypeError or ValueError for what is none."""
-    losses = [math.inf if loss is None else float(loss) for loss in data["losses"]]
+    losses = [math.inf if loss is None else float(loss) for loss in _list(data, "losses")]
     proposal: Proposal
-    proposal = Mask(bytes.fromhex(data["mask"])) if "mask" in data else tuple(int(level) for level in data["levels"])
-    sequences = tuple(int(s) for s in data["sequences"])
+    proposal = (
+        Mask(bytes.fromhex(data["mask"])) if "mask" in data else tuple(int(level) for level in _list(data, "levels"))
+    )
+    sequences = tuple(int(s) for s in _list(data, "sequences"))
     if len(losses) != len(sequences):
         raise ValueError("losses and sequences differ in number")
     failed = None if data.get("failed") is None else str(data["failed"])

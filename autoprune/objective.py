@@ -71,6 +71,7 @@ class Objective:
     Attributes:
         history: (tokens spent, seconds, best search loss) after every batch.
         incumbents: every change of what `best` is, at the tokens that it was found with.
+        computed: tokens that were scored here, and not in an earlier life that is replayed.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Objective:
         self.space, self.limits, self.spent, self.statistics = space, limits, Spent(), tuple(statistics)
         self.history: list[tuple[int, float, float]] = []
         self.incumbents: list[Answer] = []
+        self.computed = 0
         self._scorer, self._journal = scorer, journal or Journal.in_memory()
         self._on_score = on_score or (lambda _: None)
         self._archive = Archive()
@@ -93,7 +95,7 @@ class Objective:
         self._declared: Proposal | None = None
         self._started = time.monotonic()
         self._seconds_before = 0.0
-        self._calls, self._idle = 0, 0
+        self._looks, self._idle = 0, 0
 
     # -- what agents use ---------------------------------------------------------------------------------------
 
@@ -146,10 +148,11 @@ class Objective:
         before, at_once = self.spent.evals, self._scorer.policies_at_once
         for start in range(0, len(policies), at_once):
             self._score(policies[start : start + at_once], list(sequences), candidate=not probe)
-        self._calls += 1
         self._idle = self._idle + 1 if self.spent.evals == before else 0
         if self._idle:
-            self._end_if_idle()
+            self.look_at_clock()
+            if self.limits != Limits() and self._idle >= IDLE * (100 + len(self.space.units)):
+                raise LimitReached
         return np.array([self._archive.losses(policy, sequences) for policy in policies])
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
@@ -185,6 +188,7 @@ class Objective:
             if found_UL is None:
                 return None
             slopes_UL = np.asarray(found_UL)
+            self.computed += passes * self.tokens_per_sequence
             self.spent.seconds = self._clock()
             self._journal.append_estimate(Estimate(policy, tuple(sequences), slopes_UL.tolist(), self.spent.seconds))
         spent.evals += passes
@@ -195,6 +199,24 @@ class Objective:
     def slope_passes(self) -> int:
         """Forward passes that the slopes of a sequence are charged as; 0 where there are none."""
         return self._scorer.slope_passes
+
+    def look_at_clock(self) -> None:
+        """Whether time is over, for agents that think for long between two scores. Calls for known scores look, too.
+
+        Where that ended a search is in the journal, so that a replay of it ends there as well.
+
+        Raises:
+            LimitReached: time is over.
+        """
+        self._looks += 1
+        end = self._replay.end
+        if end is not None and end.look == self._looks and self._late(end.seconds):
+            self._went_on(end.seconds)
+            raise LimitReached
+        if not len(self._replay) and self._late(self._clock()):  # the time that replaying takes is not the search's
+            self.spent.seconds = self._clock()
+            self._journal.append_end(End(self._looks, self.spent.seconds))
+            raise LimitReached
 
     def declare(self, policy: Proposal) -> None:
         """Name the agent's present answer. Without it, `best` is the lowest loss at the highest fidelity."""
@@ -281,6 +303,7 @@ class Objective:
         for sequences, policies in fresh.items():
             losses_PS = self._scorer.score(policies, sequences)
             losses_PS = np.where(np.isfinite(losses_PS), losses_PS, np.inf)
+            self.computed += losses_PS.size * self.tokens_per_sequence
             self.spent.seconds, failures = self._clock(), self._scorer.failures
             scores = [
                 Score(p, sequences, row.tolist(), self.spent.seconds, failures.get(p))
@@ -289,22 +312,6 @@ class Objective:
             self._journal.append(scores)
             for score in scores:
                 self._archive.add(score.proposal, sequences, score.losses)
-
-    def _end_if_idle(self) -> None:
-        """End a limited search in which nothing has been new for long, or whose time is over."""
-        limits, end = self.limits, self._replay.end
-        if limits == Limits():
-            return
-        if self._idle >= IDLE * (100 + len(self.space.units)):
-            raise LimitReached
-        if end is not None and end.calls == self._calls and self._late(end.seconds):
-            self._went_on(end.seconds)
-            raise LimitReached
-        # time that replaying takes is not the search's
-        if not len(self._replay) and self._late(self._clock()):
-            self.spent.seconds = self._clock()
-            self._journal.append_end(End(self._calls, self.spent.seconds))
-            raise LimitReached
 
     def _late(self, seconds: float) -> bool:
         return self.limits.seconds is not None and seconds >= self.limits.seconds

@@ -18,10 +18,13 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-from autoprune.errors import UserError
+from autoprune.files.reading import explained, read_json
 from autoprune.files.writing import write_atomically
+
+MOST_GROUPS = 10**7
+"""Of a unit: more is a damaged file."""
 
 
 def ranges(numbers: list[int]) -> str:
@@ -43,12 +46,14 @@ def unranges(text: str) -> list[int]:
     """
     numbers: list[int] = []
     for part in filter(None, text.split(",")):
-        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
+        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part, re.ASCII)
         if match is None:
             raise ValueError(f"'{part}' is no range of groups")
         first, last = int(match[1]), int(match[2] or match[1])
         if first > last or (numbers and first <= numbers[-1]):
             raise ValueError(f"the range '{part}' is not ascending")
+        if last >= MOST_GROUPS:
+            raise ValueError(f"the range '{part}' goes beyond the {MOST_GROUPS:,} groups that a unit may have")
         numbers.extend(range(first, last + 1))
     return numbers
 
@@ -56,6 +61,17 @@ def unranges(text: str) -> list[int]:
 def _checked_ranges(text: str) -> str:
     unranges(text)
     return text
+
+
+def _checked_losses(losses: dict[str, Any]) -> dict[str, Any]:
+    """What is known by name must be of its kind, since it is shown; anything may be there besides."""
+    NUMBERS.validate_python({name: losses.get(name) for name in ("search", "search_tokens")})
+    MEASURED.validate_python(losses.get("validation", {}))
+    return losses
+
+
+NUMBERS = TypeAdapter(dict[str, float | None], config=ConfigDict(strict=True))
+MEASURED = TypeAdapter(dict[str, dict[str, float | None]], config=ConfigDict(strict=True))
 
 
 class _Record(BaseModel):
@@ -68,7 +84,7 @@ class UnitPolicy(_Record):
     name: str
     kind: str
     block: int = Field(ge=0)
-    groups: int = Field(gt=0, le=10**7)
+    groups: int = Field(gt=0, le=MOST_GROUPS)
     level: int | None = Field(ge=0)
     kept: int = Field(ge=0)
     kept_groups: Annotated[str, AfterValidator(_checked_ranges)]
@@ -109,7 +125,7 @@ class Policy(_Record):
     schema_: Literal["autoprune.policy/1"] = Field("autoprune.policy/1", alias="schema")
     units: list[UnitPolicy]
     costs: dict[str, Cost]
-    losses: dict[str, Any]
+    losses: Annotated[dict[str, Any], AfterValidator(_checked_losses)]
     provenance: dict[str, Any]
 
     def save(self, path: Path) -> None:
@@ -127,16 +143,8 @@ class Policy(_Record):
         Raises:
             UserError: no such file, not JSON, or not of the schema.
         """
-        try:
-            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise UserError(f"no policy at '{path}' ({error.strerror}).") from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise UserError(f"'{path}' is no valid policy: {where}: {first['msg']}.") from error
-        except ValueError as error:
-            raise UserError(f"'{path}' is no JSON: {error}.") from error
+        with explained("the policy", path):
+            return cls.model_validate(read_json(path))
 
 
 def to_json(record: Any, indent: int | None = None) -> str:

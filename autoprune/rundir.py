@@ -18,6 +18,8 @@ from autoprune.files.writing import open_unlinked
 FOLDERS = ("front", "finetuned")
 """Of a run, that it writes to."""
 
+OPTUNA_LOCK = "study.log.lock"
+
 
 def new_run_path(agent: str, seed: int) -> Path:
     """`runs/<date>-<agent>-s<seed>`, numbered when taken."""
@@ -101,8 +103,11 @@ def locked(path: Path) -> Iterator[None]:
 def _check_links(path: Path) -> None:
     """Raise a UserError where a symbolic link stands for a file of a run, or for a folder that it writes to.
 
-    Somebody else may have planted it: what is written or deleted through it would be elsewhere.
+    Somebody else may have planted it: what is written or deleted through it would be elsewhere. Optuna's lock is such a
+    link, which a killed process leaves; it is removed before its study is opened (records/storage.py).
     """
     for entry in path.iterdir() if path.is_dir() else ():
+        if entry.name.startswith(OPTUNA_LOCK):
+            continue
         if entry.is_symlink() and (entry.name in FOLDERS or not entry.is_dir()):
             raise UserError(f"'{entry}' is a symbolic link, and a run writes through none: remove it.")

@@ -9,20 +9,24 @@ Schema `autoprune.space/1`:
      "budgets": {"params": <absolute bound>},
      "fixed": {"latency": <what is paid whatever the policy>, ...},
      "peaks": [names of the metrics of which the largest cost counts, not the sum],
-     "statistics": [{"weight_norm": ..., ...} of each unit, or nothing]}
+     "statistics": [{"weight_norm": ..., ...} of each unit, or nothing],
+     "coverage": {"units": 17, "shares": {"params": <share of the whole network that units are>, ...},
+                  "left": [{"why": ..., "layers": 3, "params": <share of the network's>}, ...], "told": <the same>}}
 
 `group_costs` is there where masks were searched.
 """
 
-import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
-from autoprune.errors import UserError
+from pydantic import BaseModel, Field
+
+from autoprune.files.reading import DAMAGE, explained, read_json
 from autoprune.files.writing import write_atomically
-from autoprune.policy import to_json
+from autoprune.policy import MOST_GROUPS, to_json
 from autoprune.space import SearchSpace, Unit
 from autoprune.statistics import UnitStatistics
 from autoprune.wording import WORDS, Task
@@ -30,13 +34,31 @@ from autoprune.wording import WORDS, Task
 SCHEMA = "autoprune.space/1"
 
 
-def save_space(path: Path, space: SearchSpace, statistics: Sequence[UnitStatistics] = ()) -> None:
+class Covering(Protocol):
+    """What is written of a coverage (coverage.py), a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def told(self) -> str:
+        """In a sentence or two."""
+        ...
+
+
+def save_space(
+    path: Path, space: SearchSpace, statistics: Sequence[UnitStatistics] = (), coverage: Covering | None = None
+) -> None:
     """Write the space file.
+
+    Args:
+        path: where.
+        space: units, costs, budgets.
+        statistics: of the units.
+        coverage: how much of the network they are.
 
     Raises:
         UserError: the disk is full or not writable.
     """
-    record = {
+    record: dict[str, Any] = {
         "schema": SCHEMA,
         "task": space.task,
         "units": [asdict(unit) for unit in space.units],
@@ -47,17 +69,28 @@ def save_space(path: Path, space: SearchSpace, statistics: Sequence[UnitStatisti
         "peaks": sorted(space.peaks),
         "statistics": [asdict(one) for one in statistics],
     }
+    if coverage is not None:
+        record["coverage"] = {**asdict(coverage), "told": coverage.told()}
     write_atomically(path, to_json(record) + "\n")
 
 
 def task_of(run: Path) -> Task | None:
     """What the network of a run reads; None where that is not known yet."""
     try:
-        record = json.loads((run / "space.json").read_text(encoding="utf-8"))
+        record = read_json(run / "space.json")
         task: Task = record.get("task", "text")
-    except (OSError, ValueError, AttributeError):
+        return task if task in WORDS else None
+    except (OSError, *DAMAGE):
         return None
-    return task if task in ("text", "images") else None
+
+
+def coverage_of(run: Path) -> dict[str, Any] | None:
+    """How much of the network a run's units are, as the file has it; None where that is not known."""
+    try:
+        record = read_json(run / "space.json").get("coverage")
+        return None if record is None else _Coverage.model_validate(record).model_dump()
+    except (OSError, *DAMAGE):
+        return None
 
 
 def load_space(path: Path) -> tuple[SearchSpace, list[UnitStatistics]]:
@@ -66,22 +99,64 @@ def load_space(path: Path) -> tuple[SearchSpace, list[UnitStatistics]]:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if record["schema"] != SCHEMA:
-            raise ValueError(f"its schema is {record['schema']!r}, and {SCHEMA!r} is read here")
-        units = [Unit(**{**unit, "kept": tuple(unit["kept"])}) for unit in record["units"]]
-        # files of earlier versions have none of these
-        fixed, task, peaks = record.get("fixed"), record.get("task", "text"), record.get("peaks", ())
-        if task not in WORDS:
-            raise ValueError(f"its task is {task!r}")
-        costs = record["costs"], record["budgets"], record["group_costs"]
-        space = SearchSpace(units, *costs, fixed, task=task, peaks=peaks)
-        statistics = [
-            UnitStatistics(**{**one, "output_errors": tuple(one["output_errors"])}) for one in record["statistics"]
-        ]
-    except OSError as error:
-        raise UserError(f"no space file at '{path}' ({error.strerror}).") from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise UserError(f"the space file '{path}' is damaged ({error}): `autoprune resume` writes it anew.") from error
-    return space, statistics
+    with explained("the space file", path, "`autoprune resume` writes it anew"):
+        record = read_json(path)
+        record["statistics"] = [_with_nan(one) for one in record["statistics"]]
+        file = _File.model_validate(record)
+        file.check()
+        space = SearchSpace(
+            file.units, file.costs, file.budgets, file.group_costs, file.fixed, task=file.task, peaks=file.peaks
+        )
+    return space, file.statistics
+
+
+class _Left(BaseModel):
+    why: str
+    layers: int
+    params: float
+
+
+class _Coverage(BaseModel):
+    units: int
+    shares: dict[str, Annotated[float, Field(ge=0, le=1)]]
+    left: list[_Left]
+    told: str
+
+
+class _File(BaseModel):
+    """The file as read; those of earlier versions lack what has a default."""
+
+    schema_: Literal["autoprune.space/1"] = Field(alias="schema")
+    task: Task = "text"
+    units: list[Unit] = Field(min_length=1)
+    costs: dict[str, list[list[float]]]
+    group_costs: dict[str, list[list[float]]]
+    budgets: dict[str, Annotated[float, Field(gt=0)]]
+    fixed: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    peaks: list[str] = []
+    statistics: list[UnitStatistics]
+
+    def check(self) -> None:
+        """Raise a ValueError where its parts do not fit together."""
+        for unit in self.units:
+            numbers = [number for number in vars(unit).values() if isinstance(number, int)]
+            descending = list(unit.kept) == sorted(set(unit.kept), reverse=True)
+            if min(numbers) < 0 or not 0 < unit.groups <= MOST_GROUPS:
+                raise ValueError(f"the unit {unit.name} has a number out of range")
+            if not unit.kept or not descending or unit.kept[0] != unit.groups or unit.kept[-1] < 0:
+                raise ValueError(f"the levels of the unit {unit.name} are not from all of its groups downwards")
+        if not self.budgets or not self.budgets.keys() <= self.costs.keys():
+            raise ValueError("its budgets are not of its costs")
+        counts = {"costs": [len(unit.kept) for unit in self.units], "group_costs": [u.groups + 1 for u in self.units]}
+        for name, wanted in counts.items():
+            for metric, rows in getattr(self, name).items():
+                if [len(row) for row in rows] != wanted:
+                    raise ValueError(f"{name}.{metric} has not one number for each level of each unit")
+        if self.statistics and [len(one.output_errors) for one in self.statistics] != counts["costs"]:
+            raise ValueError("its statistics are of other units")
+
+
+def _with_nan(record: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a unit; a number that overflowed is null in the file."""
+    errors = [math.nan if error is None else error for error in record["output_errors"]]
+    return {name: math.nan if value is None else value for name, value in record.items()} | {"output_errors": errors}

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from autoprune import cautions, registry, rundir
 from autoprune.assembly import Assembly, Progress, assemble
 from autoprune.config import SearchConfig, load_config
+from autoprune.coverage import cover
 from autoprune.errors import LimitReached, UserError
 from autoprune.farm.farm import Farm, is_wanted
 from autoprune.files.writing import write_atomically
@@ -21,16 +22,18 @@ from autoprune.journal import Journal
 from autoprune.objective import Answer, Limits, Objective, Spent
 from autoprune.policy import Policy, to_json
 from autoprune.provenance import make_policy, proposal_of
-from autoprune.records.record import Record
+from autoprune.records.record import Record, finalists
 from autoprune.records.storage import check_storage
 from autoprune.scorer import Scorer
 from autoprune.space import Proposal
 from autoprune.space_file import save_space
-from autoprune.validation import Row, front_names, measure, save_front
+from autoprune.validation import Row, front_names, measure, save_front, total_macs, total_params
 
 DEFAULT_TOKENS = 400_000
 """Searched when no limit is given: about a minute for 22 M parameters on two cores. Four times as many gain some
 0.013 nats more there (benchmarks/README.md)."""
+NOTHING_SAVED = 0.98
+"""Of the dense network's bytes: an export that has more is told."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,21 @@ def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str, **opt
         exporter(assembly, policy, path, **options)
     except OSError as error:
         raise UserError(f"'{path}' could not be written ({error.strerror or error}).") from error
+    written, dense, native = export_bytes(assembly, policy, path)
+    if written > NOTHING_SAVED * dense:
+        why = "the policy leaves nearly everything"
+        if options.get("uniform"):
+            why = f"layers are padded to the widest of them. Without uniform it has {native / 1e6:,.1f} MB"
+        sizes = f"{written / 1e6:,.1f} MB of weights, the dense network {dense / 1e6:,.1f}"
+        warnings.warn(f"the export saves nothing ({sizes}): {why}.", UserWarning, stacklevel=2)
     return path
+
+
+def export_bytes(assembly: Assembly, policy: Policy, path: Path) -> tuple[int, int, int]:
+    """Bytes of the weights of an export (0 of a form without safetensors), of the dense network, and unpadded."""
+    written = sum(file.stat().st_size for file in path.glob("*.safetensors")) if path.is_dir() else 0
+    size = assembly.loaded.checkpoint_dtype.itemsize
+    return written, assembly.loaded.n_params * size, total_params(assembly, proposal_of(assembly, policy)) * size
 
 
 def limited(config: SearchConfig) -> SearchConfig:
@@ -216,7 +233,12 @@ def prepare(config: SearchConfig, watch: Watch, masks: bool | None = None, run: 
     for notice in assembly.notices():
         watch.notice(notice)
     cautions.warn(assembly)
-    return assembly
+    coverage = cover(
+        assembly.view, assembly.space, assembly.loaded.n_params, total_macs(assembly, assembly.space.dense)
+    )
+    for notice in filter(None, (coverage.told(), coverage.warning())):
+        watch.notice(notice)
+    return replace(assembly, coverage=coverage)
 
 
 def _search(
@@ -226,7 +248,7 @@ def _search(
     journal = Journal(out / "journal.jsonl", f"{assembly.store.directory.name}/{config.loss}")
     limits = Limits(config.max_evals, config.max_tokens, config.max_time)
     agent = make_agent(config.agent, config.agent_settings())
-    save_space(out / "space.json", assembly.space, assembly.store.statistics)
+    save_space(out / "space.json", assembly.space, assembly.store.statistics, assembly.coverage)
     assembly.save_metrics(out)
     with closing(journal), _recorded(assembly, out, journal, agent) as record:
 
@@ -241,7 +263,9 @@ def _search(
         front = agent.front(objective) if hasattr(agent, "front") else []
         with turn or nullcontext():
             result = _finish(assembly, objective, front, out, watch, interrupted)
-        record.answer(objective.best, *objective.loss(objective.best))
+        best = objective.best
+        chosen = front or finalists(objective.archive(), best)
+        record.answer(best, *objective.loss(best), [] if interrupted else chosen)  # of a search that ended
         return result
 
 
@@ -264,7 +288,7 @@ def _recorded(assembly: Assembly, out: Path, journal: Journal, agent: Any) -> It
     config = assembly.config
     record = Record(
         out, journal, assembly.space, config.sequence_length, config.storage, config.study_name, config.agent,
-        list(assembly.space.budgets) if getattr(agent, "pareto", False) else (), len(assembly.splits.search),
+        list(assembly.space.budgets) if getattr(agent, "pareto", False) else (),
     )  # fmt: skip
     try:
         yield record

@@ -69,9 +69,8 @@ def measure(
     images = assembly.loaded.family.task == "images"
     losses_PK = mean_losses(assembly, tokens_NT, levels, [assembly.config.loss, "ce", *["error"] * images], progress)
     some_1T = tokens_NT[:1].to(assembly.config.device)
-    progress("timing", 0.0)
     places = [partial(assembly.placer.place, policy) for policy in levels]
-    timed = speeds(places, assembly.view, some_1T)
+    timed = speeds(places, assembly.view, some_1T, partial(progress, "timing"))
     rows = []
     for name, policy, (loss, ce, *error), one in zip(policies, levels, losses_PK.tolist(), timed, strict=True):
         sizes = total_params(assembly, policy), total_macs(assembly, policy)

@@ -58,3 +58,11 @@ def groups(kinds: Iterable[str]) -> str:
     """What groups of units of these kinds are called together."""
     names = {GROUPS.get(kind, "groups") for kind in kinds}
     return names.pop() if len(names) == 1 else "groups"
+
+
+def duration(seconds: float) -> str:
+    """`2 h 05 min`, `3 min 10 s`, `9 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

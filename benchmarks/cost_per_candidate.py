@@ -8,9 +8,10 @@ The whole of `agent.search` is timed, with a journal in a file and nothing of th
 proposals, bookkeeping, the journal, the dense network's references, blocks, head and loss, and the slopes that the
 default agent climbs along. It is divided by the seconds that plain dense forward passes (`model(input_ids=...)`, at
 most `batch` sequences each) take for the tokens that the search is charged: the sequences of every score, and those of
-slopes as often as they count for passes. Dense passes are timed before and after each search, the median of all holds. The same search is then run again
-with a clock around each part, which on a GPU waits for the device; parts are told as shares of the ratio. Sources of
-saving: blocks that were run, of those that a policy has (the rest was shared), and seconds of one against a dense one.
+slopes as often as they count for passes. Dense passes are timed before and after each search, the median of all holds.
+The same search is then run again with a clock around each part, which on a GPU waits for the device; parts are told as
+shares of the ratio. Sources of saving, of scores: blocks that were run, of those that a policy has (the rest was
+shared), and seconds of one against a dense one.
 
 `rank_correlation`, where the dtype is not float32: Spearman's, between losses of random policies in that dtype and in
 float32, on the whole search split.

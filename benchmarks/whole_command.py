@@ -99,7 +99,9 @@ def searched(args: argparse.Namespace, folder: Path, case: Case) -> Case:
 def command(*arguments: str) -> dict[str, Any]:
     """One command in a fresh process, its JSON."""
     call = [sys.executable, "-m", "autoprune", *arguments, "--json"]
-    done = subprocess.run(call, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    done = subprocess.run(call, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"`{' '.join(call)}` failed:\n{done.stderr}")
     told: dict[str, Any] = json.loads(done.stdout)
     return told
 

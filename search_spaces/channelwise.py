@@ -1,20 +1,28 @@
-"""Operations of a traced graph that treat every channel by itself, and where they leave the channels."""
+"""What becomes of a width in a traced graph, found by running it twice: whole, and with some of its channels alone.
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+An operation keeps channels apart if what it gives for some of them is what it gives for these among all. So it needs no
+name: pooling, padding, cropping, flattening, activations of any package and gates are found out alike, and what mixes
+channels (a norm over them, a mean, a shuffle) is found out as well. Values are drawn at random, and a layer that writes
+the width, or has a weight for each of its channels, is run with those weights alone.
+"""
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.fx import Node
 
+from autoprune.models.layers import alike, blind, hooked, is_depthwise, of_columns, of_rows, product_of
 from autoprune.models.tracing import Trace
+from autoprune.search_spaces.operations import called, is_layer, name_of
 
-ELEMENTWISE = {
-    "contiguous", "dropout", "dropout2d", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "identity",
-    "leakyrelu", "mish", "relu", "relu6", "selu", "sigmoid", "silu", "softplus", "tanh",
-}  # fmt: skip
-POOLING = {"maxpool2d", "avgpool2d", "adaptiveavgpool2d", "adaptivemaxpool2d"}
+LARGEST = 8192  # inputs of a layer behind flattened channels: their second moments are a matrix of as many rows
+READERS = 3  # of a width at most: what more read is a stream
+WRITERS = 3
+JOINING = ("mul", "imul", "add", "iadd")
+"""Where a width may meet another one: a gate, parallel branches."""
 
 
 @dataclass(frozen=True)
@@ -30,85 +38,234 @@ class Place:
     size: int = 1
 
 
-def name_of(node: Node) -> str:
-    """What a node does in one word, a module's, function's or method's of torch: `adaptiveavgpool2d`; else nothing."""
-    target: Any = node.target
-    word: str = node.meta.get("calls", "")
-    if node.op == "call_method":
-        word = str(target)
-    elif node.op == "call_function":
-        home = (getattr(target, "__module__", None) or "torch").partition(".")[0]
-        word = target.__name__ if home in ("torch", "_operator", "builtins") else ""
-    return word.lower().replace("_", "")
+class MixedError(Exception):
+    """A width cannot be cut; the message says why, behind "layers"."""
 
 
-def through(trace: Trace, before: Node, node: Node, place: Place) -> Place | None:
-    """Where channels of `before` are in `node`, which reads it; None where it mixes them, or nobody knows."""
-    operation = _OPERATIONS.get(name_of(node))
-    if operation is None or node.args[:1] != (before,) or node.meta["shape"] is None:
-        return None
-    return operation(trace, before.meta["shape"], node, place)
+class _JoinedError(Exception):
+    """Another layer writes what a width is joined with: it must be cut as well."""
+
+    def __init__(self, layer: Node, gate: bool) -> None:
+        super().__init__()
+        self.layer, self.gate = layer, gate
 
 
-def _same(trace: Trace, shape: tuple[int, ...], node: Node, place: Place) -> Place | None:
-    return place if len(node.all_input_nodes) == 1 else None
+@dataclass
+class Reach:
+    """How far a width reaches.
+
+    Args:
+        writers: layers that write it, in order.
+        followers: what has a weight for each of its channels, with the entries of one.
+        readers: layers that read it, with the entries of one; the last is its consumer, others are within gates.
+    """
+
+    writers: list[Node]
+    followers: dict[Node, int] = field(default_factory=dict)
+    readers: dict[Node, int] = field(default_factory=dict)
 
 
-def _pooled(trace: Trace, shape: tuple[int, ...], node: Node, place: Place) -> Place | None:
-    return place if place == Place(1) and len(shape) == 4 else None
+def reach(trace: Trace, writer: Node) -> Reach:
+    """Where the channels go that a layer writes.
+
+    Raises:
+        MixedError: to more than one consumer, or something mixes them.
+    """
+    writers, of_gates = [writer], set[Node]()
+    while True:
+        try:
+            return _Rehearsal(trace, writers, of_gates).run()
+        except _JoinedError as joined:
+            if joined.layer in writers or len(writers) == WRITERS:
+                raise MixedError("whose outputs are added to those of others") from None
+            of_gates |= {joined.layer} if joined.gate else set()
+            writers = sorted([*writers, joined.layer], key=trace.numbers.__getitem__)
 
 
-def _normalised(trace: Trace, shape: tuple[int, ...], node: Node, place: Place) -> Place | None:
-    module: Any = trace.modules.get(node)
-    if module is None or not module.track_running_stats or not module.affine or hooked(module):
-        return None
-    return place if place.dim == 1 and len(shape) in (2, 4) else None
+class _Rehearsal:
+    """One width run whole and cut."""
+
+    def __init__(self, trace: Trace, writers: Sequence[Node], of_gates: Set[Node]) -> None:
+        self._trace, self._found, self._of_gates = trace, Reach(list(writers)), of_gates
+        self._channels = len(trace.modules[writers[0]].weight)
+        self._draw = torch.Generator().manual_seed(0)
+        # some, in another order; of more than two neither the first nor the last, which an operation may read
+        inner = torch.arange(self._channels)[self._channels > 1 :][: max(1, self._channels - 2)]
+        self._kept = inner[torch.randperm(len(inner), generator=self._draw)][: max(1, len(inner) // 2)]
+        self._whole: dict[Node, Any] = {}
+        self._cut: dict[Node, Any] = {}
+        self._places: dict[Node, Place] = {}  # of what has the width's channels
+        self._sized: set[Node] = set()  # numbers that tell how many there are
+        self._of_reader: dict[Node, set[Node]] = {}  # what depends on a reader -> those readers
+
+    @torch.no_grad()
+    def run(self) -> Reach:
+        nodes, numbers = self._trace.nodes, self._trace.numbers
+        if self._channels < 2:
+            raise MixedError("that write a single channel")
+        at = numbers[self._found.writers[0]]
+        end = at
+        while at <= end:
+            node = nodes[at]
+            self._visit(node)
+            if node in self._places or node in self._sized:
+                if any(user not in numbers for user in node.users):
+                    raise MixedError("whose outputs the network returns")
+                end = max([end, *(numbers[user] for user in node.users)])
+            end = max([end, *(numbers[writer] for writer in self._found.writers)])
+            at += 1
+        self._check()
+        return self._found
+
+    def _check(self) -> None:
+        if not self._found.readers:
+            raise MixedError("that no layer reads")
+        *gates, consumer = self._found.readers
+        inside = set().union(*(self._of_reader.get(writer, set()) for writer in self._of_gates))
+        if not set(gates) <= inside:
+            raise MixedError("that several layers read")
+        entries, module = self._found.readers[consumer], self._trace.modules[consumer]
+        if entries > 1 and module.weight.shape[1] > LARGEST:
+            raise MixedError(f"behind which a layer reads more than {LARGEST} inputs")
+        if product_of(module, self._value(consumer.args[0], self._whole)) is None:
+            raise MixedError("that a layer reads whose weight is made from others")
+
+    def _visit(self, node: Node) -> None:
+        touched = [source for source in node.all_input_nodes if source in self._whole]
+        self._of_reader[node] = set().union(*(self._of_reader.get(source, set()) for source in touched))
+        if node in self._found.writers:
+            self._written(node)
+        elif not any(source in self._places or source in self._sized for source in touched):
+            if touched:  # by numbers that do not change, or behind a reader
+                self._whole[node] = self._cut[node] = self._called(node, self._whole)
+        elif is_layer(self._trace, node) and self._reads(node):
+            self._consumed(node)
+        else:
+            self._passed(node)
+
+    def _written(self, node: Node) -> None:
+        module, shape = self._trace.modules[node], node.meta["shape"]
+        if any(source in self._places for source in node.all_input_nodes):
+            raise MixedError("that read what they write")
+        if len(module.weight) != self._channels:
+            raise MixedError("whose outputs are added to those of others")
+        self._whole[node] = self._called(node, self._whole)
+        self._cut[node] = self._called(node, self._cut, of_rows(module, self._on(module), self._channels))
+        place = Place(1 if isinstance(module, nn.Conv2d) else len(shape) - 1)
+        if self._place_in(node) != place:
+            raise MixedError("whose channels depend on each other")
+        self._places[node] = place
+
+    def _reads(self, node: Node) -> bool:
+        place, shape = self._places.get(node.args[0]), node.args[0].meta["shape"]  # type: ignore[arg-type,union-attr]
+        if place is None:
+            return False
+        if isinstance(self._trace.modules[node], nn.Conv2d):
+            return place == Place(1) and len(shape) == 4
+        return place.dim == len(shape) - 1
+
+    def _consumed(self, node: Node) -> None:
+        source: Any = node.args[0]
+        module, size = self._trace.modules[node], self._places[source].size
+        index = self._entries(size).to(module.weight.device)
+        self._found.readers[node] = size
+        if len(self._found.readers) > READERS:
+            raise MixedError("that several layers read")
+        self._of_reader[node].add(node)
+        masked = self._called(node, self._whole, blind(module, index))
+        sliced = self._called(node, self._cut, of_columns(module, index))
+        if not alike(masked, sliced):
+            raise MixedError("that a layer reads whose weight is made from others")
+        self._whole[node] = self._cut[node] = masked
+
+    def _passed(self, node: Node) -> None:
+        """An operation on what the width writes: as it is, or with the weights of its own that follow the width."""
+        self._whole[node] = self._called(node, self._whole)
+        for module in (None, *self._following(node)):
+            try:
+                self._cut[node] = self._called(node, self._cut, module)
+            except Exception:  # noqa: S112 (whatever an operation says to fewer channels)
+                continue
+            if _is_number(self._whole[node]):
+                self._sized |= {node} if self._whole[node] != self._cut[node] else set()
+                return
+            if alike(self._whole[node], self._cut[node]):
+                return
+            place = self._place_in(node)
+            if place is not None:
+                self._places[node] = place
+                if module is not None:
+                    self._found.followers[node] = place.size
+                return
+        self._joined(node)
+        called = name_of(node)
+        if is_layer(self._trace, node) or getattr(self._trace.modules.get(node), "groups", 1) > 1:
+            raise MixedError(f"that a layer reads in a way of its own ({called})")
+        raise MixedError(f"whose channels are mixed by {called}")
+
+    def _following(self, node: Node) -> list[nn.Module]:
+        module = self._trace.modules.get(node)
+        source = node.args[0] if node.args else None
+        if module is None or not isinstance(source, Node) or source not in self._places or hooked(module):
+            return []
+        entries = self._channels * self._places[source].size
+        dense = isinstance(module, nn.Conv2d) and not is_depthwise(module)
+        return [] if dense else [of_rows(module, self._entries(self._places[source].size), entries)]
+
+    def _joined(self, node: Node) -> None:
+        """Where a width meets another one, or one that is put into its shape, look for the layer that writes that."""
+        sized = any(source in self._sized for source in node.all_input_nodes)
+        if name_of(node) not in JOINING and not sized:
+            return
+        for source in node.all_input_nodes:
+            while source not in self._places and source.meta.get("shape") is not None:
+                if source in self._trace.modules and is_layer(self._trace, source):
+                    raise _JoinedError(source, sized or "mul" in name_of(node))
+                before = [one for one in source.all_input_nodes if one.meta.get("shape") is not None]
+                if len(before) != 1 or source.op == "placeholder":
+                    break
+                source = before[0]
+        if name_of(node) in JOINING[2:]:
+            raise MixedError("whose outputs are added to those of others")
+
+    def _place_in(self, node: Node) -> Place | None:
+        """Where channels are in what a node gives, if what it gives for some is what it gives for these among all."""
+        whole, cut = self._whole[node], self._cut[node]
+        if not isinstance(cut, Tensor) or not isinstance(whole, Tensor) or whole.dim() != cut.dim():
+            return None
+        dims = [d for d, (a, b) in enumerate(zip(whole.shape, cut.shape, strict=True)) if a != b]
+        if len(dims) != 1 or whole.shape[dims[0]] % self._channels:
+            return None
+        size = whole.shape[dims[0]] // self._channels
+        if cut.shape[dims[0]] != size * len(self._kept):
+            return None
+        index = self._entries(size).to(whole.device)
+        return Place(dims[0], size) if alike(whole.index_select(dims[0], index), cut) else None
+
+    def _entries(self, size: int) -> Tensor:
+        return (self._kept[:, None] * size + torch.arange(size)).flatten()
+
+    def _on(self, module: Any) -> Tensor:
+        return self._kept.to(module.weight.device)
+
+    def _called(self, node: Node, values: dict[Node, Any], module: nn.Module | None = None) -> Any:
+        """What a node gives in one of the two runs, with its own module or another one in that one's place."""
+        return called(self._trace, node, lambda source: self._value(source, values), module)
+
+    def _value(self, node: Any, values: dict[Node, Any]) -> Any:
+        """What a node gave, drawn where it has nothing to do with the width."""
+        if node in values:
+            return values[node]
+        if node.meta.get("constant") is None:
+            drawn = torch.randn(node.meta["shape"], generator=self._draw)
+            like = next(self._trace.whole.parameters())
+            self._whole[node] = self._cut[node] = drawn.to(like.device, node.meta["dtype"])
+            return values[node]
+        return node.meta["constant"]
 
 
-def _depthwise(trace: Trace, shape: tuple[int, ...], node: Node, place: Place) -> Place | None:
-    module: Any = trace.modules.get(node)
-    if module is None or not plain(module) or place != Place(1) or len(shape) != 4:
-        return None
-    return place if 1 < module.groups == module.in_channels == module.out_channels else None
-
-
-def _averaged(trace: Trace, shape: tuple[int, ...], node: Node, place: Place) -> Place | None:
-    """`mean` over other dimensions than the channels'."""
-    dims: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-    gone = {dim % len(shape) for dim in (dims if isinstance(dims, tuple | list) else [dims]) if isinstance(dim, int)}
-    if not gone or gone & {0, place.dim}:
-        return None
-    keeps = len(node.meta["shape"]) == len(shape)
-    return place if keeps else Place(place.dim - sum(dim < place.dim for dim in gone), place.size)
-
-
-def _flattened(trace: Trace, shape: tuple[int, ...], node: Node, place: Place) -> Place | None:
-    """All but the first dimension become one, by `flatten` or a `view` of so many columns as there are."""
-    if place.dim != 1 or node.meta["shape"] != (shape[0], math.prod(shape[1:])):
-        return None
-    arguments: Any = (*node.args[1:], *node.kwargs.values())
-    sizes = arguments[0] if arguments and isinstance(arguments[0], tuple | list) else arguments
-    counted = name_of(node) != "flatten" and (len(sizes) != 2 or sizes[1] != -1)  # columns in numbers: no others fit
-    return None if counted else Place(1, place.size * math.prod(shape[2:]))
-
-
-def hooked(module: nn.Module) -> bool:
-    """Whether something else computes a module's weight or changes its output, as torch.nn.utils.prune does."""
-    return bool(module._forward_pre_hooks or module._forward_hooks)
-
-
-def plain(module: nn.Module) -> bool:
-    """Whether a module is a convolution that pads with zeros, in numbers, as what unfolds its inputs does."""
-    if type(module) is not nn.Conv2d or hooked(module):
-        return False
-    return module.padding_mode == "zeros" and not isinstance(module.padding, str)
-
-
-_OPERATIONS: dict[str, Callable[[Trace, tuple[int, ...], Node, Place], Place | None]] = {
-    **dict.fromkeys(ELEMENTWISE, _same),
-    **dict.fromkeys(POOLING, _pooled),
-    **dict.fromkeys(("batchnorm1d", "batchnorm2d"), _normalised),
-    "conv2d": _depthwise,
-    "mean": _averaged,
-    **dict.fromkeys(("flatten", "view", "reshape"), _flattened),
-}
+def _is_number(value: Any) -> bool:
+    """Whether it is a number or several, as shapes are."""
+    if isinstance(value, tuple | list):
+        return all(map(_is_number, value))
+    return isinstance(value, int | float | str | torch.dtype | torch.device | type(None))

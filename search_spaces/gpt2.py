@@ -19,6 +19,8 @@ def widths(block: nn.Module, config: Any, mlp_group: int) -> list[Width]:
     head_dim = config.n_embd // config.n_head
     down: Any = block.get_submodule("mlp.c_proj")
     neurons = down.weight.shape[0]
+    if not neurons:
+        raise UserError("this GPT-2 has an MLP of no neurons (n_inner is 0), and transformers itself cannot run it.")
     attention = Width(
         kind="attention",
         groups=config.n_head,

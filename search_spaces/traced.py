@@ -1,8 +1,9 @@
 """Any plain module that torch.fx can trace: channels and neurons that one layer writes and one other reads.
 
-A width is found where a convolution or linear layer's output goes, through operations on single channels alone, to
-one convolution or linear layer. Of a chain of layers every second width is taken, since two that meet in a layer
-cost a product; the heaviest such choice. Three convolutions of equal widths are one unit, as a bottleneck is.
+A width is found where a convolution or linear layer's output goes, through operations on single channels alone and
+gates, to one convolution or linear layer (channelwise.py). Of a chain of layers every second width is taken, since two
+that meet in a layer cost a product; the heaviest such choice. Three convolutions of equal widths are one unit, as a
+bottleneck is.
 """
 
 from collections.abc import Sequence
@@ -14,13 +15,11 @@ from torch.fx import Node
 
 from autoprune.errors import UserError
 from autoprune.models.family import Family
+from autoprune.models.layers import hooked
 from autoprune.models.tracing import Stretch, Trace
 from autoprune.models.widths import Slice, Width
-from autoprune.search_spaces.channelwise import Place, hooked, name_of, plain, through
-
-KEEP_ZEROS = ("dropout", "identity", "transpose", "permute")
-"""What may stand between a width's consumer and the sum: zeros stay zeros."""
-LARGEST = 8192  # inputs of a layer behind flattened channels: their second moments are a matrix of as many rows
+from autoprune.search_spaces.channelwise import MixedError, reach
+from autoprune.search_spaces.operations import is_layer, keeps_zeros, name_of
 
 
 @dataclass(frozen=True)
@@ -28,23 +27,27 @@ class Chain:
     """A width in a trace.
 
     Args:
-        producer: the layer that writes it.
-        followers: what stands between and has a weight for each of its channels.
+        producer: the first layer that writes it.
+        followers: what else has a weight for each of its channels, with the entries of one.
         consumer: the layer that reads it.
         size: entries that the consumer reads of a channel.
-        modules: of all these and the norm.
+        modules: of all these, the gates and the norm.
         norm: the BatchNorm directly behind the consumer.
         droppable: a shortcut passes by.
+        more: of the followers, layers that write it with the producer.
+        gates: layers that read it and lead back to it, with the entries of a channel.
         behind: a width that the consumer writes, which is cut with this one.
     """
 
     producer: Node
-    followers: tuple[Node, ...]
+    followers: dict[Node, int]
     consumer: Node
     size: int
     modules: dict[Node, Any]
     norm: Node | None
     droppable: bool
+    more: tuple[Node, ...]
+    gates: dict[Node, int]
     behind: "Chain | None" = None
 
     @property
@@ -58,9 +61,14 @@ class Chain:
         return (self.behind or self).consumer
 
     @property
+    def layers(self) -> set[Node]:
+        """Layers that write or read it."""
+        return {self.producer, *self.more, *self.gates, self.consumer}
+
+    @property
     def weight(self) -> int:
         """Weights that go with it at most."""
-        return sum(self.modules[node].weight.numel() for node in (self.producer, self.consumer))
+        return sum(self.modules[node].weight.numel() for node in self.layers)
 
     @property
     def channels(self) -> int:
@@ -69,13 +77,13 @@ class Chain:
 
     def width(self, kind: str, group: int) -> Width:
         """As it is declared to the engine, with `group` channels in a group."""
-        writers = (self.producer, *self.followers)
         paths = {node: str(node.target) for node in self.modules}
-        sizes = {node: len(self.modules[node].weight) // self.channels for node in writers}
+        written = {self.producer: 1, **self.followers}
+        gates = (Slice(paths[node], group * size, 1, reads=True) for node, size in self.gates.items())
         return Width(
             kind=kind,
             groups=self.channels // group,
-            producers=tuple(Slice(paths[node], group * sizes[node], 0) for node in writers),
+            producers=(*(Slice(paths[node], group * size, 0) for node, size in written.items()), *gates),
             consumer=Slice(paths[self.consumer], group * self.size, 1),
             on_drop={paths[node]: _stand_in(module, node is self.end) for node, module in self.modules.items()},
             norm=paths[self.norm] if self.norm else None,
@@ -102,7 +110,14 @@ def cut(trace: Trace) -> list[Stretch]:
     Raises:
         UserError: there is no width.
     """
-    chains = [chain for run in _runs(trace) for chain in _chosen(run)]
+    found: dict[Node, Chain] = {}
+    for node in trace.nodes:
+        if is_layer(trace, node) and node not in trace.left and not any(node in chain.more for chain in found.values()):
+            try:
+                found[node] = _chain(trace, node)
+            except MixedError as mixed:
+                trace.left[node] = str(mixed)
+    chains = [chain for run in _runs(list(found.values())) for chain in _chosen(run)]
     if not chains:
         raise UserError(
             f"a {type(trace.whole.network).__name__} is of no family that is known for plain modules, and its trace "
@@ -110,8 +125,7 @@ def cut(trace: Trace) -> list[Stretch]:
             "on single channels alone (BatchNorm, activations, pooling, depthwise convolutions). Declare its blocks in "
             "a family of your own (search_spaces/resnet.py is an example)."
         )
-    numbers = {node: i for i, node in enumerate(trace.nodes)}
-    spans = sorted((numbers[chain.producer], numbers[chain.last], i) for i, chain in enumerate(chains))
+    spans = sorted((trace.numbers[chain.producer], trace.numbers[chain.last], i) for i, chain in enumerate(chains))
     cuts = [i for i in trace.cuts if not any(first < i <= last for first, last, _ in spans)]
     begins = sorted({max(i for i in cuts if i <= first) for first, _, _ in spans})
     end = min(i for i in cuts if i > max(last for _, last, _ in spans))
@@ -121,10 +135,10 @@ def cut(trace: Trace) -> list[Stretch]:
     ]
 
 
-def _runs(trace: Trace) -> list[list[Chain]]:
+def _runs(chains: Sequence[Chain]) -> list[list[Chain]]:
     """All chains, in runs: what one consumes is what the next produces."""
-    found = (_chain(trace, node) for node in trace.nodes if _is_layer(trace, node))
-    by_producer = {chain.producer: chain for chain in found if chain}
+    inside = [chain for chain in chains if any(chain.layers < other.layers for other in chains)]  # of gates
+    by_producer = {chain.producer: chain for chain in chains if chain not in inside}
     consumers = {chain.consumer for chain in by_producer.values()}
     runs = [[chain] for chain in by_producer.values() if chain.producer not in consumers]
     for run in runs:
@@ -155,77 +169,51 @@ def _chosen(run: Sequence[Chain]) -> list[Chain]:
 
 def _bottleneck(first: Chain, second: Chain) -> bool:
     layers = [first.modules[first.producer], first.modules[first.consumer], second.modules[second.consumer]]
-    return all(isinstance(layer, nn.Conv2d) for layer in layers) and first.channels == second.channels
+    alone = not (first.more or second.more or first.gates or second.gates)
+    return alone and all(isinstance(layer, nn.Conv2d) for layer in layers) and first.channels == second.channels
 
 
-def _chain(trace: Trace, producer: Node) -> Chain | None:
-    """The width that a layer writes, if it is one."""
-    place = Place(1 if _convolves(trace, producer) else len(producer.meta["shape"]) - 1)
-    node, followers = producer, []
-    while (reader := _reader(node)) is not None and not _is_layer(trace, reader):
-        following = through(trace, node, reader, place)
-        if following is None:
-            return None
-        if reader in trace.modules and getattr(trace.modules[reader], "weight", None) is not None:
-            followers.append(reader)
-        node, place = reader, following
-    if reader is None or not _reads(trace, reader, node, place):
-        return None
-    norm = _norm(trace, reader)
-    parts = [producer, *followers, reader] + ([norm] if norm else [])
+def _chain(trace: Trace, producer: Node) -> Chain:
+    """The width that a layer writes.
+
+    Raises:
+        MixedError: it cannot be cut.
+    """
+    found = reach(trace, producer)
+    *gates, consumer = found.readers
+    norm = _norm(trace, consumer)
+    parts = [*found.writers, *found.followers, *gates, consumer] + ([norm] if norm else [])
     modules = {part: trace.modules[part] for part in parts}
-    return Chain(producer, tuple(followers), reader, place.size, modules, norm, _passed_by(norm or reader))
+    first, *more = found.writers
+    sizes = {gate: found.readers[gate] for gate in gates}
+    passed = _passed_by(trace, norm or consumer)
+    followers = found.followers | dict.fromkeys(more, 1)
+    return Chain(first, followers, consumer, found.readers[consumer], modules, norm, passed, tuple(more), sizes)
 
 
-def _reads(trace: Trace, layer: Node, node: Node, place: Place) -> bool:
-    """Whether a layer reads the channels of a node as its inputs."""
-    if _convolves(trace, layer):
-        return place == Place(1) and len(node.meta["shape"]) == 4
-    linear: Any = trace.modules[layer]
-    inputs: int = linear.weight.shape[1]
-    return place.dim == len(node.meta["shape"]) - 1 and (place.size == 1 or inputs <= LARGEST)
-
-
-def _is_layer(trace: Trace, node: Node) -> bool:
-    module: Any = trace.modules.get(node)
-    return (_convolves(trace, node) and module.groups == 1) or (type(module) is nn.Linear and not hooked(module))
-
-
-def _convolves(trace: Trace, node: Node) -> bool:
-    return node in trace.modules and plain(trace.modules[node])
-
-
-def _reader(node: Node) -> Node | None:
-    """The only node that computes with a node's values; what asks for the number of images does not."""
-    readers = [user for user in node.users if not _asks_count(user)]
-    return readers[0] if len(readers) == 1 else None
-
-
-def _asks_count(node: Node) -> bool:
-    if node.op == "call_method" and node.target == "size":
-        return node.args[1:] == (0,)
-    shape = name_of(node) == "getattr" and node.args[1:] == ("shape",)
-    return shape and all(name_of(user) == "getitem" and user.args[1:] == (0,) for user in node.users)
+def _readers(node: Node) -> list[Node]:
+    """What computes with a node's values, and does not only ask for their shape."""
+    return [user for user in node.users if user.meta.get("shape") is not None or user.op == "output"]
 
 
 def _norm(trace: Trace, consumer: Node) -> Node | None:
-    """The BatchNorm that alone reads a consumer."""
-    reader = _reader(consumer)
-    module = trace.modules.get(reader) if reader else None
+    """The BatchNorm that alone reads a consumer, with statistics and scales of its own."""
+    readers = _readers(consumer)
+    module: Any = trace.modules.get(readers[0]) if len(readers) == 1 else None
     shape = consumer.meta["shape"]
     fits = (type(module) is nn.BatchNorm2d and len(shape) == 4) or (type(module) is nn.BatchNorm1d and len(shape) == 2)
-    place = through(trace, consumer, reader, Place(1)) if reader and fits else None
-    return reader if place else None
+    whole = fits and module.track_running_stats and module.affine and not hooked(module)
+    return readers[0] if whole else None
 
 
-def _passed_by(end: Node) -> bool:
-    """Whether what a width gives is added to something else of its shape."""
-    reader = _reader(end)
-    while reader is not None and name_of(reader).startswith(KEEP_ZEROS):
-        end, reader = reader, _reader(reader)
-    if reader is None or name_of(reader) not in ("add", "iadd"):
+def _passed_by(trace: Trace, end: Node) -> bool:
+    """Whether what a width gives is added to something else of its shape, so that zeros add nothing."""
+    readers = _readers(end)
+    while len(readers) == 1 and name_of(readers[0]) not in ("add", "iadd") and keeps_zeros(trace, readers[0]):
+        end, readers = readers[0], _readers(readers[0])
+    if len(readers) != 1 or name_of(readers[0]) not in ("add", "iadd"):
         return False
-    others = [source for source in reader.args if source is not end]
+    others = [source for source in readers[0].args if source is not end]
     return all(
         isinstance(other, Node) and other.op != "get_attr" and other.meta["shape"] == end.meta["shape"]
         for other in others

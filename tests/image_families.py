@@ -3,8 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 from transformers import AutoModelForImageClassification
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -13,9 +12,9 @@ from autoprune.models.images import ImageView
 from autoprune.models.loading import family_of
 from autoprune.models.modules import family_of_module
 from autoprune.models.tracing import image_view
-from tests import traced_networks
+from tests import plain_networks
 
-SIDE, CLASSES = 32, 5
+SIDE, CLASSES = 32, plain_networks.CLASSES
 
 TRANSFORMER: dict[str, Any] = {
     "hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 20, "num_hidden_layers": 3, "image_size": SIDE,
@@ -37,53 +36,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 ARCHITECTURES = {"deit": "DeiTForImageClassification"}
 """Of types that transformers has two classes for."""
 
-PLAIN = ("plain-basic", "plain-bottleneck", *traced_networks.NETWORKS)
-
-
-class Basic(nn.Module):
-    """In torchvision's naming."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)
-        self.conv2, self.bn2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = nn.Conv2d(inputs, outputs, 1, stride) if stride > 1 else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        return functional.relu(y + self.downsample(x))
-
-
-class Bottleneck(nn.Module):
-    """In torchvision's naming."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        inner = outputs // 2
-        self.conv1, self.bn1 = nn.Conv2d(inputs, inner, 1, bias=False), nn.BatchNorm2d(inner)
-        self.conv2, self.bn2 = nn.Conv2d(inner, inner, 3, stride, 1, bias=False), nn.BatchNorm2d(inner)
-        self.conv3, self.bn3 = nn.Conv2d(inner, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-        self.downsample = nn.Conv2d(inputs, outputs, 1, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = functional.relu(self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x))))))
-        return functional.relu(self.bn3(self.conv3(y)) + self.downsample(x))
-
-
-class Plain(nn.Module):
-    """A residual network of one kind of block."""
-
-    def __init__(self, block: type[nn.Module]) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 16, 3, 2, 1)
-        self.layer1 = nn.Sequential(block(16, 16, 1), block(16, 16, 1))
-        self.layer2 = nn.Sequential(block(16, 24, 2))
-        self.fc = nn.Linear(24, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc(self.layer2(self.layer1(self.stem(x))).mean((2, 3)))
-        return out
+PLAIN = tuple(plain_networks.NETWORKS)
 
 
 def names() -> list[str]:
@@ -95,10 +48,8 @@ def tiny_model(name: str, seed: int = 0) -> Any:
     """A random network in float32 and evaluation mode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        if name in traced_networks.NETWORKS:
-            model: Any = traced_networks.NETWORKS[name]()
-        elif name in PLAIN:
-            model = Plain(Basic if name == "plain-basic" else Bottleneck)
+        if name in PLAIN:
+            model: Any = plain_networks.NETWORKS[name]()
         else:
             model_type, sizes = NETWORKS[name]
             config = CONFIG_MAPPING[model_type](**sizes, num_labels=CLASSES, attn_implementation="eager")

@@ -19,19 +19,19 @@ WINGS = ("agents", "envs", "search_spaces")
 MAY_IMPORT_WING = {("agents", "envs"), ("", "envs")}  # the package itself lends its front door to make_env
 
 LAYERS = (
-    {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "wording"},
+    {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording"},
     {"registry", "space", "policy", "config", "journal", "rundir", "space_file", "finetuned", "scorer"},
     {"models", "calibration", "budgets"},
     {"levels"},
     {"evaluation"},
-    {"archive", "objective", "assembly", "records"},
+    {"archive", "objective", "assembly", "coverage", "records"},
     {"cautions", "provenance"},
     {"exporters", "farm"},
     {"validation"},
     {"study"},
     {"comparing", "tuning"},
     {"api", "reports"},
-    {"cli", "display", "listing", "on_import", "options", "__main__"},
+    {"cli", "display", "listing", "on_import", "options", "progress", "__main__"},
 )
 """The engine from the ground up; a module imports from its own layer and from those before it."""
 

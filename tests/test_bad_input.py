@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from autoprune import journal
 from autoprune.calibration.losses import KullbackLeibler
 from autoprune.evaluation.readout import Readout
 from autoprune.journal import Journal
@@ -217,7 +218,7 @@ def test_missing_text(refused: Refused) -> None:
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(b" \n", "empty"), (b"\xff\xfe\x00", "no UTF-8"), (b"ELF\0\0\0", "zero byte")],
+    [(b" \n", "empty"), (b"\xff\xfe\x00", "no UTF-16"), (b"\xffabc", "no UTF-8"), (b"ELF\0\0\0", "zero byte")],
 )
 def test_unreadable_text(refused: Refused, tmp_path: Path, content: bytes, complaint: str) -> None:
     (tmp_path / "bad.txt").write_bytes(content)
@@ -252,7 +253,7 @@ def test_budget_of_nothing(refused: Refused) -> None:
 
 def test_budget_that_is_no_number_in_yaml(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("budgets: {params: .nan}")
-    refused("search", "--config", "c.yaml", seen=("params=nan", "above 0"))
+    refused("search", "--config", "c.yaml", seen=("c.yaml", "the number nan", "not finite"))
 
 
 @pytest.mark.parametrize("limit", ["max-evals", "max-tokens", "max-time"])
@@ -422,10 +423,10 @@ def test_evaluate_nothing(refused: Refused, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_disk_full_at_the_start(refused: Refused, tmp_path: Path, quick_arguments: list[str]) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "journal.jsonl").symlink_to("/dev/full")
-    refused("search", *quick_arguments, "--out", "run", seen=("journal.jsonl", "No space left", "resume"))
+def test_disk_full_at_the_start(refused: Refused, quick_arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "a", encoding="utf-8") as full:
+        monkeypatch.setattr(journal, "open_unlinked", lambda path, mode: full)
+        refused("search", *quick_arguments, "--out", "run", seen=("journal.jsonl", "No space left", "resume"))
 
 
 def test_disk_full_in_the_search(

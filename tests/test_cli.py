@@ -12,8 +12,8 @@ import yaml
 
 from autoprune import display, registry
 from autoprune.config import parse_budget
-from autoprune.objective import Limits, Spent
 from autoprune.policy import Policy, UnitPolicy
+from autoprune.wording import duration
 from tests.conftest import Answer
 
 Cli = Callable[..., Answer]
@@ -35,7 +35,7 @@ def test_search_prints_one_table_and_the_next_command(cli: Cli, quick_arguments:
 
 def test_search_tells_its_stages_on_stderr(cli: Cli, quick_arguments: list[str]) -> None:
     answer = cli("search", *quick_arguments, "data_seed=1")
-    stages = ["loading the model", "collecting moments", "building levels", "validating", "timing"]
+    stages = ["loading the model", "building levels", "validating", "timing"]
     told = [line for line in answer.err.splitlines() if not line.startswith("searching: ")]
     assert told == stages
     searching = [line for line in answer.err.splitlines() if line.startswith("searching: ")]
@@ -155,31 +155,11 @@ def test_evaluate_of_directories_dense_and_pruned(
     assert abs(pruned["cross_entropy"] - dense["cross_entropy"]) > 1e-3
 
 
-def test_live_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
-    with display.Display() as shown:
-        shown.stage("collecting moments", 0.5)
-        shown.score(_Searching())  # type: ignore[arg-type]
-    err = capsys.readouterr().err
-    assert "searching" in err
-    assert "best loss 1.2500, 30 scored" in err
-    assert "7 s left" in err
-
-
-class _Searching:
-    """An objective three tenths through."""
-
-    limits, spent, progress = Limits(evals=100), Spent(evals=30, tokens=900, seconds=3.0), 0.3
-    history = ((900, 3.0, 1.25),)
-
-
 def test_bars_and_numbers() -> None:
     unit = UnitPolicy(name="0.mlp", kind="mlp", block=0, groups=96, level=1, kept=24, kept_groups="0-23")
     assert display.bar(unit) == "████············  25%    24/96"
     assert [display.number(n) for n in (0.5, 999, 1200, 22.6e6, 3e9)] == ["0.5", "999", "1.2k", "22.6M", "3G"]
-    assert [display.duration(s) for s in (9.4, 190, 7500)] == ["9 s", "3 min 10 s", "2 h 05 min"]
+    assert [duration(s) for s in (9.4, 190, 7500)] == ["9 s", "3 min 10 s", "2 h 05 min"]
     assert parse_budget("params=1.2M") == ("params", 1_200_000.0)
 
 

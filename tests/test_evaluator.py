@@ -94,7 +94,7 @@ def test_moments_are_those_of_all_inputs_and_do_not_depend_on_batches(
     loaded = load_model(quick["model"])
     view = BlockView(loaded.model, loaded.family)
     tokens_NT = assembly.splits.reconstruction
-    streamed = collect(view, tokens_NT, batch=3)
+    streamed = list(collect(view, tokens_NT, batch=3))
     seen: list[torch.Tensor] = []
     hook = view.widths[2][1].consumer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.no_grad():

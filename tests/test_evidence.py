@@ -110,7 +110,7 @@ def test_taylor_sees_behind_the_consumer_what_weights_and_inputs_do_not_tell() -
         view.model.get_submodule("fc").weight[:, 5] = 0
         block.conv2.weight[:5, 7] *= 20
     view = ImageView(view.model, view.family, image_families.images())
-    moments, width = collect(view, tokens_NT, 2), view.widths[-1][0]
+    moments, width = list(collect(view, tokens_NT, 2)), view.widths[-1][0]
     h_DD, _ = width.moments(moments[-1][0])
     orders = {}
     for name in CRITERIA:

@@ -137,7 +137,7 @@ def _descriptors(pid: int) -> list[Path]:
 
 
 def test_notices_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    from autoprune.display import Display
+    from autoprune.progress import Display
 
     with Display() as display:
         Watch(notice=display.notice).notice("worker 2 died: it is replaced, 1 work on, and nothing is lost.")

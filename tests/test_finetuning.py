@@ -1,6 +1,8 @@
 """Fine-tuning of language models, all weights and adapters: it helps, goes on where it was, and is what is exported."""
 
 import json
+import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +18,8 @@ import autoprune
 from autoprune import study, tuning
 from autoprune.errors import UserError
 from autoprune.tuning import lora, settings, training
-from autoprune.tuning.lesson import blended
+from autoprune.tuning.finetuning import better
+from autoprune.tuning.lesson import Worth, blended
 from tests.conftest import Answer
 
 
@@ -280,7 +283,7 @@ def test_the_command(cli: Callable[..., Answer], refused: Callable[..., str], ru
     answer = cli("finetune", own, "--epochs", "1", "--lora", "4", "--batch", "64", "weight=0.7")
     assert answer.status == 0, answer.err
     rows = {line.split()[0]: line for line in answer.out.splitlines()}
-    assert list(rows) == ["dense", "before", "refitted", "after", "network:"]
+    assert list(rows) == ["dense", "before", "refitted", "after", "trained:", "network:"]
     assert "perplexity" in rows["after"]
     assert "kl 0.0000" in rows["dense"]
     assert "fine-tuning" in answer.err
@@ -303,11 +306,64 @@ def test_the_command(cli: Callable[..., Answer], refused: Callable[..., str], ru
     assert not (other / "finetuned").exists()
 
 
-def test_a_network_that_gets_worse_is_told(run: Path, tmp_path: Path) -> None:
-    settled = given(epochs=1, batch=64, at_once=64, lr=1.0, warmup=0.0)
-    with pytest.warns(RuntimeWarning, match="worse than before"):
-        tuned = tuning.finetune(copied(run, tmp_path / "run"), settled)
-    assert tuned.after.ce > tuned.before.ce
+def test_the_better_network_is_handed_over(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Answer]
+) -> None:
+    """A training that spoils the network, a refit that does, and both: what is left is what was better."""
+    from autoprune.tuning import finetuning
+
+    own, spoiling = copied(run, tmp_path / "run"), given(epochs=1, batch=64, at_once=64, lr=1.0, warmup=0.0)
+    with pytest.warns(
+        RuntimeWarning, match="^the training made it worse .*: the network as it was found is the result"
+    ):
+        tuned = tuning.finetune(own, {**spoiling, "refit": False})
+    assert tuned.trained is not None
+    assert (tuned.after, tuned.refitted) == (tuned.before, None)
+    assert tuned.before.ce < tuned.trained.ce
+    told = json.loads((own / "finetuned" / "result.json").read_text())
+    assert (told["chosen"], told["after"], told["trained"]["ce"]) == ("before", told["before"], tuned.trained.ce)
+    assert "as it was found is the result" in cli("show", own).out
+
+    real = finetuning.cut_out
+
+    def spoiled(assembly: Any, policy: Any, refit: bool = False, *others: Any) -> nn.Module:
+        student: Any = real(assembly, policy)
+        student.model.norm.weight.data *= 30 if refit else 1
+        network: nn.Module = student
+        return network
+
+    monkeypatch.setattr(finetuning, "cut_out", spoiled)
+    own = copied(run, tmp_path / "again")
+    with pytest.warns(RuntimeWarning, match="the refit made it worse .*: the network as it was found is the result"):
+        tuned = tuning.finetune(own, given(epochs=0))
+    assert (tuned.after, tuned.trained, tuned.chosen) == (tuned.before, None, "before")
+    with pytest.warns(RuntimeWarning, match="the refit made it worse .* and the training made it worse"):
+        assert tuning.finetune(copied(run, tmp_path / "both"), spoiling).after == tuned.before
+    assembly, policy = study.reopen(own)
+    from transformers import AutoModelForCausalLM
+
+    loaded, found = AutoModelForCausalLM.from_pretrained(tuned.path), tuning.cut_out(assembly, policy)
+    for name, tensor in found.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("losses", "chosen", "words"),
+    [
+        ((3.0, 2.0, 1.0), "trained", None),
+        ((2.0, 3.0, 1.0), "trained", None),
+        ((3.0, 1.0, 2.0), "refitted", "the training made it worse .*: the refitted network is the result"),
+        ((1.0, 2.0, 3.0), "before", "the refit .* and the training .*: the network as it was found is the result"),
+        ((2.0, math.nan, math.inf), "before", "the refit .* and the training .*: the network as it was found"),
+    ],
+)
+def test_what_is_told_of_the_steps(losses: tuple[float, ...], chosen: str, words: str | None) -> None:
+    before, refitted, trained = map(Worth, losses)
+    worths = {"before": before, "refitted": refitted, "trained": trained}
+    assert better(worths) == (chosen, worths[chosen])
+    tuned = tuning.Tuned(Worth(0.5), before, refitted, trained, chosen, Path("network"), None)
+    assert tuned.after == worths[chosen]
+    assert tuned.told() is None if words is None else re.search(words, tuned.told() or "")
 
 
 def test_half_precision(quick: dict[str, Any], tmp_path: Path) -> None:

@@ -163,6 +163,7 @@ def test_a_shape_that_no_stock_model_has(llama: Assembly, tmp_path: Path, monkey
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.filterwarnings("ignore:the export saves nothing")
 @pytest.mark.parametrize(
     ("name", "expected_heads"),
     [

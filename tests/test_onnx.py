@@ -21,8 +21,8 @@ from autoprune.errors import UserError
 from autoprune.exporters import onnx, onnx_check
 from autoprune.models.images import ImageView
 from autoprune.space import Levels
-from tests import families
-from tests.contracts.test_exporters import awkward_levels, placed_logits, tiny_assembly
+from tests import families, tiny_searches
+from tests.contracts.test_exporters import awkward_images, awkward_levels, placed_logits, tiny_assembly
 from tests.test_images import NETWORK, settings
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -100,7 +100,8 @@ def test_text(name: str, dtype: torch.dtype, others: dict[str, Any], tmp_path: P
     logits = [placed_logits(assembly, levels, some) for some in tokens]
     assert max(fresh(tmp_path / "out", tokens, logits)) < 1e-5
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"model.onnx", "config.json", "policy.json", "tokenizer.json", "tokenizer_config.json"}
+    words = {"tokenizer.json", "tokenizer_config.json"}
+    assert names == {"model.onnx", "config.json", "policy.json", "README.md", *words}
     dense = tmp_path / "dense" / "model.safetensors"
     assert (tmp_path / "out" / "model.onnx").stat().st_size < 0.9 * dense.stat().st_size * 4 / dtype.itemsize
 
@@ -153,6 +154,19 @@ def test_images(assembly: Assembly, earlier: Path) -> None:
     check_images(assembly, POLICY, earlier)
 
 
+@pytest.mark.parametrize(
+    "name", ["convnext", "mobilenet-v2", "plain-bottleneck", "resnet-bottleneck", "traced-dense", "vit"]
+)
+def test_families_that_read_images(name: str, tmp_path: Path) -> None:
+    """One of each family; DeiT is a ViT."""
+    made = assemble(load_config(None, tiny_searches.settings(name, tmp_path / "dense", "")))
+    levels = awkward_images(made)
+    described = written(made, levels, tmp_path / "out")
+    pixels = [torch.randn(count, *described["inputs"][0]["shape"][1:]) for count in (1, 3)]
+    logits = [placed_logits(made, levels, some) for some in pixels]
+    assert max(fresh(tmp_path / "out", pixels, logits)) < 1e-5
+
+
 def test_weights_of_large_networks_lie_beside(
     assembly: Assembly, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +185,12 @@ def test_graphs_are_the_same_again_and_tell_nothing_of_this_machine(
     (tmp_path / "out" / "model.onnx.data").touch()
     written(assembly, POLICY, tmp_path / "out")
     assert "".join(capfd.readouterr()) == ""
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {"model.onnx", "config.json", "policy.json"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        "model.onnx",
+        "config.json",
+        "policy.json",
+        "README.md",
+    }
     graph = (tmp_path / "out" / "model.onnx").read_bytes()
     assert graph == (earlier / "model.onnx").read_bytes()
     assert not [told for told in (b"site-packages", b".py", str(Path.home()).encode()) if told in graph]

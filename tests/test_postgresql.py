@@ -108,7 +108,9 @@ def test_two_processes_share_a_study_and_one_is_killed(server: str, quick_argume
     assert not (killed / "policy.json").exists()
     assert len(own_trials(server, killed)) <= len(seconds(killed)) < EVALS
 
-    done = subprocess.run(command("resume", str(killed)), check=True, capture_output=True)
+    done = subprocess.run(
+        command("resume", str(killed)), check=True, capture_output=True, env=os.environ | {"AUTOPRUNE_STORAGE": server}
+    )
     assert b"warning" not in done.stderr
     assert b"secret" not in done.stderr + said
     assert outcome(killed) == outcome(whole)

@@ -27,7 +27,7 @@ from autoprune.config import without_password
 from autoprune.errors import UserError
 from autoprune.journal import HEADER, Journal, Score
 from autoprune.mask import Mask
-from autoprune.records.record import Record
+from autoprune.records.record import Record, finalists
 from autoprune.records.storage import FILE, check_storage, open_storage
 from autoprune.space import Proposal, SearchSpace
 from tests.conftest import Answer
@@ -67,7 +67,7 @@ def recording(run: Path, space: SearchSpace, subject: str = "toy", **options: An
     """A run's journal and record; it must end without a problem."""
     run.mkdir(exist_ok=True)
     with closing(Journal(run / "journal.jsonl", subject)) as journal:
-        record = Record(run, journal, space, TOKENS, sequences=SEQUENCES, **options)
+        record = Record(run, journal, space, TOKENS, **options)
         try:
             yield journal, record
         finally:
@@ -94,6 +94,11 @@ def trials(run: Path, storage: str | None = None, name: str | None = None) -> li
     return study_of(run, storage, name).trials
 
 
+def scored(found: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that are scores: not those that are added at the end."""
+    return [trial for trial in found if "final" not in trial.user_attrs]
+
+
 def told(trial: FrozenTrial) -> dict[str, Any]:
     """What must not depend on interruptions: all but times, and the run's own name."""
     attributes = {key: value for key, value in trial.user_attrs.items() if key not in ("run", "seconds")}
@@ -113,14 +118,14 @@ def test_a_trial_of_levels(tmp_path: Path) -> None:
     scores = [Score(policy, (0, 1), [1.0, 2.0], 0.25), Score(policy, (2, 3), [3.0, 6.0], 0.5)]
     first, second = recorded(tmp_path / "run", space, scores, agent="evolution")
     assert first.params == {unit.name: level for unit, level in zip(space.units, policy, strict=True)}
-    assert (first.state, first.value, second.value) == (TrialState.COMPLETE, 1.5, 3.0)
+    assert (first.state, first.value, second.value) == (TrialState.PRUNED, 1.5, 3.0)
     assert first.intermediate_values == {2 * TOKENS: 1.5}
     assert second.intermediate_values == {2 * TOKENS: 1.5, 4 * TOKENS: 3.0}
     assert second.user_attrs["tokens"] == 4 * TOKENS
     assert second.user_attrs["seconds"] == 0.5
     share = space.cost(policy, "params") / space.cost(space.dense, "params")
     assert second.user_attrs["share.params"] == pytest.approx(share)
-    assert second.constraints == {"budget.params": pytest.approx(share - 0.5), "tokens": -1.0}
+    assert second.constraints == {"budget.params": pytest.approx(share - 0.5)}
     study = study_of(tmp_path / "run")
     assert study.user_attrs["subject"] == "toy"
     assert study.user_attrs["agent"] == "evolution"
@@ -151,9 +156,8 @@ def test_costs_as_values(tmp_path: Path) -> None:
     share = space.cost(policy, "params") / space.cost(space.dense, "params")
     assert trial.values == pytest.approx([1.5, share])
     assert trial.intermediate_values == {}
-    assert set(trial.constraints) == {"budget.params", "budget.latency", "tokens"}
+    assert set(trial.constraints) == {"budget.params", "budget.latency"}
     assert study_of(tmp_path / "run").metric_names == ["loss", "params"]
-    assert study_of(tmp_path / "run").best_trials[0].number == 0
 
 
 def test_probes_break_budgets_and_overflows_are_failed_trials(tmp_path: Path) -> None:
@@ -178,30 +182,74 @@ def test_the_answer_is_named(tmp_path: Path) -> None:
     assert len(trials(tmp_path / "run")) == 1  # what nobody had asked to be written yet
 
 
-def test_best_trial_holds_the_budgets_and_was_not_lucky(tmp_path: Path) -> None:
-    space = toy_space()
-    rng = np.random.default_rng(0)
-    lucky, other, found = (space.sample(rng) for _ in range(3))
-    everything = tuple(range(SEQUENCES))
+def ended(run: Path, space: SearchSpace, scores: Sequence[Score], answer: Proposal, **options: Any) -> optuna.Study:
+    """The study of a search that ended with an answer."""
+    with recording(run, space, **options) as (journal, record):
+        journal.append(scores[len(journal.scores) :])
+        record.write()
+        record.answer(answer, 0.0, 0, finalists(archive(scores, space), answer))
+    return study_of(run, options.get("storage"), options.get("name"))
+
+
+def archive(scores: Sequence[Score], space: SearchSpace) -> list[tuple[Proposal, float, int]]:
+    """As an objective has it: candidates, their mean losses, sequences."""
+    losses: dict[Proposal, dict[int, float]] = {}
+    for score in scores:
+        losses.setdefault(score.proposal, {}).update(zip(score.sequences, score.losses, strict=True))
+    return [(p, float(np.mean(list(known.values()))), len(known)) for p, known in losses.items() if space.feasible(p)]
+
+
+@pytest.fixture
+def misleading() -> tuple[SearchSpace, list[Score], Proposal, Proposal]:
+    """Scores of which the answer is not the lowest, the answer, and one that is as well known."""
+    space, rng, everything = toy_space(), np.random.default_rng(0), tuple(range(SEQUENCES))
+    lucky, other, found, half = (space.sample(rng) for _ in range(4))
     scores = [
         Score(lucky, (0,), [0.1], 0.1),  # before anything was scored on more
         Score(space.dense, everything, [0.0] * SEQUENCES, 0.2),
         Score(other, everything, [0.9] * SEQUENCES, 0.3),
         Score(found, everything, [0.8] * SEQUENCES, 0.4),
         Score(other, (0,), [0.1], 0.5),
-        Score(space.sample(rng), (0, 1, 2), [0.1] * 3, 0.6),
+        Score(half, everything[: SEQUENCES // 2], [0.2] * (SEQUENCES // 2), 0.6),  # half as many, and lucky
+        Score(space.sample(rng), (0, 1, 2), [0.1] * 3, 0.7),
     ]
-    recorded(tmp_path / "run", space, scores)
-    best = study_of(tmp_path / "run").best_trial
-    assert best.number == 3
-    assert all(value <= 0 for value in best.constraints.values())
+    return space, scores, found, other
+
+
+def test_best_trial_is_the_answer(
+    tmp_path: Path, misleading: tuple[SearchSpace, list[Score], Proposal, Proposal], sqlite: str
+) -> None:
+    """For Optuna, for dashboards, which ask the storage, and where two runs share a study."""
+    space, scores, found, other = misleading
+    for options in ({}, {"storage": sqlite}):
+        study = ended(tmp_path / f"run{len(options)}", space, scores, found, **options)
+        storage_says = study._storage.get_best_trial(study._study_id)
+        assert study.best_trial.number == storage_says.number == len(scores)
+        assert list(study.best_trial.params.values()) == list(found)
+        complete = study.get_trials(states=[TrialState.COMPLETE])
+        assert [list(trial.params.values()) for trial in complete] == [list(found), list(other)]
+        assert all(value <= 0 for value in study.best_trial.constraints.values())
+        again = ended(tmp_path / f"run{len(options)}", space, scores, found, **options)
+        assert len(again.trials) == len(study.trials)
+    worse = [Score(score.proposal, score.sequences, [10 + x for x in score.losses], 1.0) for score in scores]
+    shared = {"storage": sqlite, "name": "shared"}
+    ended(tmp_path / "a", space, worse, other, **shared)
+    assert ended(tmp_path / "b", space, scores, found, **shared).best_trial.value == pytest.approx(0.8)
+
+
+def test_a_search_that_has_not_ended_has_no_best_trial(tmp_path: Path) -> None:
+    space = toy_space()
+    recorded(tmp_path / "run", space, searched(space))
+    with pytest.raises(ValueError, match="No trials are completed yet"):
+        _ = study_of(tmp_path / "run").best_trial
 
 
 def test_plots(tmp_path: Path) -> None:
     pytest.importorskip("plotly")
     space = toy_space()
-    recorded(tmp_path / "run", space, searched(space))
-    study, names = study_of(tmp_path / "run"), [unit.name for unit in space.units[:3]]
+    scores = searched(space)
+    best = min(archive(scores, space), key=lambda one: (-one[2], one[1]))[0]
+    study, names = ended(tmp_path / "run", space, scores, best), [unit.name for unit in space.units[:3]]
     plots = optuna.visualization
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # plotly's own
@@ -475,7 +523,7 @@ def test_a_run_whose_storage_is_lost_warns_and_ends(
     assert Path("run/policy.json").exists()
     assert trials(Path("run"), sqlite) == []
     assert cli("resume", "run").status == 0
-    assert len(trials(Path("run"), sqlite)) == QUICK_EVALS
+    assert len(scored(trials(Path("run"), sqlite))) == QUICK_EVALS
 
 
 def full_disk(patch: pytest.MonkeyPatch, room: int) -> None:
@@ -504,7 +552,7 @@ def test_a_full_disk_warns_and_resume_writes_what_is_missing(
     assert "No space left" in answer.err
     assert Path("run/policy.json").exists()
     assert cli("resume", "run").status == 0
-    assert len(trials(Path("run"))) == QUICK_EVALS
+    assert len(scored(trials(Path("run")))) == QUICK_EVALS
 
 
 # -- whole runs --------------------------------------------------------------------------------------------------------
@@ -513,11 +561,13 @@ def test_a_full_disk_warns_and_resume_writes_what_is_missing(
 def test_every_run_has_a_study(finished_run: Path) -> None:
     study = study_of(finished_run)
     lines = [json.loads(line) for line in (finished_run / "journal.jsonl").read_text().splitlines()]
-    assert len(study.trials) == len(lines) - 1 == QUICK_EVALS
+    assert len(scored(study.trials)) == len(lines) - 1 == QUICK_EVALS
     policy = json.loads((finished_run / "policy.json").read_text())
     answer = study.user_attrs[f"answer.{lines[0]['id']}"]
     assert answer["loss"] == policy["losses"]["search"]
     assert {unit["name"]: unit["level"] for unit in policy["units"]}.items() <= answer.items()
-    for trial, line in zip(study.trials, lines[1:], strict=True):
+    assert study.best_trial.value == policy["losses"]["search"]
+    assert {unit["name"]: unit["level"] for unit in policy["units"]} == study.best_trial.params
+    for trial, line in zip(scored(study.trials), lines[1:], strict=True):
         assert list(trial.params.values()) == line["levels"]
         assert trial.user_attrs["seconds"] == line["seconds"]

@@ -385,7 +385,7 @@ def _write(name: str, content: str) -> Callable[[Path], object]:
          "a score of no sequence"),
         (_write("journal.jsonl", '{"autoprune_journal": 1}\n{"levels":[0],"sequences":[0],"losses":[1],"seconds":1}\n'),
          "do not fit a space"),
-        (_write("policy.json", "{}"), "no valid policy"),
+        (_write("policy.json", "{}"), "the policy .* is damaged"),
         (_write("result.json", '{"table": 1}'), "result.json' is damaged"),
     ],
 )  # fmt: skip

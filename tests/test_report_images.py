@@ -16,7 +16,6 @@ from autoprune.comparing.league import table_of
 from autoprune.config import SearchConfig
 from autoprune.errors import UserError
 from autoprune.finetuned import read_finetuned, won_back
-from autoprune.objective import Limits, Spent
 from autoprune.policy import to_json
 from autoprune.reports.charts import Series, line_chart
 from autoprune.reports.page import write_report
@@ -247,32 +246,6 @@ def test_a_comparison_on_text_has_no_accuracy(tmp_path: Path, capsys: pytest.Cap
 
 
 # -- the terminal ------------------------------------------------------------------------------------------------------
-
-
-class _Searching:
-    """An objective three tenths through."""
-
-    limits, spent, progress = Limits(evals=100), Spent(evals=30, tokens=900, seconds=3.0), 0.3
-    history, space = ((900, 3.0, 1.25),), image_space()
-
-
-@pytest.mark.parametrize(("task", "word", "other"), [("images", "images", "tokens"), ("text", "tokens", "images")])
-def test_progress_counts_what_is_read(
-    task: Any, word: str, other: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    seconds = iter([0.0, *np.arange(1.0, 9.0)])
-    monkeypatch.setattr(display.time, "monotonic", lambda: next(seconds))
-    objective: Any = _Searching()
-    monkeypatch.setattr(objective.space, "task", task)
-    with display.Display() as shown:
-        shown.score(objective)
-        objective.progress, objective.spent = 0.6, Spent(evals=60, tokens=1900, seconds=6.0)
-        shown.score(objective)
-        shown.ended(1, 2, {"agent": "a", "seed": 0, "loss": 1.0, "tokens": 1900, "seconds": 6.0, "task": task})
-    err = capsys.readouterr().err
-    assert re.search(rf"[\d,]+ {word}/s", err)
-    assert f"1,900 {word}, 6 s" in err
-    assert other not in err
 
 
 # -- where it is written -----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import autoprune
+from autoprune import registry
 
 pytestmark = pytest.mark.slow
 
@@ -78,22 +82,25 @@ def test_killed_at_random_moments_ends_with_the_same_policy(quick_arguments: lis
     assert journals[0] == journals[1]
 
 
-@pytest.mark.parametrize("agent", ["policy-gradient", "policy-gradient-masks", "tpe", "nsga2"])
-def test_killed_whatever_the_agent(agent: str, quick_arguments: list[str], tmp_path: Path) -> None:
-    """SIGKILL once in the middle; nothing is lost, and the answer is that of an uninterrupted run."""
-    evals = 110
-    few = {"tokens": 32, "race_tokens": 64, "sensitivity_tokens": 32}
-    settings = [*quick_arguments, f"max_evals={evals}", *(f"agent_options.{key}={value}" for key, value in few.items())]
-    arguments = ["search", *settings, "--agent", agent]
-    subprocess.run(command(*arguments, "--out", str(tmp_path / "whole")), check=True, capture_output=True)
-    killed = tmp_path / "killed"
-    slowly = command(*arguments, "--out", str(killed), pause=0.02)
-    with subprocess.Popen(slowly, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        wait_for_scores(killed, random.Random(agent).randrange(evals // 2, evals - 10), process)
-        process.kill()
-    subprocess.run(command("resume", str(killed)), check=True, capture_output=True)
-    assert outcome(killed) == outcome(tmp_path / "whole")
-    assert scores(killed / "journal.jsonl") == scores(tmp_path / "whole" / "journal.jsonl")
+def test_killed_whatever_the_agent(quick: dict[str, Any], tmp_path: Path) -> None:
+    """SIGKILL twice in the middle of a score; nothing is lost, and the answer is that of an uninterrupted run."""
+    arguments = [sys.executable, "-m", "tests.killed_searches", json.dumps(quick), str(tmp_path)]
+    done = subprocess.run(arguments, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    for agent in registry.names("agents"):
+        whole, killed = tmp_path / agent / "whole", tmp_path / agent / "killed"
+        assert outcome(killed) == outcome(whole)
+        assert scores(killed / "journal.jsonl") == scores(whole / "journal.jsonl")
+
+
+def test_the_lock_that_a_killed_process_left_of_its_study(finished_run: Path, tmp_path: Path) -> None:
+    """Optuna's is a symbolic link."""
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    (run / "study.log.lock").symlink_to(run / "study.log")
+    autoprune.resume(run)
+    assert not (run / "study.log.lock").is_symlink()
+    assert outcome(run) == outcome(finished_run)
 
 
 def scores(journal: Path) -> list[Any]:

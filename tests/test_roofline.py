@@ -152,7 +152,8 @@ def test_any_file_is_one_of_devices_or_gets_a_sentence(yaml_path: Path, data: by
         found = read_devices(yaml_path)
     except UserError as error:
         message = str(error)
-    assert message is None or (message.startswith(f"the devices '{yaml_path}'") and len(message.splitlines()) == 1)
+    begun = f"the file of devices '{yaml_path}'"
+    assert message is None or (message.startswith(begun) and len(message.splitlines()) == 1)
     assert found
     assert all(device.bandwidth > 0 and min(device.flops.values()) > 0 for device in found.values())
 
@@ -168,7 +169,7 @@ def test_any_file_is_one_of_devices_or_gets_a_sentence(yaml_path: Path, data: by
         ("mine: {flops: {float32: 1e12}, bandwidth: 1e11, watts: 3}", "mine.watts: Extra inputs are not permitted"),
         ("mine: [1, 2]", "mine: Input should be"),
         ("{}", "the file names none"),
-        ("", "the file: Input should be a valid dictionary"),
+        ("", "Input should be a valid dictionary"),
         ("mine: {", "no YAML"),
     ],
 )

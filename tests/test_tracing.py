@@ -1,7 +1,10 @@
 """Plain modules that no family covers: which widths a trace has, what is refused, and a run from end to end."""
 
+import json
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +18,20 @@ from torch.nn import functional
 import autoprune
 from autoprune import study
 from autoprune.assembly import assemble
+from autoprune.budgets.latency import clock
+from autoprune.calibration.moments import inputs_of
 from autoprune.config import load_config
+from autoprune.coverage import Coverage
 from autoprune.errors import UserError
 from autoprune.models.images import ImageView
 from autoprune.models.modules import family_of_module
 from autoprune.models.surgery import LiveWidth
 from autoprune.models.tracing import TracedView, image_view
 from autoprune.provenance import make_policy
+from autoprune.reports.page import write_report
+from autoprune.tuning.image_lesson import augmented
 from tests import image_families, traced_networks
+from tests.conftest import Answer
 
 SPLITS = {"reconstruction_sequences": 8, "search_sequences": 4, "validation_sequences": 4, "sequence_length": 8}
 
@@ -51,11 +60,20 @@ FOUND: dict[str, list[list[str]]] = {
         ["mlp 9 layers.7 layers.9/1 -"],
     ],
     "traced-dense": [
-        [
-            "conv 8 layers.0.conv1 layers.0.norm2 layers.0.conv2/1 -",
-            "conv2 8 layers.1.conv1 layers.1.norm2 layers.1.conv2/1 -",
-        ],
+        ["conv 8 layers.0.conv1 layers.0.norm2 layers.0.conv2/1 -"],
+        ["conv 8 layers.1.conv1 layers.1.norm2 layers.1.conv2/1 -"],
     ],
+    "traced-efficient": [
+        *[
+            [
+                f"conv {size} {block}.expand {block}.norm1 {block}.depth {block}.norm2 {block}.gate.expand "
+                f"{block}.gate.reduce {block}.project/1 {block}.norm3"
+            ]
+            for block, size in (("blocks.0", 16), ("blocks.1", 16), ("blocks.2", 24))
+        ],
+        ["conv 16 head fc/1 -"],
+    ],
+    "traced-padded": [["conv 16 one norm act two/1 -"], ["conv 6 four fc/16 -"]],
 }  # fmt: skip
 
 
@@ -69,6 +87,7 @@ def test_only_what_a_shortcut_passes_by_can_be_dropped() -> None:
         return [width.width.droppable for row in image_families.view_of(name).widths for width in row]
 
     assert droppable("traced-mobile") == [True, False, True]
+    assert droppable("traced-efficient") == [True, False, True, False]
     assert droppable("traced-mixer") == droppable("traced-preactivated")[:1] * 4 == [True] * 4
     assert not any(droppable("traced-vgg") + droppable("traced-dense"))
 
@@ -82,9 +101,9 @@ def test_families_win_over_tracing() -> None:
 class Pair(nn.Module):
     """Two convolutions, between which something may stand."""
 
-    def __init__(self, between: str = "", **how: Any) -> None:
+    def __init__(self, between: str = "", of: Any = nn.Conv2d, to: Any = nn.Conv2d, **how: Any) -> None:
         super().__init__()
-        self.one, self.two = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, **how)
+        self.one, self.two = to(3, 8, 3), of(8, 8, 3, **how)
         self.norm, self.fc, self.between = nn.GroupNorm(2, 8), nn.Linear(8, 5), between
 
     def forward(self, x: Tensor) -> Any:
@@ -99,6 +118,14 @@ class Pair(nn.Module):
             x = x - x.mean((1, 2), keepdim=True)
         if self.between == "weight":
             x = x * self.one.weight.mean()
+        if self.between == "shuffle":
+            x = x[:, [1, 0, 2, 3, 4, 5, 6, 7]]
+        if self.between == "columns":
+            x = x.permute(0, 2, 3, 1).reshape(x.shape[0], 900, -1).permute(0, 2, 1)[..., None].expand(-1, -1, -1, 3)
+        if self.between == "fixed":
+            x = x.view(-1, 8, x.shape[2], x.shape[3])
+        if self.between == "first":
+            x = x * (x[:, :1] > 0)
         if self.between == "decision" and x.sum() > 0:
             x = -x
         out = self.two(x).mean((2, 3))
@@ -112,11 +139,12 @@ class Pair(nn.Module):
         (Pair("pair"), ("2 images", "something else")),
         (Pair("twice"), ("no width",)),
         (Pair("norm"), ("no width",)),
-        (Pair("branch"), ("no width",)),
+        (Pair("shuffle"), ("no width",)),
+        (Pair("fixed"), ("no width",)),
+        (Pair("first"), ("no width",)),
         (Pair("mean"), ("no width",)),
         (Pair("weight"), ("no width",)),
-        (Pair(padding="same"), ("no width",)),
-        (Pair(padding=1, padding_mode="reflect"), ("no width",)),
+        (Pair(of=traced_networks.Standardised), ("no width",)),
         (Pair(groups=4), ("no width",)),
         (nn.Sequential(nn.Flatten(), nn.Linear(7, 5)), ("3x32x32", "shapes cannot be multiplied")),
     ],
@@ -128,10 +156,31 @@ def test_refused(network: nn.Module, words: tuple[str, ...]) -> None:
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
-def test_a_pair_is_found() -> None:
-    """So that what `test_refused` refuses is refused for what stands between."""
-    view = image_view(Pair().eval(), family_of_module(Pair()), image_families.images())
+@pytest.mark.parametrize(
+    "network",
+    [
+        Pair(),
+        Pair("branch"),
+        Pair("columns"),
+        Pair(padding="same", dilation=2),
+        Pair(padding=(2, 1), padding_mode="reflect", stride=(1, 2)),
+        Pair(of=traced_networks.Same, stride=2),
+        Pair(of=traced_networks.Causal, to=traced_networks.Standardised),
+    ],
+    ids=str,
+)
+def test_a_pair_is_found(network: Pair) -> None:
+    """Whatever stands between or is a layer, what the consumer reads and its weight make what it gives."""
+    view = image_view(network.eval(), family_of_module(network), image_families.images())
     assert [[told(width) for width in row] for row in view.widths] == [["conv 8 one two/1 -"]]
+    ((width,),) = view.widths
+    with inputs_of([width]) as inputs, torch.no_grad():
+        hidden = view.embed(torch.zeros(1, 2, dtype=torch.long))
+        view.run(0, hidden)
+    layer, x = network.two, inputs[0]
+    with torch.no_grad():
+        rows_NO = width.read(x) @ width.consumer_weight.T + layer.bias
+        torch.testing.assert_close(rows_NO, layer(x).movedim(1, -1).flatten(0, -2))
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +193,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = Path(traced_networks.__file__).read_text(encoding="utf-8")
     (folder / "nets.py").write_text(source + "\n\n" + "\n".join(makers), encoding="utf-8")
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 5, 64)
-    images = rng.integers(0, 56, (64, 32, 32, 3), dtype=np.uint8) + (50 * labels[:, None, None, None]).astype(np.uint8)
+    labels = rng.integers(0, 5, 128)
+    images = rng.integers(0, 56, (128, 32, 32, 3), dtype=np.uint8) + (50 * labels[:, None, None, None]).astype(np.uint8)
     np.savez(folder / "images.npz", images=images, labels=labels)
     return folder
 
@@ -188,6 +237,54 @@ assert "autoprune" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_is_covered_is_told(cli: Callable[..., Answer], files: Path, tmp_path: Path) -> None:
+    """Shares of parameters and MACs are those of a count by hand, and what is left out is told with a reason."""
+    given = ["--model", f"{files}/nets.py:dense", "--data", files / "images.npz", "--budget", "macs=0.8"]
+    options = [*given, "--max-evals", "2", *(f"{name}={value}" for name, value in SPLITS.items())]
+    answer = cli("search", *options, "--out", tmp_path / "run", "--json")
+    assert answer.status == 0, answer.err
+    told = json.loads(answer.out)["coverage"]
+    model = traced_networks.Dense()
+    inner = [module for layer in model.layers for module in (layer.conv1, layer.norm2, layer.conv2)]
+    params = sum(p.numel() for module in inner for p in module.parameters())
+    whole = sum(p.numel() for p in model.parameters())
+    macs = 16 * 16 * sum(module.weight.numel() for module in inner if isinstance(module, nn.Conv2d))
+    around = 16 * 16 * model.stem.weight.numel() + model.fc.weight.numel()
+    assert told["units"] == 2
+    assert told["shares"] == pytest.approx({"params": params / whole, "macs": macs / (macs + around)})
+    left = {one["why"]: (one["layers"], one["params"]) for one in told["left"]}
+    assert left["whose channels are mixed by cat"] == (1, pytest.approx((8 * 27 + 8) / whole))
+    assert left["whose outputs the network returns"] == (1, pytest.approx(17 * 5 / whole))
+    assert left["that are norms"][0] == 2
+    assert told["told"] in " ".join(answer.err.split())
+    assert "whose channels are mixed by cat" in write_report(tmp_path / "run").read_text(encoding="utf-8")
+
+
+def test_less_than_half_is_a_warning() -> None:
+    few = Coverage(1, {"params": 0.6, "macs": 0.07}, ())
+    assert few.warning() == (
+        "what can be pruned is only 7% of the network's macs: a budget on units bounds that part alone."
+    )
+    assert Coverage(1, {"params": 0.5, "macs": 0.9}, ()).warning() is None
+
+
+def test_what_views_its_inputs_goes_every_way(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks may `view` what they are given: images come contiguous to derivatives, the refit, training, timing."""
+    monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path / "cache"))
+    settings = {"model": f"{files}/nets.py:padded", "data": str(files / "images.npz"), "levels": 3, **SPLITS}
+    for criterion, budgets in (("taylor", {"macs": 0.7}), ("obs", {"activation": 0.95})):
+        run = tmp_path / criterion
+        autoprune.search(**settings, criterion=criterion, budgets=budgets, max_evals=4, out=run)  # type: ignore[arg-type]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # some steps teach a random network little
+            tuned = autoprune.finetune(run, epochs=1, batch=32, augment=True)
+        assert tuned.after.ce <= tuned.before.ce
+    assembly, _ = study.reopen(tmp_path / "obs")
+    assert clock(assembly.view, assembly.config.workload_of()) > 0
+    draw = torch.Generator().manual_seed(0)
+    assert augmented(torch.randn(4, 3, 8, 8), draw).is_contiguous()
 
 
 def test_search_and_fine_tuning(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,12 +16,13 @@ from autoprune.statistics import UnitStatistics
 
 
 def toy_space(
-    units: int = 10, levels: int = 5, budget: float = 0.5, seed: int = 0, latency: float | None = None
+    units: int = 10, levels: int = 5, budget: float = 0.5, seed: int = 0, latency: float | None = None, more: int = 0
 ) -> SearchSpace:
     """Units of different sizes with `params` costs and a budget that half of everything fits.
 
     Args:
         latency: share of dense of a second budget, whose costs have a step that grows with the unit; None is none.
+        more: further budgets, whose costs are drawn, at shares of dense around `budget`.
     """
     rng = np.random.default_rng(seed)
     made = []
@@ -36,6 +37,12 @@ def toy_space(
     if latency is not None:
         costs["latency"] = [[(k > 0) * (u + 1) + 0.7 * k for k in unit.kept] for u, unit in enumerate(made)]
         budgets["latency"] = latency * sum(row[0] for row in costs["latency"])
+    for m in range(more):
+        price_U = rng.exponential(1.0, units) + 0.05
+        costs[f"metric{m}"] = [
+            [price * k for k in unit.kept] for unit, price in zip(made, price_U.tolist(), strict=True)
+        ]
+        budgets[f"metric{m}"] = rng.uniform(0.9, 1.2) * budget * sum(row[0] for row in costs[f"metric{m}"])
     # with one group less at each level, masks cost what levels do
     return SearchSpace(made, costs, budgets, {metric: [row[::-1] for row in rows] for metric, rows in costs.items()})
 

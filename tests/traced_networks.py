@@ -179,6 +179,149 @@ class Dense(nn.Module):
         return out
 
 
+class Same(nn.Conv2d):
+    """A convolution that pads like TensorFlow, by the image's size, as timm's does."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        more = []
+        for size, kernel, stride in zip(input.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
+            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            more += [total // 2, total - total // 2]
+        if any(more):
+            input = functional.pad(input, more)
+        return functional.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Causal(nn.Conv2d):
+    """A convolution that sees no pixel below or to the right."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(functional.pad(input, (2, 0, 2, 0)))
+
+
+class Standardised(nn.Conv2d):
+    """A convolution with a standardised weight and a gain of each output (Qiao et al. 2019)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gain = nn.Parameter(torch.ones(self.out_channels, 1, 1, 1))
+
+    def forward(self, input: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        weight = self.gain * weight / (weight.std((1, 2, 3), keepdim=True) + 1e-5)
+        return functional.conv2d(input, weight, self.bias, self.stride, self.padding)
+
+
+class _Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        s = torch.sigmoid(x)
+        return gradients[0] * s * (1 + x * (1 - s))
+
+
+class Swish(nn.Module):
+    """An activation that torch.fx cannot look into."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = _Doubled.apply(x)
+        return out
+
+
+class Skipped(nn.Module):
+    """Stochastic depth (Huang et al. 2016)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (torch.rand(len(x), 1, 1, 1) > 0.2) if self.training else x
+
+
+class Gate(nn.Module):
+    """Squeeze and excitation (Hu et al. 2018), with the sizes asked of what comes in."""
+
+    def __init__(self, channels: int, linear: bool) -> None:
+        super().__init__()
+        self.linear, inner = linear, channels // 4
+        of = nn.Linear if linear else Pointwise
+        self.reduce, self.expand, self.act = of(channels, inner), of(inner, channels), nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, _, _ = x.size()
+        y = functional.adaptive_avg_pool2d(x, 1)
+        y = y.view(b, c) if self.linear else y
+        return x * torch.sigmoid(self.expand(self.act(self.reduce(y)))).view(b, c, 1, 1)
+
+
+class Pointwise(nn.Conv2d):
+    """A convolution of single pixels."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 1)
+
+
+class Squeezed(nn.Module):
+    """An inverted residual of EfficientNet's kind: "same" padding, gates, an activation and a depth of its own."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, linear: bool) -> None:
+        super().__init__()
+        inner = 2 * inputs
+        self.expand, self.norm1 = Same(inputs, inner, 1, bias=False), nn.BatchNorm2d(inner)
+        self.depth, self.norm2 = Same(inner, inner, 3, stride, groups=inner, bias=False), nn.BatchNorm2d(inner)
+        self.gate, self.project = Gate(inner, linear), Same(inner, outputs, 1, bias=False)
+        self.norm3, self.act, self.skip = nn.BatchNorm2d(outputs), Swish(), Skipped()
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act(self.norm1(self.expand(x)))
+        y = self.gate(self.act(self.norm2(self.depth(y))))
+        y = self.norm3(self.project(y))
+        return x + self.skip(y) if self.residual else y
+
+
+class Efficient(nn.Module):
+    """EfficientNet's way of writing it, with the number of images alive throughout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = Same(3, 8, 3, 2)
+        self.blocks = nn.ModuleList([Squeezed(8, 8, 1, True), Squeezed(8, 12, 2, False), Squeezed(12, 12, 1, False)])
+        self.head, self.fc = Same(12, 16, 1), nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = x.size(0)
+        x = functional.hardswish(self.stem(x))
+        for block in self.blocks:
+            x = block(x)
+        x = functional.adaptive_avg_pool2d(functional.hardswish(self.head(x)), 1)
+        out: Tensor = self.fc(x.view(count, -1))
+        return out
+
+
+class Padded(nn.Module):
+    """Pads, crops and convolutions with ways of their own between the layers; what comes in is viewed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 16, 3), Causal(16, 10, 3)
+        self.pad, self.norm, self.act = nn.ZeroPad2d((0, 1, 0, 1)), nn.BatchNorm2d(16), nn.PReLU(16)
+        self.three = nn.Conv2d(10, 4, 3, 2, padding=1, padding_mode="reflect")
+        self.standard, self.four = Standardised(4, 9, 3, padding=1), nn.Conv2d(9, 6, 3, padding="same")
+        self.fc = nn.Linear(6 * 4 * 4, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.view(x.shape[0], 3, -1).view(x.shape)
+        x = self.pad(self.act(self.norm(self.one(x))))
+        x = functional.relu(self.two(functional.pad(x, (1, 1, 1, 1))[:, :, 1:, 1:]))
+        x = functional.silu(self.three(x))
+        x = self.four(functional.gelu(self.standard(x)))
+        out: Tensor = self.fc(functional.max_pool2d(x, 4).view(x.shape[0], -1))
+        return out
+
+
 NETWORKS: dict[str, Any] = {
     "traced-vgg": Vgg,
     "traced-mobile": Mobile,
@@ -186,4 +329,6 @@ NETWORKS: dict[str, Any] = {
     "traced-mixer": Mixer,
     "traced-mlp": Mlp,
     "traced-dense": Dense,
+    "traced-efficient": Efficient,
+    "traced-padded": Padded,
 }

@@ -23,6 +23,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autoprune.errors import UserError
+from autoprune.files.reading import first_of, read_json
 from autoprune.files.writing import write_atomically
 from autoprune.space import Unit
 from autoprune.workload import Workload
@@ -147,8 +148,6 @@ def load_table(path: Path) -> LatencyTable:
         ValueError: it is damaged; one line says where.
     """
     try:
-        return LatencyTable.model_validate_json(path.read_bytes())
+        return LatencyTable.model_validate(read_json(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+        raise ValueError(first_of(error)) from None

@@ -1,4 +1,8 @@
-"""Multiply-accumulates per token or image, attention scores over the whole context included (as fvcore counts)."""
+"""Multiply-accumulates per token or image, attention scores over the whole context included.
+
+That is what fvcore and torch's FlopCounterMode count with eager attention. With scaled dot product attention on a CPU
+both leave the scores out.
+"""
 
 from autoprune.space import Unit
 from autoprune.workload import Workload

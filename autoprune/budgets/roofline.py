@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from autoprune.budgets.metric import Network, of_network
 from autoprune.errors import UserError
+from autoprune.files.reading import explained, read_yaml
 from autoprune.space import Unit
 from autoprune.workload import Workload
 
@@ -141,23 +141,15 @@ def read_devices(path: Path) -> dict[str, Device]:
     Raises:
         UserError: it cannot be read, is no YAML, or is not of the form; names the key.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        devices = TypeAdapter(dict[str, Device]).validate_python(data)
-    except OSError as error:
-        raise UserError(f"the devices '{path}' cannot be read ({error.strerror}).") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        seen = " ".join(repr(first["input"])[:80].split())
-        raise UserError(f"the devices '{path}': {where}: {first['msg']} (got {seen}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"the devices '{path}' are no YAML: {str(error).splitlines()[0]}.") from error
+    with explained("the file of devices", path):
+        devices = TypeAdapter(dict[str, Device]).validate_python(read_yaml(path))
     unknown = [(name, dtype) for name, one in devices.items() for dtype in one.flops if not _is_dtype(dtype)]
     if unknown:
-        raise UserError(f"the devices '{path}': {unknown[0][0]}.flops.{unknown[0][1]}: torch has no such dtype.")
+        raise UserError(
+            f"the file of devices '{path}': {unknown[0][0]}.flops.{unknown[0][1]}: torch has no such dtype."
+        )
     if not devices:
-        raise UserError(f"the devices '{path}': the file names none.")
+        raise UserError(f"the file of devices '{path}': the file names none.")
     return devices
 
 

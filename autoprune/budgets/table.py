@@ -16,6 +16,7 @@ A CSV file in UTF-8 with a header and the columns `unit`, `kept` and `cost`, in 
 """
 
 import csv
+import io
 import math
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,10 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoprune.errors import UserError
+from autoprune.files.reading import explained, read_bytes
 from autoprune.space import Unit
 from autoprune.workload import Workload
 
 COLUMNS = ("unit", "kept", "cost")
+BYTES = 2**26  # of a file, at most
 
 SHORT = reprlib.Repr()
 SHORT.maxstring = 80  # characters of a file that a message shows
@@ -90,16 +93,12 @@ def read(path: Path) -> Table:
         UserError: the file cannot be read, is not UTF-8, or a line is not of the form; names the line.
     """
     costs: dict[str, dict[int, float]] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets write a byte order mark
-            for line, unit, kept, cost in _rows(path, file):
-                if kept in costs.setdefault(unit, {}):
-                    raise _malformed(path, line, f"{unit!r} at {kept} groups kept was given before")
-                costs[unit][kept] = cost
-    except OSError as error:
-        raise UserError(f"the table '{path}' cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"the table '{path}' is no UTF-8 text (byte {error.start}).") from error
+    with explained("the table", path):
+        text = read_bytes(path, BYTES).decode("utf-8-sig")  # -sig: spreadsheets write a byte order mark
+    for line, unit, kept, cost in _rows(path, io.StringIO(text, newline="")):
+        if kept in costs.setdefault(unit, {}):
+            raise _malformed(path, line, f"{unit!r} at {kept} groups kept was given before")
+        costs[unit][kept] = cost
     return Table(path, costs)
 
 

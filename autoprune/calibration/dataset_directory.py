@@ -8,8 +8,6 @@ channel, others three.
 Source of the formats: the documentation of `datasets` 4, "Load", "Create an image dataset" and `Features`.
 """
 
-import io
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.errors import UserError
+from autoprune.files.arrays import read_picture
+from autoprune.files.reading import DAMAGE, explained, parse_json, read_json, reason
 
 SPLITS = {"train", "test", "validation", "valid", "val", "dev", "eval"}
 """Words that name a split in a parquet file's path."""
@@ -35,7 +35,7 @@ def files_of(path: Path) -> list[Path]:
     Raises:
         UserError: there are several splits and none is `train`, it lies in several folders, or `state.json` is damaged.
     """
-    if path.is_file():
+    if not path.is_dir():
         return [path] if path.suffix == ".parquet" else []
     saved = [folder for folder in (path, *sorted(path.iterdir())) if (folder / "state.json").is_file()]
     if saved:
@@ -76,8 +76,8 @@ def read(files: Sequence[Path]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
                 if label is None:
                     raise UserError(f"{where} has no label.")
                 labels.append(label)
-        except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise UserError(f"the data set's '{file}' cannot be read ({str(error).splitlines()[0]}).") from error
+        except (pyarrow.ArrowException, OSError, *DAMAGE) as error:
+            raise UserError(f"the data set's '{file}' cannot be read ({reason(error)}).") from error
     if not pictures:
         raise UserError(f"the data set in '{files[0].parent}' has no rows.")
     channels = max(picture.shape[-1] for picture in pictures)
@@ -97,10 +97,8 @@ def _one_split(splits: dict[str, list[Path]], path: Path) -> list[Path]:
 
 def _arrow_files(folder: Path) -> list[Path]:
     state = folder / "state.json"
-    try:
-        names = [str(entry["filename"]) for entry in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"'{state}' is not what Dataset.save_to_disk writes ({error}).") from error
+    with explained("the data set's", state, "Dataset.save_to_disk writes another"):
+        names = [str(entry["filename"]) for entry in read_json(state)["_data_files"]]
     for name in names:
         if Path(name).name != name:
             raise UserError(f"'{state}' names '{name}', which is no file beside it.")
@@ -124,6 +122,7 @@ def _rows(file: Path) -> Iterator[tuple[Any, int | None]]:
 
 def _pairs(batches: Iterable[Any], image: str, label: str) -> Iterator[tuple[Any, int | None]]:
     for batch in batches:
+        batch.validate(full=True)  # offsets of a damaged file would lead outside of it
         labels = batch.column(label).cast("int64").to_pylist()
         yield from zip(batch.column(image).to_pylist(), labels, strict=True)
 
@@ -151,9 +150,9 @@ def _columns(schema: Any, file: Path) -> tuple[str, str]:
 def _noted(schema: Any) -> dict[str, str]:
     """Column -> kind of feature, where the file was written by `datasets`."""
     try:
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        features = parse_json(schema.metadata[b"huggingface"])["info"]["features"]
         return {name: str(feature["_type"]) for name, feature in features.items() if "_type" in feature}
-    except (KeyError, TypeError, ValueError, AttributeError):  # another writer's, who noted nothing or something else
+    except DAMAGE:  # another writer's, who noted nothing or something else
         return {}
 
 
@@ -173,19 +172,21 @@ def _chosen(names: Sequence[str], first: Sequence[str]) -> str | None:
 
 def _decoded(image: Any, where: str) -> NDArray[np.uint8]:
     """Pixels `[height, width, 1 or 3]` of an encoded file."""
-    from PIL import Image
-
     data = image["bytes"] if isinstance(image, dict) else image
     if data is None:
         raise UserError(f"{where} has no image{' but a path' if image else ''}: save the data set with its images.")
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            if picture.mode not in GREY | COLOURED:
-                raise UserError(f"the image in {where} is of mode {picture.mode}: up to 8 bits a channel are needed.")
-            pixels = np.asarray(picture.convert("L" if picture.mode in GREY else "RGB"), dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"the image in {where} cannot be read ({error}).") from error
+        pixels = read_picture(bytes(data), _mode)
+    except (OSError, *DAMAGE) as error:
+        raise UserError(f"the image in {where} cannot be read ({reason(error)}).") from error
     return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def _mode(own: str) -> str:
+    """What a picture is converted to."""
+    if own not in GREY | COLOURED:
+        raise ValueError(f"it is of mode {own}, and up to 8 bits a channel are needed")
+    return "L" if own in GREY else "RGB"
 
 
 def _check_size(pictures: Sequence[NDArray[np.uint8]], where: str) -> None:

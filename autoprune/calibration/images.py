@@ -6,9 +6,8 @@ is a Hugging Face data set (dataset_directory.py). `digits` names those that shi
 """
 
 import hashlib
-import json
 import math
-import zipfile
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,15 +15,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import FiniteFloat, TypeAdapter
 from torch import Tensor
 
 from autoprune.calibration import dataset_directory, digits
 from autoprune.calibration.text import Splits, split
 from autoprune.errors import UserError
+from autoprune.files.arrays import read_npz, read_picture
+from autoprune.files.reading import explained, read_json
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"}
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 """Mean and standard deviation that networks were trained with, where neither the data nor the user says another."""
+SCALE = TypeAdapter(list[FiniteFloat] | None)
 FORMS = "--data takes a .npz file, a folder with one folder for each class, a Hugging Face data set, or digits"
 
 
@@ -99,8 +102,8 @@ def preprocessing(directory: str) -> tuple[list[float] | None, list[float] | Non
         UserError: the file is damaged.
     """
     file = Path(directory) / "preprocessor_config.json"
-    try:
-        told = json.loads(file.read_bytes()) if file.is_file() else {}
+    with explained("the preprocessor", file, "give image_mean and image_std yourself"):
+        told = read_json(file) if os.path.isfile(file) else {}
         factor = float(told.get("rescale_factor", 1 / 255)) if told.get("do_rescale", True) else 1.0
         if not math.isclose(factor, 1 / 255, rel_tol=1e-3):
             raise UserError(
@@ -110,9 +113,7 @@ def preprocessing(directory: str) -> tuple[list[float] | None, list[float] | Non
         if not told.get("do_normalize", True):
             return [0.0], [1.0]
         mean, std = (told.get(name) for name in ("image_mean", "image_std"))
-        return mean and [float(value) for value in mean], std and [float(value) for value in std]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"'{file}' cannot be read ({error}): give image_mean and image_std yourself.") from error
+        return SCALE.validate_python(mean), SCALE.validate_python(std)
 
 
 def split_images(images: ImageSet, length: int, asked: Mapping[str, int | None], seed: int) -> Splits:
@@ -147,7 +148,7 @@ def _read(path: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     if path == digits.NAME:
         return digits.read()
     source = Path(path)
-    if not source.exists():
+    if not os.path.exists(source):
         raise UserError(f"no images at '{path}': {FORMS}.")
     files = dataset_directory.files_of(source)
     if files:
@@ -156,14 +157,8 @@ def _read(path: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def _npz(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            names = set(file.files)
-            if not {"images", "labels"} <= names:
-                raise UserError(f"'{path}' holds {sorted(names)}: `images` and `labels` are needed.")
-            images, labels = file["images"], file["labels"]
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"the images in '{path}' cannot be read ({error}).") from error
+    with explained("the file of images", path):
+        images, labels = read_npz(path, ("images", "labels"))
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise UserError(
             f"`images` in '{path}' is {images.dtype} {images.shape}: uint8 [N, height, width, 1 or 3] is needed."
@@ -175,7 +170,7 @@ def _npz(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def _folder(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     try:
-        from PIL import Image
+        import PIL.Image  # noqa: F401
     except ImportError as error:
         raise UserError("folders of images need Pillow: pip install 'autoprune[vision]'.") from error
     classes = sorted(entry for entry in path.iterdir() if entry.is_dir())
@@ -189,11 +184,8 @@ def _folder(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         raise UserError(f"no images in '{path}': one folder for each class is needed, with pictures in it.")
     pictures: list[NDArray[np.uint8]] = []
     for file, _ in files:
-        try:
-            with Image.open(file) as picture:
-                pictures.append(np.asarray(picture.convert("RGB"), dtype=np.uint8))
-        except OSError as error:
-            raise UserError(f"the image '{file}' cannot be read ({error}).") from error
+        with explained("the image", file):
+            pictures.append(read_picture(file, lambda mode: "RGB"))
         if pictures[-1].shape != pictures[0].shape:
             sizes = ["x".join(map(str, p.shape[:2])) for p in (pictures[0], pictures[-1])]
             raise UserError(

@@ -1,6 +1,6 @@
 """Second moments of each consumer's inputs, streamed: H_DD = sum over tokens of x x^T (SparseGPT, OBS).
 
-Memory is one D x D matrix a unit whatever the number of tokens; sums are kept in float64.
+Memory is one D x D matrix a width whatever the number of tokens; sums are kept in float64.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,16 +12,21 @@ from torch import Tensor, nn
 from autoprune.models.blocks import BlockView
 from autoprune.models.surgery import LiveWidth
 
+SLAB = 256
+"""Rows of a product at a time, on a CPU."""
+
 
 def collect(
     view: BlockView, tokens_NT: Tensor, batch: int, progress: Callable[[float], None] | None = None
-) -> list[list[Tensor]]:
-    """Mean second moments for every width of every block, `[D, D]` float64 on the CPU, at the dense network.
+) -> Iterator[list[Tensor]]:
+    """Mean second moments for every width of one block after another, `[D, D]` float64 on the CPU, at the dense network.
 
     Widths behind others have their own. Those of a width with a norm have one more row and column (`LiveWidth.read`).
+    Moments of large networks take more memory than their weights: whoever needs one block's at a time holds no more,
+    but where blocks are brought to the device in turn and not all sequences have room, which makes them all at once.
 
     Args:
-        view: the dense network.
+        view: the dense network, which is to stay so until the last.
         tokens_NT: the reconstruction split.
         batch: sequences a forward pass.
         progress: called with the fraction done.
@@ -34,12 +39,23 @@ def collect(
             states = [view.embed(tokens_BT).to(where) for tokens_BT in chunks]
             for block, moments in enumerate(sums):
                 of_block = [torch.zeros(0) for _ in moments]
-                states = [_through(view, block, h_BTD.to(tokens_NT.device), of_block).to(where) for h_BTD in states]
+                for i, h_BTD in enumerate(states):
+                    states[i] = _through(view, block, h_BTD.to(tokens_NT.device), of_block).to(where)
                 for i, h_DD in enumerate(of_block):
-                    _add(moments, i, h_DD.cpu())
+                    _add(moments, i, _whole(h_DD).cpu())
                 if progress:
                     progress(min(1.0, (start + at_once * (block + 1) / len(sums)) / len(tokens_NT)))
-    return [[h_DD / tokens_NT.numel() for h_DD in row] for row in sums]
+                if view.streamer is None:
+                    yield _means(moments, tokens_NT)
+    if view.streamer is not None:
+        yield from (_means(moments, tokens_NT) for moments in sums)
+
+
+def _means(sums: list[Tensor], tokens_NT: Tensor) -> list[Tensor]:
+    """What the list holds, which lets go of it."""
+    means = [h_DD.div_(tokens_NT.numel()) for h_DD in sums]
+    sums.clear()
+    return means
 
 
 def _held(view: BlockView, tokens_NT: Tensor, batch: int) -> AbstractContextManager[tuple[int, torch.device]]:
@@ -56,12 +72,33 @@ def _through(view: BlockView, block: int, hidden: Tensor, sums: list[Tensor]) ->
         hidden = view.run(block, hidden)
     for i, x in enumerate(inputs):
         x_ND = links[i].read(x)
+        if view.streamer is None:
+            _add_product(sums, i, x_ND.float())
+            continue
         with view.bench(12 * x_ND.shape[-1] ** 2 + 4 * x_ND.numel()) as device:
             x_ND = x_ND.to(device).float()
-            h_DD = (x_ND.T @ x_ND).double()
             # matrices of large networks take as long to be copied as to be computed: one copy a block, if there is room
-            _add(sums, i, h_DD if view.streamer is None else h_DD.cpu())
+            _add(sums, i, (x_ND.T @ x_ND).double().cpu())
     return hidden
+
+
+def _add_product(sums: list[Tensor], i: int, x_ND: Tensor) -> None:
+    """Add x^T x to a sum; on a CPU, where products take most of the time, without what is below the slabs' diagonal."""
+    width = x_ND.shape[1]
+    if not sums[i].numel():
+        sums[i] = torch.zeros(width, width, dtype=torch.float64, device=x_ND.device)
+    slab = SLAB if x_ND.device.type == "cpu" else width
+    for begin in range(0, width, slab):
+        sums[i][begin : begin + slab, begin:] += x_ND[:, begin : begin + slab].T @ x_ND[:, begin:]
+
+
+def _whole(h_DD: Tensor) -> Tensor:
+    """A sum of which only what is on and above the slabs' diagonal was added, in place."""
+    if h_DD.device.type == "cpu":
+        for begin in range(0, len(h_DD), SLAB):
+            end = begin + SLAB
+            h_DD[end:, begin:end] = h_DD[begin:end, end:].T
+    return h_DD
 
 
 def links_of(widths: Sequence[LiveWidth]) -> list[LiveWidth]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autoprune.calibration.plain_text import plain_text
 from autoprune.errors import UserError
 
 NOTHING = -100
@@ -37,23 +38,21 @@ def read_text(path: str | None) -> str:
     """The text of a file, or the embedded default: the running Python's own documentation.
 
     Raises:
-        UserError: no such file, not text, or empty.
+        UserError: no such file, not text, records of texts and no text itself, or empty.
     """
     if path is None:
         from autoprune.calibration.python_docs import held_out_text
 
         return held_out_text()
     file = Path(path)
+    if file.is_dir():
+        raise UserError(f"'{path}' is a folder: --data takes a text file (UTF-8) for a language model.")
     if not file.is_file():
         raise UserError(f"no calibration text at '{path}': --data takes a text file (UTF-8).")
     try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"'{path}' is no UTF-8 text ({error.reason} at byte {error.start}).") from error
+        text = plain_text(file.read_bytes(), path)
     except OSError as error:
         raise UserError(f"the calibration text '{path}' cannot be read ({error.strerror}).") from error
-    if "\0" in text:
-        raise UserError(f"'{path}' is no text: it holds a zero byte at character {text.index(chr(0))}.")
     if not text.strip():
         raise UserError(f"the calibration text '{path}' is empty.")
     return text

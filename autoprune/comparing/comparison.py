@@ -128,7 +128,7 @@ def _save_league(entrants: Entrants, out: Path, failed: dict[str, str]) -> dict[
     league = {
         "schema": SCHEMA,
         "task": task,
-        "config": entrants.config.model_dump(exclude={"agent", "seed", "storage", "study_name", *PLACES}),
+        "config": entrants.config.model_dump(exclude={"agent", "seed", "study_name", *PLACES}),
         "agents": list(entrants.agents),
         "seeds": list(entrants.seeds),
         "references": references,

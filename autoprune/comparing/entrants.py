@@ -7,19 +7,28 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BaseModel, Field
 
 from autoprune import registry
 from autoprune.config import PLACES, SearchConfig, load_config, without_password
 from autoprune.errors import UserError
 from autoprune.files.names import slug
+from autoprune.files.reading import explained, read_yaml
 from autoprune.files.writing import write_atomically
 from autoprune.records.storage import check_storage
 from autoprune.study import limited, make_agent
 
 PLAN = "compare.yaml"
+
+
+class _Plan(BaseModel):
+    """`compare.yaml`."""
+
+    agents: list[str]
+    seeds: list[Annotated[int, Field(ge=0)]]
 
 
 @dataclass(frozen=True)
@@ -52,12 +61,9 @@ class Entrants:
             UserError: its files are damaged.
         """
         config = load_config(out / "config.yaml", dict(places or {}))
-        try:
-            plan = yaml.safe_load((out / PLAN).read_text(encoding="utf-8"))
-            agents, seeds = [str(agent) for agent in plan["agents"]], [int(seed) for seed in plan["seeds"]]
-        except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-            raise UserError(f"'{out / PLAN}' names no agents and seeds ({error}).") from error
-        return cls.of(config, agents, seeds)
+        with explained("the plan", out / PLAN, "it names agents and seeds"):
+            plan = _Plan.model_validate(read_yaml(out / PLAN))
+        return cls.of(config, plan.agents, plan.seeds)
 
     def save(self, out: Path) -> None:
         """Write `compare.yaml`, by which a comparison is known, then `config.yaml`."""

@@ -20,7 +20,6 @@ the seeds, the standard deviation `sd` of their losses, and the difference to th
 are within the comparison's directory; searches that have not ended are not there.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +27,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from autoprune.comparing.curves import Point, quartiles
-from autoprune.errors import UserError
+from autoprune.comparing.league_file import Found, League
+from autoprune.files.reading import explained, read_json
 
 Json = dict[str, Any]
 FILE = "league.json"
@@ -40,7 +40,10 @@ COLUMNS = ("tokens", "seconds")
 def is_finished(run: Path) -> bool:
     """Whether a search of a comparison ended by itself and its curve is known."""
     needed = [run / name for name in ("policy.json", "result.json", CURVE)]
-    return all(path.is_file() for path in needed) and not _read(run / "result.json").get("interrupted", False)
+    if not all(path.is_file() for path in needed):
+        return False
+    with explained("the result", run / "result.json", "remove the run to search again"):
+        return not read_json(run / "result.json").get("interrupted", False)
 
 
 def outcome_of(run: Path) -> tuple[Json, dict[str, Json]]:
@@ -49,15 +52,15 @@ def outcome_of(run: Path) -> tuple[Json, dict[str, Json]]:
     Raises:
         UserError: a file of the run is damaged.
     """
-    policy, result = _read(run / "policy.json"), _read(run / "result.json")
-    try:
+    with explained("the run", run, "remove it to search again"):
+        policy, result = read_json(run / "policy.json"), read_json(run / "result.json")
         measured = {row["name"]: _measured(row) for row in result["table"]}
         outcome = {"run": run.name, "policy": f"{run.name}/policy.json", **measured.pop("best")}
         outcome |= {f"search_{key}": policy["losses"][name] for key, name in _SEARCH.items()}
         outcome |= {key: result["spent"][key] for key in ("tokens", "evals", "seconds")}
-    except (KeyError, TypeError) as error:
-        raise UserError(f"the files of the run '{run}' are damaged ({error}): remove it to search again.") from error
-    return outcome | {"curve": _read(run / CURVE)}, measured
+        outcome |= {"curve": read_json(run / CURVE)}
+        Found.model_validate(outcome)
+    return outcome, measured
 
 
 def table_of(searches: Sequence[Mapping[str, Any]]) -> list[Json]:
@@ -95,9 +98,9 @@ def load_league(path: Path) -> Json:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    league: Json = _read(path / FILE)
-    if league.get("schema") != SCHEMA:
-        raise UserError(f"'{path / FILE}' is not of the schema {SCHEMA}.")
+    with explained("the league", path / FILE, "`autoprune resume` writes it anew"):
+        league: Json = read_json(path / FILE)
+        League.model_validate(league)
     return league
 
 
@@ -147,12 +150,3 @@ def _number(value: float | None) -> float:
 def _lists(runs: Sequence[Sequence[Point]], column: int) -> tuple[list[float], ...]:
     grid_G, quartiles_3G = quartiles(runs, column)
     return grid_G.tolist(), *quartiles_3G.tolist()
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"'{path}' cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise UserError(f"'{path}' is no JSON: {error}.") from error

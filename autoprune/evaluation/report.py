@@ -1,8 +1,8 @@
 """What a saved network is worth: loss, perplexity, size and speed of a directory, dense, pruned or padded."""
 
-import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from autoprune.calibration.text import next_tokens, read_text, sequences
 from autoprune.config import reads_images
 from autoprune.errors import UserError
 from autoprune.evaluation.counting import macs_per_token
-from autoprune.evaluation.timing import speed
+from autoprune.evaluation.timing import speeds
+from autoprune.files.reading import DAMAGE, read_json
 from autoprune.models import pretrained
-from autoprune.models.loading import check_directory, compute_dtype, explained
+from autoprune.models.checks import check_config, check_weights
+from autoprune.models.loading import compute_dtype, explained
+from autoprune.models.recognise import check_directory
 
 
 def evaluate_directory(
@@ -66,8 +69,7 @@ def evaluate_directory(
     def run(tokens_BT: Tensor) -> object:
         return model(input_ids=tokens_BT, use_cache=False)
 
-    progress("timing", 0.0)
-    timed = speed(run, tokens_NT[:1])
+    (timed,) = speeds([lambda: None], run, tokens_NT[:1], partial(progress, "timing"))
     return {
         "path": str(path),
         "cross_entropy": loss,
@@ -84,9 +86,8 @@ def evaluate_directory(
 def _format(path: Path) -> str | None:
     """What an exporter of ours calls the form of a directory, where it is not Hugging Face's."""
     try:
-        told = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        return str(told["format"])
-    except (OSError, ValueError, KeyError, TypeError):  # loading it will tell
+        return str(read_json(path / "config.json")["format"])
+    except (OSError, *DAMAGE):  # loading it will tell
         return None
 
 
@@ -98,7 +99,7 @@ def _cross_entropy(model: Any, tokens_1T: Tensor) -> Tensor:
 
 
 def _load(path: Path, device: str, dtype: str) -> tuple[Any, Any]:
-    if not path.is_dir():
+    if not path.exists():
         raise UserError(f"no model directory at '{path}'.")
     if reads_images(str(path)) or _format(path) in ("autoprune.module/1", "autoprune.onnx/1"):
         raise UserError(
@@ -107,11 +108,11 @@ def _load(path: Path, device: str, dtype: str) -> tuple[Any, Any]:
     check_directory(str(path))
     with explained(str(path)):
         config = pretrained.load("config", str(path))
+        check_config(str(path), config)
         checkpoint = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
         compute = compute_dtype(dtype, device, checkpoint)
         model, report = pretrained.load("text", str(path), dtype=compute, output_loading_info=True)
         tokenizer = pretrained.load("tokenizer", str(path))
         model = model.to(device).eval().requires_grad_(False)
-    if report["missing_keys"]:
-        raise UserError(f"'{path}' lacks weights of its own architecture, as {min(report['missing_keys'])}.")
+    check_weights(str(path), model, report)
     return model, tokenizer

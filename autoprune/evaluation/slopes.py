@@ -10,17 +10,17 @@ Shapes: U units, L levels, T tokens, D hidden, V vocabulary.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from autoprune.calibration.losses import Target
 from autoprune.levels.placing import Placer
-from autoprune.models.head import LinearHead
+from autoprune.models.head import Draw, LinearHead
 from autoprune.space import Levels
 
 REACH = 2  # levels in each direction
@@ -71,57 +71,69 @@ class Slopes:
             self._place(stage, policy)
             states.append(self._view.run(stage.block, states[-1]))
         gradients = self._at_end(states.pop(), sequence, target)
-        changes_UL = np.full((len(policy), int(self._space.n_levels_U.max())), np.nan)
+        orders: dict[tuple[int, int], Tensor] = {}
         for stage in reversed(self._stages):
             before = states.pop()
             self._place(stage, policy)
             with torch.enable_grad():
                 leaf = before.detach().requires_grad_()
                 behind = self._view.forward(stage.block, leaf)
-            for u in stage.units:
-                changes_UL[u] = self._changes(stage, policy, u, before, behind.detach(), gradients)
-            first, second = gradients
+            at_stage = gradients
+            # before other levels are placed: derivatives may read the weights where the parameters have them
             gradients = (
-                torch.autograd.grad(behind, leaf, first, retain_graph=True)[0],
-                torch.autograd.grad(behind, leaf, second)[0],
+                torch.autograd.grad(behind, leaf, at_stage[0], retain_graph=True)[0],
+                torch.autograd.grad(behind, leaf, at_stage[1])[0],
             )
-        return changes_UL
+            for u in stage.units:
+                orders |= self._orders(stage, policy, u, before, behind.detach(), at_stage)
+        return self._table(policy, orders)
 
     def _at_end(self, hidden_1TD: Tensor, sequence: int, target: Target) -> tuple[Tensor, Tensor]:
-        """Gradients behind the last block: of the mean loss, and of the sum over tokens of drawn labels' likelihood."""
+        """Gradients behind the last block: of the mean loss, and of the sum over tokens of drawn labels' likelihood.
+
+        At what the head's matrix reads both are differences of output embeddings, so that no logits are kept.
+        """
         with torch.enable_grad():
             leaf = hidden_1TD.detach().requires_grad_()
             read_TD = self._head.read_with_gradient(leaf)[0]
-            logits_TV = (
-                self._head.factor * functional.linear(read_TD, self._head.matrix.weight, self._head.matrix.bias).float()
-            )
-            cross_T = torch.linalg.vecdot(target.embedding, read_TD.float())
-            loss_T = target.constant + logits_TV.logsumexp(-1) - cross_T
-            generator = torch.Generator().manual_seed(sequence)
-            drawn_T = torch.multinomial(logits_TV.detach().softmax(-1).cpu(), 1, generator=generator)[:, 0]
-            surprise = functional.cross_entropy(logits_TV, drawn_T.to(logits_TV.device), reduction="sum")
-            return (
-                torch.autograd.grad(loss_T[: target.counted].mean(), leaf, retain_graph=True)[0],
-                torch.autograd.grad(surprise, leaf)[0],
-            )
+        # drawn on the CPU, so that every device has the same
+        uniform_T = torch.rand(len(read_TD), generator=torch.Generator().manual_seed(sequence), dtype=torch.float64)
+        draw = Draw(uniform_T.to(read_TD.device))
+        expected_TD, _, _ = self._head.expected(read_TD.detach(), draw.look)
+        first_TD = (expected_TD - target.embedding) / target.counted
+        first_TD[target.counted :] = 0
+        second_TD = expected_TD - self._head.chosen(draw.tokens_N)[0]
+        return (
+            torch.autograd.grad(read_TD, leaf, first_TD.to(read_TD.dtype), retain_graph=True)[0],
+            torch.autograd.grad(read_TD, leaf, second_TD.to(read_TD.dtype))[0],
+        )
 
-    def _changes(
+    def _orders(
         self, stage: Stage, policy: Levels, u: int, before: Tensor, behind: Tensor, gradients: tuple[Tensor, Tensor]
-    ) -> NDArray[np.float64]:
-        """Of one unit, `[L]`."""
-        changes_L = np.full(int(self._space.n_levels_U.max()), np.nan)
-        changes_L[policy[u]] = 0.0
+    ) -> dict[tuple[int, int], Tensor]:
+        """Of one unit at its other levels: the change of the loss to first order and by second, `[2]`, on the device."""
+        orders = {}
         first_TD, second_TD = (gradient[0].float() for gradient in gradients)
         for level in range(max(0, policy[u] - REACH), min(int(self._space.n_levels_U[u]), policy[u] + REACH + 1)):
             if level == policy[u]:
                 continue
             self._place(stage, (*policy[:u], level, *policy[u + 1 :]))
             d_TD = (self._view.run(stage.block, before) - behind)[0].float()
-            change = float((first_TD * d_TD).sum())
-            if level > policy[u]:
-                change += float((second_TD * d_TD).sum(-1).square().sum()) / (2 * len(d_TD))
-            changes_L[level] = change if math.isfinite(change) else np.nan  # a network that overflows tells nothing
-        return changes_L
+            orders[u, level] = torch.stack([(first_TD * d_TD).sum(), (second_TD * d_TD).sum(-1).square().sum()])
+        return orders
+
+    def _table(self, policy: Levels, orders: Mapping[tuple[int, int], Tensor]) -> NDArray[np.float64]:
+        """Changes of the loss, `[U, L]`; everything is read from the device at once."""
+        changes_UL = np.full((len(policy), int(self._space.n_levels_U.max())), np.nan)
+        changes_UL[range(len(policy)), list(policy)] = 0.0
+        if not orders:
+            return changes_UL
+        first_N, second_N = torch.stack(list(orders.values())).double().cpu().numpy().T
+        second_N = second_N / (2 * self._tokens_NT.shape[1])
+        for (u, level), first, second in zip(orders, first_N, second_N, strict=True):
+            change = first + second if level > policy[u] else first
+            changes_UL[u, level] = change if math.isfinite(change) else np.nan  # a network that overflows tells nothing
+        return changes_UL
 
     def _place(self, stage: Stage, policy: Levels) -> None:
         if stage.alone is None:

@@ -24,22 +24,24 @@ class Speed:
     spread: float
 
 
-def speed(run: Callable[[Tensor], object], tokens_BT: Tensor) -> Speed:
-    """The speed of forward passes over `[B, T]` tokens or images."""
-    return speeds([lambda: None], run, tokens_BT)[0]
-
-
 @torch.no_grad()
-def speeds(places: Sequence[Callable[[], object]], run: Callable[[Tensor], object], tokens_BT: Tensor) -> list[Speed]:
+def speeds(
+    places: Sequence[Callable[[], object]],
+    run: Callable[[Tensor], object],
+    tokens_BT: Tensor,
+    progress: Callable[[float], None] = lambda share: None,
+) -> list[Speed]:
     """The speeds of several networks, in rounds of one pass of each: what slows the machine down slows all of them.
 
     Args:
         places: put each network where `run` finds it; not timed.
         run: a forward pass of the network that stands there.
         tokens_BT: what it reads.
+        progress: is told what share of the rounds is done.
     """
     seconds_RP = np.zeros((ROUNDS + 1, len(places)))
     for r in range(ROUNDS + 1):
+        progress(r / (ROUNDS + 1))
         for p, place in enumerate(places):
             place()
             _wait(tokens_BT)

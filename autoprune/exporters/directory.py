@@ -1,7 +1,5 @@
 """What exporters that write a directory share: it appears whole or not at all, and the live network is as before."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +8,7 @@ from safetensors import SafetensorError
 
 from autoprune.assembly import Assembly
 from autoprune.errors import UserError
+from autoprune.files.writing import BUILDING, OLD, scratch
 from autoprune.space import Proposal
 
 
@@ -44,17 +43,15 @@ def neighbour(path: Path) -> Iterator[Path]:
         UserError: the disk is full or not writable.
     """
     path = path.resolve()
-    new, old = (path.with_name(f".{path.name}.{os.getpid()}.{word}") for word in ("new", "old"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new.mkdir()
-        yield new
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
+        with scratch(path.parent, BUILDING) as root:
+            new = root / "new"
+            new.mkdir()
+            yield new
+            if path.exists():
+                path.rename(root / OLD)
+            new.rename(path)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"the network could not be written to '{path}' ({reason}).") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.assembly import Assembly
-from autoprune.exporters import padding
+from autoprune.exporters import card, padding
 from autoprune.exporters.directory import check_target, neighbour, placed
+from autoprune.models import pretrained
 from autoprune.models.pruned import layer_config, per_layer_config, pruned_model
 from autoprune.models.slots import can_cache, layer_types
 from autoprune.policy import Policy
@@ -37,17 +38,19 @@ def export(assembly: Assembly, policy: Policy, path: Path, uniform: bool = False
     check_target(path)
     with placed(assembly, proposal_of(assembly, policy)):
         network = _uniform(assembly) if uniform else _pruned(assembly, assembly.loaded.model)
-        _write(assembly, policy, network, path)
+        _write(assembly, policy, network, path, card.UNIFORM if uniform else card.NATIVE)
 
 
 def save(assembly: Assembly, policy: Policy, network: nn.Module, path: Path) -> None:
     """The same of a network that was cut to the policy and may have been trained since, its widths as they are."""
     check_target(path)
     with placed(assembly, proposal_of(assembly, policy)):
-        _write(assembly, policy, _pruned(assembly, network), path)
+        _write(assembly, policy, _pruned(assembly, network), path, card.TRAINED)
 
 
-def _write(assembly: Assembly, policy: Policy, network: Any, path: Path) -> None:
+def _write(assembly: Assembly, policy: Policy, network: Any, path: Path, loading: str) -> None:
+    auto = pretrained.auto_class(assembly.loaded.family.task).__name__
+    base = type(assembly.loaded.model).__name__
     with neighbour(path) as directory:
         network.save_pretrained(directory)
         if assembly.loaded.tokenizer is not None:
@@ -56,6 +59,7 @@ def _write(assembly: Assembly, policy: Policy, network: Any, path: Path) -> None
         else:
             _copy_preprocessing(assembly.loaded.path, directory)
         policy.save(directory / "policy.json")
+        card.write_card(assembly, policy, directory, loading, base, network.num_parameters(), auto)
 
 
 # -- the network to be saved -----------------------------------------------------------------------------------
@@ -70,7 +74,8 @@ def _pruned(assembly: Assembly, network: nn.Module) -> Any:
         attends = ["attention" not in layer.get("skip", ()) for layer in layers]
         if not layers or not can_cache(attends, layer_types(config)):
             config.use_cache = False
-    model_class = pruned_model(type(assembly.loaded.model))
+    dense_class: Any = type(assembly.loaded.model)
+    model_class = pruned_model(dense_class)
     config = model_class.config_class.from_dict(config.to_dict() | {"per_layer_config": per_layer_config(layers)})
     return _filled(model_class, config, _state(assembly, stays, network))
 
@@ -99,6 +104,7 @@ def _config_of_layers(assembly: Assembly, stays: list[int]) -> Any:
     config: Any = copy.deepcopy(assembly.loaded.model.config)
     layers = len(assembly.view.blocks)
     config.dtype = assembly.loaded.checkpoint_dtype
+    config.per_layer_config = None  # an empty one, which any class takes
     if assembly.loaded.family.task == "images":
         return config
     config.num_hidden_layers = len(stays)

@@ -5,6 +5,7 @@ from load_module import load
 network = load(dense)        # `dense`: the module that the search was given, with or without its weights
 """
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,27 @@ class Zeros(nn.Module):
 
     def _like(self, conv: Any, narrow: bool) -> None:
         self.channels = 1 if narrow else conv.out_channels
-        self.sides = list(zip(conv.kernel_size, conv.stride, conv.padding, conv.dilation, strict=True))
+        self.asked: tuple[Any] | None = None
+        self.known: dict[tuple[int, ...], Any] = {}
+        if type(conv) is nn.Conv2d and conv.padding_mode == "zeros" and not isinstance(conv.padding, str):
+            self.sides = list(zip(conv.kernel_size, conv.stride, conv.padding, conv.dilation, strict=True))
+            return
+        # one that pads in its own way is asked for its sides, with a single channel
+        small, outputs = copy.deepcopy(conv).cpu().float(), len(conv.weight)
+        for tensor in (*small.parameters(), *small.buffers()):
+            tensor.data = tensor.data[:1] if tensor.dim() and len(tensor) == outputs else tensor.data
+        small.weight.data, small.groups = small.weight.data[:, :1], 1
+        self.asked = (small,)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[B, channels, height, width]`, or `[..., features]`."""
         if self.features is not None:
             return x.new_zeros(*x.shape[:-1], self.features)
+        if self.asked is not None:
+            before = tuple(x.shape[2:])
+            if before not in self.known:
+                self.known[before] = self.asked[0](torch.zeros(1, 1, *before)).shape[2:]
+            return x.new_zeros(len(x), self.channels, *self.known[before])
         sides = zip(x.shape[2:], self.sides, strict=True)
         return x.new_zeros(
             len(x), self.channels, *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, (k, s, p, d) in sides)

@@ -9,7 +9,7 @@ from torch import nn
 
 from autoprune import registry
 from autoprune.assembly import Assembly
-from autoprune.exporters import load_module
+from autoprune.exporters import card, load_module
 from autoprune.exporters.directory import check_target, neighbour, placed
 from autoprune.policy import Policy
 from autoprune.provenance import proposal_of
@@ -47,6 +47,8 @@ def save(assembly: Assembly, policy: Policy, network: nn.Module, path: Path) -> 
         (directory / "config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
         shutil.copy(load_module.__file__, directory / "load_module.py")
         policy.save(directory / "policy.json")
+        count = sum(parameter.numel() for parameter in network.parameters())
+        card.write_card(assembly, policy, directory, card.MODULE, function, count)
 
 
 def _stand_ins(assembly: Assembly, policy: Policy) -> dict[str, str]:

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from autoprune.assembly import Assembly
 from autoprune.errors import UserError
+from autoprune.exporters import card
 from autoprune.exporters.directory import check_target, neighbour, placed
 from autoprune.exporters.onnx_check import TOLERANCE, checked
 from autoprune.models.images import ImageView, logits_of
@@ -64,6 +65,8 @@ def export(assembly: Assembly, policy: Policy, path: Path) -> None:
         described = _described(interface, check, program.model.opset_imports[""], assembly.loaded.checkpoint_dtype)
         (directory / "config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
         policy.save(directory / "policy.json")
+        count = sum(parameter.numel() for parameter in network.parameters())
+        card.write_card(assembly, policy, directory, card.ONNX, interface.name, count)
         if assembly.loaded.tokenizer is not None:
             assembly.loaded.tokenizer.save_pretrained(directory)
 

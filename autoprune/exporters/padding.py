@@ -31,9 +31,15 @@ def pad(model_class: Any, config: Any, layers: Sequence[Sequence[LiveWidth]]) ->
     Raises:
         UserError: the class has no such shape.
     """
-    if not layers:
+    widths = [width for layer in layers for width in layer]
+    if not all(hasattr(config, name) for width in widths for name in width.width.config):
+        # inner widths follow from the residual stream's, as in convolutional networks: there is one shape alone
+        for width in widths:
+            width.pad(width.width.groups)
         return config
-    columns = {column[0].width.kind: column for column in zip(*layers, strict=True)}
+    columns: dict[str, list[LiveWidth]] = {}
+    for width in widths:
+        columns.setdefault(width.width.kind, []).append(width)
     shape = {kind: max(1, *(width.kept for width in column)) for kind, column in columns.items()}
     for groups in _attention_groups(config, columns, shape):
         candidate = shape | ({"attention": groups} if "attention" in shape else {})
@@ -41,7 +47,7 @@ def pad(model_class: Any, config: Any, layers: Sequence[Sequence[LiveWidth]]) ->
         for kind, column in columns.items():
             for width in column:
                 width.pad(candidate[kind])
-        if padded is not None and _fits(model_class, padded, [row[0].block for row in layers]):
+        if padded is not None and _fits(model_class, padded, [row[0].block for row in layers if row]):
             return padded
     raise UserError(f"a {model_class.__name__} with equal layers cannot have this shape: export without uniform.")
 

@@ -3,16 +3,16 @@
 import logging
 import os
 import secrets
-import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from autoprune.config import SearchConfig
 from autoprune.errors import UserError
+from autoprune.files.writing import scratch
 
 STORE_BYTES = 128 * 2**20  # Ray's own object store: of a local farm only policies and losses go through it
 LOCAL = {
@@ -39,7 +39,7 @@ class Cluster:
     """
 
     def __init__(self, config: SearchConfig) -> None:
-        self._address, self._directory, self._mine = config.ray_address, "", False
+        self._address, self._scratch, self._mine = config.ray_address, ExitStack(), False
         gpus = config.gpus_per_worker
         self._gpus = float(config.device.startswith("cuda")) if gpus is None else gpus
         if self._address is None:
@@ -70,8 +70,7 @@ class Cluster:
 
         if self._mine:
             ray.shutdown()
-        if self._directory:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        self._scratch.close()
 
     def _start(self) -> None:
         own = {} if "RAY_AUTH_MODE" in os.environ else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
@@ -81,15 +80,16 @@ class Cluster:
             if ray.is_initialized():  # by a program that uses autoprune as a library
                 return
             _read_token()
-            self._directory = tempfile.mkdtemp(prefix="autoprune-")
+            # Ray opens its own folder to everybody: that lies in one that is the user's alone
             try:
+                directory = self._scratch.enter_context(scratch(Path(tempfile.gettempdir()), "autoprune-"))
                 ray.init(
                     address="local", num_cpus=self.workers * self.threads, include_dashboard=False,
                     log_to_driver=False, logging_level=logging.ERROR, object_store_memory=STORE_BYTES,
-                    _temp_dir=self._directory,
+                    _temp_dir=str(directory / "r"),  # short, as paths of sockets must be
                 )  # fmt: skip
             except Exception as error:
-                shutil.rmtree(self._directory, ignore_errors=True)
+                self._scratch.close()
                 raise UserError(f"Ray did not start here ({_line(error)}). --workers 1 scores without it.") from error
         self._mine = True
 

@@ -12,18 +12,17 @@ cache of its own. Nothing is written to a kit once it is complete.
 """
 
 import fcntl
-import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from pydantic import BaseModel
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 
 from autoprune import registry
@@ -31,16 +30,20 @@ from autoprune.assembly import Assembly, masked_weights, view_of
 from autoprune.config import SearchConfig
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes
+from autoprune.files.arrays import read_tensors
+from autoprune.files.reading import explained, read_json
+from autoprune.files.writing import BUILDING, scratch
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, cache_directory
 from autoprune.models import pretrained
-from autoprune.models.loading import explained, family_of
+from autoprune.models.loading import explained as loading
+from autoprune.models.loading import family_of
 from autoprune.space_file import load_space, save_space
 
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-VERSION = 1
+VERSION: Literal[1] = 1
 CHUNK = 32 * 2**20  # bytes of a file that travel as one object
 
 
@@ -76,6 +79,14 @@ class Part:
     chunk: "ObjectRef[Any]"
 
 
+class _Described(BaseModel):
+    """`kit.json`."""
+
+    version: Literal[1] = VERSION
+    masks: bool
+    checkpoint_dtype: str
+
+
 def write_kit(assembly: Assembly, node: str, workers: int) -> Kit:
     """The kit of an assembly, written unless an earlier search left it.
 
@@ -96,9 +107,10 @@ def write_kit(assembly: Assembly, node: str, workers: int) -> Kit:
 
 
 def _fill(assembly: Assembly, directory: Path) -> None:
-    temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".building-"))
     masked = assembly.placer.masked
-    try:
+    with scratch(directory.parent, BUILDING) as root:
+        temporary = root / "kit"
+        temporary.mkdir()
         assembly.placer.release()
         model: Any = assembly.loaded.model
         model.save_pretrained(temporary / "network")
@@ -107,12 +119,10 @@ def _fill(assembly: Assembly, directory: Path) -> None:
         (temporary / "levels").symlink_to(assembly.store.directory.absolute(), target_is_directory=True)
         if masked is not None and masked.path is not None:
             (temporary / "moments.safetensors").symlink_to(masked.path.absolute())
-        described = {"masks": masked is not None, "checkpoint_dtype": str(assembly.loaded.checkpoint_dtype)}
-        (temporary / "kit.json").write_text(json.dumps({"version": VERSION, **described}))
+        described = _Described(masks=masked is not None, checkpoint_dtype=str(assembly.loaded.checkpoint_dtype))
+        (temporary / "kit.json").write_text(described.model_dump_json())
         shutil.rmtree(directory, ignore_errors=True)
         temporary.rename(directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def open_kit(kit: Kit, node: str) -> Evaluator:
@@ -122,18 +132,16 @@ def open_kit(kit: Kit, node: str) -> Evaluator:
         UserError: the files are damaged, or the device is not usable here.
     """
     directory, config = _directory(kit, node), kit.config
-    try:
-        described = json.loads((directory / "kit.json").read_text(encoding="utf-8"))
-        tokens_NT = load_file(directory / "tokens.safetensors")["tokens"]
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise UserError(f"the kit in '{directory}' is damaged ({error}): delete that folder.") from error
+    with explained("the kit", directory, "delete that folder"):
+        described = _Described.model_validate(read_json(directory / "kit.json"))
+        tokens_NT = read_tensors(directory / "tokens.safetensors")["tokens"]
+        dtype = getattr(torch, described.checkpoint_dtype.removeprefix("torch."))
     space, _ = load_space(directory / "space.json")
     model = _network(directory / "network", config)
-    view = view_of(model, family_of(str(model.config.model_type)), config, described["masks"])
+    view = view_of(model, family_of(str(model.config.model_type)), config, described.masks)
     store, masked = LevelStore(directory / "levels", space.units, config.home()), None
-    if described["masks"]:
+    if described.masks:
         moments = directory / "moments.safetensors"
-        dtype = getattr(torch, described["checkpoint_dtype"].removeprefix("torch."))
         masked = masked_weights(view, space.units, store, moments if moments.exists() else None, dtype)
     loss = registry.load("losses", config.loss)()
     memory = REFERENCE_BYTES if kit.workers <= 2 else 2 * REFERENCE_BYTES // kit.workers
@@ -145,15 +153,15 @@ def open_kit(kit: Kit, node: str) -> Evaluator:
 def _network(path: Path, config: SearchConfig) -> Any:
     """The network; in the host's memory its parameters are views of the mapped files."""
     files = sorted(path.glob("*.safetensors"))
-    with explained(str(path)):
+    with loading(str(path)):
         model: nn.Module = pretrained.load("text", str(path), config.trust_remote_code, dtype="auto")
         model = model.to(config.home()).eval().requires_grad_(False)
         if config.home() == "cpu":
             parameters = dict(model.named_parameters())
             for file in files:
-                with safe_open(file, framework="pt") as tensors:
-                    for name in set(tensors.keys()) & set(parameters):
-                        parameters[name].data = tensors.get_tensor(name)
+                for name, tensor in read_tensors(file).items():
+                    if name in parameters:
+                        parameters[name].data = tensor
     return model
 
 

@@ -23,7 +23,7 @@ from autoprune.files.reading import check_regular
 UNPACKED = 2**28  # bytes that may be behind however few
 EXPANSION = 100  # times its size on disk that a larger array may have
 PIXELS = 2**26  # of a picture
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Of pictures. Pillow has readers of other formats that start programs."""
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from autoprune.errors import UserError
 
-JSON_BYTES = 2**30  # a journal of a long search has hundreds of megabytes
+JSON_BYTES = 2**27  # costs of every group of a large network are some tens of megabytes
 YAML_BYTES = 2**18  # what people write by hand; a reader of YAML is slow
 DEPTH = 64  # of lists and mappings inside each other
 NODES = 100_000  # of a YAML file, aliases written out
@@ -42,11 +42,11 @@ def read_bytes(path: Path, most: int = JSON_BYTES) -> bytes:
         ValueError: it is no regular file, or larger.
     """
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        check_regular(os.fstat(file.fileno()))
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ValueError(f"it is larger than {most:,} bytes")
-    return data
+        status = os.fstat(file.fileno())
+        check_regular(status)
+        if status.st_size > most:
+            raise ValueError(f"it has {status.st_size:,} bytes, and at most {most:,} are read")
+        return file.read()
 
 
 def check_regular(status: os.stat_result) -> None:
@@ -74,6 +74,8 @@ def parse_json(text: str | bytes) -> Any:
         data = json.loads(text, parse_constant=_refused_constant)
     except RecursionError:
         raise ValueError(_too_deep()) from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON: {error}") from None
     # what is checked one by one below can only be wrong where one of these is seen
     if text.count("[") + text.count("{") > DEPTH or SUSPICIOUS.search(text):
         _check(data)
@@ -102,8 +104,8 @@ def parse_yaml(text: str) -> Any:
         data = loader.construct_document(node)
     except RecursionError:
         raise ValueError(_too_deep()) from None
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError) as error:  # of tags, the latter
+        raise ValueError(f"it is no YAML: {' '.join(str(error).split())}") from None
     finally:
         if loader is not None:
             loader.dispose()
@@ -137,20 +139,22 @@ def explained(what: str, path: Path, way: str = "") -> Iterator[None]:
 def first_of(error: ValidationError) -> str:
     """The first thing that pydantic found, as `units.0.groups: Input should be greater than 0`."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
+    where = ".".join(str(part) for part in first["loc"])[:100]
+    message = first["msg"].removeprefix("Value error, ")[:300]
     return f"{where}: {message}" if where else message
 
 
 def reason(error: BaseException) -> str:
     """The first line of what an exception says, short; a KeyError says nothing but the key."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is no UTF-8 text, from byte {error.start} on"
     if isinstance(error, KeyError):
         return f"it has no {error.args[0]!r}"[:200] if error.args else "it lacks something"
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
 
 
 def _refused_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"it is no JSON: {name} is no number there")
 
 
 def _written_out(node: yaml.Node, known: dict[int, int | None], depth: int) -> int:
@@ -188,7 +192,7 @@ def _check(data: Any) -> None:
             value.encode("utf-8")  # an escape may have made half a character
         elif isinstance(value, float):
             if not math.isfinite(value):
-                raise ValueError("it holds a number that is not finite")
+                raise ValueError(f"it holds the number {value}, which is not finite")
         elif isinstance(value, int):
             if not -(2**63) <= value < 2**63:
                 raise ValueError("it holds an integer beyond 64 bits")

@@ -20,6 +20,8 @@ from autoprune.errors import UserError
 LOCK = "lock"
 DAY = 86400.0  # seconds; a younger folder without a lock may be of a process that is about to make one
 BUILDING = ".building-"
+OLD = "old"
+"""In a scratch folder, what a new one was about to replace: a folder that holds it is not cleaned away."""
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -99,7 +101,8 @@ def _clean(parent: Path, prefix: str) -> None:
             status = folder.lstat()
             if folder.is_symlink() or not folder.is_dir() or status.st_uid != os.getuid():
                 continue
-            if _is_free(folder / LOCK, status.st_mtime):
+            # what was moved aside is the user's own
+            if not (folder / OLD).exists() and _is_free(folder / LOCK, status.st_mtime):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

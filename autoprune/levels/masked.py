@@ -5,18 +5,19 @@ its consumer's inputs, float32, in the network's own order. Weights are computed
 checkpoint's dtype, and the latest are remembered.
 """
 
-import os
-import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from autoprune.errors import UserError
+from autoprune.files.arrays import open_tensors
+from autoprune.files.reading import explained
+from autoprune.files.writing import replacing
 from autoprune.levels.criterion import Reconstruction
 from autoprune.levels.store import LevelStore
 from autoprune.models.surgery import LiveWidth
@@ -89,11 +90,11 @@ class MaskedWeights:
                 kept = {v: one for v, one in self._reconstructions.items() if self._units[v].block == unit.block}
                 self._reconstructions = kept
             assert self.path is not None
-            try:
-                with safe_open(self.path, framework="pt") as file:
-                    h_DD = file.get_tensor(unit.name)
-            except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-                raise UserError(f"the moments in '{self.path}' are damaged ({error}): delete that file.") from error
+            with explained("the file of moments", self.path, "delete that file"), open_tensors(self.path) as file:
+                h_DD = file.get_tensor(unit.name)
+                columns = self._widths[u].consumer_weight.shape[1]
+                if h_DD.shape != (columns, columns) or not h_DD.is_floating_point():
+                    raise ValueError(f"{unit.name} is {h_DD.dtype} {tuple(h_DD.shape)} in it")
             inputs = _inputs(self._store.order(u).to(h_DD.device), h_DD.shape[0] // unit.groups)
             moments_DD = h_DD[inputs][:, inputs].to(device)
             self._reconstructions[u] = Reconstruction(self._widths[u].consumer_weight.to(device), moments_DD)
@@ -116,10 +117,8 @@ def save_moments(path: Path, units: Sequence[Unit], moments: Sequence[Sequence[T
     flat = [h_DD.float().cpu().contiguous() for row in moments for h_DD in row]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".building-") as directory:
-            file = Path(directory) / "moments.safetensors"
+        with replacing(path) as file:
             save_file({unit.name: h_DD for unit, h_DD in zip(units, flat, strict=True)}, file)
-            os.replace(file, path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"the moments could not be written to '{path}' ({error}).") from error
 

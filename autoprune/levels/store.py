@@ -3,8 +3,9 @@
 On disk, in `<cache>/levels/<key>/`: one `<unit>.safetensors` for each unit (its name's slug, files/names.py) with
 `order` `[G]` and, where the criterion reconstructs, `level.<l>`, the consumer's weight at level l in the module's own
 layout, columns in `order`; where BatchNorm reads the consumer `norm.<l>`, its mean and variance at level l; likewise
-`behind.order`, ... of a width behind; and `manifest.json`, written last, with the units' statistics. The key is a hash
-of model, data, levels and criterion. Files are memory-mapped.
+`behind.order`, ... of a width behind; and `manifest.json`, written last, with the units' statistics and seals of the
+files (seal.py). The key is a hash of model, data, levels and criterion. Files are memory-mapped, and looked through
+before anything is taken from them: version, units, sizes, shapes, and that every order is one.
 Weights are rounded to the checkpoint's dtype, so that what is scored is what is shipped.
 """
 
@@ -12,28 +13,34 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from autoprune.errors import UserError
+from autoprune.files.arrays import read_tensors
 from autoprune.files.names import slug
+from autoprune.files.reading import explained, read_json
+from autoprune.files.writing import BUILDING, scratch
 from autoprune.levels.criterion import Criterion, Reconstruction, order_of, workspace_bytes
 from autoprune.levels.evidence import Evidence
+from autoprune.levels.seal import SMALL, Seal, check, sealed
 from autoprune.levels.statistics import measure
 from autoprune.models.blocks import BlockView
 from autoprune.models.surgery import LevelWeights, LiveWidth
 from autoprune.space import Unit
 from autoprune.statistics import UnitStatistics
 
-VERSION = 3
+VERSION: Literal[4] = 4
 BEHIND = "behind."
 
 
@@ -46,6 +53,40 @@ def store_key(units: Sequence[Unit], *parts: str) -> str:
     """The name of a store: a hash of its units' levels and of `parts` (model, data and criterion)."""
     described = [VERSION, [[unit.name, unit.groups, unit.kept] for unit in units], *parts]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
+
+
+class _Manifest(BaseModel):
+    """`manifest.json`."""
+
+    version: Literal[4]
+    units: list[str]
+    files: list[Seal]
+    statistics: list[UnitStatistics]
+
+    def check(self, units: Sequence[Unit]) -> None:
+        """Raise a ValueError where it is of other units."""
+        if self.units != [unit.name for unit in units]:
+            raise ValueError("it is of other units")
+        if [len(one.output_errors) for one in self.statistics] != [len(unit.kept) for unit in units]:
+            raise ValueError("its statistics are of other levels")
+
+
+def _check_unit(unit: Unit, tensors: dict[str, Tensor]) -> None:
+    """Raise a ValueError unless the tensors of a unit's file are orders of its groups and weights of its levels."""
+    if "order" not in tensors:
+        raise ValueError(f"{unit.name} has no order")
+    for name, tensor in tensors.items():
+        what, _, level = name[len(BEHIND) * name.count(BEHIND) :].partition(".")
+        kept = unit.kept[int(level)] if level.isdigit() and int(level) < len(unit.kept) else 0
+        if what == "order":
+            fits = tensor.dtype == torch.int64 and tensor.shape == (unit.groups,)
+            fits = fits and torch.equal(tensor.sort().values.cpu(), torch.arange(unit.groups))
+        elif what == "norm":
+            fits = kept > 0 and tensor.is_floating_point() and tensor.dim() == 2 and len(tensor) == 2
+        else:
+            fits = what == "level" and kept > 0 and tensor.is_floating_point() and tensor.numel() % kept == 0
+        if not fits:
+            raise ValueError(f"{name} of {unit.name} is {tensor.dtype} {tuple(tensor.shape)} and does not fit the unit")
 
 
 class LevelStore:
@@ -63,16 +104,15 @@ class LevelStore:
         self.directory, self.device = directory, device
         self._tensors: list[dict[str, Tensor]] = []
         self.statistics: tuple[UnitStatistics, ...] = ()
-        try:
-            manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
-            records = zip(units, manifest["statistics"], strict=True)
-            self.statistics = tuple(_statistics(record) for _, record in records)
-            for unit in units:
-                with safe_open(directory / file_of(unit), framework="pt", device=device) as file:
-                    self._tensors.append({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-                    self._tensors[-1]["order"]  # a KeyError where it lacks one
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            raise UserError(f"the level store in '{directory}' is damaged ({error}): delete that folder.") from error
+        with explained("the level store", directory, "delete that folder"):
+            manifest = _Manifest.model_validate(read_json(directory / "manifest.json"))
+            manifest.check(units)
+            self.statistics = tuple(manifest.statistics)
+            small = sum(seal.size for seal in manifest.files) <= SMALL
+            for unit, seal in zip(units, manifest.files, strict=True):
+                check(directory / file_of(unit), seal, whole=small)
+                self._tensors.append(read_tensors(directory / file_of(unit), device))
+                _check_unit(unit, self._tensors[-1])
 
     def order(self, u: int) -> Tensor:
         """Groups of unit `u`, most important first, `[G]`."""
@@ -115,7 +155,7 @@ def build(
     directory: Path,
     view: BlockView,
     units: Sequence[Unit],
-    moments: Sequence[Sequence[Tensor]],
+    moments: Iterable[Sequence[Tensor]],
     criterion: Criterion,
     dtype: torch.dtype,
     progress: Callable[[float], None] | None = None,
@@ -124,7 +164,7 @@ def build(
     """Compute every level of every unit and put the finished store in `directory` in one step.
 
     Args:
-        moments: per block and width, and those behind it, `[D, D]`.
+        moments: per block and width, and those behind it, `[D, D]`; a block's are let go of when its levels are done.
         dtype: the checkpoint's, which weights are rounded to.
         evidence: what the criterion needs besides, in the order of the moments; None: nothing.
 
@@ -132,18 +172,10 @@ def build(
         UserError: the disk is full or not writable.
     """
     widths = [width for row in view.widths for width in row]
-    flat = [h_DD for row in moments for h_DD in row]
-    known = [one for row in evidence for one in row] if evidence else [{} for _ in flat]
-    of_link = iter(zip(flat, known, strict=True))
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".building-"))
-    except OSError as error:
-        raise UserError(
-            f"the cache '{directory.parent}' cannot be written ({error.strerror}): set AUTOPRUNE_CACHE."
-        ) from error
+    known: Iterable[Evidence] = chain.from_iterable(evidence) if evidence else repeat({})
+    of_link = zip(chain.from_iterable(moments), known, strict=False)
     statistics: list[dict[str, Any]] = []
-    try:
+    with _building(directory) as temporary:
         for done, (unit, width) in enumerate(zip(units, widths, strict=True)):
             with view.bench(_workspace(width)) as device:
                 if device.type == "cpu":
@@ -156,19 +188,30 @@ def build(
             save_file(levels, temporary / file_of(unit))
             if progress:
                 progress((done + 1) / len(units))
-        manifest = {"version": VERSION, "units": [unit.name for unit in units], "statistics": statistics}
-        (temporary / "manifest.json").write_text(json.dumps(manifest))
-        if not is_complete(directory):
-            shutil.rmtree(directory, ignore_errors=True)
-            temporary.rename(directory)
-    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
-        raise UserError(f"the level store could not be written to '{directory}' ({error}).") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        files = [sealed(temporary / file_of(unit)) for unit in units]
+        manifest = {"version": VERSION, "units": [unit.name for unit in units], "files": files}
+        (temporary / "manifest.json").write_text(json.dumps(manifest | {"statistics": statistics}))
 
 
-def _statistics(record: dict[str, Any]) -> UnitStatistics:
-    return UnitStatistics(**{**record, "output_errors": tuple(record["output_errors"])})
+@contextmanager
+def _building(directory: Path) -> Iterator[Path]:
+    """A folder that becomes the store in one step, if nothing goes wrong."""
+    with ExitStack() as stack:
+        try:
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            temporary = stack.enter_context(scratch(directory.parent, BUILDING)) / "store"
+            temporary.mkdir()
+        except OSError as error:
+            raise UserError(
+                f"the cache '{directory.parent}' cannot be written ({error.strerror}): set AUTOPRUNE_CACHE."
+            ) from error
+        try:
+            yield temporary
+            if not is_complete(directory):
+                shutil.rmtree(directory, ignore_errors=True)
+                temporary.rename(directory)
+        except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
+            raise UserError(f"the level store could not be written to '{directory}' ({error}).") from error
 
 
 def _workspace(width: LiveWidth) -> int:

@@ -67,7 +67,9 @@ class BlockView:
         self.model, self.family = model, family
         self.blocks = self._found()
         config: Any = getattr(model, "config", None)
-        self.widths = [[LiveWidth(block, w) for w in family.widths(block, config, mlp_group)] for block in self.blocks]
+        self.widths = [
+            [LiveWidth(block, w) for w in family.widths_of(block, config, mlp_group)] for block in self.blocks
+        ]
         self._calls: dict[tuple[int, ...], list[BlockCall]] = {}
         self.streamer: Streamer | None = None
 
@@ -75,6 +77,13 @@ class BlockView:
         owner, _, self._name = self.family.blocks.rpartition(".")
         self._owner = self.model.get_submodule(owner)
         return list(self.model.get_submodule(self.family.blocks).children())
+
+    def left_out(self, path: str, module: nn.Module) -> str:
+        """Why a module is in no unit, behind "layers"."""
+        if "norm" in type(module).__name__.lower():
+            return "that are norms"
+        inside = any(module is one for block in self.blocks for one in block.modules())
+        return "that no width of the blocks goes through" if inside else "outside of the blocks"
 
     def labels(self, tokens_BT: Tensor) -> Tensor:
         """What each position should predict, `[B, T]`: the next token, and -100 behind the last."""

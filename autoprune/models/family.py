@@ -41,3 +41,7 @@ class Family:
         pattern = self.blocks if "*" in self.blocks else f"{self.blocks}.*"
         alike = (path for path, _ in model.named_modules() if path.count(".") == pattern.count("."))
         return [path for path in alike if fnmatch.fnmatchcase(path, pattern)]
+
+    def widths_of(self, block: nn.Module, config: Any, mlp_group: int = 1) -> list[Width]:
+        """The widths of a block that are no empty ones: transformers builds an MLP of no neurons."""
+        return [width for width in self.widths(block, config, mlp_group) if width.groups]

@@ -7,7 +7,7 @@ hidden state with a vector that can be computed beforehand.
 Shapes: B sequences, T tokens, N tokens of any number of sequences, D hidden, V vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +20,8 @@ from autoprune.models.blocks import BlockView
 
 PIECE_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
 """Of float32 logits at a time: on a CPU they stay in its cache; rows would be packed anew for each piece of tokens."""
+DRAWN_BYTES = 32 * 2**20
+"""Of cumulative sums at a time, which are float64."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,14 @@ class LinearHead:
         return pieces[0] if len(pieces) == 1 else torch.stack(pieces).logsumexp(0)
 
     @torch.no_grad()
-    def expected(self, read_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def expected(
+        self, read_ND: Tensor, look: Callable[[Tensor], None] = lambda p_NV: None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Of the softmax p over the vocabulary: its negative entropy `[N]`, and `target`.
+
+        Args:
+            read_ND: what the matrix takes.
+            look: is shown p of one piece of the vocabulary after another, `[N, piece]`.
 
         Returns:
             target `[N, D]` and `offset` `[N]`, so that sum p z = target . read + offset for the logits z of any read;
@@ -65,6 +73,7 @@ class LinearHead:
         offset_N, mean_N = torch.zeros_like(lse_N), torch.zeros_like(lse_N)
         for piece, logits_NV in self._pieces(read_ND):
             p_NV = (logits_NV - lse_N[:, None]).exp_()
+            look(p_NV)
             target_ND += self.factor * (p_NV @ self.matrix.weight[piece].float())
             if self.matrix.bias is not None:
                 offset_N += self.factor * (p_NV @ self.matrix.bias[piece].float())
@@ -86,6 +95,37 @@ class LinearHead:
             piece = slice(start, start + size)
             logits_NV = functional.linear(read_ND, weight_VD[piece], None if bias_V is None else bias_V[piece]).float()
             yield piece, logits_NV if self.factor == 1.0 else logits_NV.mul_(self.factor)
+
+
+class Draw:
+    """One token of each distribution: the first whose cumulative probability is above a uniform number.
+
+    Probabilities come in pieces of the vocabulary. Sums are float64: in float32 those of 262,144 tokens lose the tail.
+    Nothing waits for the device.
+
+    Args:
+        uniform_N: in [0, 1), float64.
+    """
+
+    def __init__(self, uniform_N: Tensor) -> None:
+        self._left_N, self._seen = uniform_N, 0
+        self._found_N = torch.zeros_like(uniform_N, dtype=torch.bool)
+        self.tokens_N = torch.zeros_like(uniform_N, dtype=torch.long)
+
+    def look(self, p_NV: Tensor) -> None:
+        """The next piece."""
+        for part_NV in p_NV.split(max(1, DRAWN_BYTES // (8 * len(p_NV))), dim=1):
+            sums_NV = part_NV.cumsum(1, dtype=torch.float64)
+            whole_N = sums_NV[:, -1].contiguous()
+            here_N = ~self._found_N & (self._left_N < whole_N)
+            # what rounding leaves of the whole is the last token's that has any probability
+            last_N = torch.searchsorted(sums_NV, whole_N[:, None])[:, 0]
+            first_N = torch.searchsorted(sums_NV, self._left_N[:, None], right=True)[:, 0]
+            token_N = torch.where(here_N, first_N, last_N).clamp_max(part_NV.shape[1] - 1) + self._seen
+            self.tokens_N = torch.where(self._found_N | (whole_N <= 0), self.tokens_N, token_N)
+            self._found_N |= here_N
+            self._left_N = self._left_N - whole_N
+            self._seen += part_NV.shape[1]
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ width]`, so that everything which walks, keeps and counts is one code for both.
 Shapes: B sequences, T images of a sequence, C channels, V classes.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -187,7 +188,8 @@ class ImageView(BlockView):
 
 
 def _positions(module: nn.Conv2d | nn.Linear, out: Tensor) -> int:
-    return out[0].numel() // len(module.weight)
+    """How often a matrix is multiplied with, of the outputs `[1, out, ...]` of a convolution or `[1, ..., out]`."""
+    return math.prod(out.shape[2:] if isinstance(module, nn.Conv2d) else out.shape[1:-1])
 
 
 def _never_in_place(model: nn.Module) -> list[nn.Module]:

@@ -15,7 +15,9 @@ from torch import nn
 from autoprune import registry
 from autoprune.errors import UserError
 from autoprune.models import pretrained
+from autoprune.models.checks import check_config, check_weights, dequantising
 from autoprune.models.family import Family
+from autoprune.models.recognise import check_directory
 
 Task = Literal["text", "images"]
 """What a network reads."""
@@ -31,6 +33,7 @@ class LoadedModel:
         checkpoint_dtype: dtype of the weights on disk; what is exported has it again.
         n_params: parameters of the dense network, tied ones once.
         digest: hash of configuration and weights, which keys the level store and marks policies.
+        notice: a sentence for the user about what was loaded.
     """
 
     model: nn.Module
@@ -40,6 +43,7 @@ class LoadedModel:
     checkpoint_dtype: torch.dtype
     n_params: int
     digest: str
+    notice: str | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -66,7 +70,7 @@ def load_model(
         task: what it reads. A classifier of images has no tokenizer.
 
     Raises:
-        UserError: nothing there, no weights, corrupt weights, or a type that no family covers.
+        UserError: nothing there, no weights, corrupt or quantised weights, or a type that no family covers.
     """
     path = str(EMBEDDED) if name is None else name
     check_directory(path)
@@ -75,16 +79,24 @@ def load_model(
     family = family_of(str(config.model_type))
     if family.task != task:
         raise UserError(_another_task(path, family))
+    check_config(path, config)
+    options = dequantising(path, config)
     checkpoint_dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
     compute = compute_dtype(dtype, device, checkpoint_dtype)
     with explained(path):
-        model, report = pretrained.load(task, path, trust_remote_code, dtype=compute, output_loading_info=True)
+        model, report = pretrained.load(
+            task, path, trust_remote_code, dtype=compute, output_loading_info=True, **options
+        )
         tokenizer = pretrained.load("tokenizer", path, trust_remote_code) if task == "text" else None
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise UserError(f"{path} lacks {len(missing)} weights of its own architecture, as {missing[0]}.")
+    check_weights(path, model, report)
     model = model.to(home or device).eval().requires_grad_(False)
-    return LoadedModel(model, tokenizer, family, path, checkpoint_dtype, model.num_parameters(), digest(model))
+    notice = (
+        f"'{path}' is quantised: its weights were multiplied out to {str(checkpoint_dtype).removeprefix('torch.')}."
+        if options
+        else None
+    )
+    count = model.num_parameters()
+    return LoadedModel(model, tokenizer, family, path, checkpoint_dtype, count, digest(model), notice)
 
 
 def _another_task(path: str, family: Family) -> str:
@@ -140,21 +152,6 @@ def digest(model: nn.Module) -> str:
 def _statistics(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Buffers that BatchNorm has learned."""
     return ((name, buffer) for name, buffer in model.named_buffers() if name.rpartition(".")[2].startswith("running_"))
-
-
-def check_directory(path: str) -> None:
-    """Raise a UserError where a local directory, or what looks like one, holds no safetensors model."""
-    directory = Path(path)
-    if not directory.is_dir():
-        if directory.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
-            raise UserError(f"no model directory at '{path}': --model takes a Hugging Face directory or a hub name.")
-        return
-    if not (directory / "config.json").is_file():
-        raise UserError(f"'{path}' holds no config.json: --model takes a directory in Hugging Face form.")
-    if not any(directory.glob("*.safetensors")):
-        other = sorted(p.name for p in directory.glob("*.bin"))
-        hint = f" {other[0]} is a pickle, which autoprune does not read: convert it to safetensors." if other else ""
-        raise UserError(f"'{path}' holds no weights (*.safetensors).{hint}")
 
 
 @contextmanager

@@ -32,6 +32,11 @@ from autoprune.models.surgery import LiveWidth, materialise
 from autoprune.models.widths import Width
 
 MODEL_TYPE = "autoprune"
+HINT = (
+    "Layers of this network have widths of their own: `import autoprune` before it is loaded. README.md beside this "
+    "file tells more, and names the uniform form, which needs no autoprune."
+)
+"""What `config.json` says under `how_to_load`, for whoever opens it."""
 
 LayerConfig = Mapping[str, Any]
 """Configuration attribute -> the layer's own value; `skip`: kinds of which nothing is kept."""
@@ -64,6 +69,7 @@ class PrunedFields:
     def __post_init__(self, **kwargs: Any) -> None:
         layers = kwargs.pop("per_layer_config", None) or {}
         kwargs.pop("base_model_type", None)
+        kwargs.pop("how_to_load", None)
         super().__post_init__(**kwargs)  # type: ignore[misc]
         self.layer_configs = tuple(layers[key] for key in sorted(layers, key=int))
 
@@ -81,6 +87,7 @@ class PrunedFields:
         """As in `config.json`."""
         output: dict[str, Any] = super().to_dict()  # type: ignore[misc]
         output["base_model_type"] = self.base_model_type
+        output["how_to_load"] = HINT
         output["per_layer_config"] = per_layer_config(output.pop("layer_configs", ()))
         return output
 
@@ -155,8 +162,16 @@ def pruned_model(model_class: Any) -> Any:
 
 @cache
 def _pruned_model(model_class: Any, config_class: Any) -> Any:
+    from transformers import conversion_mapping
+
+    named, base = model_class.__name__, config_class.base_model_type
     own = {"__module__": __name__, "config_class": config_class}
-    return type(f"Pruned{model_class.__name__}", (PrunedModel, model_class), own)
+    # transformers renames weights of older checkpoints by the name of the class, or of the type
+    known = conversion_mapping.get_checkpoint_conversion_mapping
+    renamed = known(named) or known(base)
+    if renamed:
+        conversion_mapping.register_checkpoint_conversion_mapping(f"Pruned{named}", renamed, overwrite=True)
+    return type(f"Pruned{named}", (PrunedModel, model_class), own)
 
 
 def _auto_mappings() -> list[Any]:
@@ -208,7 +223,7 @@ def layer_config(widths: Sequence[LiveWidth]) -> LayerConfig:
     return values | ({"skip": skip} if skip else {})
 
 
-def cut(model: nn.Module, config: Any) -> None:
+def cut(model: Any, config: Any) -> None:
     """Cut the dense base model of a family, the one without a head, to its pruned configuration, in place.
 
     Raises:
@@ -224,7 +239,7 @@ def cut(model: nn.Module, config: Any) -> None:
     if len(layers) != len(blocks):
         raise ValueError(f"`per_layer_config` describes {len(layers)} layers, and the model has {len(blocks)}.")
     for index, (block, layer) in enumerate(zip(blocks, layers, strict=True)):
-        for width in family.widths(block, config, 1):
+        for width in family.widths_of(block, config):
             LiveWidth(block, width).keep(_kept_groups(width, layer, index))
         materialise(block)
     if family.task == "text":

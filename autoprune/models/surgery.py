@@ -4,14 +4,15 @@ A family declares `Width`s; here they are permuted, sliced, counted, dropped and
 dense tensors and swaps views of them in and out of the block's parameters, so that a level costs no copy.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from autoprune.models.layers import follow_shape, patches
 from autoprune.models.stand_ins import STAND_INS
 from autoprune.models.widths import Slice, Width
 from autoprune.space import Unit
@@ -102,6 +103,13 @@ class LiveWidth:
         """This width and those behind it."""
         return [self, *(self.behind.links if self.behind else [])]
 
+    def modules(self) -> Iterator[nn.Module]:
+        """What is cut, and whatever goes with the sub-block when nothing of it is kept."""
+        for link in self.links:
+            yield from link._modules.values()
+        for module in self._dropped.values():
+            yield from module.modules()
+
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that the dense tensors or views of them are put into."""
         return [getattr(self._modules[path], name) for path, name in self._tensors if path in self._modules]
@@ -148,10 +156,8 @@ class LiveWidth:
 
     def read(self, inputs: Tensor) -> Tensor:
         """What the consumer's matrix multiplies, a row a position, `[N, D]`; a 1 behind each where there is a norm."""
-        conv: Any = self.consumer
         if self._tensors[self.width.consumer.module, "weight"].dim() == CONVOLUTION:
-            patches = functional.unfold(inputs, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
-            inputs = patches.transpose(1, 2)
+            inputs = patches(self.consumer, inputs)
         x_ND = inputs.reshape(-1, inputs.shape[-1])
         return x_ND if self._norm is None else torch.cat([x_ND, x_ND.new_ones(len(x_ND), 1)], dim=1)
 
@@ -205,12 +211,17 @@ class LiveWidth:
         """Weights of a group, each as often as `times` says; of a bundle of groups; and of a pair of groups, what two
         widths share."""
         groups, single, bundled, pairs = self.width.groups, 0, 0, 0
-        sliced = [(name, s) for link in self.links for name, s in link._sliced() if name in ("weight", "bias")]
+        sliced = [
+            (name, s)
+            for link in self.links
+            for name, s in link._sliced()
+            if name in link._modules[s.module]._parameters
+        ]
         cut = [(s.module, name) for name, s in sliced]
         shared = {(s.module, name) for name, s in sliced if s.shared}
         for path, name in dict.fromkeys(cut):
             tensor = self._tensors[path, name]
-            if matrices and tensor.dim() == 1:
+            if matrices and (tensor.dim() == 1 or name != "weight"):
                 continue
             numel = tensor.numel() * times.get(path, 1)
             if cut.count((path, name)) > 1:
@@ -288,35 +299,62 @@ class LiveWidth:
             getattr(self._modules[s.module], name).data = tensor
         if consumer is not None:
             getattr(self.consumer, "weight").data = self.bring(consumer)
-        bias = self._tensors.get((self.width.consumer.module, "bias"))
-        if bias is not None:
-            getattr(self.consumer, "bias").data = bias  # padding a dropped sub-block had put zeros there
+        # what no level changes, where padding a dropped sub-block had put zeros
+        norm = self.width.norm or ""
+        for key in ((self.width.consumer.module, "bias"), (norm, "weight"), (norm, "bias")):
+            if key in self._tensors:
+                getattr(self._modules[key[0]], key[1]).data = self._tensors[key]
         for module in self._modules.values():
-            self._follow_shape(module)
+            follow_shape(module, module in self._depthwise)
         self._count(groups)
 
+    @contextmanager
+    def blind(self, groups: int) -> Iterator[None]:
+        """Have what reads the width multiply all but the first groups with zeros for a while, at their full size."""
+        readers = [
+            s
+            for link in self.links
+            for s in (*link.width.producers, link.width.consumer)
+            if s.reads or s is link.width.consumer
+        ]
+        weights = {s.module: getattr(self.block.get_submodule(s.module), "weight") for s in readers}
+        before = {path: weight.data for path, weight in weights.items()}
+        try:
+            for s in readers:
+                weight = weights[s.module]
+                weight.data = weight.data.clone()
+                weight.data.narrow(s.dim, groups * s.size, (self.width.groups - groups) * s.size).zero_()
+            yield
+        finally:
+            for path, weight in weights.items():
+                weight.data = before[path]
+
     def pad(self, groups: int) -> None:
-        """Zero-pad what is kept now to `groups` groups (for exports that need equal layers)."""
-        for name, s in self._sliced():
-            parameter = getattr(self._modules[s.module], name)
-            dim = s.dim if name == "weight" else 0
-            pieces = parameter.data.chunk(s.parts, dim) if self.kept else ()
-            missing = (self.width.pieces(s, groups) - self.width.pieces(s, self.kept)) * s.size
-            shape = list(self._tensors[s.module, name].shape)
-            shape[dim] = missing
-            zeros = parameter.data.new_zeros(shape)
-            padded = [torch.cat([piece, zeros], dim) for piece in pieces] or [zeros] * s.parts
-            parameter.data = torch.cat(padded, dim)
+        """Zero-pad what is kept now to `groups` groups (for exports that need a stock model's shape)."""
         if self.kept == 0:
-            for path, module in self._dropped.items():
-                _set_module(self.block, path, module)
-            bias = getattr(self.consumer, "bias", None)
-            if bias is not None:
-                bias.data = torch.zeros_like(bias.data)
-        for module in self._modules.values():
-            self._follow_shape(module)
+            self.keep(1)
+            self._silence()
+        for link in self.links:
+            for name, s in link._sliced():
+                parameter = getattr(link._modules[s.module], name)
+                dim = s.dim if name == "weight" else 0
+                pieces = parameter.data.chunk(s.parts, dim)
+                shape = list(pieces[0].shape)
+                shape[dim] = (link.width.pieces(s, groups) - link.width.pieces(s, self.kept)) * s.size
+                zeros = parameter.data.new_zeros(shape)
+                parameter.data = torch.cat([torch.cat([piece, zeros], dim) for piece in pieces], dim)
+        for link in self.links:
+            link.kept = groups
+            for module in link._modules.values():
+                follow_shape(module, module in link._depthwise)
         self._count(groups)
-        self.kept = groups
+
+    def _silence(self) -> None:
+        """The last consumer and its norm give nothing but zeros, until something else is kept."""
+        last = self.links[-1]
+        for module in filter(None, (last.consumer, last.norm)):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = torch.zeros_like(parameter)
 
     def _count(self, groups: int) -> None:
         """Set what the block's modules say of how many groups there are."""
@@ -324,24 +362,20 @@ class LiveWidth:
             owner, _, attribute = path.rpartition(".")
             setattr(self.block.get_submodule(owner), attribute, value)
 
-    def _follow_shape(self, module: nn.Module) -> None:
-        """Attributes of a module that tell its weight's shape; some compute with them."""
-        weight = getattr(module, "weight")
-        if isinstance(module, nn.Linear):
-            module.out_features, module.in_features = weight.shape
-        elif module in self._depthwise:
-            module.groups = module.out_channels = module.in_channels = len(weight)
-        elif isinstance(module, nn.Conv2d):
-            module.out_channels, module.in_channels = weight.shape[:2]
-        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.num_features = len(weight)
-        elif hasattr(module, "nf"):
-            module.nx, module.nf = weight.shape
-
     def _sliced(self) -> list[tuple[str, Slice]]:
         """(parameter name, slice) of every tensor that follows the width; a consumer's bias does not."""
-        written = [(name, s) for name in FOLLOWS for s in self.width.producers if (s.module, name) in self._tensors]
-        return [*written, ("weight", self.width.consumer)]
+        return [
+            *((name, s) for s in self.width.producers for name in self._following(s)),
+            ("weight", self.width.consumer),
+        ]
+
+    def _following(self, s: Slice) -> list[str]:
+        """Names of a module's tensors that follow the width: all with a row a channel; of what reads it, the weight."""
+        if s.reads:
+            return ["weight"]
+        entries = s.size * s.parts * self.width.pieces(s, self.width.groups)
+        own = [name for path, name in self._tensors if path == s.module]
+        return [name for name in own if name in FOLLOWS or len(self._tensors[s.module, name]) == entries]
 
     def _gathered(self, tensor: Tensor, name: str, s: Slice, index: Tensor) -> Tensor:
         entries = self._entries(index.to(tensor.device), s)

@@ -5,9 +5,10 @@ Three stages of basic blocks (He et al. 2016) in torchvision's naming. scripts/t
 
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
+
+from autoprune.files.arrays import read_tensors
 
 WEIGHTS = Path(__file__).parent.parent / "assets" / "tiny-cnn" / "model.safetensors"
 WIDTHS = (8, 12, 16)
@@ -56,7 +57,7 @@ class TinyCNN(nn.Module):
 def tiny_cnn() -> TinyCNN:
     """The trained network, in evaluation mode."""
     network = TinyCNN()
-    network.load_state_dict(load_file(WEIGHTS))
+    network.load_state_dict(read_tensors(WEIGHTS))
     return network.eval()
 
 

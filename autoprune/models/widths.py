@@ -14,6 +14,7 @@ class Slice:
         dim: the dimension of `weight`.
         parts: how many blocks of `groups * size` entries stand one after another (3 in a fused q|k|v).
         shared: whether the entries belong to a bundle of groups, which use them together.
+        reads: whether the module reads the width beside the consumer, as gates do: its bias does not follow.
     """
 
     module: str
@@ -21,6 +22,7 @@ class Slice:
     dim: int
     parts: int = 1
     shared: bool = False
+    reads: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ slow or lost database holds up no search. What a killed process had not written 
 A trial is one score, of a proposal on some sequences:
 
 - parameters: the level of each unit, by the unit's name; of a mask, the groups kept of each unit (`<unit>.kept`);
+- state: pruned, whatever its loss: on few sequences some proposal is lucky, and losses on different sequences are not
+  comparable. At the end of a search, those that the answer was chosen from, on about as many sequences as it, are added
+  once more as complete trials (user attribute `final`). So `study.best_trial`, and what dashboards call best, is the
+  answer, or the best of the answers where runs share a study; and histories and importances are of comparable losses;
 - value: mean loss over all sequences that the proposal has been scored on so far; then, for agents that trade loss
   against costs, those costs as shares of dense;
 - intermediate values: the mean loss at every number of tokens so far (where the loss is the only value);
-- constraints, met at 0 and below: for each budget the cost above it, as a share of dense (`budget.params`, ...); and
-  `tokens`, what the proposal lacks of half the most that any within the budgets had been scored on by then, or of an
-  eighth of the split if that is more. So `study.best_trial` is none that was lucky on few tokens;
+- constraints, met at 0 and below: for each budget the cost above it, as a share of dense (`budget.params`, ...);
 - user attributes: `run`, `tokens`, `seconds`, the costs as shares of dense (`share.params`, ...), `mask` (hexadecimal).
 
 A network that overflows is a failed trial, and so is one that could not be scored (user attribute `failed`: why). Study
@@ -19,6 +21,7 @@ attributes: `subject` (a hash of network, text, space and loss), `agent`, `budge
 `answer.<run>`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +37,8 @@ from autoprune.records.storage import FILE, explained, mend, open_storage, quiet
 from autoprune.records.trials import Trials, bits_of
 from autoprune.space import Proposal, SearchSpace
 
+FINALISTS = 100  # complete trials of a search, at most
+
 
 class Record:
     """One run's part of an Optuna study.
@@ -47,7 +52,6 @@ class Record:
         name: of the study; None is the directory's name. Runs of one name in one storage share a study.
         agent: for the study's attributes.
         metrics: costs that are values beside the loss.
-        sequences: in the search split.
 
     Raises:
         UserError: the storage cannot be opened, or holds a study of that name about something else.
@@ -63,10 +67,9 @@ class Record:
         name: str | None = None,
         agent: str = "",
         metrics: Sequence[str] = (),
-        sequences: int = 1,
     ) -> None:
         self._journal, self._run, self._queued = journal, journal.id, 0
-        self._trials = Trials(space, journal.id, tokens_per_sequence, metrics, sequences)
+        self._trials = Trials(space, journal.id, tokens_per_sequence, metrics)
         self._failed: Exception | None = None
         about = {"subject": journal.subject, "agent": agent, "budgets": dict(space.budgets)}
         try:
@@ -76,8 +79,10 @@ class Record:
             self._study = _study(self._storage, storage, name, run, self._trials.values)
             _describe(self._study, about)
             # all that a run's own file holds is the run's, whatever has become of its journal's first line
-            there = (t.user_attrs.get("run") for t in self._study.get_trials(deepcopy=False))
-            self._skip = sum(1 for owner in there if storage is None or owner == self._run)
+            there = [t.user_attrs for t in self._study.get_trials(deepcopy=False)]
+            own = [told for told in there if storage is None or told.get("run") == self._run]
+            self._finalists = sum(bool(told.get("final")) for told in own)
+            self._skip = len(own) - self._finalists
         except OSError as error:  # of the file, such as a full disk: the journal's own is what ends a search
             self._failed = error
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="autoprune-record")
@@ -88,10 +93,12 @@ class Record:
         self._queued += len(scores)
         self._submit(self._add, scores)
 
-    def answer(self, proposal: Proposal, loss: float, tokens: int) -> None:
-        """Name the run's answer in the study's attributes."""
+    def answer(self, proposal: Proposal, loss: float, tokens: int, finalists: Sequence[Proposal] = ()) -> None:
+        """Name the run's answer in the study's attributes; what it was chosen from becomes complete trials."""
+        self.write()
         record = {"loss": loss, "tokens": tokens, **self._trials.params(proposal), **bits_of(proposal)}
         self._submit(lambda: self._study.set_user_attr(f"answer.{self._run}", record))
+        self._submit(self._complete, finalists)
 
     def close(self) -> str | None:
         """Wait until everything is written; what went wrong, if anything did, in a sentence."""
@@ -122,6 +129,21 @@ class Record:
                 self._skip -= 1
             else:
                 self._study.add_trial(trial)
+
+    def _complete(self, finalists: Sequence[Proposal]) -> None:
+        for proposal in finalists[self._finalists :]:  # what an earlier end of the run has written is there
+            self._study.add_trial(self._trials.finalist(proposal))
+
+
+def finalists(archive: Sequence[tuple[Proposal, float, int]], answer: Proposal) -> list[Proposal]:
+    """Of candidates (proposal, mean loss, sequences) those that an answer was chosen from, and it: the best, in order.
+
+    They have been scored on at least half as many sequences, and lose more.
+    """
+    scored = {proposal: (loss, sequences) for proposal, loss, sequences in archive}
+    least, enough = scored[answer][0], scored[answer][1] / 2
+    rivals = [one for one, (loss, n) in scored.items() if one != answer and n >= enough and least < loss < math.inf]
+    return [answer, *sorted(rivals, key=lambda one: scored[one][0])[: FINALISTS - 1]]
 
 
 def _study(storage: BaseStorage, url: str | None, name: str | None, run: Path, values: Sequence[str]) -> optuna.Study:

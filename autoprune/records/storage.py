@@ -18,7 +18,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from autoprune.config import without_password
+from autoprune.config import STORAGE, without_password
 from autoprune.errors import UserError
 
 FILE = "study.log"
@@ -37,6 +37,11 @@ def open_storage(run: Path, storage: str | None) -> BaseStorage:
         OSError: the file cannot be read or written.
     """
     if storage is not None:
+        if "***" in storage:
+            raise UserError(
+                f"the Optuna storage '{storage}' needs its password, which no file keeps: give the whole URL again, "
+                f"with --storage or in the environment variable {STORAGE}."
+            )
         with explained(storage):
             return _database(storage)
     try:
@@ -90,6 +95,8 @@ def mend(path: Path) -> None:
     """Drop a last line that a killed process left torn, and its lock: the run is ours alone."""
     for lock in path.parent.glob(path.name + ".lock*"):
         lock.unlink(missing_ok=True)
+    if path.is_symlink():
+        raise UserError(f"'{path}' is a symbolic link, and a run writes through none: remove it.")
     if path.is_file():
         raw = path.read_bytes()
         whole = raw.rfind(b"\n") + 1

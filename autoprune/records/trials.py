@@ -11,8 +11,6 @@ from autoprune.journal import Score
 from autoprune.mask import Mask
 from autoprune.space import Proposal, SearchSpace
 
-ENOUGH = 1 / 8  # of the split, as the constraint `tokens` has it
-
 
 class Trials:
     """Turns scores, in the journal's order, into trials.
@@ -21,14 +19,12 @@ class Trials:
         values: what the values of a trial are called.
     """
 
-    def __init__(
-        self, space: SearchSpace, run: str, tokens_per_sequence: int, metrics: Sequence[str], sequences: int
-    ) -> None:
+    def __init__(self, space: SearchSpace, run: str, tokens_per_sequence: int, metrics: Sequence[str]) -> None:
         self.values = ("loss", *metrics)
         self._space, self._run, self._tokens, self._metrics = space, run, tokens_per_sequence, tuple(metrics)
-        self._needed = ENOUGH * sequences * tokens_per_sequence
         self._losses: dict[Proposal, dict[int, float]] = defaultdict(dict)
         self._steps: dict[Proposal, dict[int, float]] = defaultdict(dict)
+        self._seconds: dict[Proposal, float] = {}
         self._dense = {metric: space.cost(space.dense, metric) or 1.0 for metric in space.costs}
         levels = {unit.name: IntDistribution(0, len(unit.kept) - 1) for unit in space.units}
         kept = {f"{unit.name}.kept": IntDistribution(0, unit.groups) for unit in space.units}
@@ -43,40 +39,52 @@ class Trials:
 
     def trial(self, score: Score) -> FrozenTrial:
         """The next one."""
-        proposal = score.proposal
-        known = self._losses[proposal]
+        known = self._losses[score.proposal]
         known.update(zip(score.sequences, score.losses, strict=True))
-        loss, tokens = float(np.mean(list(known.values()))), len(known) * self._tokens
-        finite = bool(np.isfinite(loss))
-        steps = self._steps[proposal]
-        if finite:
-            steps[tokens] = loss
+        self._seconds[score.proposal] = score.seconds
+        loss, tokens = self._known(score.proposal)
+        if np.isfinite(loss):
+            self._steps[score.proposal][tokens] = loss
+        own = {} if score.failed is None else {"failed": score.failed}
+        return self._trial(score.proposal, TrialState.PRUNED if np.isfinite(loss) else TrialState.FAIL, own)
+
+    def finalist(self, proposal: Proposal) -> FrozenTrial:
+        """A scored proposal with all that is known of it, as one of those that the answer was chosen from."""
+        return self._trial(proposal, TrialState.COMPLETE, {"final": True})
+
+    def _known(self, proposal: Proposal) -> tuple[float, int]:
+        """Mean loss, and the tokens behind it."""
+        known = self._losses[proposal]
+        return float(np.mean(list(known.values()))), len(known) * self._tokens
+
+    def _trial(self, proposal: Proposal, state: TrialState, own: Mapping[str, object]) -> FrozenTrial:
+        loss, tokens = self._known(proposal)
+        there = state != TrialState.FAIL
         shares = {metric: self._space.cost(proposal, metric) / dense for metric, dense in self._dense.items()}
         params = self.params(proposal)
         return create_trial(
-            state=TrialState.COMPLETE if finite else TrialState.FAIL,
-            values=[loss, *(shares[metric] for metric in self._metrics)] if finite else None,
+            state=state,
+            values=[loss, *(shares[metric] for metric in self._metrics)] if there else None,
             params=params,
             distributions={name: self._distributions[name] for name in params},
-            constraints=self._constraints(proposal, shares, tokens),
+            constraints=self._constraints(proposal, shares),
             user_attrs={
                 "run": self._run,
                 "tokens": tokens,
-                "seconds": score.seconds,
+                "seconds": self._seconds[proposal],
                 **{f"share.{metric}": share for metric, share in shares.items()},
                 **bits_of(proposal),
-                **({} if score.failed is None else {"failed": score.failed}),
+                **own,
             },
-            intermediate_values=dict(steps) if finite and not self._metrics else None,
+            intermediate_values=dict(self._steps[proposal]) if there and not self._metrics else None,
         )
 
-    def _constraints(self, proposal: Proposal, shares: Mapping[str, float], tokens: int) -> dict[str, float]:
+    def _constraints(self, proposal: Proposal, shares: Mapping[str, float]) -> dict[str, float]:
         bounds = {metric: bound / self._dense[metric] for metric, bound in self._space.budgets.items()}
         over = {f"budget.{metric}": shares[metric] - bound for metric, bound in bounds.items()}
         if self._space.feasible(proposal):
-            self._needed = max(self._needed, tokens / 2)
-            over = {name: min(above, 0.0) for name, above in over.items()}  # what rounding left
-        return over | {"tokens": 1 - tokens / self._needed}
+            return {name: min(above, 0.0) for name, above in over.items()}  # what rounding left
+        return over
 
 
 def bits_of(proposal: Proposal) -> dict[str, str]:

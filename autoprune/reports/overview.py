@@ -32,6 +32,7 @@ def head(run: Run) -> Markup:
         tag("h1", run.subject),
         tag("p", f"{run.config.agent}, seed {run.config.seed}, {bounds}. Run ", tag("code", run.path), class_="lead"),
         _status(run),
+        tag("p", run.coverage.replace("%", "\N{NO-BREAK SPACE}%"), class_="note") if run.coverage else None,
         facts([*_results(run), *_budgets(run), _spent(run)]),
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 from autoprune.comparing.league import FILE as LEAGUE
 from autoprune.comparing.league import load_league
 from autoprune.errors import UserError
+from autoprune.files.reading import explained
 from autoprune.files.writing import write_atomically
 from autoprune.reports import origin, overview, recovery, searching, tournament, units
 from autoprune.reports.markup import Markup, join, tag
@@ -34,7 +35,11 @@ def write_report(run: Path, out: Path | None = None) -> Path:
             full or not writable.
     """
     out = out or run / "report.html"
-    page = render_league(run, load_league(run)) if (run / LEAGUE).is_file() else render(read_run(run))
+    if (run / LEAGUE).is_file():
+        page = render_league(run, load_league(run))
+    else:
+        with explained("the run", run):  # files that are sound one by one may not fit together
+            page = render(read_run(run))
     if not out.parent.is_dir():
         raise UserError(f"the report cannot be written to '{out}': there is no folder '{out.parent}'.")
     write_atomically(out, page)
@@ -62,10 +67,8 @@ def render(run: Run) -> str:
 
 def render_league(path: Path, league: Mapping[str, Any]) -> str:
     """The report of a comparison as HTML."""
-    try:
+    with explained("the league", path / LEAGUE, "`autoprune resume` writes it anew"):
         return document(f"{tournament.title(league)}: autoprune comparison", tournament.body(path, league))
-    except (IndexError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"'{path / LEAGUE}' is damaged ({error!r}): `autoprune resume` writes it anew.") from error
 
 
 def document(title: str, body: Markup) -> str:

@@ -105,6 +105,7 @@ class Run:
         history: (tokens, seconds, loss of the best so far on its own sample).
         policy: None unless the run is finished, and then so is `result`.
         finetuned: what fine-tuning gave; where its file is damaged, a sentence that says so.
+        coverage: how much of the network the units are, in words; None where that is not known.
     """
 
     path: Path
@@ -118,6 +119,7 @@ class Run:
     policy: Policy | None
     result: Result | None
     finetuned: Finetuned | str | None = None
+    coverage: str | None = None
 
     @property
     def subject(self) -> str:

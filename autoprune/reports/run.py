@@ -1,21 +1,19 @@
 """A run's directory read into one record. Nothing is written, so that a run at work can be read too."""
 
-import json
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from autoprune import journal, rundir
 from autoprune.config import load_config
 from autoprune.errors import UserError
+from autoprune.files.reading import DAMAGE, explained, parse_json, read_bytes, read_json
 from autoprune.finetuned import Finetuned, read_finetuned
 from autoprune.journal import Score
 from autoprune.policy import Policy
 from autoprune.reports.record import Best, Result, Run, Scored, Spent
 from autoprune.space import Proposal, SearchSpace
-from autoprune.space_file import load_space
+from autoprune.space_file import coverage_of, load_space
 from autoprune.statistics import UnitStatistics
 
 
@@ -27,17 +25,32 @@ def read_run(path: Path) -> Run:
     """
     rundir.check_is_run(path)
     config, space, statistics = load_config(path / "config.yaml"), *_space(path)
+    covered = coverage_of(path)
+    told = None if covered is None else str(covered["told"])
     scores = list(_scores(path / "journal.jsonl"))
     for score in scores:
         space.check(score.proposal)
     records, spent, history = _gather(scores, space, config.sequence_length)
     policy, result = _end(path, space)
     if policy is None or result is None:
-        return Run(path, config, space, statistics, [*records.values()], _leader(records), spent, history, None, None)
+        return Run(
+            path,
+            config,
+            space,
+            statistics,
+            [*records.values()],
+            _leader(records),
+            spent,
+            history,
+            None,
+            None,
+            coverage=told,
+        )
     seen = [(tokens, seconds, math.inf if loss is None else loss) for tokens, seconds, loss in result.history]
     best = _found(policy, config.sequence_length)
     return Run(
-        path, config, space, statistics, [*records.values()], best, result.spent, seen, policy, result, _finetuned(path)
+        path, config, space, statistics, [*records.values()], best, result.spent, seen, policy, result,
+        _finetuned(path), told,
     )  # fmt: skip
 
 
@@ -60,14 +73,12 @@ def _space(path: Path) -> tuple[SearchSpace, list[UnitStatistics]]:
 
 def _scores(path: Path) -> Iterator[Score]:
     """Whole lines of a journal after its header; none where there is no journal yet."""
-    try:
-        raw = path.read_bytes() if path.exists() else b""
-    except OSError as error:
-        raise UserError(f"the journal '{path}' cannot be read ({error.strerror}).") from error
+    with explained("the journal", path):
+        raw = read_bytes(path, journal.BYTES) if path.exists() else b""
     lines = raw[: raw.rfind(b"\n") + 1].decode("utf-8", "replace").splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             if number == 1 and not journal.HEADER.items() <= record.items():
                 raise ValueError("no journal, or one of another version")
             if "slopes" in record:  # no score, but an estimate: nothing of it is shown
@@ -80,7 +91,7 @@ def _scores(path: Path) -> Iterator[Score]:
                 raise ValueError("a score of no sequence")
             if number > 1:
                 yield journal.decode(record)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except DAMAGE as error:
             raise UserError(f"line {number} of the journal '{path}' is damaged ({error}).") from error
 
 
@@ -138,9 +149,5 @@ def _end(path: Path, space: SearchSpace) -> tuple[Policy | None, Result | None]:
         raise UserError(f"policy.json and space.json of '{path}' are of other units: `autoprune resume {path}`.")
     if not space.group_costs and any(p.kept not in u.kept for p, u in zip(policy.units, space.units, strict=True)):
         raise UserError(f"policy.json and space.json of '{path}' are of other levels: `autoprune resume {path}`.")
-    try:
-        return policy, Result.model_validate_json((path / "result.json").read_bytes())
-    except OSError as error:
-        raise UserError(f"'{path / 'result.json'}' cannot be read ({error.strerror}).") from error
-    except ValidationError as error:
-        raise UserError(f"'{path / 'result.json'}' is damaged: `autoprune resume {path}` writes it anew.") from error
+    with explained("the result", path / "result.json", f"`autoprune resume {path}` writes it anew"):
+        return policy, Result.model_validate(read_json(path / "result.json"))

@@ -1,4 +1,4 @@
-"""A run's policy fine-tuned: cut out, measured, refitted, trained, measured again, exported.
+"""A run's policy fine-tuned: cut out, measured, refitted, trained, measured again, and the best of these exported.
 
 In `RUN/finetuned/`: `state.safetensors` after every epoch and every few minutes, at the end `result.json` and
 `network/`, an export. Trained on everything of the run's data but its validation split, which tells what it was worth.
@@ -6,6 +6,7 @@ In `RUN/finetuned/`: `state.safetensors` after every epoch and every few minutes
 
 import copy
 import hashlib
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -30,9 +31,9 @@ from autoprune.tuning.image_lesson import ImageLesson
 from autoprune.tuning.lesson import Lesson, Worth
 from autoprune.tuning.refit import place_refitted
 from autoprune.tuning.settings import tuning_of
-from autoprune.tuning.state import steps_done
+from autoprune.tuning.state import done
 from autoprune.tuning.text_lesson import TextLesson
-from autoprune.tuning.training import train
+from autoprune.tuning.training import Trained, train
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,58 @@ class Tuned:
         dense: the network that the search was given.
         before: as it was found.
         refitted: with its consumers solved once more; None where that was not wanted.
-        after: fine-tuned.
-        path: of the export.
+        trained: from the better of the two; None without epochs.
+        chosen: which of the three has the least cross-entropy.
+        path: of its export.
+        training: how far it went; None where nothing was trained.
     """
 
     dense: Worth
     before: Worth
     refitted: Worth | None
-    after: Worth
+    trained: Worth | None
+    chosen: str
     path: Path
+    training: Trained | None = None
+
+    @property
+    def after(self) -> Worth:
+        """What the network that is handed over is worth."""
+        worth: Worth = getattr(self, self.chosen)
+        return worth
 
     @property
     def rows(self) -> dict[str, Worth]:
-        """The networks that were measured, by name."""
-        named = {"dense": self.dense, "before": self.before, "refitted": self.refitted, "after": self.after}
-        return {name: worth for name, worth in named.items() if worth is not None}
+        """The networks that were measured, by name; the one that is handed over comes last, as `after`."""
+        steps = {"dense": self.dense, "before": self.before, "refitted": self.refitted, "trained": self.trained}
+        left_out = "trained" if self.chosen == "trained" else ""  # it is `after`
+        named = {name: worth for name, worth in steps.items() if worth is not None and name != left_out}
+        return named | {"after": self.after}
+
+    def told(self) -> str | None:
+        """What was tried and is not handed over, in a sentence; None where the last step is."""
+        steps = {"refitted": ("the refit", self.refitted), "trained": ("the training", self.trained)}
+        kept = "the network as it was found" if self.chosen == "before" else f"the {self.chosen} network"
+        worse = [
+            f"{name} made it worse (cross-entropy {worth.ce:.4f}, {start.ce:.4f} before)"
+            for (name, worth), start in zip(steps.values(), (self.before, self._start), strict=True)
+            if worth is not None and not worth.ce <= start.ce
+        ]
+        hint = " Fewer epochs or a smaller lr may help." if self.trained and self.chosen != "trained" else ""
+        last = [name for name in steps if getattr(self, name) is not None][-1:]
+        return None if [self.chosen] == (last or ["before"]) else f"{' and '.join(worse)}: {kept} is the result.{hint}"
+
+    @property
+    def _start(self) -> Worth:
+        """What training begins with."""
+        return better({"before": self.before, "refitted": self.refitted})[1]
+
+
+def better(networks: Mapping[str, Worth | None]) -> tuple[str, Worth]:
+    """The network with the least cross-entropy on the validation split; of equal ones the first."""
+    finite = {name: worth for name, worth in networks.items() if worth is not None}
+    name = min(finite, key=lambda name: finite[name].ce if math.isfinite(finite[name].ce) else math.inf)
+    return name, finite[name]
 
 
 def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda stage, share: None) -> Tuned:
@@ -65,7 +103,7 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
 
     Args:
         run: its directory.
-        given: settings over the defaults of the run's network (settings.py); `epochs` is among them.
+        given: settings over the defaults of the run's network (settings.py); `epochs` or a limit is among them.
         progress: is told the stage and how much of it is done.
 
     Raises:
@@ -78,26 +116,41 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
     with rundir.locked(run):
         # derivatives need the whole network on the device
         assembly, policy = study.reopen(run, progress, places={"device_memory": None})
-        lesson = lesson_of(assembly)
+        lesson, told = lesson_of(assembly), partial(progress, "validating")
         tuning = tuning_of(lesson.kind, given)
-        steps_done(folder, asdict(tuning), _mark(policy))  # another training is refused before any work
+        tuning.steps(lesson.count, lesson.tokens)
+        done(folder, asdict(tuning), _mark(policy))  # another training is refused before any work
         student = cut_out(assembly, policy)
-        dense, before = lesson.measured(lesson.dense), lesson.measured(student)
-        student = cut_out(assembly, policy, True, progress) if tuning.refit else student
-        refitted = lesson.measured(student) if tuning.refit else None
-        train(student, lesson, tuning, folder, progress, _mark(policy))
-        round_weights(assembly, student)
-        tuned = Tuned(dense, before, refitted, lesson.measured(student), folder / "network")
-        _save(assembly, policy, student, tuned.path)
-        result = {name: asdict(worth) for name, worth in tuned.rows.items()}
-        write_atomically(folder / "result.json", to_json({"tuning": asdict(tuning)} | result) + "\n")
-    if not tuned.after.ce <= tuned.before.ce:
-        warnings.warn(
-            f"the network is worse than before (cross-entropy {tuned.after.ce:.4f}, {tuned.before.ce:.4f} before): "
-            + ("fewer epochs or a smaller lr may help." if tuning.epochs else "leave the refit, refit=false."),
-            RuntimeWarning,
-            stacklevel=2,
+        dense, worths = lesson.measured(lesson.dense, told), {"before": lesson.measured(student, told)}
+
+        def rebuilt(name: str) -> nn.Module:
+            again = cut_out(assembly, policy, name == "refitted", progress)
+            round_weights(assembly, again)
+            return again
+
+        if tuning.refit:
+            student = rebuilt("refitted")
+            worths["refitted"] = lesson.measured(student, told)
+        start, _ = better(worths)
+        student = student if start == list(worths)[-1] else rebuilt(start)
+        trained = None
+        if tuning.epochs != 0:
+            trained = train(student, lesson, tuning, folder, progress, _mark(policy))
+            round_weights(assembly, student)
+            worths["trained"] = lesson.measured(student, told)
+        chosen, _ = better(worths)
+        student = rebuilt(start) if trained and chosen == start else student
+        tuned = Tuned(
+            dense, worths["before"], worths.get("refitted"), worths.get("trained"), chosen, folder / "network", trained
         )
+        _save(assembly, policy, student, tuned.path)
+        result: dict[str, Any] = {name: asdict(worth) for name, worth in tuned.rows.items()}
+        result |= {"tuning": asdict(tuning), "chosen": chosen}
+        if trained:
+            result |= {"training": asdict(trained), "seconds": trained.seconds}
+        write_atomically(folder / "result.json", to_json(result) + "\n")
+    if worse := tuned.told():
+        warnings.warn(worse, RuntimeWarning, stacklevel=2)
     return tuned
 
 

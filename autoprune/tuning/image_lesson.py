@@ -3,6 +3,7 @@
 Shapes: N images, C channels, V classes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,7 @@ class ImageLesson:
     """
 
     as_trained = True
+    tokens = 1
 
     def __init__(self, view: ImageView, numbers: Tensor, held_out: Tensor) -> None:
         self.view, self.dense, self.count = view, view.model, len(numbers)
@@ -64,10 +66,11 @@ class ImageLesson:
         return blended(own_NV, lambda: logits_of(self.dense(seen.to(self._dtype))), labels_N, tuning)
 
     @torch.no_grad()
-    def measured(self, network: nn.Module) -> ImageWorth:
+    def measured(self, network: nn.Module, progress: Callable[[float], None] = lambda share: None) -> ImageWorth:
         """Cross-entropy and accuracy."""
         losses, right = 0.0, 0
-        for some in torch.split(self._held_out, MEASURED):
+        for part, some in enumerate(torch.split(self._held_out, MEASURED)):
+            progress(part * MEASURED / len(self._held_out))
             logits_NV, labels_N = logits_of(network(self.view.pixels(some))).float(), self.view.images.labels[some]
             losses += float(functional.cross_entropy(logits_NV, labels_N, reduction="sum"))
             right += int((logits_NV.argmax(-1) == labels_N).sum())
@@ -90,4 +93,5 @@ def augmented(pixels: Tensor, draw: torch.Generator) -> Tensor:
     columns_NW = torch.where(mirrored_N, columns_NW.flip(1), columns_NW)
     rows_NH, columns_NW = rows_NH.to(pixels.device), columns_NW.to(pixels.device)
     every_N = torch.arange(count, device=pixels.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[every_N, rows_NH[:, :, None], columns_NW[:, None, :]].permute(0, 3, 1, 2)
+    chosen_NHWC = padded.permute(0, 2, 3, 1)[every_N, rows_NH[:, :, None], columns_NW[:, None, :]]
+    return chosen_NHWC.permute(0, 3, 1, 2).contiguous()  # as images are: networks may `view` what they are given

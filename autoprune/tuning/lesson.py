@@ -36,6 +36,8 @@ class Lesson(Protocol):
     kind: Kind
     count: int
     """Examples to learn from, which are known by number."""
+    tokens: int
+    """Of an example; 1 of an image."""
     as_trained: bool
     """Whether BatchNorm and dropout do what they did in training."""
 
@@ -50,8 +52,8 @@ class Lesson(Protocol):
         """
         ...
 
-    def measured(self, network: nn.Module) -> Worth:
-        """What a network is worth."""
+    def measured(self, network: nn.Module, progress: Callable[[float], None] = lambda share: None) -> Worth:
+        """What a network is worth; `progress` is told what share is done."""
         ...
 
 

@@ -6,6 +6,10 @@ dense one, and to what the stream beside it has lost by then, where its output i
 reconstruction of He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", sec. 3.2).
 No derivatives: a few forward passes of each block.
 
+A part of the sequences is held out. It chooses how strongly a consumer is drawn towards the weights of its level, and
+whether it leaves them at all: with few sequences, of which a classifier reads one row an image, least squares fit what
+is in these alone.
+
 Shapes: N rows (positions of outputs), D inputs of a row (and a constant where there is a bias to solve), O outputs.
 """
 
@@ -28,6 +32,10 @@ NEAR = 1e-2
 """Of the stream: what may be left of it where blocks are said to add to it."""
 OFF = 1e-6
 """Scales of a BatchNorm that are so much smaller than its largest write nothing."""
+HELD_OUT = 4
+"""One batch of so many."""
+RIDGES = tuple(DAMPING * 10.0**power for power in range(5))
+"""Shares of the mean diagonal, from that of the levels on; beyond the last a consumer hardly moves."""
 AFTER: tuple[Callable[[Tensor], Tensor], ...] = (lambda stream: stream, functional.relu)
 """What blocks do to the stream after they have added to it."""
 
@@ -59,10 +67,11 @@ def place_refitted(
         placer: its network is on the device as a whole.
         proposal: levels or a mask.
         tokens_NT: the reconstruction split.
-        batch: sequences a forward pass.
+        batch: sequences a forward pass at most.
         progress: is told what share of the blocks is done.
     """
     view = placer.view
+    batch = min(batch, -(-len(tokens_NT) // HELD_OUT))
     dense = pruned = [view.embed(tokens_BT) for tokens_BT in torch.split(tokens_NT, batch)]
     for block, choices in enumerate(placer.choices(proposal)):
         placer.release_block(block)
@@ -74,7 +83,7 @@ def place_refitted(
         for number, link in enumerate(links):
             if link.kept:
                 lost = [m for m in stream if m < number] if added and number in stream else None
-                _refit(link, _pairs(view, block, pruned, wanted, number, lost))
+                _refit(link, _pairs(view, block, pruned, wanted, number, lost), min(HELD_OUT, len(wanted)))
         dense = [step.after for step in wanted]
         pruned = [view.run(block, hidden) for hidden in pruned]
         progress((block + 1) / len(view.blocks))
@@ -127,19 +136,63 @@ def _pairs(
         yield now.read[number], target
 
 
-def _refit(link: LiveWidth, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Solve a consumer's weight, and its bias or the mean of the norm behind it."""
+def _refit(link: LiveWidth, pairs: Iterable[tuple[Tensor, Tensor]], every: int) -> None:
+    """Solve a consumer's weight, and its bias or the mean of the norm behind it, if that serves what is held out.
+
+    Args:
+        link: its width.
+        pairs: what it reads and should write, a batch at a time.
+        every: one batch of so many is held out.
+    """
     affine = Affine(link)
-    now_DO = affine.matrix()
-    h_DD, r_DO = now_DO.new_zeros(len(now_DO), len(now_DO)), torch.zeros_like(now_DO)
-    for read, written in pairs:
-        x_ND, t_NO = affine.rows(read, written)
-        h_DD += (x_ND.T @ x_ND).double()
-        r_DO += (x_ND.T @ t_NO).double()
-    ridge_D = torch.zeros_like(h_DD.diagonal())  # towards what is there, as levels have it; none on the constant
-    ridge_D[: affine.inputs] = DAMPING * float(h_DD.diagonal()[: affine.inputs].mean()) or 1.0
-    found_DO = torch.linalg.solve(h_DD + ridge_D.diag(), r_DO + ridge_D[:, None] * now_DO)
-    affine.put(found_DO)
+    parts = [Fit(affine.matrix(), affine.inputs) for _ in range(2)]
+    for number, (read, written) in enumerate(pairs):
+        parts[number % every == every - 1].add(*affine.rows(read, written))
+    fitted, held_out = parts
+    least, chosen = held_out.error(affine.matrix()), None
+    for ridge in RIDGES:
+        error = held_out.error(fitted.solved(ridge))
+        if error < least:
+            least, chosen = error, ridge
+        elif chosen is not None:
+            break  # stronger ones lead back to what is there
+    if chosen is not None:
+        affine.put((fitted + held_out).solved(chosen))
+
+
+class Fit:
+    """Sums over rows of what a consumer reads and should write, of which least squares are made.
+
+    Args:
+        now_DO: what is there, towards which a solution is drawn.
+        inputs: rows of it that are drawn; behind them is the constant.
+    """
+
+    def __init__(self, now_DO: Tensor, inputs: int) -> None:
+        self._now_DO, self._inputs = now_DO, inputs
+        self._h_DD, self._r_DO = now_DO.new_zeros(len(now_DO), len(now_DO)), torch.zeros_like(now_DO)
+
+    def add(self, x_ND: Tensor, t_NO: Tensor) -> None:
+        """Rows of one batch."""
+        self._h_DD += (x_ND.T @ x_ND).double()
+        self._r_DO += (x_ND.T @ t_NO).double()
+
+    def __add__(self, other: "Fit") -> "Fit":
+        both = Fit(self._now_DO, self._inputs)
+        both._h_DD, both._r_DO = self._h_DD + other._h_DD, self._r_DO + other._r_DO
+        return both
+
+    def error(self, found_DO: Tensor) -> float:
+        """Of a solution, the sum of squares but for what no solution changes; 0 without rows."""
+        return float((found_DO * (self._h_DD @ found_DO - 2 * self._r_DO)).sum())
+
+    def solved(self, ridge: float) -> Tensor:
+        """`[D, O]`, drawn to what is there by a share of the mean diagonal; the constant is free."""
+        ridge_D = torch.zeros_like(self._h_DD.diagonal())
+        ridge_D[: self._inputs] = ridge * float(self._h_DD.diagonal()[: self._inputs].mean()) or 1.0
+        target_DO = self._r_DO + ridge_D[:, None] * self._now_DO
+        found_DO: Tensor = torch.linalg.solve(self._h_DD + ridge_D.diag(), target_DO)
+        return found_DO
 
 
 class Affine:

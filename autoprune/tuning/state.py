@@ -6,17 +6,20 @@ done, and of what training it is.
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from autoprune.errors import UserError
+from autoprune.files.arrays import open_tensors, read_tensors
+from autoprune.files.reading import DAMAGE, parse_json, reason
+from autoprune.files.writing import own_folder, replacing
 from autoprune.tuning.settings import Tuning
 
 FILE = "state.safetensors"
@@ -42,8 +45,8 @@ class State:
         saved = student.state_dict().keys()
         self._buffers = {name: buffer for name, buffer in student.named_buffers() if name in saved}
 
-    def keep(self, step: int) -> None:
-        """Save, `step` steps being done; the state before stays until this one is whole.
+    def keep(self, step: int, seconds: float) -> None:
+        """Save, `step` steps being done in `seconds`; the state before stays until this one is whole.
 
         Raises:
             UserError: the disk is full or not writable.
@@ -51,28 +54,25 @@ class State:
         tensors = {f"network.{name}": t.detach() for name, t in (self._weights | self._buffers).items()}
         for name, weight in self._weights.items():
             tensors |= {f"optimizer.{key}.{name}": t for key, t in self._optimizer.state[weight].items()}
-        told = {"step": str(step), "tuning": json.dumps(self._tuning), "mark": self._mark}
-        new = self._folder / "state.new"
+        told = {"step": str(step), "seconds": repr(seconds), "tuning": json.dumps(self._tuning), "mark": self._mark}
+        own_folder(self._folder)
         try:
-            self._folder.mkdir(exist_ok=True)
-            save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, new, told)
-            new.replace(self._folder / FILE)
+            with replacing(self._folder / FILE) as new:
+                save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, new, told)
         except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                new.unlink(missing_ok=True)
             raise UserError(f"the state of fine-tuning could not be written to '{self._folder}' ({error}).") from error
 
-    def restore(self) -> int:
-        """Steps that are done; the state behind them is put in place.
+    def restore(self) -> tuple[int, float]:
+        """Steps that are done and the seconds that they took; the state behind them is put in place.
 
         Raises:
             UserError: the file is damaged, or of another training.
         """
-        step = steps_done(self._folder, self._tuning, self._mark)
+        step, seconds = done(self._folder, self._tuning, self._mark)
         if step:
-            with _explained(self._folder), safe_open(self._folder / FILE, framework="pt") as state:
-                self._put({name: state.get_tensor(name) for name in state.keys()})  # noqa: SIM118 (no mapping)
-        return step
+            with _explained(self._folder):
+                self._put(read_tensors(self._folder / FILE))
+        return step, seconds
 
     @torch.no_grad()
     def _put(self, tensors: dict[str, Tensor]) -> None:
@@ -90,8 +90,8 @@ class State:
             self._optimizer.state[weight][kept] = tensor.to(weight.device) if tensor.dim() else tensor
 
 
-def steps_done(folder: Path, tuning: Mapping[str, Any], mark: str) -> int:
-    """Steps that the state in a folder has done, 0 where there is none. No weights are read.
+def done(folder: Path, tuning: Mapping[str, Any], mark: str) -> tuple[int, float]:
+    """Steps and seconds of the state in a folder, 0 where there is none. No weights are read.
 
     Args:
         folder: as of `State`.
@@ -102,11 +102,12 @@ def steps_done(folder: Path, tuning: Mapping[str, Any], mark: str) -> int:
         UserError: the file is damaged, or of another training.
     """
     if not (folder / FILE).exists():
-        return 0
+        return 0, 0.0
     with _explained(folder):
-        with safe_open(folder / FILE, framework="pt") as state:
+        with open_tensors(folder / FILE) as state:
             told = state.metadata()
-        step, before = int(told["step"]), {"refit": False} | json.loads(told["tuning"])
+        step, seconds = int(told["step"]), float(told.get("seconds", 0))
+        before = {"refit": False, "max_steps": None, "max_tokens": None, "max_time": None} | parse_json(told["tuning"])
         if told["mark"] != mark:
             raise ValueError(f"it is of {told['mark'] or 'other weights'}")
     changed = [f"{key}={value}" for key, value in before.items() if tuning.get(key) != value]
@@ -114,13 +115,14 @@ def steps_done(folder: Path, tuning: Mapping[str, Any], mark: str) -> int:
         raise UserError(
             f"'{folder}' holds a fine-tuning with {', '.join(changed)}: go on with the same settings, or delete it."
         )
-    return step
+    return step, seconds
 
 
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, TypeError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"the state in '{folder}' is damaged, or of another policy ({reason}): delete it.") from error
+    except (OSError, *DAMAGE) as error:
+        raise UserError(
+            f"the state in '{folder}' is damaged, or of another policy ({reason(error)}): delete it."
+        ) from error

@@ -4,6 +4,7 @@ Shapes: N sequences, B of a forward pass, T tokens, V vocabulary.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +51,7 @@ class TextLesson:
 
     def __init__(self, view: BlockView, tokens_NT: Tensor, held_out_NT: Tensor) -> None:
         self.view, self.dense, self.count = view, view.model, len(tokens_NT)
+        self.tokens = tokens_NT.shape[1]
         self._tokens_NT, self._held_out_NT = tokens_NT, held_out_NT
         first = next(view.model.parameters())
         self._device, self._half = first.device, first.dtype != torch.float32
@@ -65,11 +67,12 @@ class TextLesson:
         )
 
     @torch.no_grad()
-    def measured(self, network: nn.Module) -> TextWorth:
+    def measured(self, network: nn.Module, progress: Callable[[float], None] = lambda share: None) -> TextWorth:
         """Means over sequences, as those of a search."""
         losses: list[Loss] = [CrossEntropy(), KullbackLeibler()]
         sums = [0.0, 0.0]
-        for tokens_BT in torch.split(self._held_out_NT, MEASURED):
+        for part, tokens_BT in enumerate(torch.split(self._held_out_NT, MEASURED)):
+            progress(part * MEASURED / len(self._held_out_NT))
             tokens_BT = tokens_BT.to(self._device)
             labels_BT, dense_BTV = self.view.labels(tokens_BT), logits(self.dense, tokens_BT)
             own_BTV = dense_BTV if network is self.dense else logits(network, tokens_BT)

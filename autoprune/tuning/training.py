@@ -7,6 +7,7 @@ had happened: on a CPU it ends with the same bits.
 import functools
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,6 +26,29 @@ BETAS = 0.9, 0.95
 MOMENTUM = 0.9
 
 
+@dataclass(frozen=True)
+class Trained:
+    """How far a training went.
+
+    Args:
+        steps: that were done.
+        planned: steps that epochs and limits allow; None where time alone ended it.
+        tokens: about as many were trained on; of images these.
+        seconds: of training, those of earlier lives included.
+    """
+
+    steps: int
+    planned: int | None
+    tokens: int
+    seconds: float
+
+    def told(self) -> str:
+        """In words."""
+        whole = "" if self.planned in (None, self.steps) else f" of {self.planned:,}"
+        early = "" if self.planned in (None, self.steps) else "; max_time ended it before the learning rate had fallen"
+        return f"{self.steps:,}{whole} steps, {self.seconds:.1f} s{early}"
+
+
 def train(
     student: nn.Module,
     lesson: Lesson,
@@ -32,8 +56,11 @@ def train(
     folder: Path,
     progress: Progress = lambda stage, share: None,
     mark: str = "",
-) -> None:
+) -> Trained:
     """Train in place, or go on where that was interrupted; adapters are merged and gone when this returns.
+
+    The learning rate rises and falls over the steps that epochs and limits allow, so that going on ends with the same
+    bits. Time only ends it; but where nothing else does, the learning rate rises and falls with time.
 
     Args:
         student: in memory of its own, in evaluation mode, as it is again in the end; its weights become float32 unless
@@ -52,25 +79,37 @@ def train(
     optimizer = _optimizer(weights, tuning)
     state = State(folder, student, optimizer, tuning, mark)
     of_epoch = math.ceil(lesson.count / tuning.batch)
-    total = of_epoch * tuning.epochs
-    begun, saved = state.restore(), time.monotonic()
+    total = tuning.steps(lesson.count, lesson.tokens)
+    step, before = kept = state.restore()
+    began = saved = time.monotonic()
+    seconds = before
     student.train(lesson.as_trained)
     with torch.random.fork_rng([weights[0].device] if weights[0].is_cuda else []):
-        for step in range(begun, total):
+        while (total is None or step < total) and (tuning.max_time is None or seconds < tuning.max_time):
+            at, end = (step, total) if total is not None else (seconds, tuning.max_time or 0.0)
             for group in optimizer.param_groups:
-                group["lr"] = tuning.lr * rate(step, total, tuning.warmup)
+                group["lr"] = tuning.lr * rate(at, end, tuning.warmup)
             _step(student, lesson, tuning, weights, optimizer, *divmod(step, of_epoch))
-            progress("fine-tuning", step / total)
-            if (step + 1) % of_epoch == 0 or time.monotonic() - saved > SAVE_SECONDS:
-                _check(weights, step // of_epoch, tuning)
-                state.keep(step + 1)
-                saved = time.monotonic()
+            progress("fine-tuning", max(at / end, seconds / (tuning.max_time or math.inf)))
+            step, seconds = step + 1, before + time.monotonic() - began
+            if step % of_epoch == 0 or time.monotonic() - saved > SAVE_SECONDS:
+                _check(weights, (step - 1) // of_epoch, tuning)
+                kept, saved = _keep(state, step, seconds), time.monotonic()
+        if kept[0] < step:
+            _check(weights, (step - 1) // of_epoch, tuning)
+            _keep(state, step, seconds)
     student.eval()
     lora.merge(student)
+    return Trained(step, total, step * min(tuning.batch, lesson.count) * lesson.tokens, seconds)
 
 
-def rate(step: int, total: int, warmup: float) -> float:
-    """Of the highest learning rate: straight up over the first steps, then half a cosine down."""
+def _keep(state: State, step: int, seconds: float) -> tuple[int, float]:
+    state.keep(step, seconds)
+    return step, seconds
+
+
+def rate(step: float, total: float, warmup: float) -> float:
+    """Of the highest learning rate: straight up over the first steps (or seconds), then half a cosine down."""
     rising = warmup * total
     if step < rising:
         return min(1.0, (step + 1) / rising)
@@ -102,8 +141,7 @@ def _step(
     index: int,
 ) -> None:
     """One step, the `index`-th of an epoch."""
-    # BatchNorm needs two: an epoch's last step is not of a single example, unless all are
-    begin = max(0, min(index * tuning.batch, lesson.count - min(2, tuning.batch)))
+    begin = tuning.begins(index, lesson.count)
     some = _order(lesson.count, tuning.seed, epoch)[begin : (index + 1) * tuning.batch]
     draw = torch.manual_seed(_seed(tuning.seed, epoch, 1 + index))  # which dropout draws from too
     optimizer.zero_grad()

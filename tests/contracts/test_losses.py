@@ -39,8 +39,8 @@ class Bare(LevelStore):
         return AS_DENSE
 
 
-def placer_of(name: str) -> Placer:
-    model = families.tiny_model(name)
+def placer_of(name: str, dtype: torch.dtype = torch.float32) -> Placer:
+    model = families.tiny_model(name).to(dtype)
     view = BlockView(model, family_of(model.config.model_type))
     units = [
         width.unit(b, kept_groups(width.width.groups, (1.0, 0.5, 0.0)))

@@ -1,0 +1,108 @@
+"""How much of a network its units are, and what stays outside of them: a budget on units bounds no more than these."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from autoprune.models.blocks import BlockView
+from autoprune.space import SearchSpace
+
+LEAST = 0.01  # of the parameters: less that is left out is told together
+FEW = 0.5  # of the network: if units are less, it is a warning
+
+
+@dataclass(frozen=True)
+class Left:
+    """Layers that are left out for one reason.
+
+    Args:
+        why: behind "layers".
+        layers: how many.
+        params: their share of the network's parameters.
+    """
+
+    why: str
+    layers: int
+    params: float
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What units are of a network.
+
+    Args:
+        units: how many.
+        shares: metric -> share of the whole network that can be pruned.
+        left: what else there is, the most first.
+    """
+
+    units: int
+    shares: Mapping[str, float]
+    left: Sequence[Left]
+
+    def told(self) -> str:
+        """In a sentence or two."""
+        shares = [f"{share:.0%} of its {metric}" for metric, share in self.shares.items()]
+        told = f"{self.units} unit{'s'[: self.units - 1]} of the network can be pruned: {_listed(shares)}"
+        left = [_layers(one) for one in self.left]
+        return f"{told}. Left as they are: {'; '.join(left)}." if left else f"{told}."
+
+    def warning(self) -> str | None:
+        """What a user should know before a budget is trusted; None where units are the larger part of everything."""
+        few = [f"{share:.0%} of the network's {metric}" for metric, share in self.shares.items() if share < FEW]
+        if not few:
+            return None
+        return f"what can be pruned is only {_listed(few)}: a budget on units bounds that part alone."
+
+
+def cover(view: BlockView, space: SearchSpace, params: int, macs: float) -> Coverage:
+    """Compare units with the whole network.
+
+    Args:
+        view: the dense network.
+        space: its units and their costs.
+        params: of the whole network.
+        macs: of the whole network, as the space's metric counts.
+    """
+    whole = {"params": float(params), "macs": macs}
+    shares = {}
+    for metric in dict.fromkeys(["params", "macs", *space.budgets]):
+        if metric not in space.peaks:
+            dense = space.cost(space.dense, metric)
+            total = whole.get(metric, dense)
+            shares[metric] = min(1.0, (dense - space.fixed.get(metric, 0.0)) / total) if total else 0.0
+    layers: dict[str, list[int]] = defaultdict(list)
+    for why, size in _outside(view):
+        layers[why].append(size)
+    found = [Left(why, len(sizes), sum(sizes) / params) for why, sizes in layers.items()]
+    most = sorted((one for one in found if one.params >= LEAST), key=lambda one: -one.params)
+    rest = [one for one in found if one.params < LEAST]
+    small = [Left("that are small", sum(one.layers for one in rest), sum(one.params for one in rest))] if rest else []
+    return Coverage(len(space.units), shares, [*most, *small])
+
+
+def _outside(view: BlockView) -> Iterator[tuple[str, int]]:
+    """Why, and parameters, of each module that no unit takes anything of."""
+    inside = {id(module) for row in view.widths for width in row for module in width.modules()}
+    seen: set[int] = set()
+    for path, module in view.model.named_modules():
+        own = {id(p): p.numel() for p in module.parameters(recurse=False) if id(p) not in seen}
+        seen |= own.keys()
+        if own and id(module) not in inside:
+            yield _why(view, path, module), sum(own.values())
+
+
+def _why(view: BlockView, path: str, module: nn.Module) -> str:
+    if isinstance(module, nn.Embedding):
+        return "that are embeddings"
+    return view.left_out(path, module)
+
+
+def _layers(one: Left) -> str:
+    return f"{one.layers} layer{'s'[: one.layers - 1]} {one.why} ({one.params:.1%} of the params)"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))

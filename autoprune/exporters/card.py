@@ -1,0 +1,185 @@
+"""The model card of an exported directory: how it is loaded, what was measured, where it comes from."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from autoprune.assembly import Assembly
+from autoprune.files.reading import parse_yaml, read_bytes
+from autoprune.policy import Cost, Policy
+
+CARD = "README.md"
+CARD_BYTES = 1_000_000
+CARRIED = ("license", "license_name", "license_link", "language", "base_model")
+"""What the card of the dense network says that is true of the pruned one too."""
+
+_IMPORT = """Its layers have widths of their own, which stock transformers does not build. With autoprune imported, at
+any time before the network is loaded, it does:
+
+```python
+import autoprune  # pip install autoprune
+from transformers import {auto}
+
+model = {auto}.from_pretrained("this directory")
+```
+
+Tools that load networks themselves are started with that import, as lm-eval:
+
+```sh
+python -c "import autoprune; from lm_eval.__main__ import cli_evaluate; cli_evaluate()" \\
+    --model hf --model_args pretrained=DIRECTORY --tasks arc_easy
+```
+
+Without it, transformers says that it does not recognize the type `autoprune` and that it may be out of date: another
+version of it does not help.
+"""
+
+NATIVE = (
+    _IMPORT
+    + """
+**Without autoprune:** `autoprune export RUN DIRECTORY --uniform` writes the uniform form, a stock `{base}` padded with
+zeros, which transformers and whatever builds on it load as it is, with the same outputs.
+"""
+)
+
+TRAINED = (
+    _IMPORT
+    + """
+It was trained after it was cut. `autoprune export`, in any form, writes the network as the search found it.
+"""
+)
+
+UNIFORM = """It is a stock `{base}`, whose layers are padded with zeros to the shape of one: nothing but transformers is
+needed.
+
+```python
+from transformers import {auto}
+
+model = {auto}.from_pretrained("this directory")
+```
+
+The form without the zeros is written by `autoprune export RUN DIRECTORY`.
+"""
+
+MODULE = """torch and safetensors are enough.
+
+```python
+import sys
+
+sys.path.insert(0, "this directory")
+from load_module import load
+
+network = load(dense)  # the module that `{base}` makes, with or without its weights
+```
+"""
+
+ONNX = """One graph in float32 for onnxruntime; `config.json` says what goes in and comes out.
+
+```python
+import onnxruntime
+
+session = onnxruntime.InferenceSession("this directory/model.onnx")
+logits = session.run(None, {{"{base}": array}})[0]
+```
+"""
+
+
+def write_card(
+    assembly: Assembly, policy: Policy, directory: Path, loading: str, base: str, parameters: int, auto: str = ""
+) -> None:
+    """Write `README.md` into an export.
+
+    Args:
+        assembly: with the dense network.
+        policy: what was exported.
+        directory: where to.
+        loading: one of the texts above.
+        base: what it is named there: a class, a function or an input.
+        parameters: of the network in the directory.
+        auto: the auto class that loads it.
+    """
+    name = _name(assembly)
+    lines = [
+        "---",
+        *(f"{key}: {json.dumps(value)}" for key, value in _metadata(assembly).items()),
+        "---",
+        f"# {name}, pruned",
+        "",
+        f"`{name}` was pruned with autoprune. `policy.json` says what was kept of every unit, and where it comes from.",
+        "",
+        "## How to load it",
+        "",
+        loading.format(base=base, auto=auto),
+        "## Numbers",
+        "",
+        f"{parameters:,} parameters in this directory, {assembly.loaded.n_params:,} in the dense network.",
+        "",
+        *_table(("", "dense", "pruned", "budget"), _costs(policy)),
+        *_losses(policy),
+    ]
+    (directory / CARD).write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+def _name(assembly: Assembly) -> str:
+    """What the dense network is called, without this machine's folders."""
+    path = assembly.loaded.path
+    name = Path(path).name if Path(path).exists() or assembly.loaded.is_plain else path
+    return " ".join(name.split())
+
+
+def _metadata(assembly: Assembly) -> dict[str, Any]:
+    """What hubs read at the head of a card."""
+    told: dict[str, Any] = {}
+    path = Path(assembly.loaded.path)
+    if not path.exists() and not assembly.loaded.is_plain:
+        told["base_model"] = assembly.loaded.path
+    if (path / CARD).is_file():
+        told = {key: value for key, value in _head(path / CARD).items() if key in CARRIED} | told
+    library = {} if assembly.loaded.is_plain else {"library_name": "transformers"}
+    return told | library | {"tags": ["autoprune", "pruned"]}
+
+
+def _head(card: Path) -> dict[str, Any]:
+    """The record at the head of a card; nothing where there is none that can be read."""
+    try:
+        parts = read_bytes(card, CARD_BYTES).decode("utf-8").split("---\n", 2)
+        head = parse_yaml(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
+        return json.loads(json.dumps(head)) if isinstance(head, dict) else {}
+    except (OSError, ValueError, TypeError):  # a card is for people: the network is exported without it
+        return {}
+
+
+def _costs(policy: Policy) -> list[Sequence[str]]:
+    rows: list[Sequence[str]] = []
+    for metric, cost in policy.costs.items():
+        if cost.network is not None:
+            rows.append((f"{metric}, whole network", _number(cost.network.dense), _number(cost.network.policy), ""))
+        rows.append((f"{metric}, of what can be pruned", *_of_units(cost)))
+    return rows
+
+
+def _of_units(cost: Cost) -> tuple[str, str, str]:
+    budget = "" if cost.budget is None else f"{_number(cost.budget)} ({cost.budget / cost.dense:.0%})"
+    return _number(cost.dense), _number(cost.policy), budget
+
+
+def _losses(policy: Policy) -> list[str]:
+    """What the search measured on data that no agent has seen."""
+    measured = {name: row for name, row in (policy.losses.get("validation") or {}).items() if isinstance(row, dict)}
+    if not measured:
+        return []
+    named = list(dict.fromkeys(key for row in measured.values() for key in row))
+    rows = [(name, *(_number(row.get(key)) for key in named)) for name, row in measured.items()]
+    told = "Validation, as the search measured it before any fine-tuning (`loss` against the dense network):"
+    return ["", told, "", *_table(("policy", *named), rows)]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def _number(value: Any) -> str:
+    if not isinstance(value, int | float):
+        return ""
+    return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.4g}"

@@ -1,0 +1,145 @@
+"""What a person sees on stderr while a command is at work: a live bar on a terminal, plain lines elsewhere.
+
+Nothing here decides anything, and neither torch nor transformers is imported.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from rich.progress import BarColumn, Progress, TextColumn
+
+from autoprune.terminal import CleanConsole, clean, echo
+from autoprune.wording import duration, words
+
+if TYPE_CHECKING:
+    from autoprune.objective import Objective
+
+LINE_EVERY = 0.1  # of a search, between two lines where stderr is no terminal
+FIRST_GAP, LAST_GAP = 10.0, 300.0  # seconds between two lines of one stage, in its beginning and when it takes hours
+
+
+class Display:
+    """Progress of one command: a live bar on a terminal, a few lines elsewhere.
+
+    `stage` and `score` are the two hooks of `study.Watch`.
+    """
+
+    def __init__(self) -> None:
+        console = CleanConsole(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False), BarColumn(30),
+            TextColumn("{task.fields[details]}", markup=False),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task("", total=1.0, details="", visible=False)
+        self._stage, self._begun = "", 0.0
+        self._next_share, self._next_time = 0.0, 0.0
+        self._marks: WeakKeyDictionary[Objective, tuple[float, int]] = WeakKeyDictionary()
+        self._shown: WeakKeyDictionary[Objective, tuple[float, int]] = WeakKeyDictionary()
+
+    def __enter__(self) -> "Display":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._bar.disable:  # else it would print an empty line
+            self._bar.stop()
+
+    def stage(self, name: str, share: float) -> None:
+        """A stage of preparation or of the end, and how much of it is done."""
+        now = self._enter(name)
+        if not self._bar.disable:
+            self._draw(name, share, "")
+        elif now >= self._next_time:
+            elapsed = now - self._begun
+            left = f", {duration(elapsed * (1 - share) / share)} left" if share > 0 else ""
+            self._line(f"{name}: {share:.0%}{left}" if elapsed else name)
+            self._plan(now)
+
+    def score(self, objective: "Objective") -> None:
+        """The search after a batch of scores."""
+        now, spent, share = self._enter("searching"), objective.spent, share_spent(objective)
+        facts = [self._best(objective), f"{spent.evals:,} scored", self._rate(objective, now)]
+        if share > 0:
+            facts.append(f"{duration(spent.seconds * (1 - share) / share)} left")
+        details = ", ".join(filter(None, facts))
+        if not self._bar.disable:
+            self._draw("searching", share, details)
+        elif share >= self._next_share or now >= self._next_time:
+            self._line(f"searching: {share:.0%}, {details}")
+            self._next_share = min(1.0, share + LINE_EVERY)
+            self._plan(now)
+        else:
+            return
+        if objective.incumbents:
+            self._shown[objective] = objective.loss(objective.incumbents[-1].proposal)
+
+    def ended(self, number: int, total: int, outcome: Mapping[str, Any]) -> None:
+        """A search of a comparison, which stays to be seen."""
+        if "failed" in outcome:
+            told = f"failed: {outcome['failed']}"
+        else:
+            loss, spent = outcome["loss"], duration(outcome["seconds"])
+            shown = "overflowed" if loss is None else f"{round(loss, 4) + 0.0:.4f}"
+            told = f"loss {shown}, {outcome['tokens']:,} {words(outcome.get('task')).items}, {spent}"
+        self._line(f"search {number} of {total}: {outcome['agent']} seed {outcome['seed']}: {told}")
+
+    def notice(self, text: str) -> None:
+        """Something that went wrong and does not stop the search, which stays to be seen."""
+        self._line(f"autoprune: {text}")
+
+    def _best(self, objective: "Objective") -> str:
+        """The loss of the best so far and what it is a mean of; why it has risen, if it has."""
+        if not objective.incumbents:  # nothing but sensitivities so far
+            return ""
+        loss, tokens = objective.loss(objective.incumbents[-1].proposal)
+        if not math.isfinite(loss):
+            return ""
+        items = words(objective.space.task).items
+        before, fewer = self._shown.get(objective, (math.inf, 0))
+        rise = f" (before {before:.4f} on {fewer:,})" if loss > before and tokens != fewer else ""
+        return f"best loss {loss:.4f} on {tokens:,} {items}{rise}"
+
+    def _rate(self, objective: "Objective", now: float) -> str:
+        """What is scored in a second; what a journal had does not count."""
+        done = objective.computed
+        if not done and objective.spent.evals:
+            self._marks[objective] = now, 0
+            return "known from before"
+        since, known = self._marks.setdefault(objective, (now, done))
+        items = words(objective.space.task).items
+        return f"{(done - known) / (now - since):,.0f} {items}/s" if now > since and done > known else ""
+
+    def _enter(self, name: str) -> float:
+        """The time; a line is due where the stage is a new one."""
+        now = time.monotonic()
+        if name != self._stage:
+            self._stage, self._begun, self._next_share, self._next_time = name, now, 0.0, now
+        return now
+
+    def _plan(self, now: float) -> None:
+        """The next line: the longer a stage takes, the more rarely."""
+        self._next_time = now + min(LAST_GAP, max(FIRST_GAP, (now - self._begun) / 2))
+
+    def _line(self, line: str) -> None:
+        if self._bar.disable:
+            echo(line, err=True)
+        else:
+            self._bar.console.print(line, markup=False, highlight=False)
+
+    def _draw(self, name: str, share: float, details: str) -> None:
+        total = 1.0 if share > 0 else None  # pulses where nothing is known
+        name, details = clean(name), clean(details)
+        self._bar.update(self._task, description=name, completed=share, total=total, details=details, visible=True)
+
+
+def share_spent(objective: "Objective") -> float:
+    """How much of the tightest limit is spent, time included, in [0, 1]."""
+    seconds = objective.limits.seconds
+    return min(1.0, max(objective.progress, objective.spent.seconds / seconds if seconds else 0.0))

@@ -1,0 +1,119 @@
+"""Calibration text is what a file says: byte order marks are none of it; records of texts are refused by content."""
+
+import gzip
+import io
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autoprune.calibration.python_docs import held_out_text
+from autoprune.calibration.text import read_text
+from autoprune.errors import UserError
+from tests.conftest import WORDS
+
+TEXT = "Ein kurzer Text, mit Komma; über Bäume\nund eine zweite Zeile.\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_encodings_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "t.txt").write_bytes(TEXT.encode(encoding))
+    assert read_text(str(tmp_path / "t.txt")) == TEXT
+
+
+def test_big_endian_and_marks_of_files_put_together(tmp_path: Path) -> None:
+    (tmp_path / "big.txt").write_bytes(b"\xfe\xff" + TEXT.encode("utf-16-be"))
+    assert read_text(str(tmp_path / "big.txt")) == TEXT
+    (tmp_path / "two.txt").write_bytes((TEXT.replace("\n", "\r\n").encode("utf-8-sig")) * 2)
+    assert read_text(str(tmp_path / "two.txt")) == TEXT * 2
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=rng.randint(3, 30))) for _ in range(count)]
+
+
+def csv_of(delimiter: str, count: int = 200) -> str:
+    import csv
+
+    out = io.StringIO()
+    rows = csv.writer(out, delimiter=delimiter)
+    rows.writerow(["id", "text"])
+    rows.writerows([n, f'{one}, said "he"{delimiter}\nand left'] for n, one in enumerate(sentences(count)))
+    return out.getvalue()
+
+
+RECORDS: dict[str, tuple[str, str]] = {
+    "lines": ("\n".join(json.dumps({"id": n, "text": s}) for n, s in enumerate(sentences(90))), "jq -r .text"),
+    "one line": (json.dumps({"text": "only one"}) + "\n", "JSON"),
+    "arrays": ("\n".join(json.dumps([n, s]) for n, s in enumerate(sentences(9))), "JSON lines"),
+    "blank lines between": ("\n\n".join(json.dumps({"content": s}) for s in sentences(9)), "jq -r .content"),
+    "a document": (json.dumps([{"text": s} for s in sentences(50)], indent=2), "JSON"),
+    "long lines": ("\n".join(json.dumps({"text": " ".join(sentences(900))}) for _ in range(5)), "JSON lines"),
+    "csv": (csv_of(","), "commas"),
+    "csv, small": (csv_of(",", 5), "(id, text)"),
+    "tsv": (csv_of("\t"), "tabs"),
+    "semicolons": (csv_of(";"), "semicolons"),
+    "numbers": ("\n".join(f"{n},{n * n},{n % 7}" for n in range(40)), "commas"),
+    "one column": ("text\n" + "\n".join(f'"{s}, and on"' for s in sentences(20)), "(text)"),
+    "markdown": ("| a | b |\n|---|:-:|\n" + "\n".join(f"| {n} | x |" for n in range(20)), "Markdown"),
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("suffix", ["txt", "jsonl"])
+def test_records_are_refused_by_their_content(tmp_path: Path, name: str, suffix: str) -> None:
+    text, seen = RECORDS[name]
+    (tmp_path / f"t.{suffix}").write_text(text)
+    with pytest.raises(UserError, match="plain text: --data takes the text itself") as raised:
+        read_text(str(tmp_path / f"t.{suffix}"))
+    assert seen in str(raised.value)
+
+
+PLAIN: dict[str, Callable[[], str]] = {
+    "documentation": held_out_text,
+    "this file": Path(__file__).read_text,
+    "prose with a comma a line": lambda: "\n".join(f"{a}, {b}" for a, b in zip(sentences(40), sentences(40, 1))),  # noqa: B905
+    "lines": lambda: "\n".join(sentences(40)),
+    "one line": lambda: " ".join(sentences(400)),
+    "brackets": lambda: "[1] A note.\n[2] Another.\n" * 10,
+    "a list of numbers": lambda: "\n".join(map(str, range(100))),
+    "markdown with a table": lambda: "# Title\n\nSome text.\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nMore text.\n" * 3,
+    "code": lambda: "def f(a, b):\n    return {a: b}\n\n\n" * 20,
+    "speech": lambda: "\n".join(f'"{s}."' for s in sentences(20)),
+    "an object in prose": lambda: '{"a": 1}\nis how JSON is written, they say.\n' * 5,
+    "verses": lambda: "\n".join(f"{s},\nand {s}." for s in sentences(20)),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_text_is_read_as_it_is(tmp_path: Path, name: str) -> None:
+    text = PLAIN[name]()
+    (tmp_path / "t.csv").write_text(text, encoding="utf-8")
+    assert read_text(str(tmp_path / "t.csv")) == text
+
+
+@pytest.mark.parametrize(
+    ("raw", "seen"),
+    [
+        (b"PAR1\0\0", "a Parquet file"),
+        (gzip.compress(b"text", mtime=0), "gzip"),
+        (b"PK\x03\x04rest", "zip"),
+        (b"%PDF-1.7 text", "a PDF"),
+        (TEXT.encode("utf-16-le"), "byte order mark"),
+        (TEXT.encode("latin-1"), "no UTF-8 text"),
+        (b"\xff\xfe" + b"a", "no UTF-16 text"),
+        (b"\xef\xbb\xbf \n", "is empty"),
+    ],
+)
+def test_what_is_no_text(tmp_path: Path, raw: bytes, seen: str) -> None:
+    (tmp_path / "t.txt").write_bytes(raw)
+    with pytest.raises(UserError, match=seen):
+        read_text(str(tmp_path / "t.txt"))
+
+
+def test_a_folder_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder"):
+        read_text(str(tmp_path))
