@@ -326,13 +326,22 @@ def test_a_search_within_a_metric_of_ones_own(
     arguments = ["--budget", "my_budget.py:energy=0.6", "--budget", "params=0.8", "--out", "run", "--json"]
     found = json.loads(cli("search", *quick_arguments, *arguments).out)
     energy = found["costs"]["my_budget.py:energy"]
-    assert energy["dense"] == 4 * (96 * 3 + 2 * 32)
+    assert energy["dense"] == 4 * (96 * 3 + 4 * 32)
     assert energy["policy"] <= energy["budget"] == 0.6 * energy["dense"]
     assert json.loads(cli("resume", "run", "--json").out)["losses"] == found["losses"]
 
 
 def test_a_search_within_a_table(cli: Callable[..., Answer], quick_arguments: list[str], tmp_path: Path) -> None:
-    rows = ["mlp,96,8", "mlp,72,6", "mlp,48,5", "mlp,24,5", "attention,2,4", "attention,1,3", "3.mlp,96,9"]
+    rows = [
+        "mlp,96,8",
+        "mlp,72,6",
+        "mlp,48,5",
+        "mlp,24,5",
+        "attention,4,4",
+        "attention,2,3",
+        "attention,1,2",
+        "3.mlp,96,9",
+    ]
     (tmp_path / "latency.csv").write_text("\n".join(["unit,kept,cost", *rows]))
     found = json.loads(cli("search", *quick_arguments, "--budget", "latency.csv=0.6", "--json").out)
     latency = found["costs"]["latency.csv"]

@@ -276,7 +276,10 @@ def test_every_family_decodes_behind_a_cache_of_what_is_kept(name: str) -> None:
     cuts = [
         [u.groups for u in units],
         [0] * len(units),
-        *([int(rng.integers(u.groups + 1)) for u in units] for _ in "ab"),
+        *(
+            [int(rng.choice([k for k in range(u.groups + 1) if k < u.bundle or k % u.bundle == 0])) for u in units]
+            for _ in "ab"
+        ),
     ]
     cuts.append([0 if u.name == "0.attention" else u.groups for u in units])  # the slot that lengths are read from
     for kept in cuts:
@@ -293,7 +296,7 @@ def test_every_family_decodes_behind_a_cache_of_what_is_kept(name: str) -> None:
 
 def test_a_decoded_token_sees_the_whole_cache_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     network, units = live("llama", context=9)
-    measuring.place(network.view, [0 if u.name == "0.attention" else max(1, u.groups - 1) for u in units])
+    measuring.place(network.view, [0 if u.name == "0.attention" else max(1, u.groups - u.bundle) for u in units])
     seen: list[tuple[int, ...]] = []
     attention = torch.nn.functional.scaled_dot_product_attention
 

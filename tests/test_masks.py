@@ -20,7 +20,7 @@ from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.mask import Mask
 from autoprune.models.loading import load_model
-from autoprune.policy import Policy, unranges
+from autoprune.policy import Policy, ranges, unranges
 from autoprune.provenance import make_policy, proposal_of
 from autoprune.space import SearchSpace, Unit
 from autoprune.space_file import load_space, save_space
@@ -231,6 +231,26 @@ def test_a_policy_file_names_the_groups_of_the_original_network(assembly: Assemb
         kept_G = kept_G.repeat(assembly.space.units[u].bundle)
         named = {int(group) for group in assembly.store.order(u)[torch.from_numpy(kept_G)]}
         assert set(unranges(unit.kept_groups)) == named
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_policy_of_whole_kv_groups_is_read_in_todays_heads(assembly: Assembly, masked: bool) -> None:
+    """As files of earlier versions have it, whose levels kept 2, 1 or 0 KV groups of two heads."""
+    space = assembly.space
+    kept = [4 if unit.kind == "attention" and unit.block else 2 for unit in space.units]
+    levels = tuple(unit.kept.index(k) if k in unit.kept else 1 for unit, k in zip(space.units, kept, strict=True))
+    bundles = [unit.bundles(k) for k, unit in zip(space.kept(levels), space.units, strict=True)]
+    proposal = Mask.prefix(bundles, space.groups) if masked else levels
+    today = make_policy(assembly, proposal, {})
+    older = [
+        unit.model_copy(update={
+            "groups": 2, "kept": unit.kept // 2, "level": None if masked else (4 - unit.kept) // 2,
+            "kept_groups": ranges(sorted({g // 2 for g in unranges(unit.kept_groups)})),
+        }) if unit.kind == "attention" else unit
+        for unit in today.units
+    ]  # fmt: skip
+    assert {unit.kept for unit in older if unit.kind == "attention"} == {1, 2}
+    assert proposal_of(assembly, today.model_copy(update={"units": older})) == proposal
 
 
 @pytest.mark.slow

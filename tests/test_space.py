@@ -113,6 +113,24 @@ def test_kept_groups_start_dense_and_fall(groups: int, levels: int, round_to: in
     assert all(k % round_to == 0 or k == groups for k in kept)
 
 
+@pytest.mark.parametrize(
+    ("groups", "bundle", "kept"),
+    [(9, 3, (9, 6, 3, 2, 1, 0)), (8, 8, (8, 7, 6, 5, 4, 3, 2, 1, 0)), (32, 4, (32, 28, 24, 20, 16, 12, 8, 4, 0))],
+)
+def test_levels_keep_whole_bundles_or_some_groups_of_one(groups: int, bundle: int, kept: tuple[int, ...]) -> None:
+    """SmolLM2-135M; a network with one KV group; one whose KV groups alone give every level."""
+    assert kept_groups(groups, [i / 8 for i in range(9)], bundle=bundle) == kept
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.lists(st.floats(0, 1)))
+def test_levels_leave_bundles_of_one_size(bundles: int, bundle: int, fractions: list[float]) -> None:
+    kept = kept_groups(bundles * bundle, fractions, bundle=bundle)
+    assert kept[0] == bundles * bundle
+    assert all(k < bundle or k % bundle == 0 for k in kept)
+    nearest = [min(abs(k - fraction * bundles * bundle) for k in kept) for fraction in fractions]
+    assert all(off <= bundle / 2 + 1e-9 for off in nearest)
+
+
 @st.composite
 def networks(draw: st.DrawFn) -> tuple[SearchSpace, float]:
     """Kinds of units that are alike in every block, and one budget of parameters: the space and the budgeted share."""

@@ -252,6 +252,7 @@ class LiveWidth:
         Args:
             weights: of this level, where it has its own.
         """
+        assert groups == 0 or self.width.can_keep(groups), f"{groups} of {self.width.groups} leave unequal bundles"
         self._index = None
         statistics = self.statistics if weights.norm is None else weights.norm
         if statistics is not None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from autoprune import registry
-from autoprune.levels.criterion import damped, reconstruct
+from autoprune.levels.criterion import damped, order_of, reconstruct
 
 CRITERIA = registry.names("criteria")
 
@@ -107,3 +107,28 @@ def test_obs_finds_the_copy_that_magnitude_cannot_see() -> None:
     kept = torch.tensor([0, 2, 3])
     rebuilt_OK = reconstruct(weight_OD, moments_DD, kept)
     assert torch.allclose(rebuilt_OK[:, 0], torch.tensor([10.0, 10.0]), atol=0.3)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_bundles_leave_whole_until_one_is_left(criterion: str) -> None:
+    """12 groups in 4 bundles: the bundles as they are ordered by themselves, and groups inside the first as alone."""
+    part = registry.load("criteria", criterion)()
+    if "scales_C" in getattr(part, "needs", ()):
+        pytest.skip("channels share nothing")
+    weight_OD, moments_DD = problem(4, groups=12, size=2)
+    generator = torch.Generator().manual_seed(3)
+    gradients_NG = torch.randn(50, 12, generator=generator, dtype=torch.float64)
+    evidence = {"gradients_NG": gradients_NG} if getattr(part, "needs", ()) else {}
+    of_bundles = {name: tensor.view(50, 4, 3).sum(2) for name, tensor in evidence.items()}
+    bundles = part.order(weight_OD, moments_DD, 4, **of_bundles).tolist()
+    order = order_of(part, weight_OD, moments_DD, 12, 3, evidence).tolist()
+    assert [group // 3 for group in order[::3]] == bundles
+    assert sorted(order) == list(range(12))
+    assert all(
+        {g // 3 for g in order[i : i + 3]} == {bundle} for i, bundle in zip(range(0, 12, 3), bundles, strict=True)
+    )
+    inputs = torch.arange(6) + 6 * bundles[0]
+    alone = reconstruct(weight_OD, moments_DD, inputs) if part.reconstructs else weight_OD[:, inputs]
+    of_first = {name: tensor[:, 3 * bundles[0] :][:, :3] for name, tensor in evidence.items()}
+    within = part.order(alone, moments_DD[inputs][:, inputs], 3, **of_first)
+    assert order[:3] == (3 * bundles[0] + within).tolist()
