@@ -343,7 +343,7 @@ def budgets_of(given: Any) -> dict[Any, Any]:
     if isinstance(given, str):
         return dict([parse_budget(given)])
     if isinstance(given, Real) and not isinstance(given, bool):
-        return {"params": float(given)}
+        return {"params": _float(given)}
     if isinstance(given, (list, tuple)) and given and all(isinstance(one, str) for one in given):
         return dict(parse_budget(one) for one in given)
     raise UserError(
@@ -356,7 +356,15 @@ def _bound(metric: Any, bound: Any) -> Any:
         raise UserError(f"the budget {metric}={bound} is no number: give one as 0.5, 50% or 1.2M.")
     if isinstance(bound, str):
         return parse_budget(f"{metric}={bound}")[1]
-    return float(bound) if isinstance(bound, Real) else bound
+    return _float(bound) if isinstance(bound, Real) else bound
+
+
+def _float(bound: Real) -> float:
+    """A bound as a float: infinite, which is refused, where none is as large."""
+    try:
+        return float(bound)
+    except OverflowError:
+        return math.inf
 
 
 def _path_as_text(value: Any) -> Any:

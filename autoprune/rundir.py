@@ -42,10 +42,9 @@ def create(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):  # a probe
             pass
-    except OSError as error:
-        raise UserError(
-            f"the run directory '{path}' cannot be written ({error.strerror}): choose another --out."
-        ) from error
+    except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"the run directory '{path}' cannot be written ({why}): choose another --out.") from error
 
 
 def discard(path: Path) -> None:

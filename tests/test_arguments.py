@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import autoprune
-from autoprune import api, study
+from autoprune import api, rundir, study
 from autoprune.calibration.text import dealt
 from autoprune.cli import app
 from autoprune.comparing import comparison
@@ -242,3 +242,14 @@ def test_a_text_too_short_for_what_is_asked_is_told(quick: dict[str, Any]) -> No
     (only,) = told(quick | {"validation_sequences": 5000})
     assert "validation has " in only
     assert " of 5000" in only
+
+
+@pytest.mark.parametrize("budgets", [10**400, {"params": 10**400}])
+def test_a_bound_that_no_float_can_hold_is_refused(budgets: Any) -> None:
+    with pytest.raises(UserError, match="budget"):
+        load_config(None, {"budgets": budgets})
+
+
+def test_a_run_cannot_have_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be written"):
+        rundir.create(tmp_path / "a\0b")
