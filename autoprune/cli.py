@@ -160,8 +160,11 @@ def list_parts(
         return
     for kind_name, described in parts.items():
         echo(f"{kind_name}:")
+        width = max(map(len, described), default=0)
         for name, line in described.items():
-            echo(f"  {name:<12} {line}")
+            echo(f"  {name:<{width}}  {line}")
+        if not described:
+            echo("  none is registered")
 
 
 @app.command()
@@ -178,17 +181,19 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the pruned network of a finished run."""
-    from autoprune import study
+    from autoprune import registry, study
 
     with _progress(as_json) as display:
+        registry.load("exporters", to)  # before a large network is loaded for nothing
         assembly, chosen = study.reopen(run, display.stage, policy)
+        display.stage("writing and checking the ONNX graph" if to == "onnx" else "writing", 0.0)
         path = study.export_policy(assembly, chosen, directory, to, **({"uniform": True} if uniform else {}))
         written, dense, _ = study.export_bytes(assembly, chosen, path)
     if as_json:
         told = {"path": str(path), "to": to, "uniform": uniform, "run": str(run)}
         _emit(told | ({"bytes": written, "dense_bytes": dense} if written else {}))
         return
-    size = f" ({written / 1e6:,.1f} MB of weights, the dense network {dense / 1e6:,.1f})" if written else ""
+    size = f" ({written / 1e6:,.1f} MB of weights, the dense network {dense / 1e6:,.1f} MB)" if written else ""
     echo(f"exported: {path}{size}")
 
 

@@ -59,8 +59,10 @@ class Display:
             self._draw(name, share, "")
         elif now >= self._next_time:
             elapsed = now - self._begun
-            left = f", {duration(elapsed * (1 - share) / share)} left" if share > 0 else ""
-            self._line(f"{name}: {share:.0%}{left}" if elapsed else name)
+            if share > 0 and elapsed:
+                self._line(f"{name}: {share:.0%}, {duration(elapsed * (1 - share) / share)} left")
+            else:
+                self._line(f"{name}, {duration(elapsed)} so far" if elapsed else name)
             self._plan(now)
 
     def score(self, objective: "Objective") -> None:

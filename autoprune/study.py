@@ -204,7 +204,7 @@ def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str, **opt
         why = "the policy leaves nearly everything"
         if options.get("uniform"):
             why = f"layers are padded to the widest of them. Without uniform it has {native / 1e6:,.1f} MB"
-        sizes = f"{written / 1e6:,.1f} MB of weights, the dense network {dense / 1e6:,.1f}"
+        sizes = f"{written / 1e6:,.1f} MB of weights, the dense network {dense / 1e6:,.1f} MB"
         warnings.warn(f"the export saves nothing ({sizes}): {why}.", UserWarning, stacklevel=2)
     return path
 

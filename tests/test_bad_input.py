@@ -156,6 +156,16 @@ def test_unsupported_type(refused: Refused, model_copy: Path, quick_arguments: l
     )
 
 
+@pytest.mark.parametrize("architecture", ["BertModel", "BertForMaskedLM", "T5ForConditionalGeneration"])
+def test_networks_of_other_tasks(
+    refused: Refused, model_copy: Path, quick_arguments: list[str], architecture: str
+) -> None:
+    change(model_copy / "config.json", model_type="bert", architectures=[architecture])
+    seen = (str(model_copy), architecture, "neither a causal language model nor a classifier")
+    refused("search", *quick_arguments, f"model={model_copy}", seen=seen)
+    refused("evaluate", model_copy, seen=seen)
+
+
 def test_type_unknown_to_transformers(refused: Refused, model_copy: Path, quick_arguments: list[str]) -> None:
     change(model_copy / "config.json", model_type="lamma")
     refused("search", *quick_arguments, f"model={model_copy}", seen=("lamma",))
@@ -312,6 +322,15 @@ def test_override_inside_what_has_no_inside(refused: Refused, tmp_path: Path) ->
 def test_folder_that_is_no_run(refused: Refused, tmp_path: Path, command: tuple[str, ...]) -> None:
     where = ["out"] if command[0] == "export" else []
     refused(command[0], tmp_path, *where, *command[1:], seen=(str(tmp_path), "no run", "config.yaml"))
+
+
+def test_run_that_is_not_there(refused: Refused, tmp_path: Path) -> None:
+    refused("show", tmp_path / "rnu", seen=("rnu", "there is nothing of that name"))
+
+
+def test_form_that_is_unknown_is_told_before_a_network_is_loaded(refused: Refused, run_copy: Path) -> None:
+    (run_copy / "policy.json").unlink()  # which would be told first
+    refused("export", run_copy, "out", "--to", "onxn", seen=("'onxn'", "onnx"))
 
 
 def test_run_without_policy(refused: Refused, run_copy: Path) -> None:

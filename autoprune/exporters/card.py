@@ -7,6 +7,7 @@ from typing import Any
 
 from autoprune.assembly import Assembly
 from autoprune.files.reading import parse_json, parse_yaml, read_bytes
+from autoprune.finetuned import named, written
 from autoprune.policy import Cost, Policy
 
 CARD = "README.md"
@@ -169,10 +170,12 @@ def _losses(policy: Policy) -> list[str]:
     measured = {name: row for name, row in (policy.losses.get("validation") or {}).items() if isinstance(row, dict)}
     if not measured:
         return []
-    named = list(dict.fromkeys(key for row in measured.values() for key in row))
-    rows = [(name, *(_number(row.get(key)) for key in named)) for name, row in measured.items()]
-    told = "Validation, as the search measured it before any fine-tuning (`loss` against the dense network):"
-    return ["", told, "", *_table(("policy", *named), rows)]
+    keys = list(dict.fromkeys(key for row in measured.values() for key in row))
+    rows = [(name, *(written(key, row[key]) if key in row else "" for key in keys)) for name, row in measured.items()]
+    loss = policy.provenance.get("loss")
+    heads = [f"loss ({loss})" if key == "loss" and isinstance(loss, str) else named(key) for key in keys]
+    told = "Measured on the validation split, which the search does not see, before any fine-tuning:"
+    return ["", told, "", *_table(("policy", *heads), rows)]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
