@@ -258,7 +258,7 @@ def test_what_is_covered_is_told(cli: Callable[..., Answer], files: Path, tmp_pa
     left = {one["why"]: (one["layers"], one["params"]) for one in told["left"]}
     assert left["whose channels are mixed by cat"] == (1, pytest.approx((8 * 27 + 8) / whole))
     assert left["whose outputs the network returns"] == (1, pytest.approx(17 * 5 / whole))
-    assert left["that are norms"][0] == 2
+    assert left["of norms"][0] == 2
     assert told["told"] in " ".join(answer.err.split())
     assert "whose channels are mixed by cat" in write_report(tmp_path / "run").read_text(encoding="utf-8")
 
