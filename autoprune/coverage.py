@@ -79,7 +79,7 @@ def cover(view: BlockView, space: SearchSpace, params: int, macs: float) -> Cove
     found = [Left(why, len(sizes), sum(sizes) / params) for why, sizes in layers.items()]
     most = sorted((one for one in found if one.params >= LEAST), key=lambda one: -one.params)
     rest = [one for one in found if one.params < LEAST]
-    small = [Left("of few parameters", sum(one.layers for one in rest), sum(one.params for one in rest))] if rest else []
+    small = [Left("of little size", sum(one.layers for one in rest), sum(one.params for one in rest))] if rest else []
     return Coverage(len(space.units), shares, [*most, *small])
 
 
