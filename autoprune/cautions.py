@@ -44,7 +44,7 @@ def _smaller_splits(assembly: Assembly) -> Iterator[str]:
     if smaller:
         said = words(assembly.space.task)
         yield (
-            f"the {said.data} do not suffice for all {said.sample}s that are asked for: {', '.join(smaller)}. "
+            f"the data hold too few {said.sample}s for all that are asked for: {', '.join(smaller)}. "
             f"Give more with --data, or ask for fewer."
         )
 
