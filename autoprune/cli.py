@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
             raise
-        _fail(f"{str(error).splitlines()[0]} Try batch=1, a shorter sequence_length or another --device.")
+        way = "--batch 1, a smaller --state-memory, a shorter --sequence-length or another --device"
+        _fail(f"{str(error).splitlines()[0]} Try {way}.")
 
 
 @app.command()

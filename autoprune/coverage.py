@@ -19,7 +19,7 @@ class Left:
     """Layers that are left out for one reason.
 
     Args:
-        why: behind "layers".
+        why: behind "layers", or "layer" where it is one.
         layers: how many.
         params: their share of the network's parameters.
     """
@@ -80,7 +80,7 @@ def cover(view: BlockView, space: SearchSpace, params: int, macs: float) -> Cove
     found = [Left(why, len(sizes), sum(sizes) / params) for why, sizes in layers.items()]
     most = sorted((one for one in found if one.params >= LEAST), key=lambda one: -one.params)
     rest = [one for one in found if one.params < LEAST]
-    small = [Left("of other kinds", sum(one.layers for one in rest), sum(one.params for one in rest))] if rest else []
+    small = [Left("of little size", sum(one.layers for one in rest), sum(one.params for one in rest))] if rest else []
     return Coverage(len(space.units), shares, [*most, *small])
 
 
@@ -97,7 +97,7 @@ def _outside(view: BlockView) -> Iterator[tuple[str, int]]:
 
 def _why(view: BlockView, path: str, module: nn.Module) -> str:
     if isinstance(module, nn.Embedding):
-        return "that are embeddings"
+        return "of embeddings"
     return view.left_out(path, module)
 
 

@@ -377,7 +377,7 @@ def test_journal_of_another_text(refused: Refused, run_copy: Path, text_file: st
     other.write_text(Path(text_file).read_text()[::-1])
     config = run_copy / "config.yaml"
     config.write_text(config.read_text().replace(text_file, str(other)))
-    refused("resume", run_copy, seen=("journal", "another network, text", "new run"))
+    refused("resume", run_copy, seen=("journal", "another network, text", "earlier version", "new run"))
 
 
 def test_policy_of_another_model(refused: Refused, run_copy: Path) -> None:
@@ -605,7 +605,7 @@ def test_malformed_table(refused: Refused, quick_arguments: list[str], tmp_path:
 
 
 def test_table_without_all_levels(refused: Refused, quick_arguments: list[str], tmp_path: Path) -> None:
-    rows = ["attention,2,2", "attention,1,1", "mlp,96,4", "mlp,48,2", "0.mlp,72,3", "0.mlp,24,1"]
+    rows = ["attention,4,4", "attention,2,2", "attention,1,1", "mlp,96,4", "mlp,48,2", "0.mlp,72,3", "0.mlp,24,1"]
     (tmp_path / "latency.csv").write_text("\n".join(["unit,kept,cost", *rows]))
     arguments = [*quick_arguments, "--budget", "latency.csv=0.5"]
     seen = ("'latency.csv' lacks unit 1.mlp at 72, 24 of 96 groups kept", "2 other units", "rows for '1.mlp', or 'mlp'")
@@ -615,7 +615,7 @@ def test_table_without_all_levels(refused: Refused, quick_arguments: list[str], 
 def test_table_that_costs_more_where_less_is_kept(refused: Refused, quick_arguments: list[str], tmp_path: Path) -> None:
     rows = [f"{kind},{kept},{100 - kept}" for kind in ("attention", "mlp") for kept in range(97)]
     (tmp_path / "latency.csv").write_text("\n".join(["unit,kept,cost", *rows]))
-    seen = ("the budget 'latency.csv' gives 98 for unit 0.attention at 2 of 2 groups kept, and 99 at 1",)
+    seen = ("the budget 'latency.csv' gives 96 for unit 0.attention at 4 of 4 groups kept, and 98 at 2",)
     refused("search", *quick_arguments, "--budget", "latency.csv=0.5", seen=seen)
 
 
