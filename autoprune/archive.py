@@ -30,6 +30,10 @@ class Archive:
         self._numbered = 0
         self._standings: list[tuple[int, float, int, Proposal]] = []
 
+    def __contains__(self, policy: Proposal) -> bool:
+        """Whether a loss of a policy is known."""
+        return policy in self._records and bool(self._records[policy].losses)
+
     def ask(self, policy: Proposal, sequences: Iterable[int]) -> list[int]:
         """Those of some sequences that a policy's losses are not known on; it is remembered as asked for."""
         if policy not in self._records:

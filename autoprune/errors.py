@@ -9,5 +9,8 @@ class UserError(Exception):
     """
 
 
-class LimitReached(Exception):  # noqa: N818 (an end, not an error, as StopIteration)
-    """Raised by the objective when the evaluations, tokens or seconds of a search are spent."""
+class LimitReached(BaseException):
+    """Raised by the objective when the evaluations, tokens or seconds of a search are spent.
+
+    It is no `Exception`, so that an agent that goes on after any error ends all the same.
+    """

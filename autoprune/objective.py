@@ -139,8 +139,14 @@ class Objective:
 
         Args:
             probe: the policies are not candidates (sensitivities, partial policies) and may break budgets.
+
+        Raises:
+            ValueError: a policy breaks a budget, or there is no such sequence.
         """
-        policies = [policy if isinstance(policy, Mask) else tuple(map(int, policy)) for policy in policies]
+        policies = [_plain(policy) for policy in policies]
+        strange = [s for s in sequences if not 0 <= s < self.n_sequences]
+        if strange:
+            raise ValueError(f"an agent asked for sequence {strange[0]}; there are 0 to {self.n_sequences - 1}")
         for policy in policies:
             self.space.check(policy)
             if not probe and not self.space.feasible(policy):
@@ -153,7 +159,8 @@ class Objective:
             self.look_at_clock()
             if self.limits != Limits() and self._idle >= IDLE * (100 + len(self.space.units)):
                 raise LimitReached
-        return np.array([self._archive.losses(policy, sequences) for policy in policies])
+        losses = [self._archive.losses(policy, sequences) for policy in policies if sequences]
+        return np.array(losses, dtype=np.float64).reshape(len(policies), len(sequences))
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
         """The dense network's own losses, `[S]`: 0 for a divergence from it. A yardstick, not charged or journalled."""
@@ -219,7 +226,17 @@ class Objective:
             raise LimitReached
 
     def declare(self, policy: Proposal) -> None:
-        """Name the agent's present answer. Without it, `best` is the lowest loss at the highest fidelity."""
+        """Name the agent's present answer. Without it, `best` is the lowest loss at the highest fidelity.
+
+        Raises:
+            ValueError: it breaks a budget, or has not been scored.
+        """
+        policy = _plain(policy)
+        self.space.check(policy)
+        if not self.space.feasible(policy):
+            raise ValueError(f"an agent declared {policy}, which breaks a budget; use space.repair")
+        if policy not in self._archive:
+            raise ValueError(f"an agent declared {policy}, of which no loss is known; score it first")
         self._declared = policy
         self._note()
 
@@ -340,3 +357,8 @@ class Objective:
 
     def _best_so_far(self) -> float:
         return self._archive.standing(self.incumbents[-1].proposal)[0] if self.incumbents else np.inf
+
+
+def _plain(policy: Proposal) -> Proposal:
+    """A policy as it is remembered, whatever an agent writes it as."""
+    return policy if isinstance(policy, Mask) else tuple(map(int, policy))

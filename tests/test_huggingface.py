@@ -188,6 +188,15 @@ def test_padding_takes_the_fewest_heads_that_the_class_can_have(
     assert heads == expected_heads
 
 
+@pytest.mark.parametrize("uniform", [False, True])
+def test_a_network_of_which_every_unit_is_dropped(llama: Assembly, tmp_path: Path, uniform: bool) -> None:
+    levels = tuple(len(unit.kept) - 1 for unit in llama.space.units)
+    path = study.export_policy(llama, policy_of(llama, levels), tmp_path / "out", "hf", uniform=uniform)
+    loaded = AutoModelForCausalLM.from_pretrained(path)
+    assert torch.allclose(loaded(input_ids=TOKENS).logits, placed_logits(llama, levels, TOKENS), atol=1e-4)
+    assert loaded.generate(TOKENS[:1], max_new_tokens=3, min_new_tokens=3).shape[1] == TOKENS.shape[1] + 3
+
+
 @pytest.mark.parametrize("kind", ["attention", "mlp"])
 def test_the_stock_class_refuses_a_directory_whose_layers_only_skip(llama: Assembly, tmp_path: Path, kind: str) -> None:
     path = study.export_policy(llama, policy_of(llama, without(llama, kind, {1})), tmp_path / "out", "hf")

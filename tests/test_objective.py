@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import tempfile
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,45 @@ def test_best_is_the_lowest_loss_at_the_highest_fidelity(toy: tuple[Objective, T
     objective(policies[1:], tokens=32 * 16)
     losses = {p: loss for p, loss, n in objective.archive() if n == 16}
     assert objective.best == min(losses, key=lambda p: losses[p])
+
+
+def test_an_agent_that_goes_on_after_any_error_ends(toy: tuple[Objective, ToyScorer]) -> None:
+    objective, _ = toy
+    rng = np.random.default_rng(0)
+
+    def stubborn() -> None:
+        for _ in range(200):
+            with suppress(Exception):
+                objective([objective.space.sample(rng)])
+
+    with pytest.raises(LimitReached):
+        stubborn()
+
+
+def test_no_policies_and_no_sequences_are_empty_answers(toy: tuple[Objective, ToyScorer]) -> None:
+    objective, _ = toy
+    assert objective([]).shape == (0,)
+    assert objective.by_sequence([objective.space.uniform()] * 2, []).shape == (2, 0)
+    assert objective.spent.evals == 0
+
+
+@pytest.mark.parametrize("sequence", [-1, 10**9])
+def test_a_sequence_that_is_not_there_is_refused(toy: tuple[Objective, ToyScorer], sequence: int) -> None:
+    with pytest.raises(ValueError, match="asked for sequence"):
+        toy[0].by_sequence([toy[0].space.uniform()], [sequence])
+
+
+def test_an_answer_is_a_scored_policy_within_the_budgets(toy: tuple[Objective, ToyScorer]) -> None:
+    objective, _ = toy
+    uniform, dense = objective.space.uniform(), objective.space.dense
+    with pytest.raises(ValueError, match="no loss is known"):
+        objective.declare(uniform)
+    objective([uniform])
+    objective.by_sequence([dense], [0], probe=True)
+    with pytest.raises(ValueError, match="breaks a budget"):
+        objective.declare(dense)
+    objective.declare(np.array(uniform))  # type: ignore[arg-type]
+    assert objective.best == uniform
 
 
 def test_probes_may_break_budgets_and_are_no_candidates(toy: tuple[Objective, ToyScorer]) -> None:

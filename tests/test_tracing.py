@@ -75,6 +75,7 @@ FOUND: dict[str, list[list[str]]] = {
         ["conv 16 head fc/1 -"],
     ],
     "traced-padded": [["conv 16 one norm act two/1 -"], ["conv 6 four fc/16 -"]],
+    "traced-normed": [["conv 10 two norm2 three/1 -"]],
 }  # fmt: skip
 
 

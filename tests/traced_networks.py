@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import weight_norm
 
 CLASSES = 5
 
@@ -322,6 +323,23 @@ class Padded(nn.Module):
         return out
 
 
+class Normed(nn.Module):
+    """Norms without weights, and a layer whose weight is normalised by a parametrization."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.norm1 = weight_norm(nn.Conv2d(3, 8, 3, 2, 1)), nn.BatchNorm2d(8, affine=False)
+        self.two, self.norm2 = nn.Conv2d(8, 10, 3), nn.BatchNorm2d(10, affine=False)
+        self.three, self.norm3 = nn.Conv2d(10, 6, 3), nn.BatchNorm2d(6, affine=False)
+        self.fc = nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.norm1(self.one(x)))
+        x = functional.relu(self.norm2(self.two(x)))
+        out: Tensor = self.fc(self.norm3(self.three(x)).mean((2, 3)))
+        return out
+
+
 NETWORKS: dict[str, Any] = {
     "traced-vgg": Vgg,
     "traced-mobile": Mobile,
@@ -331,4 +349,5 @@ NETWORKS: dict[str, Any] = {
     "traced-dense": Dense,
     "traced-efficient": Efficient,
     "traced-padded": Padded,
+    "traced-normed": Normed,
 }

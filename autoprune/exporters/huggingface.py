@@ -86,6 +86,8 @@ def _uniform(assembly: Assembly) -> Any:
     config = _config_of_layers(assembly, stays)
     model_class = type(assembly.loaded.model)
     config = padding.pad(model_class, config, [assembly.view.widths[i] for i in stays])
+    if not stays:
+        config.use_cache = False
     return _filled(model_class, config, _state(assembly, stays, assembly.loaded.model))
 
 

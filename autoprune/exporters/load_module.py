@@ -83,7 +83,8 @@ def load(dense: nn.Module, directory: str | Path = Path(__file__).parent) -> nn.
             module.groups = len(module.weight) if depthwise else module.groups
             module.out_channels, module.in_channels = len(module.weight), module.weight.shape[1] * module.groups
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.num_features = len(module.weight)
+            each = module.running_mean if module.weight is None else module.weight
+            module.num_features = module.num_features if each is None else len(each)
         elif isinstance(module, nn.Linear):
             module.out_features, module.in_features = module.weight.shape
     return dense.eval()

@@ -80,6 +80,8 @@ def _config(config: Any, columns: Columns, shape: Mapping[str, int]) -> Any | No
 
 def _fits(model_class: Any, config: Any, blocks: Sequence[nn.Module]) -> bool:
     """Whether the class builds blocks of the shapes that these have now."""
+    if not blocks:
+        return True
     try:
         with torch.device("meta"):
             model: nn.Module = model_class(config)

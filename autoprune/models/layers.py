@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
 
 ARGUMENTS: dict[Any, tuple[str, ...]] = {
@@ -84,7 +85,7 @@ def is_plain(conv: nn.Module) -> bool:
 
 def hooked(module: nn.Module) -> bool:
     """Whether something else computes a module's weight or changes its output, as torch.nn.utils.prune does."""
-    return bool(module._forward_pre_hooks or module._forward_hooks)
+    return bool(module._forward_pre_hooks or module._forward_hooks) or is_parametrized(module)
 
 
 def follow_shape(module: nn.Module, depthwise: bool) -> None:
