@@ -183,6 +183,7 @@ def export(
 ) -> None:
     """Write the pruned network of a finished run."""
     from autoprune import registry, study
+    from autoprune.finetuned import finetuned_network
 
     with _progress(as_json) as display:
         registry.load("exporters", to)  # before a large network is loaded for nothing
@@ -194,6 +195,12 @@ def export(
         told = {"path": str(path), "to": to, "uniform": uniform, "run": str(run)}
         _emit(told | ({"bytes": written, "dense_bytes": dense} if written else {}))
         return
+    if policy is None and finetuned_network(run).is_dir():
+        echo(
+            "autoprune: this is the network as the search found it, without its fine-tuning: that one is the export "
+            f"'{finetuned_network(run)}'.",
+            err=True,
+        )
     size = f" ({written / 1e6:,.1f} MB of weights, the dense network {dense / 1e6:,.1f} MB)" if written else ""
     echo(f"exported: {path}{size}")
 
@@ -296,8 +303,10 @@ def evaluate(
     if as_json:
         _emit(report)
         return
+    width = max(map(len, report))
     for key, value in report.items():
-        echo(f"{key:<20} {value:.6g}" if isinstance(value, float) else f"{key:<20} {value}")
+        small = isinstance(value, float) and abs(value) < 1000
+        echo(f"{key:<{width}}  {value if isinstance(value, str) else f'{value:.6g}' if small else f'{value:,.0f}'}")
 
 
 # -- what commands share ---------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ class Display:
         """The search after a batch of scores."""
         now, spent, share = self._enter("searching"), objective.spent, share_spent(objective)
         facts = [self._best(objective), f"{spent.evals:,} scored", self._rate(objective, now)]
-        if share > 0:
+        if share > 0 and objective.computed:  # a journal's seconds are not those that it takes to read
             facts.append(f"{duration(spent.seconds * (1 - share) / share)} left")
         details = ", ".join(filter(None, facts))
         if not self._bar.disable:

@@ -231,7 +231,7 @@ def test_a_failing_agent_does_not_lose_the_others(arguments: list[str], cli: Cli
 
 def test_no_answer_at_all_is_a_mistake(arguments: list[str], refused: Callable[..., str]) -> None:
     few = ("--agents", "uniform", "--seeds", "2", "max_tokens=32", "--out", "cmp")
-    refused("compare", *arguments, *few, seen=("no search has an answer", "uniform-s0", "raise its limits"))
+    refused("compare", *arguments, *few, seen=("no search has an answer", "uniform-s0", "raise its limits", "tokens."))
     assert [one["seed"] for one in load_league(Path("cmp"))["searches"]] == [0, 1]
 
 

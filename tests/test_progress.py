@@ -105,6 +105,8 @@ def test_replayed_scores_are_no_speed(clock: Clock, capsys: pytest.CaptureFixtur
     *replayed, last = capsys.readouterr().err.splitlines()
     assert all("tokens/s" not in line for line in replayed)
     assert "known from before" in replayed[-1]
+    assert all(" left" not in line for line in replayed)
+    assert " left" in last
     assert "500 tokens/s" in last
 
 

@@ -204,6 +204,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 KINDS = list(traced_networks.NETWORKS.values())
 
 
+@pytest.mark.filterwarnings("ignore:the export saves nothing")
 @pytest.mark.parametrize("kind", [kind.__name__.lower() for kind in KINDS])
 def test_exports_reload_without_autoprune(
     kind: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
