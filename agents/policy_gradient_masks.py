@@ -1,4 +1,4 @@
-"""Policy-gradient masks: one Bernoulli probability for every removable group, learned from forward passes alone.
+"""Policy-gradient masks: a probability for every group (KV groups of an attention), learned from forward passes alone.
 
 Gao et al. 2024 ("Bypass Back-propagation"), with three changes that a few hundred evaluations ask for:
 
@@ -11,6 +11,8 @@ Gao et al. 2024 ("Bypass Back-propagation"), with three changes that a few hundr
 
 A mask is sampled as logits plus logistic noise, cut at the threshold at which the budgets hold (projection.py): exactly
 independent Bernoulli draws but for the threshold.
+
+Groups that share weights are one here, as the query heads of a KV group: a mask keeps all of them or none.
 
 Shapes: G groups of all units, U units, N masks.
 """

@@ -1,4 +1,4 @@
-"""Uniform: the same fraction of every unit. The baseline that every search must beat."""
+"""Uniform: the same share of every unit, as nearly as its levels allow. The baseline that every search must beat."""
 
 from dataclasses import dataclass
 

@@ -64,6 +64,11 @@ class Assembly:
         """Sequences of the data."""
         return self.read()
 
+    @property
+    def subject(self) -> str:
+        """What is scored, as the first line of a journal has it: network, text, levels and loss."""
+        return f"{self.store.directory.name}/{self.config.loss}"
+
     def save_metrics(self, run: Path) -> None:
         """Write what metrics have measured to a run's directory, so that it goes on with the same costs.
 

@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
             raise
-        _fail(f"{str(error).splitlines()[0]} Try batch=1, a shorter sequence_length or another --device.")
+        way = "--batch 1, a smaller --state-memory, a shorter --sequence-length or another --device"
+        _fail(f"{str(error).splitlines()[0]} Try {way}.")
 
 
 @app.command()
@@ -160,8 +161,11 @@ def list_parts(
         return
     for kind_name, described in parts.items():
         echo(f"{kind_name}:")
+        width = max(map(len, described), default=0)
         for name, line in described.items():
-            echo(f"  {name:<12} {line}")
+            echo(f"  {name:<{width}}  {line}")
+        if not described:
+            echo("  none is registered")
 
 
 @app.command()
@@ -178,17 +182,26 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the pruned network of a finished run."""
-    from autoprune import study
+    from autoprune import registry, study
+    from autoprune.finetuned import finetuned_network
 
     with _progress(as_json) as display:
+        registry.load("exporters", to)  # before a large network is loaded for nothing
         assembly, chosen = study.reopen(run, display.stage, policy)
+        display.stage("writing and checking the ONNX graph" if to == "onnx" else "writing", 0.0)
         path = study.export_policy(assembly, chosen, directory, to, **({"uniform": True} if uniform else {}))
         written, dense, _ = study.export_bytes(assembly, chosen, path)
     if as_json:
         told = {"path": str(path), "to": to, "uniform": uniform, "run": str(run)}
         _emit(told | ({"bytes": written, "dense_bytes": dense} if written else {}))
         return
-    size = f" ({written / 1e6:,.1f} MB of weights, the dense network {dense / 1e6:,.1f})" if written else ""
+    if policy is None and finetuned_network(run).is_dir():
+        echo(
+            "autoprune: this is the network as the search found it, without its fine-tuning: that one is the export "
+            f"'{finetuned_network(run)}'.",
+            err=True,
+        )
+    size = f" ({written / 1e6:,.1f} MB of weights, the dense network {dense / 1e6:,.1f} MB)" if written else ""
     echo(f"exported: {path}{size}")
 
 
@@ -290,8 +303,10 @@ def evaluate(
     if as_json:
         _emit(report)
         return
+    width = max(map(len, report))
     for key, value in report.items():
-        echo(f"{key:<20} {value:.6g}" if isinstance(value, float) else f"{key:<20} {value}")
+        small = isinstance(value, float) and abs(value) < 1000
+        echo(f"{key:<{width}}  {value if isinstance(value, str) else f'{value:.6g}' if small else f'{value:,.0f}'}")
 
 
 # -- what commands share ---------------------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ class SearchConfig(BaseModel):
     state_memory: int | None = Field(
         None,
         gt=0,
-        description="bytes, or as 8GiB, for hidden states; none is a quarter of what is free, 4 GiB at most on a CPU",
+        description="bytes, or as 8GiB, for hidden states; none is a quarter of what is free, 2 GiB at most on a CPU",
     )
 
     @field_validator("*", mode="before")

@@ -10,6 +10,7 @@ from autoprune.models.blocks import BlockView
 from autoprune.space import SearchSpace
 
 LEAST = 0.01  # of the parameters: less that is left out is told together
+SHOWN = 0.001  # of the parameters: less would be shown as 0.0%
 FEW = 0.5  # of the network: if units are less, it is a warning
 
 
@@ -18,7 +19,7 @@ class Left:
     """Layers that are left out for one reason.
 
     Args:
-        why: behind "layers".
+        why: behind "layers", or "layer" where it is one.
         layers: how many.
         params: their share of the network's parameters.
     """
@@ -79,7 +80,7 @@ def cover(view: BlockView, space: SearchSpace, params: int, macs: float) -> Cove
     found = [Left(why, len(sizes), sum(sizes) / params) for why, sizes in layers.items()]
     most = sorted((one for one in found if one.params >= LEAST), key=lambda one: -one.params)
     rest = [one for one in found if one.params < LEAST]
-    small = [Left("that are small", sum(one.layers for one in rest), sum(one.params for one in rest))] if rest else []
+    small = [Left("of little size", sum(one.layers for one in rest), sum(one.params for one in rest))] if rest else []
     return Coverage(len(space.units), shares, [*most, *small])
 
 
@@ -96,12 +97,13 @@ def _outside(view: BlockView) -> Iterator[tuple[str, int]]:
 
 def _why(view: BlockView, path: str, module: nn.Module) -> str:
     if isinstance(module, nn.Embedding):
-        return "that are embeddings"
+        return "of embeddings"
     return view.left_out(path, module)
 
 
 def _layers(one: Left) -> str:
-    return f"{one.layers} layer{'s'[: one.layers - 1]} {one.why} ({one.params:.1%} of the params)"
+    share = f"{one.params:.1%}" if one.params >= SHOWN else f"less than {SHOWN:.1%}"
+    return f"layers {one.why} ({one.layers}, with {share} of the params)"
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -123,11 +123,20 @@ def print_policy(found: Policy) -> None:
         [[str(b), *(units[b, kind] for kind in kinds)] for b in blocks],
     )
     print_costs(found.costs)
-    validation = found.losses.get("validation", {})
-    print_measured("Validation losses", validation, ("loss", "ce"))
+    print_validation(found)
     for key, value in found.provenance.items():
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         console().print(f"{key:>10}  {text}", soft_wrap=True)
+
+
+def print_validation(found: Policy) -> None:
+    """What the search measured on data that no agent has seen."""
+    rows = found.losses.get("validation", {})
+    loss = found.provenance.get("loss")
+    keys = list(dict.fromkeys(["loss", "ce", *(key for row in rows.values() for key in row)]))
+    cells = [[name, *(written(key, row[key]) if key in row else "" for key in keys)] for name, row in rows.items()]
+    heads = {"loss": f"loss ({loss})" if isinstance(loss, str) else "loss"}
+    print_table("Validation split, before any fine-tuning", ["", *(heads.get(key, named(key)) for key in keys)], cells)
 
 
 def print_costs(costs: Mapping[str, Cost]) -> None:

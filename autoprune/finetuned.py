@@ -62,6 +62,11 @@ def read_finetuned(run: Path) -> Finetuned | None:
         return Finetuned.model_validate(read_json(path))
 
 
+def finetuned_network(run: Path) -> Path:
+    """The export that fine-tuning a run leaves there."""
+    return run / "finetuned" / "network"
+
+
 def named(key: str) -> str:
     """What a measured number is called."""
     return NAMES.get(key, key.replace("_", " "))

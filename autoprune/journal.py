@@ -13,18 +13,19 @@ is dropped.
 import json
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autoprune.errors import UserError
-from autoprune.files.reading import DAMAGE, parse_json, read_bytes
+from autoprune.files.reading import DAMAGE, parse_json, read_bytes, read_head
 from autoprune.files.writing import open_unlinked
 from autoprune.mask import Mask
 from autoprune.space import Proposal
 
+FILE = "journal.jsonl"  # of a run
 HEADER: dict[str, object] = {"autoprune_journal": 1}
 BYTES = 2**33  # of a file, at most
 
@@ -162,12 +163,7 @@ class Journal:
     def _check_header(self, header: dict[str, object]) -> None:
         if not HEADER.items() <= header.items():
             raise ValueError("no journal, or one of another version")
-        subject = header.get("subject", "")
-        if subject != self.subject:
-            raise UserError(
-                f"the journal '{self.path}' is of another network, text, space or loss ({subject}) than the "
-                f"run has now ({self.subject}): put back what has changed, or start a new run."
-            )
+        _check_subject(self.path, header, self.subject)
         self.id = str(header.get("id", self.id))
 
     def _read(self, path: Path) -> None:
@@ -192,6 +188,25 @@ class Journal:
                     f"line {number} of the journal '{path}' is damaged: restore the file, or delete that line and "
                     "those after it to resume from there."
                 ) from error
+
+
+def check_journal(path: Path, subject: str) -> None:
+    """Raise a UserError unless what a search has scored is this; nothing of it but the first line is read."""
+    try:
+        header = parse_json(read_head(path, 4096).partition(b"\n")[0].decode("utf-8", "replace"))
+        _check_subject(path, dict(header), subject)
+    except (OSError, *DAMAGE) as error:
+        raise UserError(f"the journal '{path}' cannot be read ({error}): remove the run to search again.") from error
+
+
+def _check_subject(path: Path | None, header: Mapping[str, object], now: str) -> None:
+    there = header.get("subject", "")
+    if there != now:
+        raise UserError(
+            f"the journal '{path}' is of another network, text, space or loss ({there}) than there is now ({now}), or "
+            "was written by an earlier version of autoprune, whose levels were others: put back what has changed, or "
+            "start a new run."
+        )
 
 
 def decode_estimate(data: dict[str, Any]) -> Estimate:

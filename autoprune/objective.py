@@ -22,6 +22,7 @@ from autoprune.mask import Mask
 from autoprune.scorer import Scorer
 from autoprune.space import Levels, Proposal, SearchSpace
 from autoprune.statistics import UnitStatistics
+from autoprune.wording import words
 
 IDLE = 100
 """Calls in a row in which nothing is new, for each unit and a hundred times besides, that end a limited search. Agents
@@ -256,6 +257,12 @@ class Objective:
             UserError: nothing has been scored, or everything scored was NaN.
         """
         best = self._answer()
+        if best is None and not self.spent.evals:
+            whole = self.n_sequences * self.tokens_per_sequence
+            raise UserError(
+                "the search ended before it scored one policy: raise its limits. The whole search split, on which a "
+                f"policy is scored at most, has {whole:,} {words(self.space.task).items}."
+            )
         if best is None:
             raise UserError(
                 "the search scored no policy with a finite loss: raise its limits, or look at the model's losses."

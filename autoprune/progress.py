@@ -59,15 +59,17 @@ class Display:
             self._draw(name, share, "")
         elif now >= self._next_time:
             elapsed = now - self._begun
-            left = f", {duration(elapsed * (1 - share) / share)} left" if share > 0 else ""
-            self._line(f"{name}: {share:.0%}{left}" if elapsed else name)
+            if share > 0 and elapsed:
+                self._line(f"{name}: {share:.0%}, {duration(elapsed * (1 - share) / share)} left")
+            else:
+                self._line(f"{name}, {duration(elapsed)} so far" if elapsed else name)
             self._plan(now)
 
     def score(self, objective: "Objective") -> None:
         """The search after a batch of scores."""
         now, spent, share = self._enter("searching"), objective.spent, share_spent(objective)
         facts = [self._best(objective), f"{spent.evals:,} scored", self._rate(objective, now)]
-        if share > 0:
+        if share > 0 and objective.computed:  # a journal's seconds are not those that it takes to read
             facts.append(f"{duration(spent.seconds * (1 - share) / share)} left")
         details = ", ".join(filter(None, facts))
         if not self._bar.disable:

@@ -36,6 +36,7 @@ def make_policy(
         "data_hash": assembly.splits.digest,
         "agent": config.agent,
         "criterion": config.criterion,
+        "loss": config.loss,
         "seed": config.seed,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": {

@@ -71,7 +71,8 @@ def policy_path(path: Path) -> Path:
 def check_is_run(path: Path) -> None:
     """Raise a UserError unless a run was started there."""
     if not (path / "config.yaml").is_file():
-        raise UserError(f"'{path}' is no run: it has no config.yaml.")
+        why = "it has no config.yaml" if path.exists() else "there is nothing of that name"
+        raise UserError(f"'{path}' is no run: {why}.")
 
 
 @contextmanager

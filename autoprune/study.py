@@ -18,6 +18,7 @@ from autoprune.coverage import cover
 from autoprune.errors import LimitReached, UserError
 from autoprune.farm.farm import Farm, is_wanted
 from autoprune.files.writing import write_atomically
+from autoprune.journal import FILE as JOURNAL
 from autoprune.journal import Journal
 from autoprune.objective import Answer, Limits, Objective, Spent
 from autoprune.policy import Policy, to_json
@@ -204,7 +205,7 @@ def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str, **opt
         why = "the policy leaves nearly everything"
         if options.get("uniform"):
             why = f"layers are padded to the widest of them. Without uniform it has {native / 1e6:,.1f} MB"
-        sizes = f"{written / 1e6:,.1f} MB of weights, the dense network {dense / 1e6:,.1f}"
+        sizes = f"{written / 1e6:,.1f} MB of weights, the dense network {dense / 1e6:,.1f} MB"
         warnings.warn(f"the export saves nothing ({sizes}): {why}.", UserWarning, stacklevel=2)
     return path
 
@@ -231,7 +232,7 @@ def prepare(config: SearchConfig, watch: Watch, masks: bool | None = None, run: 
     """
     assembly = assemble(config, watch.stage, masks, run)
     _check_dense(assembly)
-    for notice in assembly.notices():
+    for notice in [*assembly.notices(), *cautions.foreign_labels(assembly)]:
         watch.notice(notice)
     cautions.warn(assembly)
     coverage = cover(
@@ -246,7 +247,7 @@ def _search(
     assembly: Assembly, scorer: Scorer, out: Path, watch: Watch, turn: AbstractContextManager[object] | None = None
 ) -> SearchResult:
     config = assembly.config
-    journal = Journal(out / "journal.jsonl", f"{assembly.store.directory.name}/{config.loss}")
+    journal = Journal(out / JOURNAL, assembly.subject)
     limits = Limits(config.max_evals, config.max_tokens, config.max_time)
     agent = make_agent(config.agent, config.agent_settings())
     save_space(out / "space.json", assembly.space, assembly.store.statistics, assembly.coverage)

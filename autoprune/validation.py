@@ -57,7 +57,9 @@ class Row:
     @property
     def losses(self) -> dict[str, float]:
         """What a policy file has of it."""
-        known = {"loss": self.validation_loss, "ce": self.validation_ce, "accuracy": self.accuracy}
+        perplexity = self.perplexity if self.accuracy is None else None
+        known: dict[str, float | None] = {"loss": self.validation_loss, "ce": self.validation_ce}
+        known |= {"perplexity": perplexity, "accuracy": self.accuracy}
         return {name: value for name, value in known.items() if value is not None}
 
 

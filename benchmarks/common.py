@@ -7,7 +7,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -136,8 +135,15 @@ def prepare(setup: Setup) -> Bench:
 
 
 def specs(text: str) -> list[str]:
-    """`a,b:key=value;key=[1,2]` at its commas, those within brackets left alone."""
-    return re.split(r",(?![^\[]*\])", text)
+    """`a,b:key=value;key=[[1,2],[3,4]]` at its commas, those within brackets left alone."""
+    found, depth = [""], 0
+    for character in text:
+        depth += {"[": 1, "]": -1}.get(character, 0)
+        if character == "," and not depth:
+            found.append("")
+        else:
+            found[-1] += character
+    return found
 
 
 def agent_of(spec: str, **settings: Any) -> Any:

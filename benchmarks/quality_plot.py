@@ -43,13 +43,16 @@ def draw(numbers: dict[str, Any], path: Path, title: str) -> None:
         axes.errorbar(kept, means, yerr=errors, label=agent, color=colour, marker="o", capsize=3)
     axes.axhline(numbers["dense_perplexity"], color="black", linewidth=1, linestyle=":", label="dense")
     axes.set_yscale("log")
+    for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        axis("{x:g}")
     axes.set_xlabel("share of the prunable parameters that is kept")
     axes.set_ylabel("perplexity on the test text")
     axes.set_title(title)
     axes.grid(color="#e3e3e3", linewidth=0.6, which="both")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+    dated: dict[str, Any] = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}  # equal numbers, equal files
+    figure.savefig(path, bbox_inches="tight", **dated)
 
 
 if __name__ == "__main__":

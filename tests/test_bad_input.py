@@ -156,6 +156,16 @@ def test_unsupported_type(refused: Refused, model_copy: Path, quick_arguments: l
     )
 
 
+@pytest.mark.parametrize("architecture", ["BertModel", "BertForMaskedLM", "T5ForConditionalGeneration"])
+def test_networks_of_other_tasks(
+    refused: Refused, model_copy: Path, quick_arguments: list[str], architecture: str
+) -> None:
+    change(model_copy / "config.json", model_type="bert", architectures=[architecture])
+    seen = (str(model_copy), architecture, "neither a causal language model nor a classifier")
+    refused("search", *quick_arguments, f"model={model_copy}", seen=seen)
+    refused("evaluate", model_copy, seen=seen)
+
+
 def test_type_unknown_to_transformers(refused: Refused, model_copy: Path, quick_arguments: list[str]) -> None:
     change(model_copy / "config.json", model_type="lamma")
     refused("search", *quick_arguments, f"model={model_copy}", seen=("lamma",))
@@ -314,6 +324,15 @@ def test_folder_that_is_no_run(refused: Refused, tmp_path: Path, command: tuple[
     refused(command[0], tmp_path, *where, *command[1:], seen=(str(tmp_path), "no run", "config.yaml"))
 
 
+def test_run_that_is_not_there(refused: Refused, tmp_path: Path) -> None:
+    refused("show", tmp_path / "rnu", seen=("rnu", "there is nothing of that name"))
+
+
+def test_form_that_is_unknown_is_told_before_a_network_is_loaded(refused: Refused, run_copy: Path) -> None:
+    (run_copy / "policy.json").unlink()  # which would be told first
+    refused("export", run_copy, "out", "--to", "onxn", seen=("'onxn'", "onnx"))
+
+
 def test_run_without_policy(refused: Refused, run_copy: Path) -> None:
     (run_copy / "policy.json").unlink()
     for command in (("show", run_copy), ("export", run_copy, "out"), ("evaluate", run_copy)):
@@ -358,7 +377,7 @@ def test_journal_of_another_text(refused: Refused, run_copy: Path, text_file: st
     other.write_text(Path(text_file).read_text()[::-1])
     config = run_copy / "config.yaml"
     config.write_text(config.read_text().replace(text_file, str(other)))
-    refused("resume", run_copy, seen=("journal", "another network, text", "new run"))
+    refused("resume", run_copy, seen=("journal", "another network, text", "earlier version", "new run"))
 
 
 def test_policy_of_another_model(refused: Refused, run_copy: Path) -> None:
@@ -586,7 +605,7 @@ def test_malformed_table(refused: Refused, quick_arguments: list[str], tmp_path:
 
 
 def test_table_without_all_levels(refused: Refused, quick_arguments: list[str], tmp_path: Path) -> None:
-    rows = ["attention,2,2", "attention,1,1", "mlp,96,4", "mlp,48,2", "0.mlp,72,3", "0.mlp,24,1"]
+    rows = ["attention,4,4", "attention,2,2", "attention,1,1", "mlp,96,4", "mlp,48,2", "0.mlp,72,3", "0.mlp,24,1"]
     (tmp_path / "latency.csv").write_text("\n".join(["unit,kept,cost", *rows]))
     arguments = [*quick_arguments, "--budget", "latency.csv=0.5"]
     seen = ("'latency.csv' lacks unit 1.mlp at 72, 24 of 96 groups kept", "2 other units", "rows for '1.mlp', or 'mlp'")
@@ -596,7 +615,7 @@ def test_table_without_all_levels(refused: Refused, quick_arguments: list[str], 
 def test_table_that_costs_more_where_less_is_kept(refused: Refused, quick_arguments: list[str], tmp_path: Path) -> None:
     rows = [f"{kind},{kept},{100 - kept}" for kind in ("attention", "mlp") for kept in range(97)]
     (tmp_path / "latency.csv").write_text("\n".join(["unit,kept,cost", *rows]))
-    seen = ("the budget 'latency.csv' gives 98 for unit 0.attention at 2 of 2 groups kept, and 99 at 1",)
+    seen = ("the budget 'latency.csv' gives 96 for unit 0.attention at 4 of 4 groups kept, and 98 at 2",)
     refused("search", *quick_arguments, "--budget", "latency.csv=0.5", seen=seen)
 
 

@@ -21,7 +21,7 @@ from autoprune.budgets import latency as measuring
 from autoprune.budgets.metric import Network, cost_rows, fixed_cost, metric_of, of_network
 from autoprune.budgets.table import Table, read
 from autoprune.errors import UserError
-from autoprune.space import Unit
+from autoprune.space import Unit, kept_groups
 from autoprune.workload import Workload
 from tests.conftest import Answer
 from tests.toy_network import additive, counting_clock, toy_network
@@ -265,6 +265,16 @@ def test_a_units_own_rows_win_and_nothing_kept_costs_nothing() -> None:
     assert Table(Path("t.csv"), {"mlp": {0: 0.5}})(UNITS[1], 0, WORKLOAD) == 0.5
     with pytest.raises(UserError, match=r"lacks unit 0\.mlp at 7 of 96 groups kept: add rows"):
         table(UNITS[1], 7, WORKLOAD)
+
+
+@given(st.integers(1, 12), st.integers(2, 12), st.lists(st.floats(0, 1)))
+def test_a_table_in_kv_groups_is_not_read_as_one_in_query_heads(bundles: int, size: int, levels: list[float]) -> None:
+    """As tables for earlier versions are: they have a row for each KV group at most."""
+    kept = kept_groups(bundles * size, levels, bundle=size)
+    unit = Unit("0.attention", "attention", 0, bundles * size, kept, 64, bundle=size)
+    table = Table(Path("t.csv"), {"attention": {k: float(k) for k in range(bundles + 1)}})
+    with pytest.raises(UserError, match=rf"query heads: .* for N KV groups is for {size} x N"):
+        table.check([unit])
 
 
 def test_a_table_is_checked_for_all_units_at_once() -> None:

@@ -1,6 +1,7 @@
 """The commands: what they print, what they write, and that options, files and overrides add up."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -114,7 +115,17 @@ def test_show_draws_every_unit(cli: Cli, finished_run: Path) -> None:
     for unit in policy.units:
         row = next(line for line in shown.splitlines() if line.split()[:1] == [str(unit.block)])
         assert f"{unit.kept}/{unit.groups}" in row
-    for word in ("params", "macs", "dense", "uniform", "best", policy.provenance["model_hash"], "evolution"):
+    for word in (
+        "params",
+        "macs",
+        "dense",
+        "uniform",
+        "best",
+        policy.provenance["model_hash"],
+        "evolution",
+        "loss (kl)",
+        "perplexity",
+    ):
         assert word in shown
     assert cli("show", finished_run / "policy.json").out == shown
     assert json.loads(cli("show", finished_run, "--json").out) == json.loads((finished_run / "policy.json").read_text())
@@ -128,7 +139,10 @@ def test_list_describes_every_part(cli: Cli) -> None:
     assert " Model types: " in listed["families"]["llama"]
     assert "mistral" in listed["families"]["llama"]
     assert list(json.loads(cli("list", "agents", "--json").out)) == ["agents"]
-    assert "\n  evolution " in cli("list", "agents").out
+    listed_agents = [line for line in cli("list", "agents").out.splitlines() if line.startswith("  ")]
+    assert "  evolution " in "\n".join(listed_agents)
+    assert len({re.match(r" +\S+ +", line).end() for line in listed_agents}) == 1  # type: ignore[union-attr]
+    assert "none is registered" in cli("list", "callbacks").out
 
 
 def test_evaluate_of_a_run_gives_the_loss_that_was_reported(cli: Cli, finished_run: Path, text_file: str) -> None:

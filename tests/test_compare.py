@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import yaml
 
 import autoprune
 from autoprune import study
-from autoprune.comparing import field
+from autoprune.comparing import comparison, field
 from autoprune.comparing.comparison import Comparison
 from autoprune.comparing.curves import thinned
 from autoprune.comparing.league import curves_of, load_league, table_of
@@ -176,6 +177,23 @@ def test_other_settings_are_refused(
     refused("compare", *arguments, "--agents", "random", "--out", run, seen=("holds a run already",))
 
 
+def test_what_has_ended_and_what_is_left_are_searches_of_the_same_levels(
+    compared: Comparison, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    """As not where an earlier version began the comparison, or its text is another one by now."""
+    out = tmp_path / "cmp"
+    shutil.copytree(compared.path, out)
+    journal = out / "uniform-s0" / "journal.jsonl"
+    header, rest = journal.read_text().split("\n", 1)
+    journal.write_text(json.dumps(json.loads(header) | {"subject": "0123456789abcdef/kl"}) + "\n" + rest)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert comparison.resume(out).league == compared.league  # nothing is left, so nothing is mixed
+    shutil.rmtree(out / "random-s1")
+    refused("resume", out, seen=(str(journal), "0123456789abcdef", "earlier version", "start a new run"))
+    assert all(path.read_bytes() == content for path, content in before.items() if path.is_file())
+    assert not (out / "random-s1").exists()
+
+
 @pytest.mark.parametrize(
     ("given", "seen"),
     [
@@ -213,7 +231,7 @@ def test_a_failing_agent_does_not_lose_the_others(arguments: list[str], cli: Cli
 
 def test_no_answer_at_all_is_a_mistake(arguments: list[str], refused: Callable[..., str]) -> None:
     few = ("--agents", "uniform", "--seeds", "2", "max_tokens=32", "--out", "cmp")
-    refused("compare", *arguments, *few, seen=("no search has an answer", "uniform-s0", "raise its limits"))
+    refused("compare", *arguments, *few, seen=("no search has an answer", "uniform-s0", "raise its limits", "tokens."))
     assert [one["seed"] for one in load_league(Path("cmp"))["searches"]] == [0, 1]
 
 

@@ -28,7 +28,9 @@ def test_an_export_that_saves_nothing_says_so(assembly: Assembly, tmp_path: Path
     native = study.export_bytes(assembly, policy, study.export_policy(assembly, policy, tmp_path / "hf", "hf"))
     assert native[0] == pytest.approx(native[2], rel=0.1)  # a header besides
     assert native[0] < 0.8 * native[1]
-    with pytest.warns(UserWarning, match=r"saves nothing \(0.6 MB .* 0.6\): layers are padded .* Without .* 0.\d MB"):
+    with pytest.warns(
+        UserWarning, match=r"saves nothing \(0.6 MB .* 0.6 MB\): layers are padded .* Without .* 0.\d MB"
+    ):
         study.export_policy(assembly, policy, tmp_path / "uniform", "hf", uniform=True)
     with pytest.warns(UserWarning, match="saves nothing .* the policy leaves nearly everything"):
         study.export_policy(assembly, make_policy(assembly, space.dense, {}), tmp_path / "dense", "hf")
@@ -42,4 +44,4 @@ def test_an_export_that_saves_nothing_says_so(assembly: Assembly, tmp_path: Path
 def test_sizes_are_told(cli: Cli, finished_run: Path) -> None:
     told = json.loads(cli("export", finished_run, "out", "--json").out)
     assert told["bytes"] == Path("out/model.safetensors").stat().st_size < told["dense_bytes"]
-    assert "MB of weights, the dense network 0.6)" in cli("export", finished_run, "again").out
+    assert "MB of weights, the dense network 0.6 MB)" in cli("export", finished_run, "again").out

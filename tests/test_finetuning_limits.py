@@ -133,7 +133,11 @@ def test_limits_on_the_command_line(cli: Cli, finished_run: Path, tmp_path: Path
     told = json.loads((run / "finetuned" / "result.json").read_text())
     assert told["training"]["steps"] == told["training"]["planned"] == 3
     assert told["seconds"] == told["training"]["seconds"] > 0
+    exported = cli("export", run, tmp_path / "out")
+    assert "without its fine-tuning" in exported.err
+    assert str(run / "finetuned" / "network") in exported.err
     shutil.rmtree(run / "finetuned")
+    assert "fine-tuning" not in cli("export", run, tmp_path / "out").err
     reported = json.loads(cli("finetune", run, "--max-tokens", "300", "--batch", "8", "--json").out)
     assert reported["training"]["steps"] == 1
     assert reported["training"]["tokens"] == 256

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from torch.nn import functional
 import autoprune
 from autoprune import study, tuning
 from autoprune.assembly import Assembly, assemble
+from autoprune.calibration import digits
 from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.models.images import ImageView
 from autoprune.provenance import make_policy
+from tests.conftest import Answer
 
 NETWORK = """
 import torch
@@ -274,3 +277,15 @@ def test_folders_of_pictures(files: Path, tmp_path: Path) -> None:
     image.fromarray(good["images"][0][:5]).save(tmp_path / "set" / "class0" / "small.png")
     with pytest.raises(UserError, match="5x12"):
         read_images(str(tmp_path / "set"), [0.5], [0.5])
+
+
+@pytest.mark.parametrize("shift", [0, 5])
+def test_labels_that_are_not_the_networks_are_told(cli: Callable[..., Answer], tmp_path: Path, shift: int) -> None:
+    """Digits by other numbers than the embedded network's: it is then always wrong, whatever is pruned."""
+    images, labels = digits.read()
+    np.savez(tmp_path / "images.npz", images=images[:400], labels=(labels[:400] + shift) % 10)
+    given = ["--model", "tiny-cnn", "--data", tmp_path / "images.npz", "--agent", "uniform", "sequence_length=16"]
+    scale = ["--image-mean", str(digits.MEAN), "--image-std", str(digits.STD)]
+    answer = cli("search", *given, *scale, "--max-evals", "1", "--out", tmp_path / "run")
+    assert answer.status == 0, answer.err
+    assert ("number the classes as the network does" in " ".join(answer.err.split())) == bool(shift)

@@ -82,6 +82,18 @@ def test_progress_counts_what_is_read(
     assert other not in err
 
 
+def test_a_stage_whose_share_is_not_known_yet_says_how_long_it_takes(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Display() as shown:
+        for share in (0.0, 0.0, 0.5):
+            shown.stage("validating", share)
+            clock.now += FIRST_GAP
+    assert capsys.readouterr().err.splitlines() == [
+        "validating", "validating, 10 s so far", "validating: 50%, 20 s left",
+    ]  # fmt: skip
+
+
 def test_replayed_scores_are_no_speed(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     objective = Searching()
     with Display() as shown:
@@ -93,6 +105,8 @@ def test_replayed_scores_are_no_speed(clock: Clock, capsys: pytest.CaptureFixtur
     *replayed, last = capsys.readouterr().err.splitlines()
     assert all("tokens/s" not in line for line in replayed)
     assert "known from before" in replayed[-1]
+    assert all(" left" not in line for line in replayed)
+    assert " left" in last
     assert "500 tokens/s" in last
 
 

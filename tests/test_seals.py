@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from autoprune.errors import UserError
+from autoprune.files.reading import explained
 from autoprune.levels import store as stores
 from autoprune.levels.seal import check, sealed
 from autoprune.levels.store import LevelStore, file_of
@@ -89,3 +90,8 @@ def test_of_a_large_store_sizes_and_headers_are_read(tmp_path: Path, monkeypatch
     for _ in range(100):
         check(file, seal, whole=False)
     assert time.process_time() - begun < 1, "64 MiB, a hundred times"
+
+
+def test_a_full_device_is_no_damage(tmp_path: Path) -> None:
+    with pytest.raises(torch.OutOfMemoryError), explained("the level store", tmp_path):
+        raise torch.OutOfMemoryError("CUDA out of memory")

@@ -21,7 +21,7 @@ from autoprune.assembly import assemble
 from autoprune.budgets.latency import clock
 from autoprune.calibration.moments import inputs_of
 from autoprune.config import load_config
-from autoprune.coverage import Coverage
+from autoprune.coverage import Coverage, Left
 from autoprune.errors import UserError
 from autoprune.models.images import ImageView
 from autoprune.models.modules import family_of_module
@@ -204,6 +204,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 KINDS = list(traced_networks.NETWORKS.values())
 
 
+@pytest.mark.filterwarnings("ignore:the export saves nothing")
 @pytest.mark.parametrize("kind", [kind.__name__.lower() for kind in KINDS])
 def test_exports_reload_without_autoprune(
     kind: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -259,9 +260,22 @@ def test_what_is_covered_is_told(cli: Callable[..., Answer], files: Path, tmp_pa
     left = {one["why"]: (one["layers"], one["params"]) for one in told["left"]}
     assert left["whose channels are mixed by cat"] == (1, pytest.approx((8 * 27 + 8) / whole))
     assert left["whose outputs the network returns"] == (1, pytest.approx(17 * 5 / whole))
-    assert left["that are norms"][0] == 2
+    assert left["of norms"][0] == 2
     assert told["told"] in " ".join(answer.err.split())
     assert "whose channels are mixed by cat" in write_report(tmp_path / "run").read_text(encoding="utf-8")
+
+
+def test_what_is_left_out_is_told_in_words_that_fit_any_number() -> None:
+    left = (
+        Left("that are embeddings", 1, 0.21047),
+        Left("outside of the blocks", 3, 0.02),
+        Left("of little size", 1, 4e-6),
+    )
+    assert Coverage(60, {"params": 0.789, "macs": 0.802}, left).told() == (
+        "60 units of the network can be pruned: 79% of its params and 80% of its macs. Left as they are: layers that "
+        "are embeddings (1, with 21.0% of the params); layers outside of the blocks (3, with 2.0% of the params); "
+        "layers of little size (1, with less than 0.1% of the params)."
+    )
 
 
 def test_less_than_half_is_a_warning() -> None:

@@ -10,7 +10,8 @@ A CSV file in UTF-8 with a header and the columns `unit`, `kept` and `cost`, in 
     3.mlp,96,0.61
 
 - `unit` is a unit's name (`3.mlp`) or a kind (`mlp`) for all units of it. Where both give a cost, the unit's own holds.
-- `kept` is how many groups of the unit are kept, as policies count them. A search needs all levels of its units.
+- `kept` is how many groups of the unit are kept, as policies count them: query heads of an attention, neurons of an
+  MLP. A search needs all levels of its units.
 - `cost` is what that takes, in any measure that adds over units. `kept` 0 may be left out and costs 0: a dropped unit
   is not run.
 """
@@ -80,9 +81,11 @@ class Table:
 
     def _lacks(self, unit: Unit, missing: Iterable[int], others: int = 0) -> str:
         more = f" (and levels of {others} other unit{'s' if others > 1 else ''})" if others else ""
+        counted = f" Groups are query heads: what the table has for N KV groups is for {unit.bundle} x N of them."
         return (
             f"the table '{self.path}' lacks unit {unit.name} at {', '.join(map(str, missing))} of {unit.groups} groups "
             f"kept{more}: add rows for '{unit.name}', or '{unit.kind}' for all units of the kind."
+            f"{counted if unit.bundle > 1 else ''}"
         )
 
 

@@ -18,6 +18,8 @@ from autoprune.comparing.league import FILE, SCHEMA, curves_of, is_finished, out
 from autoprune.config import PLACES, SearchConfig, load_config
 from autoprune.errors import UserError
 from autoprune.files.writing import write_atomically
+from autoprune.journal import FILE as JOURNAL
+from autoprune.journal import check_journal
 from autoprune.policy import to_json
 from autoprune.space_file import task_of
 from autoprune.study import Watch, prepare, workers_of
@@ -67,7 +69,8 @@ def compare(
         watch: what a display is told.
 
     Raises:
-        UserError: a setting is wrong, `out` holds something else, or no search has an answer.
+        UserError: a setting is wrong, `out` holds something else, or searches of something else (another text, levels
+            of an earlier version), or no search has an answer.
     """
     if config.storage and not config.study_name:
         config = config.model_copy(update={"study_name": out.resolve().name})
@@ -96,6 +99,8 @@ def _run(entrants: Entrants, before: Entrants | None, out: Path, watch: Watch) -
             assembly = prepare(entrants.config, watch, _any_masks(entrants), out) if left else None
             field = None if assembly is None else Field(assembly, farm, out, watch)
             if assembly is not None:
+                for name in searches.keys() - left.keys():  # the league ranks what was scored alike
+                    check_journal(out / name / JOURNAL, assembly.subject)
                 assembly.save_metrics(out)
         except UserError:
             _undo(out, before)

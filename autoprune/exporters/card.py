@@ -7,6 +7,7 @@ from typing import Any
 
 from autoprune.assembly import Assembly
 from autoprune.files.reading import parse_json, parse_yaml, read_bytes
+from autoprune.finetuned import named, written
 from autoprune.policy import Cost, Policy
 
 CARD = "README.md"
@@ -100,9 +101,10 @@ def write_card(
         auto: the auto class that loads it.
     """
     name = _name(assembly)
+    library = "onnx" if loading == ONNX else "" if assembly.loaded.is_plain else "transformers"
     lines = [
         "---",
-        *(f"{key}: {json.dumps(value)}" for key, value in _metadata(assembly).items()),
+        *(f"{key}: {json.dumps(value)}" for key, value in _metadata(assembly, library).items()),
         "---",
         f"# {name}, pruned",
         "",
@@ -117,6 +119,7 @@ def write_card(
         "",
         *_table(("", "dense", "pruned", "budget"), _costs(policy)),
         *_losses(policy),
+        *_origin(policy),
     ]
     (directory / CARD).write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
@@ -128,7 +131,7 @@ def _name(assembly: Assembly) -> str:
     return " ".join(name.split())
 
 
-def _metadata(assembly: Assembly) -> dict[str, Any]:
+def _metadata(assembly: Assembly, library: str) -> dict[str, Any]:
     """What hubs read at the head of a card."""
     told: dict[str, Any] = {}
     path = Path(assembly.loaded.path)
@@ -136,8 +139,7 @@ def _metadata(assembly: Assembly) -> dict[str, Any]:
         told["base_model"] = assembly.loaded.path
     if (path / CARD).is_file():
         told = {key: value for key, value in _head(path / CARD).items() if key in CARRIED} | told
-    library = {} if assembly.loaded.is_plain else {"library_name": "transformers"}
-    return told | library | {"tags": ["autoprune", "pruned"]}
+    return told | ({"library_name": library} if library else {}) | {"tags": ["autoprune", "pruned"]}
 
 
 def _head(card: Path) -> dict[str, Any]:
@@ -169,10 +171,23 @@ def _losses(policy: Policy) -> list[str]:
     measured = {name: row for name, row in (policy.losses.get("validation") or {}).items() if isinstance(row, dict)}
     if not measured:
         return []
-    named = list(dict.fromkeys(key for row in measured.values() for key in row))
-    rows = [(name, *(_number(row.get(key)) for key in named)) for name, row in measured.items()]
-    told = "Validation, as the search measured it before any fine-tuning (`loss` against the dense network):"
-    return ["", told, "", *_table(("policy", *named), rows)]
+    keys = list(dict.fromkeys(key for row in measured.values() for key in row))
+    rows = [(name, *(written(key, row[key]) if key in row else "" for key in keys)) for name, row in measured.items()]
+    loss = policy.provenance.get("loss")
+    heads = [f"loss ({loss})" if key == "loss" and isinstance(loss, str) else named(key) for key in keys]
+    told = "Measured on the validation split, which the search does not see, before any fine-tuning:"
+    return ["", told, "", *_table(("policy", *heads), rows)]
+
+
+def _origin(policy: Policy) -> list[str]:
+    """Who searched, by what, and when: what `policy.json` says of it, in a sentence."""
+    known = policy.provenance
+    versions = known.get("versions")
+    packages = ", ".join(f"{name} {number}" for name, number in versions.items()) if isinstance(versions, dict) else ""
+    told = (
+        f"Found by the agent `{known.get('agent')}`, seed {known.get('seed')}, {known.get('created')}, with {packages}."
+    )
+    return ["", " ".join(told.split())]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -49,9 +49,17 @@ def neighbour(path: Path) -> Iterator[Path]:
             new = root / "new"
             new.mkdir()
             yield new
+            _readable(new)
             if path.exists():
                 path.rename(root / OLD)
             new.rename(path)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"the network could not be written to '{path}' ({reason}).") from error
+
+
+def _readable(directory: Path) -> None:
+    """Give every file the permissions of any new file of this user's: safetensors hides what it writes from others."""
+    usual = directory.stat().st_mode & 0o666  # those of a new folder, without the right to enter
+    for file in directory.iterdir():
+        file.chmod(usual)

@@ -148,6 +148,8 @@ def explained(what: str, path: Path, way: str = "") -> Iterator[None]:
     except ValidationError as error:
         raise UserError(f"{what} '{path}' is damaged ({first_of(error)}){out}") from error
     except DAMAGE as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here: the file is sound
+            raise
         raise UserError(f"{what} '{path}' is damaged ({reason(error)}){out}") from error
 
 

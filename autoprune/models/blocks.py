@@ -81,7 +81,7 @@ class BlockView:
     def left_out(self, path: str, module: nn.Module) -> str:
         """Why a module is in no unit, behind "layers"."""
         if "norm" in type(module).__name__.lower():
-            return "that are norms"
+            return "of norms"
         inside = any(module is one for block in self.blocks for one in block.modules())
         return "that no width of the blocks goes through" if inside else "outside of the blocks"
 

@@ -7,6 +7,8 @@ from torch import nn
 from autoprune.errors import UserError
 
 MATRICES = ("Linear", "Conv1D", "Conv2d", "Embedding")
+TASKS = ("ForCausalLM", "LMHeadModel", "ForImageClassification")
+"""In the names of transformers' classes that do what we read."""
 
 
 def check_config(path: str, config: Any) -> None:
@@ -53,6 +55,20 @@ def dequantising(path: str, config: Any) -> dict[str, Any]:
     )
 
 
+def check_task(path: str, config: Any) -> None:
+    """Refuse what is neither a causal language model nor a classifier of images, as encoders.
+
+    Raises:
+        UserError: the checkpoint was written by another class than those.
+    """
+    written = list(getattr(config, "architectures", None) or ())
+    if written and not any(task in name for name in written for task in TASKS):
+        raise UserError(
+            f"'{path}' holds a {written[0]}, which is neither a causal language model nor a classifier of images. "
+            "Encoders, sequence-to-sequence networks and models of other tasks are not supported."
+        )
+
+
 def check_weights(path: str, model: nn.Module, report: Any) -> None:
     """Refuse weights that are not those of the class.
 
@@ -66,6 +82,7 @@ def check_weights(path: str, model: nn.Module, report: Any) -> None:
     """
     missing, unexpected = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
     if missing:
+        check_task(path, model.config)
         raise UserError(f"'{path}' lacks {len(missing)} weights of its own architecture, as {missing[0]}.")
     matrices = {name for name, module in model.named_modules() if type(module).__name__ in MATRICES}
     ignored = [key for key in unexpected if key.rpartition(".")[0] in matrices]

@@ -15,7 +15,7 @@ from torch import nn
 from autoprune import registry
 from autoprune.errors import UserError
 from autoprune.models import pretrained
-from autoprune.models.checks import check_config, check_weights, dequantising
+from autoprune.models.checks import check_config, check_task, check_weights, dequantising
 from autoprune.models.family import Family
 from autoprune.models.recognise import check_directory
 
@@ -76,6 +76,8 @@ def load_model(
     check_directory(path)
     with explained(path):
         config = pretrained.load("config", path, trust_remote_code)
+    if config.model_type not in model_types():
+        check_task(path, config)
     family = family_of(str(config.model_type))
     if family.task != task:
         raise UserError(_another_task(path, family))

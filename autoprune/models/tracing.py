@@ -174,11 +174,11 @@ class TracedView(ImageView):
     def left_out(self, path: str, module: nn.Module) -> str:
         """Why a module is in no unit, behind "layers"."""
         if "norm" in type(module).__name__.lower():
-            return "that are norms"
+            return "of norms"
         if path not in self._called:
             return "inside of modules that torch.fx cannot look into, or that run more than once"
         grouped = getattr(module, "groups", 1) > 1
-        return self._left.get(path, "that work in groups" if grouped else "whose widths meet others in a layer")
+        return self._left.get(path, "of grouped channels" if grouped else "whose widths meet others in a layer")
 
     @torch.no_grad()
     def embed(self, tokens_BT: Tensor) -> Tensor:
