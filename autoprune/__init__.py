@@ -31,6 +31,10 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     """Names are imported when they are used: `autoprune --help` must not wait for torch."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("autoprune")
     if name not in _HOME:
         raise AttributeError(f"module 'autoprune' has no attribute '{name}'")
     import importlib

@@ -39,6 +39,23 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings; options override it.")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        echo(f"autoprune {version('autoprune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and end.")
+    ] = False,
+) -> None:
+    """Search how much of every layer of a network to keep, and get the smaller network."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Exits with 0, 2 for a user's mistake, 130 for Ctrl-C; anything else is a bug."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # their warnings and bars would tear our progress
