@@ -4,7 +4,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -345,10 +345,19 @@ def budgets_of(given: Any) -> dict[Any, Any]:
     if isinstance(given, Real) and not isinstance(given, bool):
         return {"params": _float(given)}
     if isinstance(given, (list, tuple)) and given and all(isinstance(one, str) for one in given):
-        return dict(parse_budget(one) for one in given)
+        return _once_each(parse_budget(one) for one in given)
     raise UserError(
         f"the budgets {given!r} are none: give 0.5, '50%', 'params=1.2M' or a mapping, as {{'params': 0.5}}."
     )
+
+
+def _once_each(bounds: Iterable[tuple[str, float]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for metric, bound in bounds:
+        if metric in found:
+            raise UserError(f"{metric} is given two budgets, {found[metric]:g} and {bound:g}: give the one that holds.")
+        found[metric] = bound
+    return found
 
 
 def _bound(metric: Any, bound: Any) -> Any:

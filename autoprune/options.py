@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args
 import typer
 from pydantic.fields import FieldInfo
 
-from autoprune.config import PLACES, SearchConfig, parse_budget
+from autoprune.config import PLACES, SearchConfig, budgets_of
 from autoprune.errors import UserError
 
 SETTINGS = [name for name in SearchConfig.model_fields if name not in ("agent_options", "workload")]
@@ -74,7 +74,7 @@ def _option(name: str, field: FieldInfo) -> Any:
 def _value(name: str, option: Any) -> Any:
     """What an option's text stands for, where typer does not read it."""
     if name == "budgets":
-        return dict(parse_budget(text) for text in option)
+        return budgets_of(option)
     if name not in ("levels", "image_mean", "image_std"):
         return option
     try:

@@ -257,6 +257,10 @@ def test_malformed_budget(refused: Refused, budget: str) -> None:
     refused("search", "--budget", budget, seen=(f"'{budget}'", "METRIC=VALUE"))
 
 
+def test_two_budgets_of_one_metric(refused: Refused) -> None:
+    refused("search", "--budget", "params=0.5", "--budget", "60%", seen=("params", "0.5 and 0.6"))
+
+
 def test_budget_of_nothing(refused: Refused) -> None:
     refused("search", "--budget", "params=0", seen=("params=0.0", "above 0"))
 
