@@ -4,7 +4,6 @@ import ast
 import importlib
 import subprocess
 import sys
-import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,16 +153,17 @@ def _is_module(value: object) -> bool:
 
 def test_help_is_fast_and_light() -> None:
     code = (
-        "import sys\nfrom autoprune.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-        "print('heavy:', *sorted({'torch', 'transformers', 'ray', 'numpy', 'optuna'} & set(sys.modules)))"
+        "import sys, time\nfrom autoprune.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "print('heavy:', *sorted({'torch', 'transformers', 'ray', 'numpy', 'optuna'} & set(sys.modules)))\n"
+        "print(time.process_time())"  # of the processor: a busy machine does not count
     )
     seconds = []
     for _ in range(3):
-        begun = time.perf_counter()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        seconds.append(time.perf_counter() - begun)
         assert "search" in done.stdout
-        assert done.stdout.splitlines()[-1] == "heavy:"
+        *_, heavy, processor = done.stdout.splitlines()
+        assert heavy == "heavy:"
+        seconds.append(float(processor))
     assert min(seconds) < 1
 
 
