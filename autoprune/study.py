@@ -201,9 +201,10 @@ def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str, **opt
     except OSError as error:
         raise UserError(f"'{path}' could not be written ({error.strerror or error}).") from error
     written, dense, native = export_bytes(assembly, policy, path)
-    if written > NOTHING_SAVED * dense:
+    padded = bool(options.get("uniform"))  # only then files tell more than parameters, which have no headers
+    if written and (written if padded else native) > NOTHING_SAVED * dense:
         why = "the policy leaves nearly everything"
-        if options.get("uniform"):
+        if padded:
             why = f"layers are padded to the widest of them. Without uniform it has {native / 1e6:,.1f} MB"
         sizes = f"{written / 1e6:,.1f} MB of weights, the dense network {dense / 1e6:,.1f} MB"
         warnings.warn(f"the export saves nothing ({sizes}): {why}.", UserWarning, stacklevel=2)
