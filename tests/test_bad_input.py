@@ -284,7 +284,7 @@ def test_levels_that_leave_nothing_to_choose(refused: Refused, levels: str, seen
 
 
 def test_limits_too_small_for_one_score(refused: Refused, quick_arguments: list[str]) -> None:
-    refused("search", *quick_arguments, "--max-tokens", "3", seen=("scored no policy", "limits"))
+    refused("search", *quick_arguments, "--max-tokens", "3", seen=("before it scored one policy", "limits"))
 
 
 # -- configuration files ---------------------------------------------------------------------------------------------
@@ -546,11 +546,11 @@ def test_own_metric_that_raises(own_metric: Refused, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "seen"),
     [
-        ("float('nan')", "gives nan for unit 0.attention at 2 of 2 groups kept"),
-        ("kept - 1", "gives -1 for unit 0.attention at 0 of 2 groups kept"),
+        ("float('nan')", "gives nan for unit 0.attention at 4 of 4 groups kept"),
+        ("kept - 1", "gives -1 for unit 0.attention at 0 of 4 groups kept"),
         ("None", "gives None (a NoneType) for unit 0.attention"),
         ("numpy.ones(3)", "gives array([1., 1., 1.]) (a numpy.ndarray) for unit 0.attention"),
-        ("100 - kept", "gives 98 for unit 0.attention at 2 of 2 groups kept, and 99 at 1: "),
+        ("100 - kept", "gives 96 for unit 0.attention at 4 of 4 groups kept, and 98 at 2: "),
         ("0", "gives 0 for the dense network"),
     ],
 )
