@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoprune import registry, study
+from autoprune.assembly import assemble
 from autoprune.budgets import latency as measuring
 from autoprune.budgets.additive import MIXED, classes_of, design, fit, isotonic
 from autoprune.budgets.latency import STAGE, build, latency
@@ -188,7 +189,7 @@ def test_a_table_that_cannot_be_is_refused(table_path: Path, changed: dict[str, 
     row = {"units": ["0.mlp"], "kept": [0, 1, 2], "ms": [0, 1, 2]} | changed
     record = {"schema": "autoprune.latency/1", "measured_on": {}, "fixed": 1, "classes": [row], "checks": []}
     table_path.write_text(json.dumps(record))
-    with pytest.raises(ValueError, match=r"classes\.0"):
+    with pytest.raises(ValueError, match=r"classes\.0|NaN is no number"):
         load_table(table_path)
 
 
@@ -412,9 +413,9 @@ def test_a_search_within_a_latency(
     shutil.rmtree(tmp_path / "cache" / "latency")
     monkeypatch.setattr(measuring, "clock", counting_clock(additive(fixed=9.0, mlp=0.1)))
     assert json.loads(cli("resume", "run", "--json").out)["losses"] == found["losses"]
-    assembly, policy = study.reopen(Path("run"))
-    assert policy.costs["latency"].policy == pytest.approx(cost["policy"])
-    assert assembly.space.cost(assembly.space.dense, "latency") == pytest.approx(cost["dense"])
+    assert study.reopen(Path("run"))[1].costs["latency"].policy == pytest.approx(cost["policy"])
+    own_space = assemble(load_config(Path("run/config.yaml"), {}), run=Path("run")).space
+    assert own_space.cost(own_space.dense, "latency") == pytest.approx(cost["dense"]), "a run keeps its costs"
     space, _ = load_space(Path("run/space.json"))
     assert space.fixed["latency"] == pytest.approx(3.0)
     page = write_report(Path("run")).read_text()
@@ -422,7 +423,6 @@ def test_a_search_within_a_latency(
 
 
 def test_masks_pay_for_every_number_of_groups(counted: None, quick: dict[str, Any]) -> None:
-    from autoprune.assembly import assemble
 
     space = assemble(load_config(None, quick | {"budgets": {"latency": 0.6}}), masks=True).space
     assert space.cost_of_counts([unit.groups for unit in space.units], "latency") == pytest.approx(17.0)
