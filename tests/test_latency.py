@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune import exporting, registry
@@ -160,14 +160,12 @@ def table_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return tmp_path_factory.mktemp("latency") / "table.json"
 
 
-@settings(deadline=None)
 @given(tables())
 def test_a_table_is_read_as_it_was_written(table_path: Path, table: LatencyTable) -> None:
     table.save_as(table_path)
     assert load_table(table_path) == table
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(
     lambda value: json.dumps({"schema": "autoprune.latency/1", "classes": value}).encode()
 ))  # fmt: skip
