@@ -32,6 +32,7 @@ from autoprune.models.family import Family
 from autoprune.models.loading import LoadedModel, load_model
 from autoprune.models.modules import load_module
 from autoprune.models.tracing import image_view
+from autoprune.ports.agent import load_agent
 from autoprune.space import SearchSpace, Unit, kept_groups
 from autoprune.wording import Task
 
@@ -120,7 +121,7 @@ def assemble(
     for metric in config.budgets:
         registry.load("budgets", metric)
     if masks is None:
-        masks = getattr(registry.load("agents", config.agent), "masks", False)
+        masks = load_agent(config.agent).masks
     _check_device(config.device)
     if reads_images(config.model):
         loaded, read, view = _images(config, masks, progress)
