@@ -33,6 +33,8 @@ from autoprune.models.loading import LoadedModel, load_model
 from autoprune.models.modules import load_module
 from autoprune.models.tracing import image_view
 from autoprune.ports.agent import load_agent
+from autoprune.ports.criterion import load_criterion
+from autoprune.ports.loss import load_loss
 from autoprune.space import SearchSpace, Unit, kept_groups
 from autoprune.wording import Task
 
@@ -92,7 +94,7 @@ class Assembly:
             once: every sequence will be asked for once, so nothing of the dense network need be remembered.
         """
         memory = 0 if once else REFERENCE_BYTES
-        measured = [registry.load("losses", loss)() for loss in losses]
+        measured = [load_loss(loss) for loss in losses]
         tokens_NT = tokens_NT.to(self.config.device)
         states = self.config.state_memory or free_state_bytes(self.config.device)
         return Evaluator(self.placer, tokens_NT, measured, self.config.batch_size(), memory, states)
@@ -116,18 +118,19 @@ def assemble(
     Raises:
         UserError: whatever is wrong with the model, the data, the budgets or the cache.
     """
-    for kind, name in [("criteria", config.criterion), ("agents", config.agent), ("losses", config.loss)]:
-        registry.load(kind, name)
+    load_criterion(config.criterion)  # so that what is wrong is told before the network is loaded
+    load_loss(config.loss)
+    agent = load_agent(config.agent)
     for metric in config.budgets:
         registry.load("budgets", metric)
     if masks is None:
-        masks = load_agent(config.agent).masks
+        masks = agent.masks
     _check_device(config.device)
     if reads_images(config.model):
         loaded, read, view = _images(config, masks, progress)
     else:
         loaded, read, view = _text(config, masks, progress, data)
-    check_needs(config.criterion, registry.load("criteria", config.criterion), view)
+    check_needs(config.criterion, load_criterion(config.criterion), view)
     units = units_of(view, config)
     network = Network(view, units, config.workload_of(), cache_directory(), run, progress)
     asked = config.model_copy(update={"budgets": {}}) if data else config
@@ -237,7 +240,7 @@ def _stored(
     progress: Progress,
 ) -> tuple[LevelStore, Path | None]:
     """The level store, and the file of moments where masks are reconstructed; built unless they are there."""
-    criterion, dtype = registry.load("criteria", config.criterion)(), loaded.checkpoint_dtype
+    criterion, dtype = load_criterion(config.criterion), loaded.checkpoint_dtype
     parts = loaded.digest, data, str(config.mlp_group)
     levels = cache_directory() / "levels" / store_key(units, *parts, config.criterion, str(dtype))
     moments = cache_directory() / "moments" / f"{store_key([], *parts)}.safetensors"

@@ -34,7 +34,7 @@ def part_class(port: Any, kind: str, name: str) -> Any:
     if not isinstance(part, type):
         return _of_factory(port, kind, part)
     try:
-        found = part if issubclass(part, port) else _declared(port, part)
+        found: Any = part if issubclass(part, port) else _declared(port, part)
     except TypeError as error:  # metaclasses that exclude each other
         raise UserError(f"{called} cannot be a subclass of {port.__name__}: {error}.") from error
     if found.__abstractmethods__:
