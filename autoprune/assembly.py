@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoprune import registry
-from autoprune.budgets.metric import Network, cost_rows, fixed_cost, metric_of
+from autoprune.budgets.metric import cost_rows, fixed_cost, metric_of
 from autoprune.calibration.images import check_labels, preprocessing, read_images, split_images
 from autoprune.calibration.moments import collect
 from autoprune.calibration.text import Splits, read_text, sequences, split
@@ -35,6 +34,7 @@ from autoprune.models.tracing import image_view
 from autoprune.ports.agent import load_agent
 from autoprune.ports.criterion import load_criterion
 from autoprune.ports.loss import load_loss
+from autoprune.ports.metric import Metric, Network, load_metric
 from autoprune.space import SearchSpace, Unit, kept_groups
 from autoprune.wording import Task
 
@@ -58,7 +58,7 @@ class Assembly:
     space: SearchSpace
     store: LevelStore
     placer: Placer
-    metrics: Mapping[str, Any]
+    metrics: Mapping[str, Metric]
     network: threading.Lock = field(default_factory=threading.Lock, compare=False)
     coverage: Coverage | None = None
 
@@ -79,12 +79,11 @@ class Assembly:
             UserError: the disk is full or not writable.
         """
         for metric in self.metrics.values():
-            if hasattr(metric, "save"):
-                metric.save(run)
+            metric.save(run)
 
     def notices(self) -> list[str]:
         """What the network and metrics have to tell the user, a sentence each."""
-        told = [self.loaded.notice, *(getattr(metric, "notice", None) for metric in self.metrics.values())]
+        told = [self.loaded.notice, *(metric.notice for metric in self.metrics.values())]
         return [notice for notice in told if notice]
 
     def evaluator(self, tokens_NT: Tensor, *losses: str, once: bool = False) -> Evaluator:
@@ -122,7 +121,7 @@ def assemble(
     load_loss(config.loss)
     agent = load_agent(config.agent)
     for metric in config.budgets:
-        registry.load("budgets", metric)
+        load_metric(metric)
     if masks is None:
         masks = agent.masks
     _check_device(config.device)
@@ -279,7 +278,7 @@ def space_of(
     units: list[Unit],
     config: SearchConfig,
     masks: bool = False,
-    metrics: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Metric] | None = None,
     task: Task = "text",
 ) -> SearchSpace:
     """The search space: costs of every metric that is budgeted or always shown, and absolute budgets.
@@ -296,8 +295,8 @@ def space_of(
     names = list(dict.fromkeys([*config.budgets, "params", "macs"]))
     costs = {metric: cost_rows(metric, units, workload, made.get(metric)) for metric in names}
     fixed = {metric: fixed_cost(metric, made.get(metric)) for metric in names}
-    measures = {name: str(metric.measure) for name, metric in made.items() if hasattr(metric, "measure")}
-    peaks = [name for name, metric in made.items() if getattr(metric, "peak", False)]
+    measures = {name: str(metric.measure) for name, metric in made.items() if metric.measure is not None}
+    peaks = [name for name, metric in made.items() if metric.peak]
     if peaks and masks:
         raise UserError(f"the budget {peaks[0]} is one on levels: leave it, or the agent's masks.")
     dense = {

@@ -47,6 +47,11 @@ def as_port(port: Any, part: Any) -> Any:
     return part if isinstance(part, port) else _delegating(port, part)
 
 
+def has_mark(part: Any, mark: str) -> bool:
+    """Whether a decorator has set an attribute of this name on a function."""
+    return bool(getattr(part, mark, False))
+
+
 @cache
 def _declared(port: Any, part: Any) -> Any:
     """A class made of a part and its port, whose members stand behind the part's own."""
@@ -72,7 +77,7 @@ def _delegating(port: Any, part: Any) -> Any:
     members = [name for name in vars(port) if not name.startswith("_")]
     there: dict[str, Any] = {name: _passed_on(part, name) for name in members if hasattr(part, name)}
     if "__call__" in vars(port):
-        there["__call__"] = lambda self, *args: part(*args)
+        there["__call__"] = staticmethod(part)  # no frame of ours in tracebacks
     made = type(port)(type(part).__name__, (port,), there | {"__doc__": type(part).__doc__})
     missing = made.__abstractmethods__
     if missing:
