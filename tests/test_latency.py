@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune import registry, study
+from autoprune import exporting, registry
 from autoprune.assembly import assemble
 from autoprune.budgets import latency as measuring
 from autoprune.budgets.additive import MIXED, classes_of, design, fit, isotonic
@@ -411,7 +411,7 @@ def test_a_search_within_a_latency(
     shutil.rmtree(tmp_path / "cache" / "latency")
     monkeypatch.setattr(measuring, "clock", counting_clock(additive(fixed=9.0, mlp=0.1)))
     assert json.loads(cli("resume", "run", "--json").out)["losses"] == found["losses"]
-    assert study.reopen(Path("run"))[1].costs["latency"].policy == pytest.approx(cost["policy"])
+    assert exporting.reopen(Path("run"))[1].costs["latency"].policy == pytest.approx(cost["policy"])
     own_space = assemble(load_config(Path("run/config.yaml"), {}), run=Path("run")).space
     assert own_space.cost(own_space.dense, "latency") == pytest.approx(cost["dense"]), "a run keeps its costs"
     space, _ = load_space(Path("run/space.json"))
