@@ -23,10 +23,10 @@ from autoprune.journal import Journal
 from autoprune.objective import Answer, Limits, Objective, Spent
 from autoprune.policy import Policy, to_json
 from autoprune.ports.agent import Agent, load_agent
+from autoprune.ports.scorer import Scorer
 from autoprune.provenance import make_policy
 from autoprune.records.record import Record, finalists
 from autoprune.records.storage import check_storage
-from autoprune.scorer import Scorer
 from autoprune.space import Proposal
 from autoprune.space_file import save_space
 from autoprune.validation import Row, front_names, measure, save_front, total_macs

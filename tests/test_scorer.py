@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.farm.farm import FarmScorer
 from autoprune.objective import Limits, Objective
-from autoprune.scorer import POLICIES_AT_ONCE, Scorer, ScorerWrapper
+from autoprune.ports.scorer import POLICIES_AT_ONCE, Scorer, ScorerWrapper
 from autoprune.space import Levels, Proposal
 from tests.toys import ToyScorer, toy_space
 

@@ -31,7 +31,7 @@ from autoprune.levels.placing import Choice, Placer
 from autoprune.levels.store import LevelStore
 from autoprune.models.blocks import BlockView
 from autoprune.ports.loss import Loss
-from autoprune.scorer import Scorer
+from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal
 
 REFERENCE_BYTES = 256 * 2**20

@@ -26,7 +26,7 @@ from autoprune.farm.crew import Crew, Work
 from autoprune.farm.kit import Kit, write_kit
 from autoprune.farm.schedule import Costs, Task, plan
 from autoprune.ports.loss import load_loss
-from autoprune.scorer import POLICIES_AT_ONCE, Scorer
+from autoprune.ports.scorer import POLICIES_AT_ONCE, Scorer
 from autoprune.space import Levels, Proposal
 
 if TYPE_CHECKING:
