@@ -148,7 +148,7 @@ def test_ports_say_what_each_member_is(kind: str) -> None:
 
 
 def test_no_feature_is_looked_for_elsewhere() -> None:
-    """`getattr` and `hasattr` with the name of a port's member, or a mark of a decorator, stand in adapting.py alone."""
+    """`getattr` and `hasattr` of a port's member, or of a mark that a decorator sets, stand in adapting.py alone."""
     members = {name for port, _ in PORTS.values() for name in vars(port) if not name.startswith("_")}
     members |= {name for name in vars(ports.Scorer) if not name.startswith("_")} | {"every_step", "of_network"}
     found = []
@@ -167,7 +167,7 @@ def test_no_feature_is_looked_for_elsewhere() -> None:
 
 def test_ports_are_cheap_to_import() -> None:
     code = (
-        "import autoprune.ports as p, sys; p.Agent, p.Loss, p.Criterion; print(*{'torch', 'numpy'} & set(sys.modules))"
+        "import autoprune.ports as p, sys; p.Agent, p.Loss; print(*{'torch', 'numpy'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == ""
