@@ -166,9 +166,7 @@ def test_no_feature_is_looked_for_elsewhere() -> None:
 
 
 def test_ports_are_cheap_to_import() -> None:
-    code = (
-        "import autoprune.ports as p, sys; p.Agent, p.Loss; print(*{'torch', 'numpy'} & set(sys.modules))"
-    )
+    code = "import autoprune.ports as p, sys; p.Agent, p.Loss; print(*{'torch', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == ""
     for name in ports.__all__:
