@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from autoprune import cautions, registry, rundir
-from autoprune.assembly import Assembly, Progress, assemble
+from autoprune.assembly import Assembly, assemble
 from autoprune.config import SearchConfig, load_config
 from autoprune.coverage import cover
 from autoprune.errors import LimitReached, UserError
@@ -22,6 +22,7 @@ from autoprune.journal import FILE as JOURNAL
 from autoprune.journal import Journal
 from autoprune.objective import Answer, Limits, Objective, Spent
 from autoprune.policy import Policy, to_json
+from autoprune.ports.task import Progress
 from autoprune.provenance import make_policy, proposal_of
 from autoprune.records.record import Record, finalists
 from autoprune.records.storage import check_storage
@@ -233,7 +234,7 @@ def prepare(config: SearchConfig, watch: Watch, masks: bool | None = None, run: 
     """
     assembly = assemble(config, watch.stage, masks, run)
     _check_dense(assembly)
-    for notice in [*assembly.notices(), *cautions.foreign_labels(assembly)]:
+    for notice in [*assembly.notices(), *assembly.task.notices(assembly)]:
         watch.notice(notice)
     cautions.warn(assembly)
     coverage = cover(
@@ -323,7 +324,9 @@ def make_agent(name: str, options: dict[str, Any]) -> Any:
 
 
 def _check_dense(assembly: Assembly) -> None:
-    loss = assembly.evaluator(assembly.splits.search[:1], "ce", once=True).score([assembly.space.dense], [0])
+    loss = assembly.evaluator(assembly.splits.search[:1], assembly.task.label_loss, once=True).score(
+        [assembly.space.dense], [0]
+    )
     if not np.isfinite(loss).all():
         raise UserError(
             f"the dense network's own loss on the calibration data is {float(loss[0, 0])}: its weights or dtype "
@@ -350,8 +353,8 @@ def _finish(
     policy.save(out / "policy.json")
     save_front(assembly, objective, front, table[0], front_rows, out)
     result = {
-        "table": [vars(row) for row in table],
-        "front": [vars(row) for row in front_rows],
+        "table": [row.record() for row in table],
+        "front": [row.record() for row in front_rows],
         "spent": vars(objective.spent),
         "history": objective.history,
         "interrupted": interrupted,

@@ -14,12 +14,24 @@ import autoprune
 from autoprune import registry
 
 ROOT = Path(__file__).parent.parent
-WINGS = ("agents", "envs", "search_spaces")
+WINGS = ("agents", "envs", "search_spaces", "tasks")
 MAY_IMPORT_WING = {("agents", "envs"), ("", "envs")}  # the package itself lends its front door to make_env
 
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording"},
-    {"registry", "space", "policy", "config", "journal", "rundir", "space_file", "finetuned", "scorer"},
+    {
+        "registry",
+        "ports",
+        "task_choice",
+        "space",
+        "policy",
+        "config",
+        "journal",
+        "rundir",
+        "space_file",
+        "finetuned",
+        "scorer",
+    },
     {"models", "calibration", "budgets"},
     {"levels"},
     {"evaluation"},

@@ -10,7 +10,7 @@ import yaml
 
 import autoprune
 from autoprune import api, rundir, study
-from autoprune.calibration.text import dealt
+from autoprune.calibration.splits import dealt
 from autoprune.cli import app
 from autoprune.comparing import comparison
 from autoprune.config import SearchConfig, WorkloadConfig, load_config

@@ -17,7 +17,7 @@ import inspect
 import math
 import reprlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from autoprune import registry, usercode
 from autoprune.budgets.table import Table
 from autoprune.errors import UserError
+from autoprune.ports.task import Task
 from autoprune.space import Unit
 from autoprune.workload import Workload
 
@@ -47,6 +48,7 @@ class Network:
         cache: a directory for what may be used again, which need not exist.
         run: the directory of a run that may have been begun before; None where there is none.
         progress: is told the name of a stage and how much of it is done.
+        task: what the network reads: gives its forward pass, and refuses what it does not support.
     """
 
     view: "BlockView"
@@ -55,6 +57,7 @@ class Network:
     cache: Path
     run: Path | None = None
     progress: Callable[[str, float], None] = lambda stage, share: None
+    task: Task = field(kw_only=True)
 
 
 def of_network(maker: Maker) -> Maker:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from autoprune.assembly import Assembly
 from autoprune.exporters import card, padding
 from autoprune.exporters.directory import check_target, neighbour, placed
-from autoprune.models import pretrained
 from autoprune.models.pruned import layer_config, per_layer_config, pruned_model
 from autoprune.models.slots import can_cache, layer_types
 from autoprune.policy import Policy
@@ -49,7 +48,7 @@ def save(assembly: Assembly, policy: Policy, network: nn.Module, path: Path) -> 
 
 
 def _write(assembly: Assembly, policy: Policy, network: Any, path: Path, loading: str) -> None:
-    auto = pretrained.auto_class(assembly.loaded.family.task).__name__
+    auto = assembly.task.auto_class
     base = type(assembly.loaded.model).__name__
     with neighbour(path) as directory:
         network.save_pretrained(directory)
@@ -70,7 +69,7 @@ def _pruned(assembly: Assembly, network: nn.Module) -> Any:
     stays = _layers_that_stay(assembly)
     config = _config_of_layers(assembly, stays)
     layers = [layer_config(assembly.view.widths[i]) for i in stays]
-    if assembly.loaded.family.task == "text":
+    if assembly.loaded.family.numbered:
         attends = ["attention" not in layer.get("skip", ()) for layer in layers]
         if not layers or not can_cache(attends, layer_types(config)):
             config.use_cache = False
@@ -94,9 +93,9 @@ def _uniform(assembly: Assembly) -> Any:
 def _layers_that_stay(assembly: Assembly) -> list[int]:
     """Layers that still hold parameters. One that holds none passes its input on as it is.
 
-    Of images all: stages of layers have no common number.
+    All of them where layers have no common number, as those of stages.
     """
-    if assembly.loaded.family.task == "images":
+    if not assembly.loaded.family.numbered:
         return list(range(len(assembly.view.blocks)))
     return [i for i, block in enumerate(assembly.view.blocks) if next(block.parameters(), None) is not None]
 
@@ -107,7 +106,7 @@ def _config_of_layers(assembly: Assembly, stays: list[int]) -> Any:
     layers = len(assembly.view.blocks)
     config.dtype = assembly.loaded.checkpoint_dtype
     config.per_layer_config = None  # an empty one, which any class takes
-    if assembly.loaded.family.task == "images":
+    if not assembly.loaded.family.numbered:
         return config
     config.num_hidden_layers = len(stays)
     for name, value in list(vars(config).items()):
@@ -125,7 +124,7 @@ def _state(assembly: Assembly, stays: list[int], model: nn.Module) -> dict[str, 
     numbers = {old: new for new, old in enumerate(stays)}
     state = {}
     for name, tensor in model.state_dict().items():
-        if name.startswith(prefix):  # never of images, whose layers all stay
+        if name.startswith(prefix):  # never where all layers stay
             index, _, rest = name.removeprefix(prefix).partition(".")
             if int(index) not in numbers:
                 continue

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune import registry
 from autoprune.assembly import Assembly
 from autoprune.config import SearchConfig
 from autoprune.farm.cluster import Cluster
@@ -205,7 +204,7 @@ class FarmScorer(Scorer):
         self.costs = Costs(assembly.space, head)
         self._chunk, self._zero_at_dense = (
             config.batch_size(),
-            bool(getattr(registry.load("losses", config.loss)(), "zero_at_dense", False)),
+            bool(getattr(assembly.task.loss(config.loss), "zero_at_dense", False)),
         )
 
     @property

@@ -36,6 +36,11 @@ class Family:
     fits: Callable[[nn.Module], bool] | None = None
     cut: Callable[[Any], list[Any]] | None = None
 
+    @property
+    def numbered(self) -> bool:
+        """Whether the blocks are one list whose length the configuration has, so that some can be left out."""
+        return bool(self.blocks) and "*" not in self.blocks
+
     def paths(self, model: nn.Module) -> list[str]:
         """Where a network's blocks are, in order."""
         pattern = self.blocks if "*" in self.blocks else f"{self.blocks}.*"
