@@ -76,12 +76,12 @@ def built_in() -> dict[str, Words]:
 
 
 def measure(key: str, words: Words | None = None) -> Measure:
-    """What is known of a measured number: from the words of its task, or from those of all our own tasks.
+    """What is known of a measured number: from the words of its task, or else from those of our own tasks.
 
     Args:
         key: as a file has it.
         words: of the task; None where a file does not say which task it is of.
     """
-    known = {key: one for task in built_in().values() for key, one in task.known.items()} if words is None else None
-    found = (words.known if words is not None else known or {}).get(key)
-    return found or Measure(key, key.replace("_", " "), better=0)
+    known = {key: one for task in built_in().values() for key, one in task.known.items()}
+    known |= words.known if words is not None else {}
+    return known.get(key) or Measure(key, key.replace("_", " "), better=0)

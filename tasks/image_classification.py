@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from autoprune.config import is_module
 from autoprune.files.reading import DAMAGE, read_json
-from autoprune.ports.task import GraphInput, Prepared, Progress, Task
+from autoprune.ports.task import GraphInput, Prepared, Progress
 from autoprune.ports.training import TrainingSet
+from autoprune.tasks.examples import TaskOfExamples, as_examples, numbers_left
 from autoprune.wording import Measure, Words
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ NATS = "nats per image"
 ALONE = "for language models alone so far."
 
 
-class ImageClassification(Task):
+class ImageClassification(TaskOfExamples):
     """A classifier of images, on labelled images."""
 
     name = "images"
@@ -98,25 +99,15 @@ class ImageClassification(Task):
 
     def training(self, prepared: Prepared) -> TrainingSet:
         """All images but those of the validation split."""
-        import torch
-
-        from autoprune.models.images import ImageView
         from autoprune.tasks.image_training import ImageTraining
-        from autoprune.tuning.blending import left
 
-        view, held_out = prepared.view, prepared.splits.validation
-        assert isinstance(view, ImageView)
-        numbers = torch.arange(len(view.images))
-        return ImageTraining(view, left(numbers, ~torch.isin(numbers, held_out)), held_out.flatten())
+        return ImageTraining(as_examples(prepared.view), *numbers_left(prepared))
 
     def graph_input(self, prepared: Prepared) -> GraphInput:
         """Pixels `[N, C, height, width]`, of the search split."""
         from autoprune.calibration.images import ImageSet
-        from autoprune.models.images import ImageView
 
-        view = prepared.view
-        assert isinstance(view, ImageView)
-        images = view.images
+        images = as_examples(prepared.view).images
         assert isinstance(images, ImageSet)
         numbers = prepared.splits.search.flatten().to(images.labels.device)
         example, *samples = (images.pixels(numbers[:count]).cpu() for count in (2, 1, 3))

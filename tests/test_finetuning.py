@@ -20,7 +20,7 @@ from autoprune import study, tuning
 from autoprune.errors import UserError
 from autoprune.ports.training import Worth
 from autoprune.tasks.text_training import DEFAULTS, TextTraining
-from autoprune.tuning import lora, settings, training
+from autoprune.tuning import lora, training
 from autoprune.tuning.blending import blended
 from autoprune.tuning.finetuning import better
 from autoprune.tuning.settings import LAYERNORM
@@ -225,7 +225,7 @@ def test_texts_images_and_adapters_have_defaults_of_their_own() -> None:
     assert adapters.lr > text.lr
     assert tuning.tuning_of(DEFAULTS, {"epochs": 1, "lora": 8, "lr": 1e-5}).lr == 1e-5
     assert tuning.tuning_of(LAYERNORM, {"epochs": 1}).optimizer == "adamw"
-    assert all(set(own) <= set(text.__dataclass_fields__) for own in settings.DEFAULTS.values())
+    assert all(set(own) <= set(text.__dataclass_fields__) for own in (DEFAULTS, LAYERNORM))
 
 
 def test_weights_of_the_loss() -> None:
@@ -290,7 +290,7 @@ def test_the_command(cli: Callable[..., Answer], refused: Callable[..., str], ru
     rows = {line.split()[0]: line for line in answer.out.splitlines()}
     assert list(rows) == ["dense", "before", "refitted", "after", "trained:", "network:"]
     assert "perplexity" in rows["after"]
-    assert "kl 0.0000" in rows["dense"]
+    assert "divergence from dense 0.0000" in rows["dense"]
     assert "fine-tuning" in answer.err
     told = json.loads((own / "finetuned" / "result.json").read_text())
     assert (told["tuning"]["weight"], told["tuning"]["lora"], told["tuning"]["batch"]) == (0.7, 4, 64)

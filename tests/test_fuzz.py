@@ -42,7 +42,7 @@ from autoprune.policy import Policy
 from autoprune.reports.page import render, write_report
 from autoprune.reports.run import read_run
 from autoprune.space import Unit
-from autoprune.space_file import load_space
+from autoprune.space_file import load_space, words_of_run
 from autoprune.task_choice import task_of
 from autoprune.tuning.state import done
 from tests.test_architecture import MODULES

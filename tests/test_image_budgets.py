@@ -139,7 +139,7 @@ def test_a_table_is_of_a_batch_and_a_size_of_images(monkeypatch: pytest.MonkeyPa
     table = latency(network)
     assert "context" not in table.measured_on["workload"]
 
-    def never(view: Any, workload: Workload) -> float:
+    def never(network: Network) -> float:
         raise AssertionError("again")
 
     monkeypatch.setattr(measuring, "clock", never)

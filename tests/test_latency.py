@@ -208,7 +208,7 @@ def test_between_measured_numbers_of_groups_it_is_interpolated() -> None:
 # -- where tables are found ------------------------------------------------------------------------------------------
 
 
-def never(view: Any, workload: Workload) -> float:
+def never(network: Network) -> float:
     raise AssertionError("measured again")
 
 

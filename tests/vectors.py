@@ -20,8 +20,9 @@ from autoprune.config import SearchConfig
 from autoprune.models.images import ImageView
 from autoprune.models.modules import load_module
 from autoprune.models.tracing import image_view
-from autoprune.ports.task import GraphInput, Prepared, Progress, Task
+from autoprune.ports.task import GraphInput, Prepared, Progress
 from autoprune.ports.training import Teaching, TrainingSet, Worth
+from autoprune.tasks.examples import TaskOfExamples, as_examples, numbers_left
 from autoprune.wording import Measure, Words
 
 SIDE, OUTPUTS = 12, 2
@@ -74,7 +75,7 @@ WORDS = Words(
 )  # fmt: skip
 
 
-class Regression(Task):
+class Regression(TaskOfExamples):
     """Regression on vectors, by a plain module."""
 
     name = "vectors"
@@ -99,14 +100,11 @@ class Regression(Task):
         return {"mse": losses["mse"], "r2": 1 - losses["mse"] / losses["variance"]}
 
     def training(self, prepared: Prepared) -> TrainingSet:
-        assert isinstance(prepared.view, ImageView)
-        held_out = prepared.splits.validation.flatten()
-        numbers = torch.arange(len(prepared.view.images))
-        return Taught(prepared.view, numbers[~torch.isin(numbers, held_out)], held_out)
+        return Taught(as_examples(prepared.view), *numbers_left(prepared))
 
     def graph_input(self, prepared: Prepared) -> GraphInput:
-        assert isinstance(prepared.view, ImageView)
-        example, *samples = (prepared.view.pixels(torch.arange(count)) for count in (2, 1, 3))
+        view = as_examples(prepared.view)
+        example, *samples = (view.pixels(torch.arange(count)) for count in (2, 1, 3))
         return GraphInput("x", {0: "batch"}, example, samples, [])
 
 

@@ -90,7 +90,11 @@ class GraphInput:
 
 
 class Task(ABC):
-    """A task. `name`, `words` and `prepare` must be there; all other members have defaults."""
+    """A task. It must have `name`, `words`, `prepare`, `forward_pass` and `macs`; all other members have defaults.
+
+    A task whose networks look examples up by number derives from `TaskOfExamples` (tasks/examples.py), which has the
+    last two.
+    """
 
     name: ClassVar[str]
     """As files have it."""
@@ -202,31 +206,23 @@ class Task(ABC):
 
     # -- costs -------------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def forward_pass(self, view: "BlockView", workload: Workload) -> Callable[[], None]:
         """One forward pass of a workload on the network as it stands, to be timed or looked at.
-
-        By default a pass over the first `workload.batch` examples of a network that looks its examples up by number.
 
         Raises:
             UserError: the network cannot run that workload.
         """
-        from autoprune.budgets.passes import example_pass_of
-        from autoprune.models.images import ImageView
 
-        assert isinstance(view, ImageView), "a task whose networks read something else has a forward pass of its own"
-        return example_pass_of(view, workload)
-
+    @abstractmethod
     def macs(self, view: "BlockView", some_BT: "Tensor", workload: Workload) -> float:
-        """Multiply-accumulates of the whole network as it stands, for one item; by default counted on the first.
+        """Multiply-accumulates of the whole network as it stands, for one item.
 
         Args:
             view: the network.
             some_BT: samples.
             workload: what the network will be run on.
         """
-        from autoprune.evaluation.counting import macs_of
-
-        return macs_of(view, some_BT[:1, :1])
 
     # -- exports and directories -------------------------------------------------------------------------------------
 
