@@ -14,6 +14,7 @@ from autoprune.comparing.comparison import Comparison
 from autoprune.config import PLACES, load_config
 from autoprune.errors import UserError
 from autoprune.evaluation.timing import speeds
+from autoprune.exporting import reopen
 from autoprune.ports.task import Progress
 from autoprune.provenance import proposal_of
 from autoprune.study import SearchResult
@@ -53,7 +54,7 @@ def search(
         settings: anything else in `SearchConfig`.
 
     Returns:
-        The result, with `.policy`, `.loss` (validation), `.history` and `.export(path, to="hf")`.
+        The result, with `.policy`, `.loss` (validation), `.history` and `.export(path)`.
 
     Raises:
         UserError: a setting, the model, the data or a budget is wrong; the message says how to mend it.
@@ -191,7 +192,7 @@ def _evaluate_run(
     for name, value in asked.items():
         if value != (kept := getattr(config, name)):
             raise UserError(f"the run '{path}' has {name}={kept} and is evaluated with it, not with {value}: leave it.")
-    assembly, policy = study.reopen(path, progress)
+    assembly, policy = reopen(path, progress)
     proposal = proposal_of(assembly, policy)
     tokens_NT, task, said = assembly.splits.validation, assembly.task, assembly.task.words
     if data is not None:

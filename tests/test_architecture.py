@@ -21,8 +21,6 @@ LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording"},
     {
         "registry",
-        "ports",
-        "task_choice",
         "space",
         "policy",
         "config",
@@ -31,6 +29,8 @@ LAYERS = (
         "space_file",
         "finetuned",
         "scorer",
+        "ports",
+        "task_choice",
     },
     {"models", "calibration", "budgets"},
     {"levels"},
@@ -38,7 +38,7 @@ LAYERS = (
     {"archive", "objective", "assembly", "coverage", "records"},
     {"cautions", "provenance"},
     {"exporters", "farm"},
-    {"validation"},
+    {"validation", "exporting"},
     {"study"},
     {"comparing", "tuning"},
     {"api", "reports"},
@@ -68,10 +68,12 @@ MODULES = modules()
 
 
 def imports(source: str, types: bool = True) -> Iterator[str]:
-    """Dotted names of the modules that some source imports, wherever in it; those of types alone unless told not to."""
+    """Dotted names of the modules that some source imports, wherever in it; without `types`, not for types alone."""
     tree = ast.parse(source)
     if not types:
-        tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node))]
+        tree.body = [
+            node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+        ]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -88,9 +90,9 @@ def place(module: str) -> str:
 
 
 def wrong(importer: str, source: str) -> list[str]:
-    """What a module imports against the direction."""
+    """What a module imports against the direction; a port names, for types alone, what its parts are handed."""
     here, found = place(importer), []
-    for target in imports(source, types=here != "ports"):  # ports name the types of what they are handed
+    for target in imports(source, types=here != "ports"):
         if target.split(".")[0] != "autoprune" or place(target) == here:
             continue
         there = place(target)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import autoprune
-from autoprune import registry, study
+from autoprune import exporting, registry
 from autoprune.api import evaluate
 from autoprune.config import load_config
 from autoprune.errors import UserError
@@ -108,8 +108,8 @@ def test_a_third_task_has_graphs_derivatives_and_comparisons(settings: dict[str,
     assert (league["task"], league["words"]["item"]) == ("vectors", "vector")
     assert compared.table[0]["r2"] > compared.league["references"]["uniform"]["r2"] - 0.5
     run = tmp_path / "cmp" / "evolution-s0"
-    assembly, policy = study.reopen(run)
-    study.export_policy(assembly, policy, tmp_path / "graph", "onnx")
+    assembly, policy = exporting.reopen(run)
+    exporting.export_policy(assembly, policy, tmp_path / "graph", "onnx")
     (entry,) = json.loads((tmp_path / "graph/config.json").read_text())["inputs"]
     assert entry == {"name": "x", "dtype": "float32", "shape": ["batch", vectors.SIDE]}
 

@@ -16,9 +16,11 @@ from typing import Any
 
 from torch import nn
 
-from autoprune import rundir, study
+from autoprune import rundir
 from autoprune.assembly import Assembly
 from autoprune.config import load_config
+from autoprune.exporters.source import Source
+from autoprune.exporting import form_of, make_exporter, reopen
 from autoprune.files.writing import write_atomically
 from autoprune.models.surgery import materialise
 from autoprune.policy import Policy, to_json
@@ -112,7 +114,7 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
     folder = run / "finetuned"
     with rundir.locked(run):
         # derivatives need the whole network on the device
-        assembly, policy = study.reopen(run, progress, places={"device_memory": None})
+        assembly, policy = reopen(run, progress, places={"device_memory": None})
         examples, told = assembly.task.training(assembly), partial(progress, "validating")
         tuning = tuning_of(examples.defaults, given)
         tuning.steps(examples.count, examples.tokens)
@@ -140,7 +142,7 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
         tuned = Tuned(
             dense, worths["before"], worths.get("refitted"), worths.get("trained"), chosen, folder / "network", trained
         )
-        _save(assembly, policy, student, tuned.path)
+        make_exporter(form_of(assembly.config)).write_trained(Source(policy, lambda: assembly), student, tuned.path)
         result: dict[str, Any] = {name: asdict(worth) for name, worth in tuned.rows.items()}
         result |= {"tuning": asdict(tuning), "chosen": chosen}
         if trained:
@@ -178,12 +180,6 @@ def round_weights(assembly: Assembly, student: nn.Module) -> None:
     compute = next(assembly.loaded.model.parameters()).dtype
     for parameter in student.parameters():
         parameter.data = parameter.data.to(assembly.loaded.checkpoint_dtype).to(compute)
-
-
-def _save(assembly: Assembly, policy: Policy, student: nn.Module, path: Path) -> None:
-    from autoprune.exporters import huggingface, module
-
-    (module if assembly.loaded.is_plain else huggingface).save(assembly, policy, student, path)
 
 
 def _mark(policy: Policy) -> str:
