@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoprune import registry
+from autoprune import registry, usercode
 from autoprune.budgets.metric import Network, cost_rows, fixed_cost, metric_of
 from autoprune.calibration.moments import collect
 from autoprune.config import SearchConfig
@@ -110,7 +110,10 @@ def assemble(
         masks = getattr(registry.load("agents", config.agent), "masks", False)
     _check_device(config.device)
     task.require(*features_of(config, masks))
-    prepared = task.prepare(config, masks, progress, data)
+    if task.name in registry.PARTS["tasks"]:
+        prepared = task.prepare(config, masks, progress, data)
+    else:
+        prepared = usercode.call("task", task.prepare, config, masks, progress, data)
     loaded, read, view = prepared.loaded, prepared.read, prepared.view
     check_needs(config.criterion, registry.load("criteria", config.criterion), view)
     units = units_of(view, config)

@@ -27,6 +27,7 @@ from autoprune import study, tuning
 from autoprune.config import load_config, parse_override
 from autoprune.display import print_table
 from autoprune.errors import UserError
+from autoprune.tasks.causal_lm import CausalLM
 from autoprune.tasks.text_training import DEFAULTS
 
 COLUMNS = ("", "perplexity / dense before", "after", "kl before", "after", "training, s", "/ dense passes")
@@ -40,7 +41,7 @@ def main() -> None:
         for seed in range(args.seeds):
             config = load_config(None, json.loads(Setup.of(args, seed=seed).settings))
             result = study.start(config, Path(scratch) / f"{seed}")
-            if result.assembly.loaded.family.task != "text":
+            if not isinstance(result.assembly.task, CausalLM):
                 raise UserError("images are measured by benchmarks/cifar_resnet.py.")
             for i, way in enumerate(ways):
                 rows[i].append(measured(result, tuning.tuning_of(DEFAULTS, way | {"seed": seed}), result.path / f"{i}"))

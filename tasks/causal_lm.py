@@ -118,6 +118,10 @@ class CausalLM(Task):
 
         return macs_per_token(view, some_BT.device, workload.context)
 
+    def save_preprocessing(self, prepared: Prepared, directory: Path) -> None:
+        """The tokenizer."""
+        prepared.loaded.tokenizer.save_pretrained(directory)
+
     def graph_input(self, prepared: Prepared) -> GraphInput:
         """Token numbers `[B, T]`, of the search split. What is checked is longer and shorter than what is traced."""
         tokens_NT = prepared.splits.search.cpu()

@@ -1,6 +1,7 @@
 """Image classification: images with one class each, read by networks of transformers or by plain modules."""
 
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -102,6 +103,12 @@ class ImageClassification(TaskOfExamples):
         from autoprune.tasks.image_training import ImageTraining
 
         return ImageTraining(as_examples(prepared.view), *numbers_left(prepared))
+
+    def save_preprocessing(self, prepared: Prepared, directory: Path) -> None:
+        """How images are made ready, as the checkpoint has it."""
+        file = Path(prepared.loaded.path) / "preprocessor_config.json"
+        if file.is_file():
+            shutil.copy(file, directory)
 
     def graph_input(self, prepared: Prepared) -> GraphInput:
         """Pixels `[N, C, height, width]`, of the search split."""

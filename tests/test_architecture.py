@@ -19,19 +19,8 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs")}  # the package itself lends
 
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording"},
-    {
-        "registry",
-        "space",
-        "policy",
-        "config",
-        "journal",
-        "rundir",
-        "space_file",
-        "finetuned",
-        "scorer",
-        "ports",
-        "task_choice",
-    },
+    {"registry", "space", "policy", "config", "journal", "rundir", "space_file", "finetuned", "scorer", "ports"}
+    | {"task_choice"},
     {"models", "calibration", "budgets"},
     {"levels"},
     {"evaluation"},

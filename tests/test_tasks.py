@@ -52,12 +52,11 @@ def test_a_third_task_is_searched_tuned_reported_and_exported(
     searched = cli("search", *arguments, "--out", "run")
     assert searched.status == 0, searched.err
     assert {"vectors/s", "MACs/vector", "R2"} <= set(re.split(r"\s{2,}|\n", searched.out))
-    assert "export:  autoprune export run run/module --to module" in searched.out
     answers = [searched]
     for command in (["show", "run"], ["finetune", "run", "--epochs", "3"], ["report", "run"], ["evaluate", "run"]):
         answers.append(cli(*command))
         assert answers[-1].status == 0, answers[-1].err
-    answers.append(cli("export", "run", "out", "--to", "module"))
+    answers.append(cli("export", "run", "out"))
     assert answers[-1].status == 0, answers[-1].err
     for answer in answers:
         said = (answer.out + answer.err).replace(str(tmp_path), "")

@@ -7,7 +7,6 @@ both.
 """
 
 import copy
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,11 +75,9 @@ def _write(assembly: Assembly, policy: Policy, network: Any, path: Path, loading
     base = type(assembly.loaded.model).__name__
     with neighbour(path) as directory:
         network.save_pretrained(directory)
-        if assembly.loaded.tokenizer is not None:
+        if getattr(assembly.loaded.model, "generation_config", None) is not None:
             _save_generation_config(network, assembly.loaded.model, directory)
-            assembly.loaded.tokenizer.save_pretrained(directory)
-        else:
-            _copy_preprocessing(assembly.loaded.path, directory)
+        assembly.task.save_preprocessing(assembly, directory)
         policy.save(directory / "policy.json")
         card.write_card(assembly, policy, directory, loading, base, network.num_parameters(), auto)
 
@@ -167,13 +164,6 @@ def _filled(model_class: Any, config: Any, state: dict[str, Tensor]) -> Any:
     model.load_state_dict(state, assign=True)
     getattr(model, "tie_weights")()
     return model.eval()
-
-
-def _copy_preprocessing(source: str, directory: Path) -> None:
-    """How images are made ready for the network, as the checkpoint has it."""
-    file = Path(source) / "preprocessor_config.json"
-    if file.is_file():
-        shutil.copy(file, directory)
 
 
 def _save_generation_config(network: Any, live: Any, directory: Path) -> None:

@@ -46,8 +46,8 @@ FILE = "model.onnx"
 class Onnx(Exporter):
     """A policy's network as an ONNX graph in float32.
 
-    `model.onnx` (with `model.onnx.data` beside it from 1.5 GiB on), `config.json`, `policy.json`, and a language
-    model's tokenizer. The network is copied to the host's memory in float32, so there must be room for it, twice.
+    `model.onnx` (with `model.onnx.data` beside it from 1.5 GiB on), `config.json`, `policy.json`, and what the task
+    saves, as a tokenizer. The network is copied to the host's memory in float32, so there must be room for it, twice.
     """
 
     stage = "writing and checking the ONNX graph"
@@ -75,8 +75,7 @@ class Onnx(Exporter):
             source.policy.save(directory / "policy.json")
             count = sum(parameter.numel() for parameter in network.parameters())
             card.write_card(assembly, source.policy, directory, card.ONNX, interface.name, count)
-            if source.tokenizer is not None:
-                source.tokenizer.save_pretrained(directory)
+            assembly.task.save_preprocessing(assembly, directory)
 
 
 def _described(interface: GraphInput, check: dict[str, Any], opset: int, dtype: torch.dtype) -> dict[str, Any]:

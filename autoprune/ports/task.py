@@ -226,6 +226,10 @@ class Task(ABC):
 
     # -- exports and directories -------------------------------------------------------------------------------------
 
+    def save_preprocessing(self, prepared: Prepared, directory: Path) -> None:
+        """Write into an export what makes data ready for the network, as a tokenizer; by default nothing."""
+        return None
+
     def graph_input(self, prepared: Prepared) -> GraphInput:
         """What an exported graph of the network reads.
 
