@@ -279,7 +279,7 @@ def _finish(
     best = objective.best
     search_loss, search_tokens = objective.loss(best)
     if not np.isfinite(search_loss):
-        raise UserError("the search scored no policy with a finite loss: look at the model's weights, dtype and text.")
+        raise UserError("the search scored no policy with a finite loss: look at the model's weights, dtype and data.")
     named = {"dense": assembly.space.dense, "uniform": assembly.space.uniform(), "best": best}
     table = measure(assembly, named | front_names(assembly.space, front), watch.stage)
     table, front_rows = table[: len(named)], table[len(named) :]
