@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from autoprune import registry, usercode
-from autoprune.budgets.metric import Network, cost_rows, fixed_cost, metric_of
+from autoprune.budgets.metric import cost_rows, fixed_cost, metric_of
 from autoprune.calibration.moments import collect
 from autoprune.config import SearchConfig
 from autoprune.coverage import Coverage
@@ -26,6 +25,9 @@ from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, build, cache_directory, is_complete, store_key
 from autoprune.models.blocks import BlockView
+from autoprune.ports.agent import load_agent
+from autoprune.ports.criterion import load_criterion
+from autoprune.ports.metric import Metric, Network, load_metric
 from autoprune.ports.task import Prepared, Progress, Task
 from autoprune.space import SearchSpace, Unit, kept_groups
 from autoprune.wording import Words
@@ -44,7 +46,7 @@ class Assembly(Prepared):
     space: SearchSpace
     store: LevelStore
     placer: Placer
-    metrics: Mapping[str, Any]
+    metrics: Mapping[str, Metric]
     task: Task
     network: threading.Lock = field(default_factory=threading.Lock, compare=False)
     coverage: Coverage | None = None
@@ -61,12 +63,11 @@ class Assembly(Prepared):
             UserError: the disk is full or not writable.
         """
         for metric in self.metrics.values():
-            if hasattr(metric, "save"):
-                metric.save(run)
+            metric.save(run)
 
     def notices(self) -> list[str]:
         """What the network and metrics have to tell the user, a sentence each."""
-        told = [self.loaded.notice, *(getattr(metric, "notice", None) for metric in self.metrics.values())]
+        told = [self.loaded.notice, *(metric.notice for metric in self.metrics.values())]
         return [notice for notice in told if notice]
 
     def evaluator(self, tokens_NT: Tensor, *losses: str, once: bool = False) -> Evaluator:
@@ -101,13 +102,13 @@ def assemble(
         UserError: whatever is wrong with the model, the data, the budgets or the cache.
     """
     task = config.chosen_task()
-    for kind, name in [("criteria", config.criterion), ("agents", config.agent)]:
-        registry.load(kind, name)
+    load_criterion(config.criterion)  # so that what is wrong is told before the network is loaded
     task.loss(config.loss)
+    agent = load_agent(config.agent)
     for metric in config.budgets:
-        registry.load("budgets", metric)
+        load_metric(metric)
     if masks is None:
-        masks = getattr(registry.load("agents", config.agent), "masks", False)
+        masks = agent.masks
     _check_device(config.device)
     task.require(*features_of(config, masks))
     if task.name in registry.PARTS["tasks"]:
@@ -115,7 +116,7 @@ def assemble(
     else:
         prepared = usercode.call("task", task.prepare, config, masks, progress, data)
     loaded, read, view = prepared.loaded, prepared.read, prepared.view
-    check_needs(config.criterion, registry.load("criteria", config.criterion), view)
+    check_needs(config.criterion, load_criterion(config.criterion), view)
     units = units_of(view, config)
     network = Network(view, units, config.workload_of(), cache_directory(), run, progress, task=task)
     asked = config.model_copy(update={"budgets": {}}) if data else config
@@ -155,7 +156,7 @@ def _stored(
 ) -> tuple[LevelStore, Path | None]:
     """The level store, and the file of moments where masks are reconstructed; built unless they are there."""
     config, loaded, view = prepared.config, prepared.loaded, prepared.view
-    criterion, dtype = registry.load("criteria", config.criterion)(), loaded.checkpoint_dtype
+    criterion, dtype = load_criterion(config.criterion), loaded.checkpoint_dtype
     parts = loaded.digest, data, str(config.mlp_group)
     levels = cache_directory() / "levels" / store_key(units, *parts, config.criterion, str(dtype))
     moments = cache_directory() / "moments" / f"{store_key([], *parts)}.safetensors"
@@ -194,7 +195,7 @@ def space_of(
     units: list[Unit],
     config: SearchConfig,
     masks: bool = False,
-    metrics: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Metric] | None = None,
     words: Words | None = None,
 ) -> SearchSpace:
     """The search space: costs of every metric that is budgeted or always shown, and absolute budgets.
@@ -211,8 +212,8 @@ def space_of(
     names = list(dict.fromkeys([*config.budgets, "params", "macs"]))
     costs = {metric: cost_rows(metric, units, workload, made.get(metric)) for metric in names}
     fixed = {metric: fixed_cost(metric, made.get(metric)) for metric in names}
-    measures = {name: str(metric.measure) for name, metric in made.items() if hasattr(metric, "measure")}
-    peaks = [name for name, metric in made.items() if getattr(metric, "peak", False)]
+    measures = {name: str(metric.measure) for name, metric in made.items() if metric.measure is not None}
+    peaks = [name for name, metric in made.items() if metric.peak]
     if peaks and masks:
         raise UserError(f"the budget {peaks[0]} is one on levels: leave it, or the agent's masks.")
     dense = {

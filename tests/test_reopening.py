@@ -10,6 +10,7 @@ import torch
 import autoprune
 from autoprune import assembly, exporting, rundir, study
 from autoprune.api import evaluate
+from autoprune.calibration import splits, text
 from autoprune.errors import UserError
 
 

@@ -20,8 +20,8 @@ import torch
 
 from autoprune.budgets.alive import peak_bytes
 from autoprune.budgets.latency import checks, classes_in, dense_afterwards, place
-from autoprune.budgets.metric import Network, of_network
 from autoprune.errors import UserError
+from autoprune.ports.metric import Metric, Network, of_network
 from autoprune.space import Unit
 from autoprune.workload import Workload
 
@@ -30,7 +30,7 @@ TOLERANCE = 0.01  # what a whole network may be above its units before the user 
 
 
 @dataclass(frozen=True)
-class Peaks:
+class Peaks(Metric):
     """Bytes of one item.
 
     Args:

@@ -16,11 +16,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from autoprune.calibration.losses import CrossEntropy, Loss
+from autoprune.calibration.losses import CrossEntropy
 from autoprune.calibration.moments import inputs_of, links_of
 from autoprune.errors import UserError
 from autoprune.models.blocks import BlockView
 from autoprune.models.surgery import LiveWidth
+from autoprune.ports.loss import Loss
 
 
 def gate_gradients(

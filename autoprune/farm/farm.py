@@ -25,7 +25,7 @@ from autoprune.farm.cluster import Cluster
 from autoprune.farm.crew import Crew, Work
 from autoprune.farm.kit import Kit, write_kit
 from autoprune.farm.schedule import Costs, Task, plan
-from autoprune.scorer import POLICIES_AT_ONCE, Scorer
+from autoprune.ports.scorer import POLICIES_AT_ONCE, Scorer
 from autoprune.space import Levels, Proposal
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class FarmScorer(Scorer):
         self.costs = Costs(assembly.space, head)
         self._chunk, self._zero_at_dense = (
             config.batch_size(),
-            bool(getattr(assembly.task.loss(config.loss), "zero_at_dense", False)),
+            assembly.task.loss(config.loss).zero_at_dense,
         )
 
     @property

@@ -8,18 +8,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from autoprune.ports.agent import Agent
+    from autoprune.ports.criterion import Criterion
     from autoprune.ports.exporter import Exporter
+    from autoprune.ports.loss import Loss
+    from autoprune.ports.metric import Metric, Network, of_network
+    from autoprune.ports.scorer import Scorer, ScorerWrapper
     from autoprune.ports.task import Task
     from autoprune.ports.training import TrainingSet, Worth
 
 _HOME = {
+    "Agent": "agent",
+    "Criterion": "criterion",
     "Exporter": "exporter",
+    "Loss": "loss",
+    "Metric": "metric",
+    "Network": "metric",
+    "Scorer": "scorer",
+    "ScorerWrapper": "scorer",
     "Task": "task",
     "TrainingSet": "training",
     "Worth": "training",
+    "of_network": "metric",
 }
 
-__all__ = ["Exporter", "Task", "TrainingSet", "Worth"]
+__all__ = [
+    "Agent", "Criterion", "Exporter", "Loss", "Metric", "Network", "Scorer", "ScorerWrapper", "Task", "TrainingSet",
+    "Worth", "of_network",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

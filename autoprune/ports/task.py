@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from autoprune import registry
 from autoprune.errors import UserError
+from autoprune.ports.loss import Loss, load_loss
 from autoprune.ports.training import TrainingSet
 from autoprune.wording import Words
 from autoprune.workload import Workload
@@ -22,7 +22,6 @@ from autoprune.workload import Workload
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from autoprune.calibration.losses import Loss
     from autoprune.calibration.splits import Splits
     from autoprune.config import SearchConfig
     from autoprune.models.blocks import BlockView
@@ -179,14 +178,13 @@ class Task(ABC):
 
     # -- losses and quality ----------------------------------------------------------------------------------------
 
-    def loss(self, name: str) -> "Loss":
+    def loss(self, name: str) -> Loss:
         """A loss by name: the task's own, or one of the registry.
 
         Raises:
             UserError: there is no such loss.
         """
-        made: Loss = registry.load("losses", self.losses.get(name, name))()
-        return made
+        return load_loss(self.losses.get(name, name))
 
     def quality(self, losses: Mapping[str, float]) -> dict[str, float]:
         """What people know a network by, from its mean losses on the validation split, by key of a measure.
