@@ -19,11 +19,11 @@ import autoprune
 from autoprune import exporting, tuning
 from autoprune.errors import UserError
 from autoprune.ports.training import Worth
+from autoprune.recovery.finetuning import better
 from autoprune.tasks.text_training import DEFAULTS, TextTraining
-from autoprune.tuning import lora, training
-from autoprune.tuning.blending import blended
-from autoprune.tuning.finetuning import better
-from autoprune.tuning.settings import LAYERNORM
+from autoprune.training import adapters, training
+from autoprune.training.blending import blended
+from autoprune.training.settings import LAYERNORM
 from autoprune.wording import Words
 from tests.conftest import Answer
 
@@ -179,13 +179,13 @@ def test_merged_adapters_are_what_was_added() -> None:
     for layer, x in layers:
         network = nn.Sequential(layer)
         before, weight = network(x), layer.weight.detach().clone()
-        lora.attach(network, 3, 6.0, 0)
+        adapters.attach(network, 3, 6.0, 0)
         torch.testing.assert_close(network(x), before)  # nothing at first
         adapter: Any = layer.adapter
         adapter.up.data.normal_()
         assert [p for p in network.parameters() if p.requires_grad] == [adapter.down, adapter.up]
         adapted = network(x)
-        lora.merge(network)
+        adapters.merge(network)
         assert not hasattr(layer, "adapter")
         assert (adapted - before).abs().max() > 0.1
         torch.testing.assert_close(network(x), adapted, rtol=1e-4, atol=1e-5)
@@ -196,13 +196,13 @@ def test_merged_adapters_are_what_was_added() -> None:
 def test_adapters_leave_embeddings_and_grouped_convolutions(opened: tuple[Any, Any, Any]) -> None:
     assembly, policy, _ = opened
     student: Any = tuning.cut_out(assembly, policy)
-    lora.attach(student, 4, 8.0, 0)
+    adapters.attach(student, 4, 8.0, 0)
     assert not hasattr(student.lm_head, "adapter")
     trained = [name for name, p in student.named_parameters() if p.requires_grad]
     assert trained
     assert all(".adapter." in name and ".layers." in name for name in trained)
     with pytest.raises(UserError, match="leave --lora"):
-        lora.attach(nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.BatchNorm2d(4)), 4, 8.0, 0)
+        adapters.attach(nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.BatchNorm2d(4)), 4, 8.0, 0)
 
 
 # -- settings and what goes wrong --------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_a_training_that_diverges_is_told_and_not_saved(opened: tuple[Any, Any, 
 def test_a_full_disk_loses_nothing(
     opened: tuple[Any, Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from autoprune.tuning import state
+    from autoprune.training import state
 
     assembly, policy, lesson = opened
     settled, folder = how(lora=4), tmp_path / "state"
@@ -316,7 +316,7 @@ def test_the_better_network_is_handed_over(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Answer]
 ) -> None:
     """A training that spoils the network, a refit that does, and both: what is left is what was better."""
-    from autoprune.tuning import finetuning
+    from autoprune.recovery import finetuning
 
     own, spoiling = copied(run, tmp_path / "run"), given(epochs=1, batch=64, at_once=64, lr=1.0, warmup=0.0)
     with pytest.warns(

@@ -12,8 +12,8 @@ import torch
 from autoprune import exporting, tuning
 from autoprune.errors import UserError
 from autoprune.tasks.text_training import DEFAULTS, TextTraining
-from autoprune.tuning import training
-from autoprune.tuning.settings import Tuning
+from autoprune.training import loop
+from autoprune.training.settings import Tuning
 from tests.conftest import Answer
 
 Cli = Callable[..., Answer]
@@ -60,7 +60,7 @@ def test_interrupted_ends_with_the_same_bits(
     settled, whole, again = how(**limits), tuning.cut_out(assembly, policy), tuning.cut_out(assembly, policy)
     done = tuning.train(whole, lesson, settled, tmp_path / "whole")
     assert done.steps == done.planned == settled.steps(24, 32)
-    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     calls: list[float] = []
 
     def stop(stage: str, share: float) -> None:
@@ -93,7 +93,7 @@ def test_time_ends_it_and_is_remembered(
     opened: tuple[Any, Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assembly, policy, lesson = opened
-    monkeypatch.setattr(training, "time", Clock())
+    monkeypatch.setattr(loop, "time", Clock())
     settled = how(epochs=100, max_time=8.0)
     first = tuning.train(tuning.cut_out(assembly, policy), lesson, settled, tmp_path / "state")
     assert 0 < first.steps < 300
@@ -110,14 +110,14 @@ def test_the_learning_rate_falls_with_time_where_nothing_else_ends_it(
 ) -> None:
     assembly, policy, lesson = opened
     rates: list[float] = []
-    plain = training.rate
+    plain = loop.rate
 
     def seen(at: float, end: float, warmup: float) -> float:
         rates.append(plain(at, end, warmup))
         return rates[-1]
 
-    monkeypatch.setattr(training, "time", Clock())
-    monkeypatch.setattr(training, "rate", seen)
+    monkeypatch.setattr(loop, "time", Clock())
+    monkeypatch.setattr(loop, "rate", seen)
     done = tuning.train(tuning.cut_out(assembly, policy), lesson, how(max_time=20.0, warmup=0.0), tmp_path / "state")
     assert done.planned is None
     assert len(rates) == done.steps > 5

@@ -11,8 +11,8 @@ from autoprune.levels.store import LevelStore
 from autoprune.models.blocks import BlockView
 from autoprune.models.loading import family_of
 from autoprune.models.surgery import AS_DENSE, LevelWeights
+from autoprune.recovery.refit import place_refitted
 from autoprune.space import Levels, SearchSpace, kept_groups
-from autoprune.tuning.refit import place_refitted
 from tests import families, image_families
 
 IMAGES = image_families.names()
