@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from autoprune.models.layers import alike, blind, hooked, is_depthwise, of_columns, of_rows, product_of
+from autoprune.models.layers import alike, blind, of_columns, of_rows
+from autoprune.models.products import hooked, is_depthwise, product_of
 from autoprune.models.tracing import Trace
 from autoprune.search_spaces.operations import called, is_layer, name_of
 

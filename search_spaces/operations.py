@@ -10,7 +10,7 @@ from torch import nn
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from autoprune.models.layers import hooked
+from autoprune.models.products import hooked
 from autoprune.models.tracing import Trace
 
 

@@ -15,7 +15,7 @@ from torch.fx import Node
 
 from autoprune.errors import UserError
 from autoprune.models.family import Family
-from autoprune.models.layers import hooked
+from autoprune.models.products import hooked
 from autoprune.models.tracing import Stretch, Trace
 from autoprune.models.widths import Slice, Width
 from autoprune.search_spaces.channelwise import MixedError, reach

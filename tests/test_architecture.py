@@ -20,7 +20,7 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs")}  # the package itself lends
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording"},
     {"registry", "space", "policy", "config", "journal", "rundir", "space_file", "finetuned", "scorer"},
-    {"models", "calibration", "budgets"},
+    {"cutting", "models", "calibration", "budgets"},
     {"levels"},
     {"evaluation"},
     {"archive", "objective", "assembly", "coverage", "records"},

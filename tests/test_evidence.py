@@ -16,6 +16,7 @@ from autoprune.assembly import assemble
 from autoprune.calibration.gradients import gate_gradients
 from autoprune.calibration.moments import collect, links_of
 from autoprune.config import load_config
+from autoprune.cutting import reading
 from autoprune.errors import UserError
 from autoprune.levels.evidence import check_needs, gather
 from autoprune.levels.store import LevelStore, build
@@ -111,7 +112,7 @@ def test_taylor_sees_behind_the_consumer_what_weights_and_inputs_do_not_tell() -
         block.conv2.weight[:5, 7] *= 20
     view = ImageView(view.model, view.family, image_families.images())
     moments, width = list(collect(view, tokens_NT, 2)), view.widths[-1][0]
-    h_DD, _ = width.moments(moments[-1][0])
+    h_DD, _ = reading.moments(width, moments[-1][0])
     orders = {}
     for name in CRITERIA:
         criterion = registry.load("criteria", name)()

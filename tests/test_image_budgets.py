@@ -125,7 +125,7 @@ def test_what_is_timed_is_a_batch_through_what_an_export_holds(name: str) -> Non
     forward = image_pass_of(view, network.workload)
     for kept_U in cuts(network.units):
         place(view, kept_U)
-        assert all(p.is_contiguous() for row in view.widths for w in row for link in w.links for p in link.parameters())
+        assert all(p.is_contiguous() for row in view.widths for w in row for p in w.dense.parameters())
         with torch.no_grad():
             forward()
     assert set(shapes) == {(3, 3, image_families.SIDE, image_families.SIDE)}

@@ -71,14 +71,14 @@ def really_held(assembly: Assembly) -> Iterator[list[int]]:
     streamer_of(assembly).rest()
     stored = [tensor for unit in assembly.store._tensors for tensor in unit.values()]
     latest = list(assembly.placer.masked._latest.values()) if assembly.placer.masked else []
-    home = {t.untyped_storage().data_ptr() for row in rows for width in row for t in width.tensors.values()}
+    home = {t.untyped_storage().data_ptr() for row in rows for width in row for t in width.dense.tensors.values()}
     home |= {t.untyped_storage().data_ptr() for t in [*stored, *latest]}
     run = assembly.view.run
 
     def measured(block: int, hidden: Tensor) -> Tensor:
         out = run(block, hidden)
         masked = list(assembly.placer.masked._latest.values()) if assembly.placer.masked else []
-        here = [p.data for row in rows for width in row for p in width.parameters()]
+        here = [p.data for row in rows for width in row for p in width.dense.parameters()]
         here += [t for copy in streamer_of(assembly)._held.values() for t in copy.device]
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in here}
         known = home | {t.untyped_storage().data_ptr() for t in masked}
@@ -170,7 +170,7 @@ def ready(settings: dict[str, Any], blocks: float) -> Assembly:
     """With room for so many blocks."""
     smallest = smallest_memory(settings)
     plain = assemble(load_config(None, settings))
-    largest = max(sum(width.nbytes for width in row) for row in plain.view.widths)
+    largest = max(sum(map(streaming.dense_bytes, row)) for row in plain.view.widths)
     config = load_config(None, settings | {"device_memory": smallest + int((blocks - 1) * largest)})
     return assemble(config)
 
@@ -252,7 +252,7 @@ def test_an_interruption_leaves_the_network_whole(
     def interrupted(self: LiveWidth, tensors: Any) -> None:
         left[0] -= 1
         if left[0] == -1:
-            self._tensors = dict(tensors)  # half of it is done
+            self.dense.tensors.update(tensors)  # half of it is done
             raise KeyboardInterrupt
         move(self, tensors)
 

@@ -22,6 +22,7 @@ from autoprune.budgets.latency import clock
 from autoprune.calibration.moments import inputs_of
 from autoprune.config import load_config
 from autoprune.coverage import Coverage, Left
+from autoprune.cutting import reading
 from autoprune.errors import UserError
 from autoprune.models.images import ImageView
 from autoprune.models.modules import family_of_module
@@ -181,7 +182,7 @@ def test_a_pair_is_found(network: Pair) -> None:
         view.run(0, hidden)
     layer, x = network.two, inputs[0]
     with torch.no_grad():
-        rows_NO = width.read(x) @ width.consumer_weight.T + layer.bias
+        rows_NO = reading.rows(width, x) @ width.consumer_weight.T + layer.bias
         torch.testing.assert_close(rows_NO, layer(x).movedim(1, -1).flatten(0, -2))
 
 

@@ -165,9 +165,8 @@ def place(view: BlockView, kept_U: Sequence[int]) -> None:
     for width, kept in zip(widths, kept_U, strict=True):
         if width.kept != kept:
             width.keep(kept)
-            for link in width.links:
-                for parameter in link.parameters():
-                    parameter.data = parameter.data.contiguous()
+            for parameter in width.dense.parameters():
+                parameter.data = parameter.data.contiguous()
     if isinstance(view, ImageView):
         return
     attends = [all(width.kept for width in row if width.width.kind == "attention") for row in view.widths]

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from autoprune.cutting import reading
 from autoprune.models.blocks import BlockView
 from autoprune.models.surgery import LiveWidth
 
@@ -21,7 +22,7 @@ def collect(
 ) -> Iterator[list[Tensor]]:
     """Mean second moments, dense network: for each width of one block after another, `[D, D]` float64 on the CPU.
 
-    Widths behind others have their own. Those of a width with a norm have one more row and column (`LiveWidth.read`).
+    Widths behind others have their own. Those of a width with a norm have one more row and column (`reading.rows`).
     Moments of large networks take more memory than their weights: whoever needs one block's at a time holds no more,
     but where blocks are brought to the device in turn and not all sequences have room, which makes them all at once.
 
@@ -71,7 +72,7 @@ def _through(view: BlockView, block: int, hidden: Tensor, sums: list[Tensor]) ->
     with inputs_of(links) as inputs:
         hidden = view.run(block, hidden)
     for i, x in enumerate(inputs):
-        x_ND = links[i].read(x)
+        x_ND = reading.rows(links[i], x)
         if view.streamer is None:
             _add_product(sums, i, x_ND.float())
             continue

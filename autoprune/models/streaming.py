@@ -74,7 +74,7 @@ class Streamer:
         masks: bool = False,
     ) -> None:
         self.device, self.memory, self._widths = torch.device(device), memory, widths
-        self._sizes = [sum(width.nbytes + width.copied_bytes(masks) for width in row) for row in widths]
+        self._sizes = [sum(dense_bytes(width) + copied_bytes(width, masks) for width in row) for row in widths]
         consumers = [sum(_nbytes(width.consumer_weight) for width in row) for row in widths]
         self.largest = max(size + consumer for size, consumer in zip(self._sizes, consumers, strict=True))
         """Bytes of the largest block with the largest weights that can be put in the place of its consumers'."""
@@ -136,15 +136,15 @@ class Streamer:
     def _wanted(self, block: int) -> Sequence[Tensor]:
         if self._expected is not None:
             return self._expected[block]
-        return [width.in_place for width in self._widths[block] if width.in_place is not None]
+        return [width.weights.consumer for width in self._widths[block] if width.weights.consumer is not None]
 
     def _load_dense(self, block: int) -> _Copy | None:
         if not self._make_room(self._sizes[block], block):
             return None
         if self.device.type == "cuda":
             for width in self._widths[block]:  # in place, once: they are the process's own, unlike mapped files
-                width.move({key: t if t.is_pinned() else t.pin_memory() for key, t in width.tensors.items()})
-        host = [tensor for width in self._widths[block] for tensor in width.tensors.values()]
+                width.move({key: t if t.is_pinned() else t.pin_memory() for key, t in width.dense.tensors.items()})
+        host = [tensor for width in self._widths[block] for tensor in width.dense.tensors.values()]
         return self._load(("dense", block), block, self._sizes[block], host)
 
     def _load_consumers(self, block: int) -> None:
@@ -183,7 +183,7 @@ class Streamer:
         """Make these the dense tensors of a block; what is kept of it stays as it is."""
         following = iter(tensors)
         for width in self._widths[block]:
-            width.move({key: next(following) for key in width.tensors})
+            width.move({key: next(following) for key in width.dense.tensors})
 
     # -- room --------------------------------------------------------------------------------------------------
 
@@ -245,14 +245,14 @@ class Streamer:
         return True
 
     def _in_place(self, copy: _Copy) -> bool:
-        return any(width.in_place is copy.host[0] for width in self._widths[copy.block])
+        return any(width.weights.consumer is copy.host[0] for width in self._widths[copy.block])
 
     def _drop(self, key: tuple[str, int]) -> None:
         copy = self._held[key]
         if not copy.dense and self._in_place(copy) and ("dense", copy.block) in self._held:
             self._drop(("dense", copy.block))
         if copy.dense and not copy.waiting:
-            there = [tensor for width in self._widths[copy.block] for tensor in width.tensors.values()]
+            there = [tensor for width in self._widths[copy.block] for tensor in width.dense.tensors.values()]
             ours = zip(there, copy.device, copy.host, strict=True)
             assert all(t is a or t is b for t, a, b in ours), "dense tensors are changed in the host's memory only"
             copy.state = "home"
@@ -327,11 +327,22 @@ def _enter(streamer: Streamer, block: int, *_: Any) -> None:
     streamer.enter(block)
 
 
+def dense_bytes(width: LiveWidth) -> int:
+    """Bytes of the dense tensors of a width."""
+    return sum(map(_nbytes, width.dense.tensors.values()))
+
+
+def copied_bytes(width: LiveWidth, masks: bool) -> int:
+    """Bytes at most that keeping something copies: with masks everything, otherwise only fused projections."""
+    fused = {cut.key[0] for link in width.links for cut in link.cuts if masks or len(cut.segments.segments) > 1}
+    return sum(_nbytes(tensor) for (path, _), tensor in width.dense.tensors.items() if path in fused)
+
+
 def _nbytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
 def _outside(model: nn.Module, widths: Sequence[Sequence[LiveWidth]]) -> list[Tensor]:
     """Parameters and buffers that are always on the device, tied ones once."""
-    inside = {id(parameter) for row in widths for width in row for parameter in width.parameters()}
+    inside = {id(parameter) for row in widths for width in row for parameter in width.dense.parameters()}
     return [t for t in (*model.parameters(), *model.buffers()) if id(t) not in inside]

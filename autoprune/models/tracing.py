@@ -17,6 +17,7 @@ from torch.fx import Graph, GraphModule, Interpreter, Node, Tracer
 
 from autoprune import usercode
 from autoprune.calibration.images import ImageSet
+from autoprune.cutting.zeros import blind
 from autoprune.errors import UserError
 from autoprune.models.family import Family
 from autoprune.models.images import ImageView, restored
@@ -233,7 +234,7 @@ def _tried(block: Any, family: Family, chain: Any, shape: tuple[int, ...]) -> bo
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(like.device, like.dtype)
     kept = max(1, live.width.groups // 2)
     whole = block(drawn)
-    with live.blind(kept):
+    with blind(live, kept):
         masked = block(drawn)
     try:
         live.keep(kept)
