@@ -31,6 +31,8 @@ from autoprune.models.blocks import BlockView
 from autoprune.models.family import Family
 from autoprune.models.loading import LoadedModel, load_model
 from autoprune.models.modules import load_module
+from autoprune.models.streaming import StreamedView
+from autoprune.models.text import TextView
 from autoprune.models.tracing import image_view
 from autoprune.space import SearchSpace, Unit, kept_groups
 from autoprune.wording import Task
@@ -207,10 +209,10 @@ def view_of(model: nn.Module, family: Family, config: SearchConfig, masks: bool)
     Raises:
         UserError: the device's memory does not even hold one block.
     """
-    view = BlockView(model, family, config.mlp_group)
-    if config.device_memory is not None:
-        view.stream(config.device, config.device_memory, config.batch_size(), config.sequence_length, masks)
-    return view
+    view = TextView(model, family, config.mlp_group)
+    if config.device_memory is None:
+        return view
+    return StreamedView(view, config.device, config.device_memory, config.batch_size(), config.sequence_length, masks)
 
 
 def masked_weights(
@@ -218,10 +220,8 @@ def masked_weights(
 ) -> MaskedWeights:
     """Consumers' weights of masks, computed where there is room."""
     widths = [width for row in view.widths for width in row]
-    bench = None
-    if view.streamer is not None and moments is not None:
-        needed = max(sum(workspace_bytes(width.consumer_weight) for width in row) for row in view.widths)
-        bench = view.streamer.device if view.streamer.set_aside(needed) else torch.device("cpu")
+    needed = max(sum(workspace_bytes(width.consumer_weight) for width in row) for row in view.widths)
+    bench = None if moments is None else view.set_aside(needed)
     return MaskedWeights(store, units, widths, moments, dtype, bench)
 
 

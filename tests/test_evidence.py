@@ -24,6 +24,7 @@ from autoprune.models.blocks import BlockView
 from autoprune.models.images import ImageView
 from autoprune.models.loading import family_of
 from autoprune.models.surgery import LiveWidth
+from autoprune.models.text import TextView
 from tests import families, image_families
 
 CRITERIA = registry.names("criteria")
@@ -37,7 +38,7 @@ def view_of(name: str) -> tuple[BlockView, Tensor]:
     if name in image_families.names():
         return image_families.view_of(name), torch.arange(8).view(2, 4)
     model = families.tiny_model(name)
-    return BlockView(model, family_of(model.config.model_type)), families.random_tokens(3, 10)
+    return TextView(model, family_of(model.config.model_type)), families.random_tokens(3, 10)
 
 
 def all_links(view: BlockView) -> list[LiveWidth]:

@@ -222,7 +222,7 @@ def _covers(table: LatencyTable, units: Sequence[Unit]) -> bool:
 
 def _check_measurable(network: Network) -> None:
     """Raise a UserError where a forward pass here would not tell what the user wants to know."""
-    if network.view.streamer is not None:
+    if network.view.streamed:
         raise UserError(
             "latency cannot be measured with device_memory: blocks would be brought from the host's memory in each "
             "pass, and the time would be that of the copies. Leave device_memory out, or give a table of your own "

@@ -36,7 +36,7 @@ def gate_gradients(
     Raises:
         UserError: blocks are brought to the device in turn.
     """
-    if view.streamer is not None:
+    if view.streamed:
         raise UserError(
             "derivatives of blocks that device_memory leaves in the host's memory cannot be taken: search once without "
             "it, as with device=cpu, which keeps the levels for later searches, or choose the criterion obs."

@@ -46,9 +46,9 @@ def collect(
                     _add(moments, i, _whole(h_DD).cpu())
                 if progress:
                     progress(min(1.0, (start + at_once * (block + 1) / len(sums)) / len(tokens_NT)))
-                if view.streamer is None:
+                if not view.streamed:
                     yield _means(moments, tokens_NT)
-    if view.streamer is not None:
+    if view.streamed:
         yield from (_means(moments, tokens_NT) for moments in sums)
 
 
@@ -61,7 +61,7 @@ def _means(sums: list[Tensor], tokens_NT: Tensor) -> list[Tensor]:
 
 def _held(view: BlockView, tokens_NT: Tensor, batch: int) -> AbstractContextManager[tuple[int, torch.device]]:
     """How many sequences go through a block together, and where they wait: all, unless blocks must be brought."""
-    if view.streamer is None:
+    if not view.streamed:
         return nullcontext((len(tokens_NT), tokens_NT.device))
     return view.hold(len(tokens_NT), batch, 2, tokens_NT.shape[1])
 
@@ -73,7 +73,7 @@ def _through(view: BlockView, block: int, hidden: Tensor, sums: list[Tensor]) ->
         hidden = view.run(block, hidden)
     for i, x in enumerate(inputs):
         x_ND = reading.rows(links[i], x)
-        if view.streamer is None:
+        if not view.streamed:
             _add_product(sums, i, x_ND.float())
             continue
         with view.bench(12 * x_ND.shape[-1] ** 2 + 4 * x_ND.numel()) as device:

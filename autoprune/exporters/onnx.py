@@ -18,7 +18,6 @@ pruned network's logits (autoprune/exporters/onnx_check.py).
 Shapes: B sequences, T tokens, N images, C channels, V vocabulary or classes.
 """
 
-import copy
 import json
 import logging
 import warnings
@@ -167,17 +166,12 @@ class _Logits(nn.Module):
 
 def _in_float32(assembly: Assembly, policy: Policy) -> nn.Module:
     """A policy's network in memory of its own, in float32 on the CPU; the live one is dense when this returns."""
-    live, streamer = assembly.loaded.model, assembly.view.streamer
+    live = assembly.loaded.model
     with placed(assembly, proposal_of(assembly, policy)):
-        # what deepcopy takes for copied already: tensors, so that none is twice on the device, and what streams them
-        memo: dict[int, Any] = {id(streamer): streamer}
-        memo |= {id(p): nn.Parameter(_float32(p), requires_grad=False) for p in live.parameters()}
+        # what deepcopy takes for copied already: tensors, so that none is twice on the device
+        memo: dict[int, Any] = {id(p): nn.Parameter(_float32(p), requires_grad=False) for p in live.parameters()}
         memo |= {id(b): _float32(b) for b in live.buffers()}
-        network = copy.deepcopy(live, memo)
-    if streamer is not None:
-        for block in network.get_submodule(assembly.loaded.family.blocks).children():
-            block._forward_pre_hooks.clear()
-    return network
+        return assembly.view.copied(memo)
 
 
 def _float32(tensor: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
-"""A network as `embed -> blocks -> head`, whatever its family.
+"""A network as `embed -> blocks -> head`, whatever it reads: the protocol that everything else computes with.
 
-transformers' own forward is used throughout: while a call runs, the blocks are replaced by ghosts that record how
-each block is called, or put given hidden states in. So masks, rotary embeddings, final norms and soft-capping need
-no code of ours.
+A sequence is a row of whole numbers: tokens of a text, or numbers of images. Hidden states carry sequence and position
+first, and whatever the network has behind.
 
-Shapes: B sequences, T tokens, D hidden, V vocabulary.
+Shapes: B sequences, T positions (tokens or images), D hidden, V vocabulary or classes.
 """
 
+import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoprune.calibration.text import next_tokens
 from autoprune.models.family import Family
-from autoprune.models.streaming import Streamer, activation_bytes
 from autoprune.models.surgery import LiveWidth
 
 
@@ -29,54 +28,78 @@ class BlockCall:
     kwargs: dict[str, Any]
 
 
-class _Ghost(nn.Module):
-    """Stands where a block stands: records the call, and passes on the hidden states or others put in."""
+class BlockView(ABC):
+    """A live network.
 
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self._real = (block,)  # in a tuple, so that it is no submodule
-        self.call: BlockCall | None = None
-        self.seen: Tensor | None = None
-        self.put_in: Tensor | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.__dict__["_real"][0], name)
-
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        self.call = BlockCall(args, kwargs)
-        self.seen = hidden_states
-        return hidden_states if self.put_in is None else self.put_in
-
-
-class BlockView:
-    """`embed`, `run` one block, `head`: the three steps that the evaluator and the moments are made of.
-
-    Args:
-        model: a transformers model with a head, in evaluation mode.
-        family: says where its blocks are and what their widths are.
-        mlp_group: neurons that are removed together.
+    What is below `embed`, `forward`, `logits`, `labels`, `state_bytes` and `activation_bytes` has defaults.
 
     Attributes:
-        streamer: what brings blocks to the device, after `stream`; None where all of them are there.
+        model: the network.
+        family: says where its blocks are and what their widths are.
+        blocks: in order.
+        widths: of each block.
+        streamed: whether blocks wait elsewhere and are brought to the device in turn (streaming.py).
     """
 
-    def __init__(self, model: nn.Module, family: Family, mlp_group: int = 1) -> None:
-        self.model, self.family = model, family
-        self.blocks = self._found()
-        config: Any = getattr(model, "config", None)
-        self.widths = [
-            [LiveWidth(block, w) for w in family.widths_of(block, config, mlp_group)] for block in self.blocks
-        ]
-        self._calls: dict[tuple[int, ...], list[BlockCall]] = {}
-        self.streamer: Streamer | None = None
+    model: nn.Module
+    family: Family
+    blocks: list[nn.Module]
+    widths: list[list[LiveWidth]]
+    streamed: bool = False
 
-    def _found(self) -> list[nn.Module]:
-        owner, _, self._name = self.family.blocks.rpartition(".")
-        self._owner = self.model.get_submodule(owner)
-        return list(self.model.get_submodule(self.family.blocks).children())
+    # -- what it computes ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def embed(self, tokens_BT: Tensor) -> Tensor:
+        """Hidden states at the first block, `[B, T, ...]`, without derivatives."""
+
+    @abstractmethod
+    def forward(self, block: int, hidden_BTD: Tensor) -> Tensor:
+        """One block as it stands, `[B, T, ...] -> [B, T, ...]`, with derivatives where the caller has them on."""
+
+    @abstractmethod
+    def logits(self, hidden_BTD: Tensor) -> Tensor:
+        """Logits `[B, T, V]` from the hidden states behind the last block, with derivatives as above."""
+
+    @abstractmethod
+    def labels(self, tokens_BT: Tensor) -> Tensor:
+        """What each position should predict, `[B, T]`; -100 where it predicts nothing."""
+
+    @abstractmethod
+    def state_bytes(self, length: int) -> int:
+        """Bytes of the hidden states of a sequence of so many positions: the most between any two blocks."""
+
+    @abstractmethod
+    def activation_bytes(self, batch: int, length: int) -> int:
+        """Bytes that a forward pass of `[batch, length]` may need at once besides weights: a generous sum."""
+
+    @torch.no_grad()
+    def run(self, block: int, hidden_BTD: Tensor) -> Tensor:
+        """`forward` without derivatives."""
+        return self.forward(block, hidden_BTD)
+
+    @torch.no_grad()
+    def head(self, hidden_BTD: Tensor) -> Tensor:
+        """`logits` without derivatives."""
+        return self.logits(hidden_BTD)
+
+    @torch.no_grad()
+    def __call__(self, tokens_BT: Tensor) -> Tensor:
+        """Logits of the whole network as it stands, `[B, T, V]`."""
+        hidden_BTD = self.embed(tokens_BT)
+        for block in range(len(self.blocks)):
+            hidden_BTD = self.run(block, hidden_BTD)
+        return self.head(hidden_BTD)
+
+    # -- what it is ------------------------------------------------------------------------------------------------
+
+    def call(self, block: int, hidden_BTD: Tensor) -> BlockCall:
+        """How a block is called at this shape, besides the hidden states."""
+        return BlockCall((), {})
+
+    def output_matrix(self) -> nn.Module | None:
+        """The module that gives the logits, where that is known."""
+        return None
 
     def left_out(self, path: str, module: nn.Module) -> str:
         """Why a module is in no unit, behind "layers"."""
@@ -85,51 +108,29 @@ class BlockView:
         inside = any(module is one for block in self.blocks for one in block.modules())
         return "that no width of the blocks goes through" if inside else "outside of the blocks"
 
-    def labels(self, tokens_BT: Tensor) -> Tensor:
-        """What each position should predict, `[B, T]`: the next token, and -100 behind the last."""
-        return next_tokens(tokens_BT)
+    def copied(self, memo: dict[int, Any]) -> nn.Module:
+        """A deep copy of the model as it stands; `memo` is what counts as copied already (`copy.deepcopy`)."""
+        return copy.deepcopy(self.model, memo)
 
-    def state_bytes(self, length: int) -> int:
-        """Of the hidden states of a sequence, the largest of any block."""
-        weight_OD = self.widths[0][0].consumer_weight
-        return length * weight_OD.shape[0] * weight_OD.element_size()
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.model.parameters()).device
 
-    def __call__(self, tokens_BT: Tensor) -> Tensor:
-        """Logits of the whole network as it stands, `[B, T, V]`."""
-        model: Any = self.model
-        logits: Tensor = model(input_ids=tokens_BT, use_cache=False).logits
-        return logits
+    # -- where its weights are: all on the device, unless it is streamed -------------------------------------------
 
-    def stream(self, device: str, memory: int, batch: int, length: int, masks: bool = False) -> None:
-        """Leave the blocks in the host's memory, where the whole network is now, and bring them to `device` in turn.
-
-        Args:
-            device: gets what is outside the blocks at once.
-            memory: bytes of it that may be used.
-            batch: sequences a forward pass.
-            length: tokens of a sequence.
-            masks: whether any groups will be kept, not only levels.
-
-        Raises:
-            UserError: `memory` does not even hold one block.
-        """
-        activations = activation_bytes(self.model, self.widths, batch, length)
-        self.streamer = Streamer(self.model, self.blocks, self.widths, device, memory, activations, masks)
-
-    def enter(self, block: int) -> None:
+    def enter(self, block: int) -> None:  # noqa: B027 (nothing to do)
         """Have a block's weights on the device; calling the block does that too."""
-        if self.streamer is not None:
-            self.streamer.enter(block)
 
-    def rest(self) -> None:
+    def rest(self) -> None:  # noqa: B027 (nothing to do)
         """Have all weights where they stay, which they must be to be permuted."""
-        if self.streamer is not None:
-            self.streamer.rest()
 
-    def expect(self, consumers: Sequence[Sequence[Tensor]] | None) -> None:
+    def expect(self, consumers: Sequence[Sequence[Tensor]] | None) -> None:  # noqa: B027
         """Say which consumers' weights will be put in place in each block; None: those that are there."""
-        if self.streamer is not None:
-            self.streamer.expect(consumers)
+
+    def set_aside(self, nbytes: int) -> torch.device | None:
+        """Keep memory free for good; returns where that is. None: weights and what is computed are in one place."""
+        return None
 
     @contextmanager
     def hold(self, sequences: int, batch: int, states: int, length: int) -> Iterator[tuple[int, torch.device]]:
@@ -141,73 +142,11 @@ class BlockView:
             sequences: all of them.
             batch: sequences a forward pass; the answer is a multiple.
             states: hidden states of a sequence that are held at a time.
-            length: tokens of a sequence.
+            length: positions of a sequence.
         """
-        if self.streamer is None:
-            yield batch, next(self.model.parameters()).device
-            return
-        weight_OD = self.widths[0][0].consumer_weight
-        nbytes = batch * states * length * weight_OD.shape[0] * weight_OD.element_size()
-        with self.streamer.hold(nbytes, -(-sequences // batch)) as (batches, where):
-            yield batch * batches, where
+        yield batch, self.device
 
     @contextmanager
     def bench(self, nbytes: int) -> Iterator[torch.device]:
         """Where to compute something of this size besides forward passes: in the host's memory if it does not fit."""
-        if self.streamer is None:
-            yield next(self.model.parameters()).device
-            return
-        with self.streamer.reserve(nbytes) as fits:
-            yield self.streamer.device if fits else torch.device("cpu")
-
-    @torch.no_grad()
-    def embed(self, tokens_BT: Tensor) -> Tensor:
-        """Hidden states at the first block, `[B, T, D]`; remembers how blocks are called at this shape."""
-        inner: Any = self.model.base_model  # without the head, whose logits nobody would read
-        with self._ghosts() as ghosts:
-            inner(input_ids=tokens_BT, use_cache=False)
-            self._calls[tuple(tokens_BT.shape)] = [ghost.call for ghost in ghosts if ghost.call is not None]
-            assert ghosts[0].seen is not None
-            return ghosts[0].seen
-
-    @torch.no_grad()
-    def run(self, block: int, hidden_BTD: Tensor) -> Tensor:
-        """One block as it stands, `[B, T, D] -> [B, T, D]`."""
-        return self.forward(block, hidden_BTD)
-
-    def forward(self, block: int, hidden_BTD: Tensor) -> Tensor:
-        """The same with derivatives where the caller has them on."""
-        call = self.call(block, hidden_BTD)
-        out = self.blocks[block](hidden_BTD, *call.args, **call.kwargs)
-        hidden: Tensor = out[0] if isinstance(out, tuple) else out
-        return hidden
-
-    def call(self, block: int, hidden_BTD: Tensor) -> BlockCall:
-        """How a block is called at this shape, besides the hidden states."""
-        shape = tuple(hidden_BTD.shape[:2])
-        if shape not in self._calls:
-            self.embed(torch.zeros(shape, dtype=torch.long, device=hidden_BTD.device))
-        return self._calls[shape][block]
-
-    @torch.no_grad()
-    def head(self, hidden_BTD: Tensor) -> Tensor:
-        """Logits `[B, T, V]` from the hidden states behind the last block."""
-        return self.logits(hidden_BTD)
-
-    def logits(self, hidden_BTD: Tensor) -> Tensor:
-        """The same with derivatives where the caller has them on."""
-        with self._ghosts() as ghosts:
-            ghosts[-1].put_in = hidden_BTD
-            tokens_BT = torch.zeros(hidden_BTD.shape[:2], dtype=torch.long, device=hidden_BTD.device)
-            logits: Tensor = self.model(input_ids=tokens_BT, use_cache=False).logits
-            return logits
-
-    @contextmanager
-    def _ghosts(self) -> Iterator[list[_Ghost]]:
-        real = getattr(self._owner, self._name)
-        ghosts = [_Ghost(block) for block in self.blocks]
-        setattr(self._owner, self._name, nn.ModuleList(ghosts))
-        try:
-            yield ghosts
-        finally:
-            setattr(self._owner, self._name, real)
+        yield self.device

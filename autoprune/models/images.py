@@ -10,6 +10,7 @@ Shapes: B sequences, T images of a sequence, C channels, V classes.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 
 from autoprune.calibration.images import ImageSet
 from autoprune.errors import UserError
-from autoprune.models.blocks import BlockCall, BlockView
+from autoprune.models.blocks import BlockView
 from autoprune.models.family import Family
+from autoprune.models.surgery import LiveWidth
 
 
 class _ReachedError(Exception):
@@ -62,13 +64,15 @@ class ImageView(BlockView):
     """
 
     def __init__(self, model: nn.Module, family: Family, images: ImageSet, mlp_group: int = 1) -> None:
-        self.images = images
-        self._numel = 0
+        self.model, self.family, self.images = model, family, images
+        self._numel = self._inside = 0  # of hidden states, and of what layers of a block give, at most
         self.places: list[str] = []
         self._dtype = next(model.parameters()).dtype  # of a network of which nothing may be left for a while
         self._overwriting = _never_in_place(model)
         try:
-            super().__init__(model, family, mlp_group)
+            self.blocks = self._found()
+            config: Any = getattr(model, "config", None)
+            self.widths = [[LiveWidth(b, w) for w in family.widths_of(b, config, mlp_group)] for b in self.blocks]
             self._look(torch.zeros(1, 1, dtype=torch.long, device=images.labels.device))
         except (RuntimeError, ValueError, TypeError) as error:
             shape = "x".join(map(str, images.shape))
@@ -81,6 +85,10 @@ class ImageView(BlockView):
     def state_bytes(self, length: int) -> int:
         """Of the hidden states of a sequence, the largest of any block."""
         return 4 * length * self._numel
+
+    def activation_bytes(self, batch: int, length: int) -> int:
+        """In a block: hidden states before and behind, and what every layer gives, before and after it is activated."""
+        return 4 * batch * length * (2 * self._numel + 2 * self._inside)
 
     def pixels(self, numbers: Tensor) -> Tensor:
         """Normalised images `[n, C, height, width]` in the model's dtype."""
@@ -103,10 +111,6 @@ class ImageView(BlockView):
             out = module(hidden)
             hidden = out[0] if isinstance(out, tuple) else out
         return restored(hidden, hidden_BTD)
-
-    def call(self, block: int, hidden_BTD: Tensor) -> BlockCall:
-        """Blocks take nothing besides."""
-        return BlockCall((), {})
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
         """Logits `[B, T, V]` from the hidden states behind the last block, with the caller's derivatives."""
@@ -141,8 +145,9 @@ class ImageView(BlockView):
         hidden = self.embed(first)
         for block, widths in enumerate(self.widths):
             times: dict[nn.Module, int] = {}
+            given: list[int] = []
             hooks = [
-                module.register_forward_hook(lambda m, _, out, times=times: times.update({m: _positions(m, out)}))
+                module.register_forward_hook(partial(_counted, times, given))
                 for module in self.blocks[block].modules()
                 if isinstance(module, nn.Conv2d | nn.Linear)
             ]
@@ -152,6 +157,7 @@ class ImageView(BlockView):
                 raise UserError(f"block {block} of the model changes its input in place: it cannot be run twice on it.")
             for hook in hooks:
                 hook.remove()
+            self._inside = max(self._inside, sum(given))
             self.places.append(" -> ".join("x".join(map(str, state.shape[2:])) for state in (before[0], hidden)))
             named = dict(self.blocks[block].named_modules())
             for width in widths:
@@ -185,6 +191,12 @@ class ImageView(BlockView):
         finally:
             for block in ghosts:
                 setattr(*owners[block], self.blocks[block])
+
+
+def _counted(times: dict[nn.Module, int], given: list[int], module: Any, _: Any, out: Tensor) -> None:
+    """Notes how often a layer's matrix is multiplied with, and how many values it gives."""
+    times[module] = _positions(module, out)
+    given.append(out.numel())
 
 
 def _positions(module: nn.Conv2d | nn.Linear, out: Tensor) -> int:

@@ -12,6 +12,7 @@ from autoprune.models.blocks import BlockView
 from autoprune.models.loading import family_of
 from autoprune.models.stand_ins import ZeroAttention
 from autoprune.models.surgery import LiveWidth
+from autoprune.models.text import TextView
 from tests import families
 
 TOLERANCE = 2e-5
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.parametrize("name", families.names())
 
 def view_of(name: str, mlp_group: int = 1) -> BlockView:
     model = families.tiny_model(name)
-    return BlockView(model, family_of(model.config.model_type), mlp_group)
+    return TextView(model, family_of(model.config.model_type), mlp_group)
 
 
 def logits(view: BlockView, tokens_BT: Tensor) -> Tensor:
