@@ -63,9 +63,7 @@ def test_seconds_headers_and_ends_are_no_results(parity: Any, tmp_path: Path) ->
         (3, "sequences", [2], "sequences in line 4"),
     ],
 )
-def test_one_other_number_differs(
-    parity: Any, tmp_path: Path, number: int, key: str, value: object, said: str
-) -> None:
+def test_one_other_number_differs(parity: Any, tmp_path: Path, number: int, key: str, value: object, said: str) -> None:
     lines = [{**line, key: value} if i == number else line for i, line in enumerate(LINES)]
     assert difference(parity, tmp_path, lines).startswith(said)
 

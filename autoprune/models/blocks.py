@@ -20,6 +20,14 @@ from autoprune.models.family import Family
 from autoprune.models.surgery import LiveWidth
 
 
+def live_widths(
+    model: nn.Module, family: Family, blocks: Sequence[nn.Module], mlp_group: int = 1
+) -> list[list[LiveWidth]]:
+    """The widths of each block of a network."""
+    config: Any = getattr(model, "config", None)
+    return [[LiveWidth(block, width) for width in family.widths_of(block, config, mlp_group)] for block in blocks]
+
+
 @dataclass(frozen=True)
 class BlockCall:
     """What a block is called with besides its hidden states: positions, masks, rotary embeddings."""

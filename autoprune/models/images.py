@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from autoprune.calibration.images import ImageSet
 from autoprune.errors import UserError
-from autoprune.models.blocks import BlockView
+from autoprune.models.blocks import BlockView, live_widths
 from autoprune.models.family import Family
-from autoprune.models.surgery import LiveWidth
 
 
 class _ReachedError(Exception):
@@ -71,8 +70,7 @@ class ImageView(BlockView):
         self._overwriting = _never_in_place(model)
         try:
             self.blocks = self._found()
-            config: Any = getattr(model, "config", None)
-            self.widths = [[LiveWidth(b, w) for w in family.widths_of(b, config, mlp_group)] for b in self.blocks]
+            self.widths = live_widths(model, family, self.blocks, mlp_group)
             self._look(torch.zeros(1, 1, dtype=torch.long, device=images.labels.device))
         except (RuntimeError, ValueError, TypeError) as error:
             shape = "x".join(map(str, images.shape))
@@ -114,9 +112,9 @@ class ImageView(BlockView):
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
         """Logits `[B, T, V]` from the hidden states behind the last block, with the caller's derivatives."""
-        ghosts: dict[int, nn.Module] = {block: _PutIn() for block in range(len(self.blocks))}
-        ghosts[len(self.blocks) - 1] = _PutIn(hidden_BTD.flatten(0, 1))
-        with self._in_place(ghosts):
+        put_in: dict[int, nn.Module] = {block: _PutIn() for block in range(len(self.blocks))}
+        put_in[len(self.blocks) - 1] = _PutIn(hidden_BTD.flatten(0, 1))
+        with self._in_place(put_in):
             # one image through the stem: what it gives is thrown away
             return restored(logits_of(self.model(self.pixels(self._first))), hidden_BTD)
 
@@ -181,15 +179,15 @@ class ImageView(BlockView):
                 vars(module)["inplace"] = False
 
     @contextmanager
-    def _in_place(self, ghosts: dict[int, nn.Module]) -> Iterator[None]:
+    def _in_place(self, modules: dict[int, nn.Module]) -> Iterator[None]:
         """Modules in the place of blocks for a while."""
         owners = [(self.model.get_submodule(owner), name) for owner, name in self._paths]
         try:
-            for block, ghost in ghosts.items():
-                setattr(*owners[block], ghost)
+            for block, module in modules.items():
+                setattr(*owners[block], module)
             yield
         finally:
-            for block in ghosts:
+            for block in modules:
                 setattr(*owners[block], self.blocks[block])
 
 

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.calibration.text import next_tokens
-from autoprune.models.blocks import BlockCall, BlockView
+from autoprune.models.blocks import BlockCall, BlockView, live_widths
 from autoprune.models.family import Family
-from autoprune.models.surgery import LiveWidth
 
 
 class _Recorder(nn.Module):
@@ -56,10 +55,7 @@ class TextView(BlockView):
         owner, _, self._name = family.blocks.rpartition(".")
         self._owner = model.get_submodule(owner)
         self.blocks = list(model.get_submodule(family.blocks).children())
-        config: Any = model.config
-        self.widths = [
-            [LiveWidth(block, w) for w in family.widths_of(block, config, mlp_group)] for block in self.blocks
-        ]
+        self.widths = live_widths(model, family, self.blocks, mlp_group)
         self._calls: dict[tuple[int, ...], list[BlockCall]] = {}
 
     @torch.no_grad()
