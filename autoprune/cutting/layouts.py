@@ -42,7 +42,8 @@ class Linear(Layout):
     def follow(self, module: nn.Module) -> None:
         """The attributes that tell the shape."""
         linear: Any = module
-        linear.out_features, linear.in_features = linear.weight.shape
+        outputs, inputs = linear.weight.shape
+        _tell(linear, out_features=outputs, in_features=inputs)
 
 
 class Transposed(Layout):
@@ -63,7 +64,8 @@ class Transposed(Layout):
         """The attributes that tell the shape."""
         conv1d: Any = module
         if hasattr(module, "nf"):
-            conv1d.nx, conv1d.nf = conv1d.weight.shape
+            inputs, outputs = conv1d.weight.shape
+            _tell(conv1d, nx=inputs, nf=outputs)
 
 
 class Convolution(Layout):
@@ -85,7 +87,8 @@ class Convolution(Layout):
     def follow(self, module: nn.Module) -> None:
         """The attributes that tell the shape."""
         convolution: Any = module
-        convolution.out_channels, convolution.in_channels = convolution.weight.shape[:2]
+        outputs, inputs = convolution.weight.shape[:2]
+        _tell(convolution, out_channels=outputs, in_channels=inputs)
 
 
 class Depthwise(Convolution):
@@ -94,7 +97,8 @@ class Depthwise(Convolution):
     def follow(self, module: nn.Module) -> None:
         """The attributes that tell the shape."""
         convolution: Any = module
-        convolution.groups = convolution.out_channels = convolution.in_channels = len(convolution.weight)
+        channels = len(convolution.weight)
+        _tell(convolution, groups=channels, out_channels=channels, in_channels=channels)
 
 
 class PerChannel(Layout):
@@ -151,3 +155,10 @@ def consumer_layout(weight: Tensor, dim: int) -> Layout:
     if weight.dim() == 3:
         return Experts(dim)
     return Linear() if dim == 1 else Transposed()
+
+
+def _tell(module: nn.Module, **sizes: int) -> None:
+    """Set what has changed: to set an attribute of a module takes longer than to read it, and levels change often."""
+    for name, size in sizes.items():
+        if getattr(module, name) != size:
+            setattr(module, name, size)

@@ -57,7 +57,8 @@ class LiveWidth:
     """
 
     def __init__(self, block: nn.Module, width: Width, before: "LiveWidth | None" = None) -> None:
-        self.block, self.width, self._before = block, width, before
+        self.block, self.width = block, width
+        self._placed_before = () if before is None else before.width.placed_keys
         self.kept = width.groups
         self.dense: Dense = Dense() if before is None else before.dense  # what both cut is one tensor
         own = dict.fromkeys(s.module for s in (*width.producers, width.consumer))
@@ -65,6 +66,7 @@ class LiveWidth:
         self.dense.take(block, own)
         self._layouts = [(self.dense.modules[path], layout_of(self.dense.modules[path])) for path in own]
         self.cuts = tuple(cuts_of(self.dense, width))
+        self._unchanged = [key for key in width.unchanged_keys if key in self.dense.tensors]
         self.layout = consumer_layout(self.dense.tensors[width.consumer.key], width.consumer.dim)
         self.dropping, self.counts = Dropping(block, width.on_drop), Counts(block, width)
         self.behind = LiveWidth(block, width.behind, self) if width.behind else None
@@ -165,8 +167,7 @@ class LiveWidth:
 
     def _source(self, key: Key) -> Tensor:
         """A dense tensor, or what the width before has just put there."""
-        placed = self._before is not None and key in self._before.width.placed_keys
-        return self.dense.live(key).data if placed else self.dense.tensors[key]
+        return self.dense.live(key).data if key in self._placed_before else self.dense.tensors[key]
 
     def _put_statistics(self, statistics: Tensor | None) -> None:
         for i, key in enumerate(self.width.statistics_keys):
@@ -184,11 +185,8 @@ class LiveWidth:
             self.dense.put(key, tensor)
         if weights.consumer is not None:
             self.dense.put(self.width.consumer.key, self.bring(weights.consumer))
-        # what no level changes, where padding a dropped sub-block had put zeros
-        norm = self.width.norm or ""
-        for key in ((self.width.consumer.module, "bias"), (norm, "weight"), (norm, "bias")):
-            if key in self.dense.tensors:
-                self.dense.restore(key)
+        for key in self._unchanged:  # padding a dropped sub-block had put zeros there
+            self.dense.restore(key)
         self.follow(groups)
 
 

@@ -123,6 +123,12 @@ class Width:
         """Tensors that a level may have values of its own for, besides prefixes of the dense ones."""
         return self.consumer.key, *self.statistics_keys
 
+    @property
+    def unchanged_keys(self) -> tuple[Key, ...]:
+        """Tensors behind the consumer that no level changes, where they are there."""
+        bias = (self.consumer.module, "bias")
+        return (bias, (self.norm, "weight"), (self.norm, "bias")) if self.norm else (bias,)
+
     def attributes_of(self, groups: int) -> dict[str, int]:
         """Path of an integer attribute in the block -> its value where so many groups, at least one, are kept."""
         bundles = -(-groups // self.bundles.size)
