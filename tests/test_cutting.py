@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import MixtralConfig, MixtralForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from autoprune.cutting import reading, zeros
@@ -447,3 +448,47 @@ def test_blocks_that_read_a_shared_configuration_are_cut_one_by_one() -> None:
     assert [block.inner.config.heads for block in blocks] == [3, GROUPS]
     assert shared.heads == GROUPS
     assert blocks[0](torch.randn(2, HIDDEN)).shape == blocks[1](torch.randn(2, HIDDEN)).shape
+
+
+# -- experts of transformers -------------------------------------------------------------------------------------
+
+
+def mixtral(experts: int, inside: int) -> Any:
+    """A random network of one layer."""
+    config = MixtralConfig(
+        vocab_size=31, hidden_size=16, intermediate_size=inside, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, num_local_experts=experts, num_experts_per_tok=2, max_position_embeddings=32,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = MixtralForCausalLM(config)
+        for parameter in model.parameters():
+            parameter.data = torch.randn_like(parameter) / 4
+    return model.eval().requires_grad_(False)
+
+
+EXPERTS = Width(
+    "experts", 6, (Slice("mlp.gate", 1, 0), Slice("mlp.experts", 1, 0, parameter="gate_up_proj")),
+    Slice("mlp.experts", 1, 0, parameter="down_proj"), {"mlp": "zero"},
+    attributes={"mlp.experts.num_experts": 1, "mlp.gate.num_experts": 1},
+)  # fmt: skip
+INSIDE = Width(
+    "mlp", 8, (Slice("mlp.experts", 1, 1, parts=2, parameter="gate_up_proj"),),
+    Slice("mlp.experts", 1, 2, parameter="down_proj"), {"mlp": "zero"},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [EXPERTS, INSIDE], ids=["experts", "inside"])
+def test_stacked_experts_that_are_cut_are_a_smaller_network_of_transformers(width: Width) -> None:
+    model, tokens_BT = mixtral(6, 8), torch.arange(20).view(2, 10)
+    live, kept = LiveWidth(model.model.layers[0], width), 4
+    before = model(input_ids=tokens_BT).logits
+    order = torch.randperm(width.groups, generator=torch.Generator().manual_seed(1))
+    live.permute(order)
+    assert torch.allclose(model(input_ids=tokens_BT).logits, before, rtol=1e-4, atol=1e-4)
+    live.keep(kept)
+    smaller = mixtral(kept, 8) if width is EXPERTS else mixtral(6, kept)
+    smaller.load_state_dict(model.state_dict())
+    assert torch.equal(model(input_ids=tokens_BT).logits, smaller(input_ids=tokens_BT).logits)
+    unit = live.unit(0, (width.groups, kept))
+    assert model.num_parameters() == mixtral(6, 8).num_parameters() - unit.params(width.groups) + unit.params(kept)
