@@ -46,14 +46,20 @@ class BlockView(ABC):
         family: says where its blocks are and what their widths are.
         blocks: in order.
         widths: of each block.
+        places: for each block, what else about it sets what any of its units costs.
         streamed: whether blocks wait elsewhere and are brought to the device in turn (streaming.py).
+        keeps_shape: whether every block gives hidden states of the shape that it takes.
+        items_apart: whether the items of a sample do not look at each other, so that each is an example of its own.
     """
 
     model: nn.Module
     family: Family
     blocks: list[nn.Module]
     widths: list[list[LiveWidth]]
+    places: list[str]
     streamed: bool = False
+    keeps_shape: bool = True
+    items_apart: bool = False
 
     # -- what it computes ------------------------------------------------------------------------------------------
 
@@ -115,6 +121,23 @@ class BlockView(ABC):
             return "of norms"
         inside = any(module is one for block in self.blocks for one in block.modules())
         return "that no width of the blocks goes through" if inside else "outside of the blocks"
+
+    @property
+    def attention_types(self) -> list[str]:
+        """The attention type of every block, which sets what an attention costs; by default there is one type."""
+        return [""] * len(self.blocks)
+
+    def shape(self) -> list[Any]:
+        """What tells the network's shapes from those of others, not its weights; by default its modules."""
+        return [str(self.model)]
+
+    def number_caches(self) -> None:  # noqa: B027 (nothing to do)
+        """Give cache slots to the blocks that still attend, as the network is cut now; by default there are none."""
+
+    @contextmanager
+    def as_given(self) -> Iterator[None]:
+        """The network as it is when it is in use, for measurements; by default that is how it always is."""
+        yield
 
     def copied(self, memo: dict[int, Any]) -> nn.Module:
         """A deep copy of the model as it stands; `memo` is what counts as copied already (`copy.deepcopy`)."""

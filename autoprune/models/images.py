@@ -1,8 +1,8 @@
 """A network that reads images as `embed -> blocks -> head`: a stem, stages of blocks, a classifier.
 
 An image is to such a network what a token is to a language model: a number that is looked up. A sequence is a sample
-of `T` images, `[T]` int64 numbers in an `ImageSet`; hidden states carry both dimensions, `[B, T, channels, height,
-width]`, so that everything which walks, keeps and counts is one code for both.
+of `T` images, `[T]` int64 numbers in an `ImageSet` (or other `Examples`); hidden states carry both dimensions, `[B, T,
+channels, height, width]`, so that everything which walks, keeps and counts is one code for both.
 
 Shapes: B sequences, T images of a sequence, C channels, V classes.
 """
@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from autoprune.calibration.images import ImageSet
+from autoprune.calibration.examples import Examples
 from autoprune.errors import UserError
 from autoprune.models.blocks import BlockView, live_widths
 from autoprune.models.family import Family
@@ -62,10 +62,13 @@ class ImageView(BlockView):
         UserError: the model does not take these images.
     """
 
-    def __init__(self, model: nn.Module, family: Family, images: ImageSet, mlp_group: int = 1) -> None:
+    keeps_shape = False
+    items_apart = True
+
+    def __init__(self, model: nn.Module, family: Family, images: Examples, mlp_group: int = 1) -> None:
         self.model, self.family, self.images = model, family, images
         self._numel = self._inside = 0  # of hidden states, and of what layers of a block give, at most
-        self.places: list[str] = []
+        self.places = []
         self._dtype = next(model.parameters()).dtype  # of a network of which nothing may be left for a while
         self._overwriting = _never_in_place(model)
         try:
@@ -74,10 +77,16 @@ class ImageView(BlockView):
             self._look(torch.zeros(1, 1, dtype=torch.long, device=images.labels.device))
         except (RuntimeError, ValueError, TypeError) as error:
             shape = "x".join(map(str, images.shape))
-            raise UserError(f"the model does not take images of {shape}: {str(error).splitlines()[0]}") from error
+            raise UserError(
+                f"the model does not take {images.called} of {shape}: {str(error).splitlines()[0]}"
+            ) from error
+
+    def shape(self) -> list[Any]:
+        """What tells the network's shapes from those of others: its modules, and the shape of what it reads."""
+        return [str(self.model), list(self.images.shape), self.places]
 
     def labels(self, tokens_BT: Tensor) -> Tensor:
-        """The class of each image, `[B, T]`."""
+        """The label of each image, `[B, T]`."""
         return self.images.labels[tokens_BT]
 
     def state_bytes(self, length: int) -> int:
@@ -90,7 +99,7 @@ class ImageView(BlockView):
 
     def pixels(self, numbers: Tensor) -> Tensor:
         """Normalised images `[n, C, height, width]` in the model's dtype."""
-        return self.images.pixels(numbers).to(self._dtype)
+        return self.images.inputs(numbers).to(self._dtype)
 
     @torch.no_grad()
     def embed(self, tokens_BT: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ class StreamedView(BlockView):
     def __init__(self, view: BlockView, device: str, memory: int, batch: int, length: int, masks: bool = False) -> None:
         self._view = view
         self.model, self.family, self.blocks, self.widths = view.model, view.family, view.blocks, view.widths
+        self.places, self.keeps_shape, self.items_apart = view.places, view.keeps_shape, view.items_apart
         activations = view.activation_bytes(batch, length)
         self.streamer = Streamer(self.model, self.blocks, self.widths, device, memory, activations, masks)
 
@@ -79,6 +80,25 @@ class StreamedView(BlockView):
     def left_out(self, path: str, module: nn.Module) -> str:
         """Why a module is in no unit."""
         return self._view.left_out(path, module)
+
+    @property
+    def attention_types(self) -> list[str]:
+        """The attention type of every block."""
+        return self._view.attention_types
+
+    def shape(self) -> list[Any]:
+        """What tells the network's shapes from those of others."""
+        return self._view.shape()
+
+    def number_caches(self) -> None:
+        """Give cache slots to the blocks that still attend."""
+        self._view.number_caches()
+
+    @contextmanager
+    def as_given(self) -> Iterator[None]:
+        """The network as it is when it is in use."""
+        with self._view.as_given():
+            yield
 
     def copied(self, memo: dict[int, Any]) -> nn.Module:
         """A deep copy of the model as it stands, whose blocks are not brought."""

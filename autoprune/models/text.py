@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from autoprune.calibration.text import next_tokens
 from autoprune.models.blocks import BlockCall, BlockView, live_widths
 from autoprune.models.family import Family
+from autoprune.models.slots import cache_slots, layer_types
 
 
 class _Recorder(nn.Module):
@@ -56,6 +57,7 @@ class TextView(BlockView):
         self._owner = model.get_submodule(owner)
         self.blocks = list(model.get_submodule(family.blocks).children())
         self.widths = live_widths(model, family, self.blocks, mlp_group)
+        self.places = [""] * len(self.blocks)
         self._calls: dict[tuple[int, ...], list[BlockCall]] = {}
 
     @torch.no_grad()
@@ -118,6 +120,26 @@ class TextView(BlockView):
         if shape not in self._calls:
             self.embed(torch.zeros(shape, dtype=torch.long, device=hidden_BTD.device))
         return self._calls[shape][block]
+
+    @property
+    def attention_types(self) -> list[str]:
+        """As the configuration has them."""
+        return layer_types(getattr(self.model, "config"))
+
+    def shape(self) -> list[Any]:
+        """The class of the model, and its configuration."""
+        config: dict[str, Any] = getattr(self.model, "config").to_dict()
+        own = {key: value for key, value in config.items() if not key.startswith(("_", "transformers"))}
+        return [type(self.model).__name__, own]
+
+    def number_caches(self) -> None:
+        """Give cache slots to the blocks that still attend."""
+        attends = [all(width.kept for width in row if width.width.kind == "attention") for row in self.widths]
+        slots = cache_slots(attends, self.attention_types)
+        for block, attending, slot in zip(self.blocks, attends, slots, strict=True):
+            if attending:
+                attention: Any = block.get_submodule(self.family.attention)
+                attention.layer_idx = slot
 
     def output_matrix(self) -> nn.Module | None:
         """The output embeddings."""
