@@ -28,7 +28,7 @@ from autoprune.budgets.passes import example_pass_of
 from autoprune.config import load_config
 from autoprune.errors import LimitReached, UserError
 from autoprune.journal import Journal
-from autoprune.models.images import ImageView
+from autoprune.networks.images import ImageView
 from autoprune.objective import Limits, Objective
 from autoprune.reports.page import write_report
 from autoprune.reports.tables import amount

@@ -31,7 +31,7 @@ from autoprune.budgets.additive import UnitClass, classes_of, design, fit, mixed
 from autoprune.budgets.latency_table import FILE, Check, ClassTimes, LatencyTable, load_table
 from autoprune.budgets.passes import Pass, seconds_of
 from autoprune.errors import UserError
-from autoprune.models.blocks import BlockView
+from autoprune.networks.blocks import BlockView
 from autoprune.ports.metric import Network, of_network
 from autoprune.space import Unit
 

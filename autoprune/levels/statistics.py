@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autoprune.cutting import reading
 from autoprune.cutting.counting import weights_of
-from autoprune.models.surgery import LiveWidth
+from autoprune.cutting.live import LiveWidth
 from autoprune.space import Unit
 from autoprune.statistics import UnitStatistics
 
