@@ -24,7 +24,7 @@ from autoprune.levels.evidence import check_needs, gather
 from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, build, cache_directory, is_complete, store_key
-from autoprune.models.blocks import BlockView
+from autoprune.networks.blocks import BlockView
 from autoprune.ports.agent import load_agent
 from autoprune.ports.criterion import load_criterion
 from autoprune.ports.metric import Metric, Network, load_metric
@@ -144,10 +144,8 @@ def masked_weights(
 ) -> MaskedWeights:
     """Consumers' weights of masks, computed where there is room."""
     widths = [width for row in view.widths for width in row]
-    bench = None
-    if view.streamer is not None and moments is not None:
-        needed = max(sum(workspace_bytes(width.consumer_weight) for width in row) for row in view.widths)
-        bench = view.streamer.device if view.streamer.set_aside(needed) else torch.device("cpu")
+    needed = max(sum(workspace_bytes(width.consumer_weight) for width in row) for row in view.widths)
+    bench = None if moments is None else view.set_aside(needed)
     return MaskedWeights(store, units, widths, moments, dtype, bench)
 
 
