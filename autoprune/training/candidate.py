@@ -13,8 +13,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from autoprune.cutting.dense import materialise
 from autoprune.levels.placing import Placer
-from autoprune.models.surgery import materialise
 from autoprune.ports.training import TrainingSet
 from autoprune.space import Proposal
 from autoprune.training.loop import train
