@@ -12,6 +12,7 @@ from rich.table import Table
 
 from autoprune.console import CleanConsole
 from autoprune.finetuned import Finetuned, named, won_back, written
+from autoprune.level import form_of
 from autoprune.policy import Cost, Policy, UnitPolicy
 from autoprune.wording import OF_UNITS, duration, groups, words
 
@@ -172,9 +173,9 @@ def print_finetuned(done: Finetuned) -> None:
 
 def bar(unit: UnitPolicy) -> str:
     """`██████······  50 %  3/6`."""
-    share = unit.kept / unit.groups
-    full = round(share * BAR)
-    return f"{'█' * full}{'·' * (BAR - full)} {share:4.0%} {unit.kept:>5}/{unit.groups}"
+    full = round(unit.density * BAR)
+    left = form_of(unit.record).short(unit.record)
+    return f"{'█' * full}{'·' * (BAR - full)} {unit.density:4.0%} {left:>5}/{unit.groups:,}"
 
 
 def _kept(dense: float, policy: float) -> list[str]:

@@ -403,7 +403,7 @@ def test_policy_of_other_groups(refused: Refused, run_copy: Path) -> None:
     ("damage", "seen"),
     [
         (lambda text: text[:100], "no JSON"),
-        (lambda text: text.replace("autoprune.policy/1", "autoprune.policy/9"), "schema"),
+        (lambda text: text.replace("autoprune.policy/2", "autoprune.policy/9"), "schema"),
         (lambda text: text.replace('"kept"', '"kep"', 1), "kept"),
         (lambda text: text.replace('"kept_groups": "', '"kept_groups": "9-3,', 1), "9-3"),
     ],

@@ -11,6 +11,7 @@ from autoprune import registry
 from autoprune.assembly import Assembly
 from autoprune.exporters import card, load_module
 from autoprune.exporters.directory import check_target, neighbour, placed
+from autoprune.level import form_of
 from autoprune.policy import Policy
 from autoprune.provenance import proposal_of
 
@@ -61,7 +62,7 @@ def _stand_ins(assembly: Assembly, policy: Policy) -> dict[str, str]:
     return {
         _path(assembly.loaded.model, block, path): EXPORTED[stand_in.partition("-")[0]]
         for (block, width), unit in zip(blocks, policy.units, strict=True)
-        if unit.kept == 0
+        if form_of(unit.record).drops(unit.record)
         for path, stand_in in width.on_drop.items()
     }
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autoprune.level import Level
 from autoprune.models.layers import follow_shape, patches
 from autoprune.models.stand_ins import STAND_INS
 from autoprune.models.widths import Slice, Width
@@ -187,7 +188,7 @@ class LiveWidth:
         named = [self._tensors[s.module, name] for name, s in self._sliced() if name == "weight"]
         return [weight for weight in named if weight.dim() > 1]
 
-    def unit(self, block: int, kept: tuple[int, ...]) -> Unit:
+    def unit(self, block: int, levels: tuple[Level, ...]) -> Unit:
         """The numbers of this width as a `Unit` of the search space (torch-free)."""
         size, shared, square = self._costs({})
         macs, shared_macs, square_macs = self._costs(self.positions, matrices=True)
@@ -196,7 +197,7 @@ class LiveWidth:
         inside |= {id(p): p.numel() for module in modules for p in module.parameters(recurse=False)}
         groups, tokens = self.width.groups, self.positions.get(self.width.consumer.module)
         unit = Unit(
-            name=f"{block}.{self.width.kind}", kind=self.width.kind, block=block, groups=groups, kept=kept,
+            name=f"{block}.{self.width.kind}", kind=self.width.kind, block=block, groups=groups, levels=levels,
             group_params=size,
             # an image is its own context, of a length that is known
             group_macs=macs + (self.width.context_macs * tokens**2 if tokens else 0),

@@ -23,6 +23,7 @@ from autoprune.calibration.text import read_text, sequences
 from autoprune.config import load_config, reads_images
 from autoprune.errors import UserError
 from autoprune.files.writing import write_atomically
+from autoprune.level import GROUPS
 from autoprune.models.images import ImageView
 from autoprune.models.surgery import materialise
 from autoprune.policy import Policy, to_json
@@ -212,6 +213,7 @@ def _save(assembly: Assembly, policy: Policy, student: nn.Module, path: Path) ->
 
 
 def _mark(policy: Policy) -> str:
-    """Of which model and groups a network is."""
-    units = "".join(f"{unit.name} {unit.kept_groups};" for unit in policy.units)
+    """Of which model, groups and levels of other forms a network is."""
+    forms = ("" if unit.form == GROUPS else f" {unit.record.name}" for unit in policy.units)
+    units = "".join(f"{unit.name} {unit.kept_groups}{form};" for unit, form in zip(policy.units, forms, strict=True))
     return f"{policy.provenance.get('model_hash')}/{hashlib.sha256(units.encode()).hexdigest()[:16]}"

@@ -18,6 +18,7 @@ from autoprune.models.loading import family_of
 from autoprune.models.surgery import AS_DENSE, LevelWeights
 from autoprune.space import Levels, SearchSpace, kept_groups
 from tests import families
+from tests.toys import counts
 
 LENGTH = 11
 CAPPED = {"gemma2", "vaultgemma"}
@@ -47,7 +48,7 @@ def placer_of(name: str, dtype: torch.dtype = torch.float32) -> Placer:
         for b, row in enumerate(view.widths)
         for width in row
     ]
-    return Placer(view, SearchSpace(units, {"params": [[u.params(k) for k in u.kept] for u in units]}, {}), Bare())
+    return Placer(view, SearchSpace(units, {"params": [[u.params(k) for k in counts(u)] for u in units]}, {}), Bare())
 
 
 def plain(placer: Placer, policies: Sequence[Levels], tokens_NT: Tensor) -> NDArray[np.float64]:
