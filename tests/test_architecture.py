@@ -19,7 +19,7 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs")}  # the package itself lends
 
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording"},
-    {"registry", "space", "policy", "config", "journal", "rundir", "space_file", "finetuned", "scorer"},
+    {"registry", "level", "space", "policy", "config", "journal", "rundir", "space_file", "finetuned", "scorer"},
     {"models", "calibration", "budgets"},
     {"levels"},
     {"evaluation"},

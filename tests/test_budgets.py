@@ -267,8 +267,8 @@ def test_a_table_answers_or_names_what_it_lacks(costs: dict[str, dict[int, float
 
 def test_a_units_own_rows_win_and_nothing_kept_costs_nothing() -> None:
     table = Table(Path("t.csv"), {"mlp": {96: 5.0, 48: 3.0}, "0.mlp": {48: 2.0}})
-    assert [table(UNITS[1], kept, WORKLOAD) for kept in (96, 48, 0)] == [5.0, 2.0, 0.0]
-    assert Table(Path("t.csv"), {"mlp": {0: 0.5}})(UNITS[1], 0, WORKLOAD) == 0.5
+    assert [table(UNITS[1], level, WORKLOAD) for level in UNITS[1].levels] == [5.0, 2.0, 0.0]
+    assert Table(Path("t.csv"), {"mlp": {0: 0.5}})(UNITS[1], UNITS[1].levels[-1], WORKLOAD) == 0.5
     with pytest.raises(UserError, match=r"lacks unit 0\.mlp at 7 of 96 groups kept: add rows"):
         table(UNITS[1], at(UNITS[1], 7), WORKLOAD)
 

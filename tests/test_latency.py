@@ -100,7 +100,7 @@ def test_times_that_add_are_found_exactly(case: tuple[list[Unit], dict[str, list
     found, rows = fit(classes, networks, time_N)
     assert found == pytest.approx(fixed, abs=1e-6)
     for one, price, row in zip(classes, price_C, rows, strict=True):
-        assert row == pytest.approx([price[level] for level in one.levels[1:]], abs=1e-6)
+        assert row == pytest.approx([price[level] for level in one.levels], abs=1e-6)
     assert len(networks) <= 3 * sum(len(one.levels) for one in classes) + MIXED
 
 
@@ -347,7 +347,7 @@ def test_measuring_leaves_the_network_as_it_was(
 def test_what_is_timed_is_what_an_export_holds() -> None:
     """No view of a wider matrix: how far apart the rows lie changes what a product takes."""
     network, units = live("gpt2", context=9)
-    measuring.place(network.view, [max(1, u.groups // 2) for u in units])
+    measuring.place(network.view, [at(u, max(1, u.groups // 2)) for u in units])
     assert all(parameter.is_contiguous() for parameter in network.view.model.parameters())
 
 

@@ -239,7 +239,7 @@ def test_a_policy_of_whole_kv_groups_is_read_in_todays_heads(assembly: Assembly,
     """As files of earlier versions have it, whose levels kept 2, 1 or 0 KV groups of two heads."""
     space = assembly.space
     kept = [4 if unit.kind == "attention" and unit.block else 2 for unit in space.units]
-    levels = tuple(unit.kept.index(k) if k in unit.kept else 1 for unit, k in zip(space.units, kept, strict=True))
+    levels = tuple(counts(unit).index(k) if k in counts(unit) else 1 for unit, k in zip(space.units, kept, strict=True))
     bundles = [unit.bundles(k) for k, unit in zip(space.kept(levels), space.units, strict=True)]
     proposal = Mask.prefix(bundles, space.groups) if masked else levels
     today = make_policy(assembly, proposal, {})

@@ -230,7 +230,7 @@ def test_the_best_so_far_is_the_objectives(tmp_path: Path) -> None:
     scores = [Score(few, (0,), [0.1], 1.0), Score(many, (0, 1), [0.5, 0.7], 2.0), Score(worse, (0, 1), [1.0, 1.0], 3.0)]
     best = read_run(make_run(tmp_path / "run", space, scores, finished=False)).best
     assert best is not None
-    assert (best.levels, best.sequences) == (many, 2)
+    assert (best.numbers, best.sequences) == (many, 2)
     assert best.loss == pytest.approx(0.6)
 
 
@@ -259,7 +259,7 @@ def test_masks(tmp_path: Path) -> None:
     unfinished = read_run(make_run(tmp_path / "other", space, scores, finished=False))
     assert unfinished.best is not None
     assert unfinished.best.keys == space.keys(proposals[0])
-    assert unfinished.best.levels is None
+    assert unfinished.best.numbers is None
 
 
 def test_whatever_a_user_controls_is_escaped(tmp_path: Path) -> None:
