@@ -567,7 +567,7 @@ def test_own_metric_that_gives_no_cost(own_metric: Refused, value: str, seen: st
     ],
 )
 def test_own_metric_of_another_form(own_metric: Refused, code: str, seen: str) -> None:
-    own_metric(code, seen=(seen, "(unit, kept, workload) -> cost"))
+    own_metric(code, seen=(seen, "(unit, level, workload) -> cost"))
 
 
 @pytest.mark.parametrize(

@@ -111,9 +111,9 @@ def test_a_table_of_times_that_add_is_exact(name: str, monkeypatch: pytest.Monke
     assert torch.equal(logits_of(view, pixels), before), "the network is as it was"
     droppable = {(b, w.width.kind): w.width.droppable for b, row in enumerate(view.widths) for w in row}
     assert all(k > 0 or droppable[unit] for kept in seen for unit, (k, _) in kept.items())
-    for kept_U in cuts(network.units):
-        whole = {(u.block, u.kind): (k, u.groups) for u, k in zip(network.units, kept_U, strict=True)}
-        assert table.total(network.units, kept_U, network.workload) == pytest.approx(counted(whole), abs=1e-6)
+    for levels_U in cuts(network.units):
+        whole = {(u.block, u.kind): (one.kept, u.groups) for u, one in zip(network.units, levels_U, strict=True)}
+        assert table.total(network.units, levels_U, network.workload) == pytest.approx(counted(whole), abs=1e-6)
     assert table.largest_error < 1e-6
     cost_rows("latency", network.units, network.workload, table)
 

@@ -12,9 +12,10 @@ head) nothing can cost.
 Shapes: U units.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import TypeVar
 
 import torch
 
@@ -27,6 +28,8 @@ from autoprune.level import Key, Level, form_of
 from autoprune.models.images import ImageView
 from autoprune.space import Unit
 from autoprune.workload import Workload
+
+One = TypeVar("One", bound=Hashable)
 
 STAGE = "measuring activations"
 TOLERANCE = 0.01  # what a whole network may be above its units before the user is warned
@@ -125,9 +128,9 @@ def activation(network: Network) -> Peaks:
         return Peaks(peak(least_U), of_unit, workload.batch, above)
 
 
-def levels(ascending: Sequence[Level], peak: Callable[[Level], int]) -> dict[Level, int]:
+def levels(ascending: Sequence[One], peak: Callable[[One], int]) -> dict[One, int]:
     """What each of a unit's levels costs, no denser one less; between two that cost the same nothing is measured."""
-    costs = {level: peak(level) for level in (ascending[0], ascending[-1])}
+    costs = {level: peak(level) for level in dict.fromkeys([ascending[0], ascending[-1]])}
 
     def between(low: int, high: int) -> None:
         if high - low < 2:

@@ -39,6 +39,10 @@ class Bare(LevelStore):
         """Prefixes of the dense ones."""
         return AS_DENSE
 
+    def own(self, u: int, level: int) -> dict[str, Tensor]:
+        """Nothing more."""
+        return {}
+
 
 def placer_of(name: str, dtype: torch.dtype = torch.float32) -> Placer:
     model = families.tiny_model(name).to(dtype)

@@ -30,6 +30,10 @@ class Prefixes(LevelStore):
         """Prefixes of the dense ones."""
         return AS_DENSE
 
+    def own(self, u: int, level: int) -> dict[str, Tensor]:
+        """Nothing more."""
+        return {}
+
 
 def placer_of(name: str) -> tuple[Placer, Tensor]:
     """A tiny network, and what it is refitted on."""
