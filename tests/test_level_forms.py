@@ -11,7 +11,7 @@ import torch
 
 import autoprune
 from autoprune import assembly as assembling
-from autoprune import registry, study
+from autoprune import exporting, registry
 from autoprune.assembly import Assembly, assemble
 from autoprune.budgets.metric import cost_rows
 from autoprune.budgets.table import read
@@ -156,7 +156,7 @@ def test_a_search_finds_a_policy_of_both_forms(
     assert Policy.load(run / "policy.json") == found.policy
     again = autoprune.search(out=tmp_path / "again", agent=agent, **settings)
     assert again.policy.units == found.policy.units
-    assert study.reopen(run)[1] == found.policy
+    assert exporting.reopen(run)[1] == found.policy
     page = write_report(run).read_text(encoding="utf-8")
     assert "scaled:" in page
     found.export(tmp_path / "policy.json", to="policy")

@@ -65,11 +65,13 @@ class Scored:
         keys: of each unit's level.
         losses: by sequence, nats per token or image as a rule.
         feasible: whether every budget holds; what breaks one was a probe.
+        steps: training steps that its network had taken before these losses.
     """
 
     keys: tuple[Key, ...]
     losses: dict[int, float]
     feasible: bool
+    steps: int = 0
 
     @property
     def loss(self) -> float:
