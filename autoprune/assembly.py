@@ -268,11 +268,11 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
                     f"mlp_group={config.mlp_group} does not divide {width.consumer_weight.shape[1]} neurons."
                 )
             round_to = max(1, config.round_to // config.mlp_group) if mlp else 1
-            units.append(width.unit(b, levels_of(width.width, config, round_to)))
+            units.append(width.unit(b, levels_of_width(width.width, config, round_to)))
     return units
 
 
-def levels_of(width: Width, config: SearchConfig, round_to: int) -> tuple[Level, ...]:
+def levels_of_width(width: Width, config: SearchConfig, round_to: int) -> tuple[Level, ...]:
     """The levels of a width at the configured fractions; what no shortcut passes by keeps something."""
     levels = kept_groups(width.groups, config.fractions(), round_to, width.bundles.size)
     return levels if width.droppable else tuple(level for level in levels if level.kept)

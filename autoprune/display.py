@@ -174,7 +174,7 @@ def print_finetuned(done: Finetuned) -> None:
 def bar(unit: UnitPolicy) -> str:
     """`██████······  50 %  3/6`."""
     full = round(unit.density * BAR)
-    left = form_of(unit.record).short(unit.record)
+    left = form_of(unit.as_level).short(unit.as_level)
     return f"{'█' * full}{'·' * (BAR - full)} {unit.density:4.0%} {left:>5}/{unit.groups:,}"
 
 

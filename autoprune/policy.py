@@ -102,7 +102,7 @@ class UnitPolicy(_Record):
     kept_groups: Annotated[str, AfterValidator(_checked_ranges)]
 
     @property
-    def record(self) -> Level:
+    def as_level(self) -> Level:
         """Its level."""
         return Level(self.kept, self.density, self.form, tuple(self.options.items()))
 

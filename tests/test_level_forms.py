@@ -13,6 +13,7 @@ import autoprune
 from autoprune import assembly as assembling
 from autoprune import exporting, registry
 from autoprune.assembly import Assembly, assemble
+from autoprune.budgets import latency as measuring
 from autoprune.budgets.metric import cost_rows
 from autoprune.budgets.table import read
 from autoprune.config import SearchConfig, load_config
@@ -29,6 +30,7 @@ from autoprune.space_file import load_space, save_space
 from autoprune.workload import Workload
 from tests.conftest import Answer
 from tests.second_form import HALF, mixed_levels, scaled
+from tests.toy_network import additive, counting_clock, toy_network
 from tests.toys import toy_space
 
 WORKLOAD = Workload(context=32)
@@ -42,7 +44,7 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     def levels_of(width: Width, config: SearchConfig, round_to: int) -> tuple[Level, ...]:
         return mixed_levels(width.groups, width.bundles.size)
 
-    monkeypatch.setattr(assembling, "levels_of", levels_of)
+    monkeypatch.setattr(assembling, "levels_of_width", levels_of)
 
 
 # -- the record ------------------------------------------------------------------------------------------------------
@@ -102,6 +104,21 @@ def test_a_space_file_of_the_first_schema_is_read(tmp_path: Path) -> None:
     assert load_space(path)[0].units == space.units
 
 
+def test_a_policy_file_of_the_first_schema_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    unit = {"name": "0.mlp", "kind": "mlp", "block": 0, "groups": 4, "level": 1, "kept": 3, "kept_groups": "0-1,3"}
+    older = {"schema": "autoprune.policy/1", "units": [unit], "costs": {}, "losses": {}, "provenance": {}}
+    path.write_text(json.dumps(older))
+    policy = Policy.load(path)
+    assert [one.as_level for one in policy.units] == [Level.of_groups(3, 4)]
+    policy.save(path)
+    assert json.loads(path.read_text())["schema"] == "autoprune.policy/2"
+    assert Policy.load(path) == policy
+    path.write_text(json.dumps(older | {"units": [unit | {"kept": 2}]}))
+    with pytest.raises(UserError, match="kept says 2"):
+        Policy.load(path)
+
+
 # -- a whole search --------------------------------------------------------------------------------------------------
 
 
@@ -150,7 +167,7 @@ def test_a_search_finds_a_policy_of_both_forms(
     assert space.units[0].levels == mixed_levels(space.units[0].groups, space.units[0].bundle)
     proposal = tuple(unit.level for unit in found.policy.units)
     assert space.feasible(proposal)
-    assert [unit.record for unit in found.policy.units] == space.levels_of(proposal)
+    assert [unit.as_level for unit in found.policy.units] == space.levels_of(proposal)
     written = json.loads((run / "policy.json").read_text())
     assert written["schema"] == "autoprune.policy/2"
     assert Policy.load(run / "policy.json") == found.policy
@@ -211,6 +228,18 @@ def test_a_table_names_levels_of_other_forms(tmp_path: Path) -> None:
         cost_rows(str(path), [unit], WORKLOAD, read(path))
     path.write_text(path.read_text() + 'mlp,"scaled:2,share=0.5",1\n')
     assert cost_rows(str(path), [unit], WORKLOAD, read(path)) == [[9, 7, 5, 1, 0]]
+
+
+def test_a_table_of_latencies_names_levels_of_other_forms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    units = [Unit(f"{block}.mlp", "mlp", block, 4, mixed_levels(4, 1), 10) for block in range(2)]
+    monkeypatch.setattr(measuring, "clock", counting_clock(additive()))
+    network = toy_network(units, WORKLOAD, tmp_path)
+    table = measuring.latency(network)
+    assert cost_rows("latency", units, WORKLOAD, table)[0] == pytest.approx([2, 2, 1.2, 1.2, 0])
+    assert measuring.latency(network) == table, "found again"
+    assert table.classes[0].kept == [0, "scaled:2,share=0.5", 2, "scaled:4,share=0.75", 4]
+    with pytest.raises(UserError, match=r"lacks unit 0\.mlp at scaled:3,share=0\.5"):
+        table(units[0], scaled(3, 4, 0.5), WORKLOAD)
 
 
 def test_a_form_without_tensors_makes_no_network(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,7 +125,8 @@ def counts_groups(metric: Any) -> bool:
         second = list(inspect.signature(metric).parameters.values())[1]
     except (TypeError, ValueError, IndexError):  # some builtins have no signature
         return True
-    return second.name != "level" and second.annotation not in (Level, "Level", "Level | None")
+    annotation = str(getattr(second.annotation, "__name__", second.annotation))
+    return second.name != "level" and annotation.split(".")[-1] != Level.__name__
 
 
 def _check_form(name: str, metric: Any) -> None:

@@ -76,7 +76,7 @@ def _stand_ins(assembly: Assembly, policy: Policy) -> dict[str, str]:
     return {
         _path(assembly.loaded.model, block, path): EXPORTED[stand_in.partition("-")[0]]
         for (block, width), unit in zip(blocks, policy.units, strict=True)
-        if form_of(unit.record).drops(unit.record)
+        if form_of(unit.as_level).drops(unit.as_level)
         for path, stand_in in width.on_drop.items()
     }
 

@@ -1,4 +1,4 @@
-"""The form `groups`: the most important groups of a unit stay whole, and the others leave.
+"""Groups: the most important groups of a unit stay whole, and the others leave.
 
 Consumers are reconstructed on what stays, where the criterion does that. Where a BatchNorm reads the consumer, its mean
 and variance follow in closed form.

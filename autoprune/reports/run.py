@@ -135,7 +135,7 @@ def _found(policy: Policy, sequence_length: int) -> Best:
     loss, tokens = policy.losses.get("search"), policy.losses.get("search_tokens")
     known = [unit.level for unit in policy.units if unit.level is not None]
     return Best(
-        tuple(unit.record for unit in policy.units),
+        tuple(unit.as_level for unit in policy.units),
         tuple(known) if len(known) == len(policy.units) else None,
         float(loss) if isinstance(loss, int | float) else math.inf,
         max(1, int(tokens) // sequence_length) if isinstance(tokens, int | float) else 1,
@@ -150,7 +150,7 @@ def _end(path: Path, space: SearchSpace) -> tuple[Policy | None, Result | None]:
     if [(unit.name, unit.groups) for unit in policy.units] != [(unit.name, unit.groups) for unit in space.units]:
         raise UserError(f"policy.json and space.json of '{path}' are of other units: `autoprune resume {path}`.")
     units = zip(policy.units, space.units, strict=True)
-    if not space.group_costs and any(found.record not in unit.levels for found, unit in units):
+    if not space.group_costs and any(found.as_level not in unit.levels for found, unit in units):
         raise UserError(f"policy.json and space.json of '{path}' are of other levels: `autoprune resume {path}`.")
     with explained("the result", path / "result.json", f"`autoprune resume {path}` writes it anew"):
         return policy, Result.model_validate(read_json(path / "result.json"))

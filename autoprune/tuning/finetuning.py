@@ -210,6 +210,6 @@ def _left(examples: Tensor, others_N: Tensor) -> Tensor:
 
 def _mark(policy: Policy) -> str:
     """Of which model, groups and levels of other forms a network is."""
-    forms = ("" if unit.form == GROUPS else f" {unit.record.name}" for unit in policy.units)
+    forms = ("" if unit.form == GROUPS else f" {unit.as_level.name}" for unit in policy.units)
     units = "".join(f"{unit.name} {unit.kept_groups}{form};" for unit, form in zip(policy.units, forms, strict=True))
     return f"{policy.provenance.get('model_hash')}/{hashlib.sha256(units.encode()).hexdigest()[:16]}"
