@@ -23,6 +23,8 @@ from autoprune.levels.form import live_form
 from autoprune.levels.store import store_key
 from autoprune.models.widths import Width
 from autoprune.policy import Policy
+from autoprune.ports.adapting import as_port
+from autoprune.ports.metric import Metric
 from autoprune.provenance import make_policy, proposal_of
 from autoprune.reports.page import write_report
 from autoprune.space import Unit, kept_groups
@@ -200,7 +202,7 @@ def test_a_policy_of_both_forms_is_told_read_and_exported(mixed: Assembly, tmp_p
 # -- metrics ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_metric_is_asked_by_level_or_as_once_by_groups_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric_is_asked_by_level_or_as_once_by_groups_kept() -> None:
     unit = Unit("0.mlp", "mlp", 0, 4, mixed_levels(4, 1), 10)
     plain = Unit("0.mlp", "mlp", 0, 4, group_levels(4, (4, 2, 0)), 10)
 
@@ -214,11 +216,11 @@ def test_a_metric_is_asked_by_level_or_as_once_by_groups_kept(monkeypatch: pytes
         return kept
 
     for metric in (density, annotated):
-        assert cost_rows("mine", [unit], WORKLOAD, metric) == [[1, 0.75, 0.5, 0.25, 0]]
-    assert cost_rows("mine", [plain], WORKLOAD, groups) == [[4, 2, 0]]
+        assert cost_rows("mine", [unit], WORKLOAD, as_port(Metric, metric)) == [[1, 0.75, 0.5, 0.25, 0]]
+    assert cost_rows("mine", [plain], WORKLOAD, as_port(Metric, groups)) == [[4, 2, 0]]
     assert cost_rows("params", [unit], WORKLOAD) == [[40, 30, 20, 10, 0]]
     with pytest.raises(UserError, match=r"'groups' .* counts groups kept, and the unit 0\.mlp has the level scaled:4"):
-        cost_rows("mine", [unit], WORKLOAD, groups)
+        cost_rows("mine", [unit], WORKLOAD, as_port(Metric, groups))
 
 
 def test_a_table_names_levels_of_other_forms(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from autoprune.envs.episodes import Task
 from autoprune.envs.rewards.record import Reward
 from autoprune.level import Level, group_levels
 from autoprune.objective import Limits, Objective
-from autoprune.scorer import Scorer
+from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal, SearchSpace, Unit
 from autoprune.statistics import UnitStatistics
 

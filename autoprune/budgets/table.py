@@ -27,6 +27,7 @@ from pathlib import Path
 from autoprune.errors import UserError
 from autoprune.files.reading import explained, read_bytes
 from autoprune.level import Key, Level
+from autoprune.ports.metric import Metric
 from autoprune.space import Unit
 from autoprune.workload import Workload
 
@@ -38,7 +39,7 @@ SHORT.maxstring = 80  # characters of a file that a message shows
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Metric):
     """Costs that were looked up, not computed; called as any metric is.
 
     Args:
@@ -65,7 +66,7 @@ class Table:
             raise UserError(self._lacks(unit, self._missing(unit) or [level.key]))
         return costs[level.key]
 
-    def check(self, units: Iterable[Unit]) -> None:
+    def check_units(self, units: Iterable[Unit]) -> None:
         """Nothing, when every level of the units has a cost.
 
         Raises:

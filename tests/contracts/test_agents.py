@@ -12,6 +12,7 @@ from autoprune import registry
 from autoprune.errors import LimitReached
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
+from autoprune.ports.agent import Agent, load_agent
 from tests.toys import ToyScorer, best_loss, toy_space
 
 BASELINES = {"uniform", "random"}
@@ -112,7 +113,7 @@ def test_what_is_drawn_elsewhere_in_the_process_plays_no_part(agent: str) -> Non
 
 def test_every_agent_that_learns_is_named_here() -> None:
     """Its share of tokens is smaller, and its stages are scaled to the toy."""
-    assert {name for name in AGENTS if hasattr(registry.load("agents", name), "save")} == LEARNING
+    assert {name for name in AGENTS if load_agent(name).save is not Agent.save} == LEARNING
 
 
 def test_evolution_comes_close_to_the_optimum() -> None:
