@@ -34,6 +34,7 @@ from autoprune.reports.searching import front
 from autoprune.reports.sensitivities import measured
 from autoprune.space import Proposal, SearchSpace, Unit
 from autoprune.space_file import save_space
+from autoprune.wording import Words
 from tests.toys import ToyScorer, counts, toy_space, toy_statistics
 
 quick = settings(max_examples=40)  # the machine may be busy
@@ -326,7 +327,7 @@ def make_league(path: Path, **changes: object) -> Path:
         "schema": "autoprune.league/1", "config": SearchConfig(model=NASTY, max_tokens=640).model_dump(),
         "agents": ["evolution", "tpe", NASTY], "seeds": [0, 1],
         "references": {"dense": reference, "uniform": reference},
-        "searches": searches, "table": table_of(searches),
+        "searches": searches, "table": table_of(searches, Words()),
     }  # fmt: skip
     path.mkdir()
     (path / "league.json").write_text(to_json(league | changes))
@@ -348,7 +349,7 @@ def test_a_comparison(tmp_path: Path) -> None:
 
 def test_a_comparison_of_agents_that_failed(tmp_path: Path) -> None:
     searches = [{"agent": "tpe", "seed": 0, "run": "tpe-s0", "failed": "no answer"}]
-    run = make_league(tmp_path / "cmp", searches=searches, table=table_of(searches), references={})
+    run = make_league(tmp_path / "cmp", searches=searches, table=table_of(searches, Words()), references={})
     assert "Learning curves" not in sections(report(run))
     check(report(run))
 
