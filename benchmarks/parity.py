@@ -305,9 +305,7 @@ def cost(args: argparse.Namespace, old: Side, new: Side) -> dict[str, Any]:
             answer = side.run(search)
             if "error" in answer:
                 sys.exit(f"error: {answer['error']}")
-    a, b = (
-        [float(line) for line in side.seconds.read_text(encoding="utf-8").split()][1:] for side in (old, new)
-    )
+    a, b = ([float(line) for line in side.seconds.read_text(encoding="utf-8").split()][1:] for side in (old, new))
     pairs = sorted(y / x for x, y in zip(a, b, strict=True))
     ratio = sum(b) / sum(a)
     print(f"processor seconds of {args.repeats} searches: {sum(a):.2f} before, {sum(b):.2f} now")

@@ -77,7 +77,13 @@ CLIMBS_NOT = {"slope_sequences": 0}
 
 def text(model: str, agent: str, **more: Any) -> Callable[[Path], dict[str, Any]]:
     """Settings of a search of a language model in the folder."""
-    return lambda folder: {"model": str(folder / model), "data": str(folder / "text.txt"), "agent": agent, **TEXT, **more}
+    return lambda folder: {
+        "model": str(folder / model),
+        "data": str(folder / "text.txt"),
+        "agent": agent,
+        **TEXT,
+        **more,
+    }
 
 
 def images(function: str, agent: str, **more: Any) -> Callable[[Path], dict[str, Any]]:
@@ -162,7 +168,26 @@ def prepare(folder: Path) -> None:
 
 def write_text(path: Path) -> None:
     """About 60,000 characters of words in random order."""
-    words = ["the", "a", "one", "of", "network", "layer", "neuron", "head", "keeps", "drops", "small", "search", "policy", "weight", "value", "in", "under", "over"]
+    words = [
+        "the",
+        "a",
+        "one",
+        "of",
+        "network",
+        "layer",
+        "neuron",
+        "head",
+        "keeps",
+        "drops",
+        "small",
+        "search",
+        "policy",
+        "weight",
+        "value",
+        "in",
+        "under",
+        "over",
+    ]
     rng = random.Random(0)
     path.write_text(" ".join(rng.choice(words) for _ in range(12_000)), encoding="utf-8")
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.cutting import zeros
+from autoprune.level import group_levels
 from autoprune.models.blocks import BlockView
 from autoprune.models.loading import family_of
 from autoprune.models.stand_ins import ZeroAttention
@@ -137,7 +138,7 @@ def test_costs_are_a_recount(name: str) -> None:
         block = view.blocks[b]
         for width in row:
             groups = width.width.groups
-            unit = width.unit(b, (groups, 0))
+            unit = width.unit(b, group_levels(groups, (groups, 0)))
             dense = count(block)
             kept = drawn_kept(width, generator)
             width.keep(kept)
