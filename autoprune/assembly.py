@@ -17,6 +17,7 @@ from autoprune.budgets.metric import cost_rows, fixed_cost, metric_of
 from autoprune.calibration.moments import collect
 from autoprune.config import SearchConfig
 from autoprune.coverage import Coverage
+from autoprune.cutting.widths import Width
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
 from autoprune.level import Level, group_levels
@@ -25,8 +26,7 @@ from autoprune.levels.evidence import check_needs, gather
 from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, build, cache_directory, is_complete, store_key
-from autoprune.models.blocks import BlockView
-from autoprune.models.widths import Width
+from autoprune.networks.blocks import BlockView
 from autoprune.ports.agent import load_agent
 from autoprune.ports.criterion import load_criterion
 from autoprune.ports.metric import Metric, Network, load_metric

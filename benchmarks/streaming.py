@@ -39,10 +39,10 @@ from autoprune.config import SearchConfig, parse_size
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore
-from autoprune.models.blocks import BlockView
-from autoprune.models.loading import family_of
-from autoprune.models.streaming import StreamedView
-from autoprune.models.text import TextView
+from autoprune.networks.blocks import BlockView
+from autoprune.networks.loading import family_of
+from autoprune.networks.streaming import StreamedView
+from autoprune.networks.text import TextView
 from autoprune.space import Levels, SearchSpace, Unit
 from autoprune.statistics import UnitStatistics
 

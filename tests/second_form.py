@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from autoprune.cutting import reading
+from autoprune.cutting.live import LevelWeights, LiveWidth
 from autoprune.level import Level
 from autoprune.levels.form import Building, LiveForm
-from autoprune.models.surgery import LevelWeights, LiveWidth
 from autoprune.space import Unit
 
 HALF = 0.5

@@ -19,7 +19,7 @@ from autoprune.cutting import reading, zeros
 from autoprune.cutting.layer_config import LayerConfig
 from autoprune.cutting.live import LevelWeights, LiveWidth
 from autoprune.cutting.segments import Segments
-from autoprune.models.widths import Bundles, Segment, Slice, Width
+from autoprune.cutting.widths import Bundles, Segment, Slice, Width
 
 GROUPS, HIDDEN = 6, 5
 SEEDS = range(3)

@@ -14,8 +14,8 @@ from autoprune.calibration.splits import SHARES, split
 from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.levels.store import LevelStore, cache_directory
-from autoprune.models.loading import load_model
-from autoprune.models.text import TextView
+from autoprune.networks.loading import load_model
+from autoprune.networks.text import TextView
 
 
 @pytest.fixture(scope="module")

@@ -17,15 +17,15 @@ from autoprune.calibration.gradients import gate_gradients
 from autoprune.calibration.moments import collect, links_of
 from autoprune.config import load_config
 from autoprune.cutting import reading
+from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
 from autoprune.level import group_levels
 from autoprune.levels.evidence import check_needs, gather
 from autoprune.levels.store import LevelStore, build
-from autoprune.models.blocks import BlockView
-from autoprune.models.images import ImageView
-from autoprune.models.loading import family_of
-from autoprune.models.surgery import LiveWidth
-from autoprune.models.text import TextView
+from autoprune.networks.blocks import BlockView
+from autoprune.networks.images import ImageView
+from autoprune.networks.loading import family_of
+from autoprune.networks.text import TextView
 from tests import families, image_families
 
 CRITERIA = registry.names("criteria")

@@ -29,7 +29,7 @@ from autoprune.config import load_config
 from autoprune.errors import LimitReached, UserError
 from autoprune.journal import Journal
 from autoprune.level import Level, group_levels
-from autoprune.models.images import ImageView
+from autoprune.networks.images import ImageView
 from autoprune.objective import Limits, Objective
 from autoprune.reports.page import write_report
 from autoprune.reports.tables import amount

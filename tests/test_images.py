@@ -19,7 +19,7 @@ from autoprune.calibration import digits
 from autoprune.config import load_config
 from autoprune.cutting import reading
 from autoprune.errors import UserError
-from autoprune.models.images import ImageView
+from autoprune.networks.images import ImageView
 from autoprune.provenance import make_policy
 from autoprune.tasks.image_training import ImageTraining
 from tests.conftest import Answer

@@ -26,9 +26,9 @@ from autoprune.budgets.metric import Network
 from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.level import group_levels
-from autoprune.models.loading import family_of
-from autoprune.models.slots import can_cache, layer_types
-from autoprune.models.text import TextView
+from autoprune.networks.loading import family_of
+from autoprune.networks.slots import can_cache, layer_types
+from autoprune.networks.text import TextView
 from autoprune.reports.page import write_report
 from autoprune.space import SLACK, Unit, kept_groups
 from autoprune.space_file import load_space

@@ -13,9 +13,9 @@ from autoprune.budgets.metric import Network, cost_rows
 from autoprune.budgets.roofline import DEVICES, Device, Roofline, device_of, read_devices, roofline
 from autoprune.errors import UserError
 from autoprune.level import Level, group_levels
-from autoprune.models.family import Family
-from autoprune.models.loading import family_of
-from autoprune.models.text import TextView
+from autoprune.networks.family import Family
+from autoprune.networks.loading import family_of
+from autoprune.networks.text import TextView
 from autoprune.space import Unit
 from autoprune.task_choice import load_task
 from autoprune.workload import Workload

@@ -16,16 +16,16 @@ from autoprune import api, search
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config
 from autoprune.cutting import reading
+from autoprune.cutting.live import LevelWeights, LiveWidth
 from autoprune.errors import UserError
 from autoprune.levels.store import cache_directory
 from autoprune.mask import Mask
-from autoprune.models import streamer as streaming
-from autoprune.models.blocks import BlockView
-from autoprune.models.images import ImageView
-from autoprune.models.loading import load_model
-from autoprune.models.streamer import Streamer
-from autoprune.models.streaming import StreamedView
-from autoprune.models.surgery import LevelWeights, LiveWidth
+from autoprune.networks import streamer as streaming
+from autoprune.networks.blocks import BlockView
+from autoprune.networks.images import ImageView
+from autoprune.networks.loading import load_model
+from autoprune.networks.streamer import Streamer
+from autoprune.networks.streaming import StreamedView
 from autoprune.space import Proposal, SearchSpace
 from tests import image_families
 from tests.families import save_tiny

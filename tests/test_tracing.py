@@ -24,11 +24,11 @@ from autoprune.calibration.moments import inputs_of
 from autoprune.config import load_config
 from autoprune.coverage import Coverage, Left
 from autoprune.cutting import reading
+from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
-from autoprune.models.images import ImageView
-from autoprune.models.modules import family_of_module
-from autoprune.models.surgery import LiveWidth
-from autoprune.models.tracing import TracedView, image_view
+from autoprune.networks.images import ImageView
+from autoprune.networks.modules import family_of_module
+from autoprune.networks.tracing import TracedView, image_view
 from autoprune.provenance import make_policy
 from autoprune.reports.page import write_report
 from autoprune.tasks.image_training import augmented

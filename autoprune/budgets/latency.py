@@ -32,7 +32,7 @@ from autoprune.budgets.latency_table import FILE, Check, ClassTimes, LatencyTabl
 from autoprune.budgets.passes import Pass, seconds_of
 from autoprune.errors import UserError
 from autoprune.level import Level, form_of
-from autoprune.models.blocks import BlockView
+from autoprune.networks.blocks import BlockView
 from autoprune.ports.metric import Network, of_network
 from autoprune.space import Unit
 

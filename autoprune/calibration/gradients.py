@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from autoprune.calibration.losses import CrossEntropy
 from autoprune.calibration.moments import inputs_of, links_of
+from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
-from autoprune.models.blocks import BlockView
-from autoprune.models.surgery import LiveWidth
+from autoprune.networks.blocks import BlockView
 from autoprune.ports.loss import Loss
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.cutting import reading
-from autoprune.models.blocks import BlockView
-from autoprune.models.surgery import LiveWidth
+from autoprune.cutting.live import LiveWidth
+from autoprune.networks.blocks import BlockView
 
 SLAB = 256
 """Rows of a product at a time, on a CPU."""

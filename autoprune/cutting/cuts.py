@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from autoprune.cutting.dense import Dense
 from autoprune.cutting.segments import Segments
-from autoprune.models.widths import STATISTICS, Key, Slice, Width
+from autoprune.cutting.widths import STATISTICS, Key, Slice, Width
 
 FOLLOWS = ("weight", "bias", *STATISTICS)
 """What follows a width in the modules that write it, where they have it."""

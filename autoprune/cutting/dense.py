@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from autoprune.models.widths import Key
+from autoprune.cutting.widths import Key
 
 
 class Dense:

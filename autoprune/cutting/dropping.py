@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import nn
 
-from autoprune.models.stand_ins import STAND_INS
+from autoprune.cutting.stand_ins import STAND_INS
 
 
 class Dropping:

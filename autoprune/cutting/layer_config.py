@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.models.widths import Width
+from autoprune.cutting.widths import Width
 
 CONFIG = "config"
 """The attribute of a module that holds the configuration which all layers share."""

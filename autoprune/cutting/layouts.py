@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from autoprune.models.products import is_depthwise, patches
+from autoprune.cutting.products import is_depthwise, patches
 
 
 class Layout:

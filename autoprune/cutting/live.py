@@ -16,8 +16,8 @@ from autoprune.cutting.dense import Dense
 from autoprune.cutting.dropping import Dropping
 from autoprune.cutting.layer_config import Counts
 from autoprune.cutting.layouts import consumer_layout, layout_of
+from autoprune.cutting.widths import Key, Width
 from autoprune.level import Level
-from autoprune.models.widths import Key, Width
 from autoprune.space import Unit
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autoprune.models.widths import Segment
+from autoprune.cutting.widths import Segment
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ earlier calls: an offspring starts at the first block in which it differs from i
 computed at its pruned size (levels/placing.py). With `batch=1`, as on a CPU, no two states meet in one matrix product,
 and a loss does not depend on what it is scored with, to the last bit; with more, on a GPU, it does by a rounding.
 
-Where blocks are brought to the device in turn (models/streaming.py), many sequences go through a block before the next
-one is brought, and nothing is kept for later calls.
+Where blocks are brought to the device in turn (networks/streaming.py), many sequences go through a block before the
+next one is brought, and nothing is kept for later calls.
 
 Shapes: K losses, P policies, S sequences, B states of a forward pass, T tokens, D hidden.
 """
@@ -29,7 +29,7 @@ from autoprune.evaluation.slopes import PASSES, Slopes
 from autoprune.evaluation.walk import Walk, Whole, levels_first
 from autoprune.levels.placing import Choice, Placer
 from autoprune.levels.store import LevelStore
-from autoprune.models.blocks import BlockView
+from autoprune.networks.blocks import BlockView
 from autoprune.ports.loss import Loss
 from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal

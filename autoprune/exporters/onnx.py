@@ -34,7 +34,7 @@ from autoprune.exporters import card
 from autoprune.exporters.directory import check_target, neighbour
 from autoprune.exporters.onnx_check import TOLERANCE, checked
 from autoprune.exporters.source import Source
-from autoprune.models.images import logits_of
+from autoprune.networks.images import logits_of
 from autoprune.ports.exporter import Exporter
 from autoprune.ports.task import GraphInput
 

@@ -9,8 +9,8 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from autoprune.cutting import zeros
+from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
-from autoprune.models.surgery import LiveWidth
 
 Columns = Mapping[str, Sequence[LiveWidth]]
 """Kind of unit -> its widths, one a layer."""

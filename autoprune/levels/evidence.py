@@ -15,7 +15,7 @@ from autoprune.calibration.gradients import gate_gradients
 from autoprune.calibration.moments import links_of
 from autoprune.cutting import reading
 from autoprune.errors import UserError
-from autoprune.models.blocks import BlockView
+from autoprune.networks.blocks import BlockView
 from autoprune.ports.criterion import Criterion
 from autoprune.ports.loss import Loss
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from autoprune.cutting.live import LevelWeights, LiveWidth
     from autoprune.levels.criterion import Reconstruction
-    from autoprune.models.surgery import LevelWeights, LiveWidth
     from autoprune.space import Unit
 
 

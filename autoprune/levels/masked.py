@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from autoprune.cutting import reading
+from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
 from autoprune.files.arrays import open_tensors
 from autoprune.files.reading import explained
 from autoprune.files.writing import replacing
 from autoprune.levels.criterion import Reconstruction
 from autoprune.levels.store import LevelStore
-from autoprune.models.surgery import LiveWidth
 from autoprune.space import Unit
 
 BYTES = 256 * 2**20  # of weights remembered

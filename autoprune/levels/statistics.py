@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from autoprune.cutting.counting import weights_of
+from autoprune.cutting.live import LiveWidth
 from autoprune.levels.form import live_form
-from autoprune.models.surgery import LiveWidth
 from autoprune.space import Unit
 from autoprune.statistics import UnitStatistics
 

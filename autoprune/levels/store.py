@@ -30,6 +30,7 @@ from torch import Tensor
 
 from autoprune.cutting import reading
 from autoprune.cutting.counting import weights_of
+from autoprune.cutting.live import LevelWeights, LiveWidth
 from autoprune.errors import UserError
 from autoprune.files.arrays import read_tensors
 from autoprune.files.names import slug
@@ -40,8 +41,7 @@ from autoprune.levels.evidence import Evidence
 from autoprune.levels.form import Building, live_form
 from autoprune.levels.seal import SMALL, Seal, check, sealed
 from autoprune.levels.statistics import measure
-from autoprune.models.blocks import BlockView
-from autoprune.models.surgery import LevelWeights, LiveWidth
+from autoprune.networks.blocks import BlockView
 from autoprune.ports.criterion import Criterion
 from autoprune.space import Unit
 from autoprune.statistics import UnitStatistics

@@ -23,10 +23,10 @@ from torch.nn import functional
 
 from autoprune.calibration.moments import links_of
 from autoprune.cutting import reading
+from autoprune.cutting.live import LiveWidth
 from autoprune.levels.criterion import DAMPING
 from autoprune.levels.placing import Placer
-from autoprune.models.blocks import BlockView
-from autoprune.models.surgery import LiveWidth
+from autoprune.networks.blocks import BlockView
 from autoprune.space import Proposal
 
 NEAR = 1e-2

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.cutting import zeros
+from autoprune.cutting.live import LiveWidth
+from autoprune.cutting.stand_ins import ZeroAttention
 from autoprune.level import group_levels
-from autoprune.models.blocks import BlockView
-from autoprune.models.loading import family_of
-from autoprune.models.stand_ins import ZeroAttention
-from autoprune.models.surgery import LiveWidth
-from autoprune.models.text import TextView
+from autoprune.networks.blocks import BlockView
+from autoprune.networks.loading import family_of
+from autoprune.networks.text import TextView
 from tests import families
 
 TOLERANCE = 2e-5

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoprune import registry
+from autoprune.cutting.live import AS_DENSE, LevelWeights
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore
-from autoprune.models.head import linear_head
-from autoprune.models.loading import family_of
-from autoprune.models.surgery import AS_DENSE, LevelWeights
-from autoprune.models.text import TextView
+from autoprune.networks.head import linear_head
+from autoprune.networks.loading import family_of
+from autoprune.networks.text import TextView
 from autoprune.space import Levels, SearchSpace, kept_groups
 from tests import families
 from tests.toys import counts

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from autoprune.cutting.live import AS_DENSE, LevelWeights
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore
-from autoprune.models.blocks import BlockView
-from autoprune.models.loading import family_of
-from autoprune.models.surgery import AS_DENSE, LevelWeights
-from autoprune.models.text import TextView
+from autoprune.networks.blocks import BlockView
+from autoprune.networks.loading import family_of
+from autoprune.networks.text import TextView
 from autoprune.space import Levels, SearchSpace, kept_groups
 from autoprune.tuning.refit import place_refitted
 from tests import families, image_families

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from autoprune.calibration.losses import KullbackLeibler
+from autoprune.cutting.live import LiveWidth
+from autoprune.cutting.widths import Slice, Width
 from autoprune.evaluation.slopes import Slopes, Stage
 from autoprune.levels.placing import Placer
-from autoprune.models.head import LinearHead, linear_head
-from autoprune.models.surgery import LiveWidth
-from autoprune.models.widths import Slice, Width
+from autoprune.networks.head import LinearHead, linear_head
 from autoprune.space import Levels, SearchSpace, kept_groups
 from tests import families
 from tests.contracts.test_losses import CAPPED, LENGTH, Bare, placer_of

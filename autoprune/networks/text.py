@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.calibration.text import next_tokens
-from autoprune.models.blocks import BlockCall, BlockView, live_widths
-from autoprune.models.family import Family
-from autoprune.models.slots import cache_slots, layer_types
+from autoprune.networks.blocks import BlockCall, BlockView, live_widths
+from autoprune.networks.family import Family
+from autoprune.networks.slots import cache_slots, layer_types
 
 
 class _Recorder(nn.Module):

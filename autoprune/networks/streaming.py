@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoprune.models.blocks import BlockCall, BlockView
-from autoprune.models.streamer import Streamer
+from autoprune.networks.blocks import BlockCall, BlockView
+from autoprune.networks.streamer import Streamer
 
 
 class StreamedView(BlockView):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autoprune.models.blocks import BlockView
+from autoprune.networks.blocks import BlockView
 
 PIECE_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
 """Of float32 logits at a time: on a CPU they stay in its cache; rows would be packed anew for each piece of tokens."""

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from autoprune.calibration.examples import Examples
 from autoprune.errors import UserError
-from autoprune.models.blocks import BlockView, live_widths
-from autoprune.models.family import Family
+from autoprune.networks.blocks import BlockView, live_widths
+from autoprune.networks.family import Family
 
 
 class _ReachedError(Exception):

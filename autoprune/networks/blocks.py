@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoprune.models.family import Family
-from autoprune.models.surgery import LiveWidth
+from autoprune.cutting.live import LiveWidth
+from autoprune.networks.family import Family
 
 
 def live_widths(

@@ -16,9 +16,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
-from autoprune.models.courier import Courier
-from autoprune.models.surgery import LiveWidth
+from autoprune.networks.courier import Courier
 
 HOST_BYTES = 4 * 2**30
 """Of the host's memory for hidden states, where the device has no room for those of one batch."""
