@@ -158,7 +158,9 @@ def _stored(
     config, loaded, view = prepared.config, prepared.loaded, prepared.view
     criterion, dtype = load_criterion(config.criterion), loaded.checkpoint_dtype
     parts = loaded.digest, data, str(config.mlp_group)
-    levels = cache_directory() / "levels" / store_key(units, *parts, config.criterion, str(dtype))
+    # criteria may order by derivatives of the label loss; stores that were built before there were others name none
+    label_loss = [] if task.label_loss == Task.label_loss else [task.label_loss]
+    levels = cache_directory() / "levels" / store_key(units, *parts, config.criterion, str(dtype), *label_loss)
     moments = cache_directory() / "moments" / f"{store_key([], *parts)}.safetensors"
     keep_moments = masks and criterion.reconstructs
     if not is_complete(levels) or (keep_moments and not moments.is_file()):
