@@ -19,7 +19,8 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs")}  # the package itself lends
 
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording"},
-    {"registry", "space", "policy", "config", "journal", "rundir", "space_file", "scorer", "ports"} | {"task_choice"},
+    {"registry", "level", "space", "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
+      "task_choice"},
     {"cutting"},
     {"networks", "models", "calibration", "budgets"},
     {"levels"},
@@ -33,7 +34,7 @@ LAYERS = (
     {"comparing", "recovery"},
     {"api", "reports"},
     {"cli", "console", "display", "listing", "on_import", "options", "progress", "__main__"},
-)
+)  # fmt: skip
 """The engine from the ground up; a module imports from its own layer and from those before it."""
 
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

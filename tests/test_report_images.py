@@ -25,7 +25,7 @@ from autoprune.task_choice import built_in
 from tests.conftest import Answer
 from tests.test_images import NETWORK
 from tests.test_report import NASTY, check, make_league, make_run, searched, sections
-from tests.toys import toy_space
+from tests.toys import counts, toy_space
 
 Cli = Callable[..., Answer]
 OF_TEXT = re.compile(r"(?i)\b(tokens?|sequences?|perplexity|neurons?|heads?|text|groups)\b")
@@ -36,7 +36,7 @@ def image_space(units: int = 9) -> SearchSpace:
     """The toy's units as convolutions."""
     toy = toy_space(units)
     made = [replace(unit, name=f"{u}.conv", kind="conv", block=u) for u, unit in enumerate(toy.units)]
-    costs = {"params": [[unit.params(k) for k in unit.kept] for unit in made]}
+    costs = {"params": [[unit.params(k) for k in counts(unit)] for unit in made]}
     return SearchSpace(made, costs, toy.budgets, words=built_in()["images"])
 
 
