@@ -17,6 +17,7 @@ from autoprune.budgets.metric import cost_rows, fixed_cost, metric_of
 from autoprune.calibration.moments import collect
 from autoprune.config import SearchConfig
 from autoprune.coverage import Coverage
+from autoprune.cutting.widths import Width
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
 from autoprune.level import Level, group_levels
@@ -25,13 +26,14 @@ from autoprune.levels.evidence import check_needs, gather
 from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, build, cache_directory, is_complete, store_key
-from autoprune.models.blocks import BlockView
-from autoprune.models.widths import Width
+from autoprune.networks.blocks import BlockView
 from autoprune.ports.agent import load_agent
 from autoprune.ports.criterion import load_criterion
 from autoprune.ports.metric import Metric, Network, load_metric
 from autoprune.ports.task import Prepared, Progress, Task
+from autoprune.ports.training import TrainingSet
 from autoprune.space import SearchSpace, Unit, kept_groups
+from autoprune.training.candidate import CandidateTrainer
 from autoprune.wording import Words
 
 
@@ -82,7 +84,12 @@ class Assembly(Prepared):
         measured = [self.task.loss(loss) for loss in losses]
         tokens_NT = tokens_NT.to(self.config.device)
         states = self.config.state_memory or free_state_bytes(self.config.device)
-        return Evaluator(self.placer, tokens_NT, measured, self.config.batch_size(), memory, states)
+        trainer = None if once or self.view.streamed else CandidateTrainer(self.placer, self._examples)
+        return Evaluator(self.placer, tokens_NT, measured, self.config.batch_size(), memory, states, trainer)
+
+    def _examples(self) -> TrainingSet:
+        """What candidates are trained on."""
+        return self.task.training(self, candidates=True)
 
 
 def assemble(
@@ -146,10 +153,8 @@ def masked_weights(
 ) -> MaskedWeights:
     """Consumers' weights of masks, computed where there is room."""
     widths = [width for row in view.widths for width in row]
-    bench = None
-    if view.streamer is not None and moments is not None:
-        needed = max(sum(workspace_bytes(width.consumer_weight) for width in row) for row in view.widths)
-        bench = view.streamer.device if view.streamer.set_aside(needed) else torch.device("cpu")
+    needed = max(sum(workspace_bytes(width.consumer_weight) for width in row) for row in view.widths)
+    bench = None if moments is None else view.set_aside(needed)
     return MaskedWeights(store, units, widths, moments, dtype, bench)
 
 
@@ -160,7 +165,9 @@ def _stored(
     config, loaded, view = prepared.config, prepared.loaded, prepared.view
     criterion, dtype = load_criterion(config.criterion), loaded.checkpoint_dtype
     parts = loaded.digest, data, str(config.mlp_group)
-    levels = cache_directory() / "levels" / store_key(units, *parts, config.criterion, str(dtype))
+    # criteria may order by derivatives of the label loss; stores that were built before there were others name none
+    label_loss = [] if task.label_loss == Task.label_loss else [task.label_loss]
+    levels = cache_directory() / "levels" / store_key(units, *parts, config.criterion, str(dtype), *label_loss)
     moments = cache_directory() / "moments" / f"{store_key([], *parts)}.safetensors"
     keep_moments = masks and criterion.reconstructs
     if not is_complete(levels) or (keep_moments and not moments.is_file()):

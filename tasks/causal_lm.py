@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from autoprune.calibration.splits import Splits
     from autoprune.config import SearchConfig
-    from autoprune.models.blocks import BlockView
-    from autoprune.models.family import Family
-    from autoprune.models.loading import LoadedModel
+    from autoprune.networks.blocks import BlockView
+    from autoprune.networks.family import Family
+    from autoprune.networks.loading import LoadedModel
 
 NATS = "nats per token"
 
@@ -46,7 +46,7 @@ class CausalLM(Task):
         """A language model and sequences of a text; where the text's hash is known, it is not read yet."""
         from autoprune.calibration.splits import split
         from autoprune.calibration.text import read_text, sequences
-        from autoprune.models.loading import load_model
+        from autoprune.networks.loading import load_model
 
         text = read_text(config.data) if data is None else None
         progress("loading the model", 0.0)
@@ -68,12 +68,15 @@ class CausalLM(Task):
 
     def view_of(self, model: "nn.Module", family: "Family", config: "SearchConfig", masks: bool) -> "BlockView":
         """The network's blocks, left at `config.home()` and brought to the device in turn where that is configured."""
-        from autoprune.models.blocks import BlockView
+        from autoprune.networks.streaming import StreamedView
+        from autoprune.networks.text import TextView
 
-        view = BlockView(model, family, config.mlp_group)
-        if config.device_memory is not None:
-            view.stream(config.device, config.device_memory, config.batch_size(), config.sequence_length, masks)
-        return view
+        view = TextView(model, family, config.mlp_group)
+        if config.device_memory is None:
+            return view
+        return StreamedView(
+            view, config.device, config.device_memory, config.batch_size(), config.sequence_length, masks
+        )
 
     def samples_of(self, prepared: Prepared, data: str) -> "Tensor":
         """Sequences of another text."""
@@ -92,17 +95,17 @@ class CausalLM(Task):
         with np.errstate(over="ignore"):
             return {"ce": losses["ce"], "perplexity": float(np.exp(losses["ce"]))}
 
-    def training(self, prepared: Prepared) -> TrainingSet:
-        """All sequences of the text but those of the validation split."""
+    def training(self, prepared: Prepared, candidates: bool = False) -> TrainingSet:
+        """All sequences of the text but those of the validation split, and of the search split for candidates."""
         import torch
 
         from autoprune.calibration.text import read_text, sequences
         from autoprune.tasks.text_training import TextTraining
-        from autoprune.tuning.blending import left
+        from autoprune.training.blending import left
 
-        config, held_out = prepared.config, prepared.splits.validation
+        config, held_out, search = prepared.config, prepared.splits.validation, prepared.splits.search
         tokens_NT = sequences(read_text(config.data), prepared.loaded.tokenizer, config.sequence_length)
-        known = {row.numpy().tobytes() for row in held_out}
+        known = {row.numpy().tobytes() for part in (held_out, *([search] if candidates else [])) for row in part}
         others_N = torch.tensor([row.numpy().tobytes() not in known for row in tokens_NT])
         return TextTraining(prepared.view, left(tokens_NT, others_N), held_out)
 

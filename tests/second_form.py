@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autoprune.cutting import reading
+from autoprune.cutting.live import LevelWeights, LiveWidth
 from autoprune.level import Level
 from autoprune.levels.form import Building, LiveForm
-from autoprune.models.surgery import LevelWeights, LiveWidth
 from autoprune.space import Unit
 
 HALF = 0.5
@@ -46,7 +47,7 @@ class Scaled(LiveForm):
         """The consumer on the kept groups, scaled, and the share as a tensor of the form's own."""
         share = float(level.option("share"))
         weight_OK = of.width.consumer_weight[:, of.inputs[: level.kept * of.size]] * share
-        return {"level": of.width.laid_out(weight_OK).contiguous(), "share": torch.tensor([share])}
+        return {"level": reading.laid_out(of.width, weight_OK).contiguous(), "share": torch.tensor([share])}
 
     def fits(self, level: Level, what: str, tensor: Tensor) -> bool:
         """Its own tensor is one number."""

@@ -17,11 +17,11 @@ from autoprune.budgets import latency as measuring
 from autoprune.budgets.metric import cost_rows
 from autoprune.budgets.table import read
 from autoprune.config import SearchConfig, load_config
+from autoprune.cutting.widths import Width
 from autoprune.errors import UserError
 from autoprune.level import Level, form_called, form_of, group_levels
 from autoprune.levels.form import live_form
 from autoprune.levels.store import store_key
-from autoprune.models.widths import Width
 from autoprune.policy import Policy
 from autoprune.ports.adapting import as_port
 from autoprune.ports.metric import Metric

@@ -20,7 +20,7 @@ from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.level import group_levels
 from autoprune.mask import Mask
-from autoprune.models.loading import load_model
+from autoprune.networks.loading import load_model
 from autoprune.policy import Policy, ranges, unranges
 from autoprune.provenance import make_policy, proposal_of
 from autoprune.space import SearchSpace, Unit

@@ -5,8 +5,8 @@ earlier calls: an offspring starts at the first block in which it differs from i
 computed at its pruned size (levels/placing.py). With `batch=1`, as on a CPU, no two states meet in one matrix product,
 and a loss does not depend on what it is scored with, to the last bit; with more, on a GPU, it does by a rounding.
 
-Where blocks are brought to the device in turn (models/streaming.py), many sequences go through a block before the next
-one is brought, and nothing is kept for later calls.
+Where blocks are brought to the device in turn (networks/streaming.py), many sequences go through a block before the
+next one is brought, and nothing is kept for later calls.
 
 Shapes: K losses, P policies, S sequences, B states of a forward pass, T tokens, D hidden.
 """
@@ -29,10 +29,12 @@ from autoprune.evaluation.slopes import PASSES, Slopes
 from autoprune.evaluation.walk import Walk, Whole, levels_first
 from autoprune.levels.placing import Choice, Placer
 from autoprune.levels.store import LevelStore
-from autoprune.models.blocks import BlockView
+from autoprune.networks.blocks import BlockView
 from autoprune.ports.loss import Loss
 from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal
+from autoprune.training.candidate import CandidateTrainer
+from autoprune.training.loop import DivergedError
 
 REFERENCE_BYTES = 256 * 2**20
 MOST_STATE_BYTES = 2 * 2**30
@@ -53,6 +55,7 @@ class Evaluator(Scorer):
         reference_bytes: memory for what the losses keep of the dense network; beyond it, that is computed again. With 0
             every sequence is asked for once, and no hidden states are kept for later calls either.
         state_bytes: memory for hidden states: half for those of a call, half for those that are kept for later calls.
+        trainer: trains the networks of policies; None where nothing can be trained.
 
     Attributes:
         walk: through the blocks.
@@ -66,14 +69,16 @@ class Evaluator(Scorer):
         batch: int = 1,
         reference_bytes: int = REFERENCE_BYTES,
         state_bytes: int = 2**30,
+        trainer: CandidateTrainer | None = None,
     ) -> None:
         self.placer, self.view, self.space = placer, placer.view, placer.space
         self.losses, self.batch, self.tokens_NT = tuple(losses), batch, tokens_NT
         self._at_once_bytes = state_bytes // 2
-        kept_bytes = 0 if self.view.streamer or not reference_bytes else state_bytes // 2
+        kept_bytes = 0 if self.view.streamed or not reference_bytes else state_bytes // 2
         self.walk = Walk(placer, tokens_NT, batch, kept_bytes)
         self._readout = Readout(self.view, losses, reference_bytes)
         self._slopes: Slopes | None = None
+        self._trainer = trainer
 
     @property
     def n_sequences(self) -> int:
@@ -114,7 +119,7 @@ class Evaluator(Scorer):
         None where the head is not linear, or blocks are brought to the device in turn.
         """
         head = self._readout.head
-        if head is None or self.view.streamer is not None:
+        if head is None or self.view.streamed:
             return None
         self._slopes = self._slopes or Slopes(self.placer, head, self.tokens_NT)
         self._run(set(), [s for s in sequences if not self._readout.knows(s)])
@@ -124,6 +129,27 @@ class Evaluator(Scorer):
             assert isinstance(target, Target)
             tables.append(self._slopes.measure(policy, s, target))
         return np.asarray(np.mean(tables, axis=0))
+
+    @property
+    def step_passes(self) -> int:
+        """Forward passes over a sequence that a training step is charged as."""
+        return self._trainer.step_passes(self.tokens_per_sequence) if self._trainer else 0
+
+    @torch.no_grad()
+    def score_trained(self, policies: Sequence[Proposal], sequences: Sequence[int], steps: int) -> NDArray[np.float64]:
+        """The first loss of policies after training steps, `[P, S]`; infinite where a training diverges."""
+        assert self._trainer is not None
+        self._run(set(), [s for s in sequences if not self._readout.knows(s)])
+        references = [self._readout.references(s, self.tokens_NT[s]) for s in sequences]
+        losses_PS = np.full((len(policies), len(sequences)), np.inf)
+        for p, policy in enumerate(policies):
+            with suppress(DivergedError), self._trainer.in_place(policy, steps):
+                for i, s in enumerate(sequences):
+                    hidden_1TD = self.view.embed(self.tokens_NT[[s]])
+                    for block in range(len(self.view.blocks)):
+                        hidden_1TD = self.view.run(block, hidden_1TD)
+                    losses_PS[p, i] = float(self._readout.measure(hidden_1TD, [references[i]])[0, 0])
+        return losses_PS
 
     def _run(self, wanted: Set[Whole], sequences: Sequence[int]) -> Losses:
         """Every loss of policies on sequences of which the readout knows all or none.
@@ -140,7 +166,7 @@ class Evaluator(Scorer):
             if new and dense in some:  # which is the first: all its levels are 0
                 for s in together:
                     state = states[self.walk.end(s, dense)]
-                    self._readout.tell(s, state.cpu() if self.view.streamer else state)
+                    self._readout.tell(s, state.cpu() if self.view.streamed else state)
             losses |= self._measured([(policy, s) for s in together for policy in some if policy in wanted], states)
         return losses
 
@@ -167,7 +193,7 @@ class Evaluator(Scorer):
         """Policies and sequences whose states have room at once, and where these wait; neighbours share prefixes."""
         if not sequences:
             return
-        if self.view.streamer is not None:
+        if self.view.streamed:
             distinct = [len({policy[:b] for policy in policies}) for b in range(len(self.view.blocks) + 1)]
             most = max(map(sum, pairwise(distinct)))  # before and behind a block
             with self.view.hold(len(sequences), self.batch, most, self.tokens_per_sequence) as (at_once, where):

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from autoprune.cutting.live import LevelWeights, LiveWidth
     from autoprune.levels.criterion import Reconstruction
-    from autoprune.models.surgery import LevelWeights, LiveWidth
     from autoprune.space import Unit
 
 
@@ -76,11 +76,15 @@ class LiveForm(Form):
             of: the live width, dense.
             inputs_D: as `Building.inputs`.
         """
+        from autoprune.cutting import reading
+
         weight_OD = of.consumer_weight.double()
         new_OD = weight_OD.new_zeros(weight_OD.shape)
         inputs_K = inputs_D[: level.kept * (len(inputs_D) // of.width.groups)]
         if len(inputs_K):
-            kept_OK = weight_OD[:, inputs_K] if stored is None else of.matrix(stored).double().to(weight_OD.device)
+            kept_OK = (
+                weight_OD[:, inputs_K] if stored is None else reading.matrix(of, stored).double().to(weight_OD.device)
+            )
             new_OD[:, inputs_K] = kept_OK
         return new_OD
 

@@ -33,13 +33,15 @@ class Groups(LiveForm):
         """The reconstructed consumer and its norm; nothing where no group or every group is kept."""
         if not 0 < level.kept < of.unit.groups or (not of.reconstructs and of.mean is None):
             return {}
+        from autoprune.cutting import reading
+
         tensors = {}
         weight_OD = of.width.consumer_weight
         kept_K = of.inputs[: level.kept * of.size]
         new_OK = weight_OD[:, kept_K]
         if of.reconstructs:
             new_OK = of.reconstruction().on(kept_K).to(of.dtype).to(weight_OD.dtype)
-            tensors["level"] = of.width.laid_out(new_OK).cpu().contiguous()
+            tensors["level"] = reading.laid_out(of.width, new_OK).cpu().contiguous()
         if of.mean is not None:
             tensors["norm"] = normalised(of, kept_K, new_OK).cpu()
         return tensors
@@ -62,10 +64,13 @@ def normalised(of: Building, kept_K: "Tensor", new_OK: "Tensor") -> "Tensor":
     """
     import torch
 
-    assert of.width.statistics is not None
+    from autoprune.cutting import reading
+
+    known = reading.statistics(of.width)
+    assert known is not None
     assert of.mean is not None
     mean_D, h_DD = of.mean, of.moments
-    mean_O, variance_O = (statistic.double() for statistic in of.width.statistics)
+    mean_O, variance_O = (statistic.double() for statistic in known)
     dense_OD, new_OK = of.width.consumer_weight.double(), new_OK.double()
     before_O, after_O = dense_OD @ mean_D, new_OK @ mean_D[kept_K]
     spread_O = (dense_OD @ h_DD * dense_OD).sum(1) - before_O.square()

@@ -14,7 +14,7 @@ from autoprune.levels.form import LiveForm, live_form
 from autoprune.levels.masked import MaskedWeights
 from autoprune.levels.store import LevelStore
 from autoprune.mask import Mask
-from autoprune.models.blocks import BlockView
+from autoprune.networks.blocks import BlockView
 from autoprune.space import Proposal, SearchSpace
 
 Choice = int | bytes

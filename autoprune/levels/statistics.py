@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from autoprune.cutting.counting import weights_of
+from autoprune.cutting.live import LiveWidth
 from autoprune.levels.form import live_form
-from autoprune.models.surgery import LiveWidth
 from autoprune.space import Unit
 from autoprune.statistics import UnitStatistics
 
@@ -23,7 +24,7 @@ def measure(unit: Unit, width: LiveWidth, h_DD: Tensor, levels: Mapping[str, Ten
     """
     weight_OD, h_DD = width.consumer_weight.double(), h_DD.double().to(width.consumer_weight.device)
     norm_G = weight_OD.square().sum(0).view(unit.groups, -1).sum(1).sqrt()
-    weights = torch.cat([weight.double().flatten() for weight in width.weights()])
+    weights = torch.cat([weight.double().flatten() for weight in weights_of(width)])
     diagonal_D = h_DD.diagonal()
     return UnitStatistics(
         weight_rms=_finite(weights.square().mean().sqrt()),

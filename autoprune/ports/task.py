@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from autoprune.calibration.splits import Splits
     from autoprune.config import SearchConfig
-    from autoprune.models.blocks import BlockView
-    from autoprune.models.family import Family
-    from autoprune.models.loading import LoadedModel
+    from autoprune.networks.blocks import BlockView
+    from autoprune.networks.family import Family
+    from autoprune.networks.loading import LoadedModel
 
 Progress = Callable[[str, float], None]
 """Is told the name of a stage and how much of it is done."""
@@ -194,8 +194,12 @@ class Task(ABC):
         """
         return dict(losses)
 
-    def training(self, prepared: Prepared) -> TrainingSet:
+    def training(self, prepared: Prepared, candidates: bool = False) -> TrainingSet:
         """What a network can be trained on: all data but the validation split.
+
+        Args:
+            prepared: the network and its data.
+            candidates: the networks of candidates are trained, so the search split, which compares them, is left out.
 
         Raises:
             UserError: nothing is left, or, as by default, the task has no training.

@@ -11,9 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune import registry
 from autoprune.config import load_config
+from autoprune.cutting.live import LiveWidth
 from autoprune.level import group_levels
-from autoprune.models.images import ImageView
-from autoprune.models.surgery import LiveWidth
+from autoprune.networks.images import ImageView
 from tests import image_families
 from tests.toys import at
 
