@@ -20,7 +20,7 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs")}  # the package itself lends
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording"},
     {"registry", "level", "space", "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
-     "task_choice"},
+      "task_choice"},
     {"cutting"},
     {"networks", "models", "calibration", "budgets"},
     {"levels"},

@@ -19,7 +19,7 @@ def unit_of(live: "LiveWidth", block: int, levels: tuple[Level, ...]) -> Unit:
     Args:
         live: the width, whole.
         block: the index of its block.
-        levels: ways it can be, the dense one first.
+        levels: what it can be.
     """
     width = live.width
     size, shared, square = _costs(live, {})

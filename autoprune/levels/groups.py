@@ -31,9 +31,10 @@ class Groups(LiveForm):
 
     def build(self, level: Level, of: Building) -> "Mapping[str, Tensor]":
         """The reconstructed consumer and its norm; nothing where no group or every group is kept."""
+        from autoprune.cutting import reading
+
         if not 0 < level.kept < of.unit.groups or (not of.reconstructs and of.mean is None):
             return {}
-        from autoprune.cutting import reading
 
         tensors = {}
         weight_OD = of.width.consumer_weight
