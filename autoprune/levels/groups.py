@@ -35,7 +35,6 @@ class Groups(LiveForm):
 
         if not 0 < level.kept < of.unit.groups or (not of.reconstructs and of.mean is None):
             return {}
-
         tensors = {}
         weight_OD = of.width.consumer_weight
         kept_K = of.inputs[: level.kept * of.size]
