@@ -17,7 +17,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Budgets = SkipValidation[Mapping[str, float | str] | Mapping[Path, float | str] | Sequence[str] | float | str | None]
-"""All that `config.budgets_of` understands, and checks."""
+"""All that `written.budgets_of` understands, and checks."""
 
 
 class _NotGiven:

@@ -206,8 +206,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the pruned network of a finished run."""
-    from autoprune.config import parse_override
     from autoprune.recovery.result import finetuned_network
+    from autoprune.written import parse_override
 
     options = dict(parse_override(text) for text in overrides or []) | ({"uniform": True} if uniform else {})
     with _progress(as_json) as display:
@@ -286,7 +286,7 @@ def finetune(
     from dataclasses import asdict
 
     from autoprune import api
-    from autoprune.config import parse_override
+    from autoprune.written import parse_override
 
     options = {
         "epochs": epochs, "max_steps": max_steps, "max_tokens": max_tokens, "max_time": max_time, "lr": lr,
@@ -402,7 +402,8 @@ def _report_league(compared: "Comparison", as_json: bool) -> None:
 
 def _settings(file: Path | None, given: dict[str, Any], overrides: list[str] | None) -> "SearchConfig":
     """The configuration from a file, the options that were given and `KEY=VALUE`, each overriding what is before it."""
-    from autoprune.config import load_config, parse_override
+    from autoprune.config import load_config
+    from autoprune.written import parse_override
 
     return load_config(file, given | dict(parse_override(text) for text in overrides or []))
 

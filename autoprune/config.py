@@ -3,11 +3,9 @@
 import difflib
 import math
 import os
-import re
-from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -15,13 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from autoprune import registry
 from autoprune.arguments import told
 from autoprune.errors import UserError
-from autoprune.files.reading import parse_yaml, read_yaml, reason
+from autoprune.files.reading import read_yaml, reason
 from autoprune.files.writing import write_atomically
 from autoprune.ports.task import Task
 from autoprune.task_choice import task_of
 from autoprune.workload import Phase, Workload
-
-DEFAULT_BUDGETS = {"params": 0.5}
+from autoprune.written import DEFAULT_BUDGETS, budgets_of, parse_size, path_as_text, without_password
 
 PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_memory", "storage"}
 """Settings that say where a search is scored, and do not change what it finds; but `evolution` has no slopes to climb
@@ -248,7 +245,7 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
             data["storage"] = whole
     for key, value in (overrides or {}).items():
         head, _, tail = key.partition(".")
-        value = _path_as_text(value)
+        value = path_as_text(value)
         if tail:
             inside = data.get(head) or {}
             if not isinstance(inside, dict):
@@ -275,121 +272,6 @@ def _check_names(data: dict[str, Any], known: list[str], path: Path | None, with
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f" Did you mean '{within}{near[0]}'?" if near else f" Known: {', '.join(known)}."
             raise UserError(f"no setting is called '{within}{key}'{f' (in {path})' if path else ''}.{hint}")
-
-
-@overload
-def without_password(url: str) -> str: ...
-
-
-@overload
-def without_password(url: None) -> None: ...
-
-
-def without_password(url: str | None) -> str | None:
-    """A storage URL as it may be shown: of what may be a password, rather too much is hidden than too little."""
-    if url is None:
-        return None
-    url = re.sub(r"^((?:[\w+.-]+://)?+[^:]*):.*@", r"\1:***@", url, flags=re.DOTALL)
-    return re.sub(r"([?&;]\w*(?:passw|pwd|secret|token)\w*=)[^&;]*", r"\1***", url, flags=re.IGNORECASE)
-
-
-def parse_budget(text: str) -> tuple[str, float]:
-    """`params=0.5`, `params=50%`, `params=1.2M`, `macs=3e9` -> metric and bound; of `0.5` alone the metric is params.
-
-    Raises:
-        UserError: not of that form.
-    """
-    metric, separator, value = text.rpartition("=")
-    match = re.fullmatch(r"([0-9.]+(?:e[+-]?\d+)?)([kMGTB%]?)", value.strip())
-    try:
-        if match is None or (separator and not metric.strip()):
-            raise ValueError
-        scale = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "%": 1}[match[2]]
-        bound = float(match[1]) * scale / (100 if match[2] == "%" else 1)
-    except ValueError:
-        raise UserError(
-            f"the budget '{text[:200]}' is not of the form METRIC=VALUE, as params=0.5, params=50% or params=1.2M."
-        ) from None
-    if match[2] == "%" and bound > 1:
-        raise UserError(f"the budget '{text[:200]}' is more than the whole network: a share is at most 100%.")
-    return metric.strip() or "params", bound
-
-
-def budgets_of(given: Any) -> dict[Any, Any]:
-    """Metrics and their bounds from any form a user may write: a mapping, a bound, `"macs=0.5"`, or a list of such.
-
-    Raises:
-        UserError: it is of none of these forms.
-    """
-    if given is None:
-        return dict(DEFAULT_BUDGETS)
-    if isinstance(given, Mapping):
-        return {_path_as_text(metric): _bound(metric, bound) for metric, bound in given.items()}
-    if isinstance(given, str):
-        return dict([parse_budget(given)])
-    if isinstance(given, Real) and not isinstance(given, bool):
-        return {"params": _float(given)}
-    if isinstance(given, (list, tuple)) and given and all(isinstance(one, str) for one in given):
-        return _once_each(parse_budget(one) for one in given)
-    raise UserError(
-        f"the budgets {given!r} are none: give 0.5, '50%', 'params=1.2M' or a mapping, as {{'params': 0.5}}."
-    )
-
-
-def _once_each(bounds: Iterable[tuple[str, float]]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for metric, bound in bounds:
-        if metric in found:
-            raise UserError(f"{metric} is given two budgets, {found[metric]:g} and {bound:g}: give the one that holds.")
-        found[metric] = bound
-    return found
-
-
-def _bound(metric: Any, bound: Any) -> Any:
-    if isinstance(bound, bool):
-        raise UserError(f"the budget {metric}={bound} is no number: give one as 0.5, 50% or 1.2M.")
-    if isinstance(bound, str):
-        return parse_budget(f"{metric}={bound}")[1]
-    return _float(bound) if isinstance(bound, Real) else bound
-
-
-def _float(bound: Real) -> float:
-    """A bound as a float: infinite, which is refused, where none is as large."""
-    try:
-        return float(bound)
-    except OverflowError:
-        return math.inf
-
-
-def _path_as_text(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def parse_size(text: str) -> int:
-    """`8GiB`, `500MB`, `1073741824` -> bytes.
-
-    Raises:
-        UserError: not of that form.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), flags=re.IGNORECASE)
-    if match is None:
-        raise UserError(f"the size '{text}' is not of the form NUMBER UNIT, as 8GiB or 500MB.")
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " "))
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """`key=value` -> key and the value read as YAML.
-
-    Raises:
-        UserError: not of that form.
-    """
-    key, separator, value = text.partition("=")
-    if not separator or not key:
-        raise UserError(f"'{text}' is not of the form key=value.")
-    try:
-        return key.strip(), parse_yaml(value)
-    except ValueError as error:
-        raise UserError(f"the value in '{text[:200]}' cannot be read: {reason(error)}.") from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typing import Annotated, Any, get_args
 import typer
 from pydantic.fields import FieldInfo
 
-from autoprune.config import PLACES, SearchConfig, budgets_of
+from autoprune.config import PLACES, SearchConfig
 from autoprune.errors import UserError
+from autoprune.written import budgets_of
 
 SETTINGS = [name for name in SearchConfig.model_fields if name not in ("agent_options", "workload")]
 OF_PLACES = [name for name in SETTINGS if name in PLACES]

@@ -27,10 +27,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autoprune import study, tuning
-from autoprune.config import load_config, parse_budget, parse_override
+from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.networks.images import ImageView
 from autoprune.tasks.image_training import ImageTraining
+from autoprune.written import parse_budget, parse_override
 
 HERE = Path(__file__).resolve()
 SHARED = HERE.parent.parent.parent / "shared"

@@ -22,7 +22,7 @@ from autoprune.agents import sb3
 from autoprune.agents.training import Training
 from autoprune.assembly import Assembly, assemble
 from autoprune.calibration.text import read_text, sequences
-from autoprune.config import load_config, parse_budget, parse_override
+from autoprune.config import load_config
 from autoprune.envs.episodes import Episodes, Task
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import Evaluator
@@ -30,6 +30,7 @@ from autoprune.objective import Limits, Objective
 from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal
 from autoprune.study import make_agent
+from autoprune.written import parse_budget, parse_override
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")

@@ -16,9 +16,10 @@ from autoprune import registry
 from autoprune.assembly import Assembly, assemble
 from autoprune.calibration.images import read_images
 from autoprune.calibration.text import read_text, sequences
-from autoprune.config import load_config, parse_override
+from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.networks.images import ImageView
+from autoprune.written import parse_override
 
 FRACTIONS = (0.875, 0.75, 0.625, 0.5, 0.375)
 

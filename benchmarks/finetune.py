@@ -24,11 +24,12 @@ import torch
 from common import Setup, command, mean_sd, parser_of
 
 from autoprune import study, tuning
-from autoprune.config import load_config, parse_override
+from autoprune.config import load_config
 from autoprune.display import print_table
 from autoprune.errors import UserError
 from autoprune.tasks.causal_lm import CausalLM
 from autoprune.tasks.text_training import DEFAULTS
+from autoprune.written import parse_override
 
 COLUMNS = ("", "perplexity / dense before", "after", "kl before", "after", "training, s", "/ dense passes")
 

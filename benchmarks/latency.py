@@ -24,11 +24,12 @@ from common import command, parser_of
 
 from autoprune.assembly import Assembly, assemble
 from autoprune.budgets import latency
-from autoprune.config import load_config, parse_budget, parse_override
+from autoprune.config import load_config
 from autoprune.provenance import make_policy
 from autoprune.space import Levels
 from autoprune.study import export_policy
 from autoprune.tasks.text_passes import pass_of
+from autoprune.written import parse_budget, parse_override
 
 
 @dataclass(frozen=True)

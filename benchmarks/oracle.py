@@ -25,12 +25,13 @@ from numpy.typing import NDArray
 
 from autoprune import registry, study, tuning
 from autoprune.assembly import Assembly
-from autoprune.config import load_config, parse_budget
+from autoprune.config import load_config
 from autoprune.journal import Journal
 from autoprune.networks.images import ImageView
 from autoprune.provenance import make_policy
 from autoprune.space import Levels
 from autoprune.tasks.image_training import ImageTraining
+from autoprune.written import parse_budget
 
 
 def main() -> None:

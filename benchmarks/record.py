@@ -22,12 +22,12 @@ from unittest import mock
 import numpy as np
 from common import Bench, Setup, agent_of, command, mean_sd, parser_of, prepare
 
-from autoprune.config import without_password
 from autoprune.errors import LimitReached
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
 from autoprune.records.record import Record
 from autoprune.records.storage import check_storage
+from autoprune.written import without_password
 
 NOTHING, FILE = "no record", "journal file"
 

@@ -35,7 +35,7 @@ from safetensors.torch import save_file
 
 from autoprune.assembly import space_of, units_of
 from autoprune.calibration.losses import KullbackLeibler
-from autoprune.config import SearchConfig, parse_size
+from autoprune.config import SearchConfig
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore
@@ -45,6 +45,7 @@ from autoprune.networks.streaming import StreamedView
 from autoprune.networks.text import TextView
 from autoprune.space import Levels, SearchSpace, Unit
 from autoprune.statistics import UnitStatistics
+from autoprune.written import parse_size
 
 MIB = 2**20
 

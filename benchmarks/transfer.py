@@ -23,10 +23,10 @@ import numpy as np
 from common import Setup, agent_of, command, difference, mean_sd, noise_free, parser_of, prepare, spread, train
 
 from autoprune.agents.training import Training
-from autoprune.config import parse_budget
 from autoprune.errors import LimitReached, UserError
 from autoprune.objective import Limits
 from autoprune.space import Levels
+from autoprune.written import parse_budget
 
 MEASURES = {"first": "before", "search_kl": "search KL", "test_kl": "test KL"}
 

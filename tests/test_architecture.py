@@ -18,7 +18,8 @@ WINGS = ("agents", "envs", "search_spaces", "tasks")
 MAY_IMPORT_WING = {("agents", "envs"), ("", "envs")}  # the package itself lends its front door to make_env
 
 LAYERS = (
-    {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording", "spending"},
+    {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording", "spending"}
+    | {"written"},
     {"registry", "level", "space", "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
       "task_choice"},
     {"cutting"},

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from autoprune import display, registry
-from autoprune.config import parse_budget
 from autoprune.policy import Policy, UnitPolicy, to_json
 from autoprune.wording import duration
+from autoprune.written import parse_budget
 from tests.conftest import Answer
 
 Cli = Callable[..., Answer]

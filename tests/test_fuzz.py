@@ -31,7 +31,7 @@ from autoprune.budgets.latency_table import load_table
 from autoprune.calibration import dataset_directory, images
 from autoprune.comparing.entrants import Entrants
 from autoprune.comparing.league import is_finished, load_league, outcome_of
-from autoprune.config import SearchConfig, load_config, parse_override
+from autoprune.config import SearchConfig, load_config
 from autoprune.envs.observation import NAMES
 from autoprune.errors import UserError
 from autoprune.journal import Journal
@@ -46,6 +46,7 @@ from autoprune.space import Unit
 from autoprune.space_file import load_space, words_of_run
 from autoprune.task_choice import task_of
 from autoprune.training.state import done
+from autoprune.written import parse_override
 from tests.test_architecture import MODULES
 from tests.test_report import make_league, make_run
 

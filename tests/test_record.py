@@ -23,13 +23,13 @@ from hypothesis import strategies as st
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from autoprune.config import without_password
 from autoprune.errors import UserError
 from autoprune.journal import HEADER, Journal, Score
 from autoprune.mask import Mask
 from autoprune.records.record import Record, finalists
 from autoprune.records.storage import FILE, check_storage, open_storage
 from autoprune.space import Proposal, SearchSpace
+from autoprune.written import without_password
 from tests.conftest import Answer
 from tests.toys import ToyScorer, toy_space
 

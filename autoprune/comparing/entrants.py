@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, Field
 
-from autoprune.config import PLACES, SearchConfig, load_config, without_password
+from autoprune.config import PLACES, SearchConfig, load_config
 from autoprune.errors import UserError
 from autoprune.files.names import slug
 from autoprune.files.reading import explained, read_yaml
@@ -20,6 +20,7 @@ from autoprune.files.writing import write_atomically
 from autoprune.ports.agent import load_agent
 from autoprune.records.storage import check_storage
 from autoprune.study import limited, make_agent
+from autoprune.written import without_password
 
 PLAN = "compare.yaml"
 

@@ -12,9 +12,10 @@ import optuna
 from optuna.storages import BaseStorage
 
 from autoprune import rundir
-from autoprune.config import load_config, without_password
+from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.records.storage import FILE, open_storage
+from autoprune.written import without_password
 
 Respond = Callable[..., Any]
 Application = Callable[[dict[str, Any], Respond], Iterable[bytes]]

@@ -18,8 +18,9 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from autoprune.config import STORAGE, without_password
+from autoprune.config import STORAGE
 from autoprune.errors import UserError
+from autoprune.written import without_password
 
 FILE = "study.log"
 RACES = 5  # processes that make a new database's tables at the same time stumble over each other

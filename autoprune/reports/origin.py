@@ -5,10 +5,11 @@ import shlex
 
 from pydantic import BaseModel
 
-from autoprune.config import SearchConfig, without_password
+from autoprune.config import SearchConfig
 from autoprune.reports.markup import Markup, tag
 from autoprune.reports.record import Run
 from autoprune.reports.tables import note, section, table
+from autoprune.written import without_password
 
 
 def configuration(run: Run) -> Markup:
