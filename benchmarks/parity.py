@@ -3,10 +3,10 @@
     python benchmarks/parity.py --against COMMIT --json [--only NAME] [--tolerance 1e-6]
     python benchmarks/parity.py --against COMMIT --cost [--repeats 5] [--json]
 
-Both sides run on this machine with the same Python, each in a process and with a cache of its own. The benchmark compares
-the journals (policies, sequences, losses, slopes, in order), the policies with their costs and validation losses, and the
-weights of exports and of fine-tuned networks. Numbers must agree to the bit, or within `--tolerance`, relative. The code of the
-commit is taken with `git archive`; what is compared with it is the working tree.
+Both sides run on this machine with the same Python, each in a process and with a cache of its own. The benchmark
+compares the journals (policies, sequences, losses, slopes, in order), the policies with their costs and validation
+losses, and the weights of exports and of fine-tuned networks. Numbers must agree to the bit, or within `--tolerance`,
+relative. The code of the commit is taken with `git archive`; what is compared with it is the working tree.
 
 A fault that was mended after COMMIT changes results. `parity_searches.py` names these changes, and says which searches
 they touch: such a row is `excused` if it differs. `equal` is true when every row that is not excused is equal.

@@ -151,21 +151,7 @@ def prepare(folder: Path) -> None:
 
 def write_text(path: Path) -> None:
     """About 60,000 characters of words in random order."""
-    words = (
-        "the",
-        "a",
-        "one",
-        "of",
-        "network",
-        "layer",
-        "neuron",
-        "head",
-        "keeps",
-        "drops",
-        "small",
-        "search",
-        "policy",
-    )
+    words = ("the", "a", "network", "layer", "neuron", "head", "keeps", "drops", "small", "search", "policy", "weight")
     rng = random.Random(0)
     path.write_text(" ".join(rng.choice(words) for _ in range(12_000)), encoding="utf-8")
 
