@@ -18,6 +18,7 @@ from autoprune.config import PLACES, load_config
 from autoprune.errors import UserError
 from autoprune.evaluation.report import evaluate_directory
 from autoprune.evaluation.timing import speeds
+from autoprune.exporting import reopen
 from autoprune.provenance import proposal_of
 from autoprune.study import SearchResult
 from autoprune.tuning import Tuned
@@ -56,7 +57,7 @@ def search(
         settings: anything else in `SearchConfig`.
 
     Returns:
-        The result, with `.policy`, `.loss` (validation), `.history` and `.export(path, to="hf")`.
+        The result, with `.policy`, `.loss` (validation), `.history` and `.export(path)`.
 
     Raises:
         UserError: a setting, the model, the data or a budget is wrong; the message says how to mend it.
@@ -192,7 +193,7 @@ def _evaluate_run(
     for name, value in asked.items():
         if value != (kept := getattr(config, name)):
             raise UserError(f"the run '{path}' has {name}={kept} and is evaluated with it, not with {value}: leave it.")
-    assembly, policy = study.reopen(path, progress)
+    assembly, policy = reopen(path, progress)
     proposal = proposal_of(assembly, policy)
     tokens_NT = assembly.splits.validation
     images = assembly.loaded.family.task == "images"

@@ -9,6 +9,9 @@ import numpy as np
 
 from autoprune.space import Proposal
 
+Key = tuple[Proposal, int]
+"""A policy, and the training steps that its network had taken before it was scored."""
+
 
 @dataclass
 class _Record:
@@ -19,72 +22,90 @@ class _Record:
 
 
 class Archive:
-    """Losses of policies by sequence. Of the candidates, the one with the lowest mean on the most sequences leads.
+    """Losses of policies by training steps and sequence.
+
+    The candidate leads that has the lowest mean loss at the highest fidelity: after the most training steps, and then
+    on the most sequences. Losses after different numbers of steps are never averaged.
 
     Standings wait in a heap. A new score adds one and leaves the policy's earlier one in there, which is passed over
     when it comes to the top.
     """
 
     def __init__(self) -> None:
-        self._records: dict[Proposal, _Record] = {}
+        self._records: dict[Key, _Record] = {}
+        self._most_steps: dict[Proposal, int] = {}  # of policies of which a loss is known
         self._numbered = 0
-        self._standings: list[tuple[int, float, int, Proposal]] = []
+        self._standings: list[tuple[int, int, float, int, Proposal]] = []
 
     def __contains__(self, policy: Proposal) -> bool:
         """Whether a loss of a policy is known."""
-        return policy in self._records and bool(self._records[policy].losses)
+        return policy in self._most_steps
 
-    def ask(self, policy: Proposal, sequences: Iterable[int]) -> list[int]:
+    def is_trained(self, policy: Proposal, steps: int) -> bool:
+        """Whether a loss of a policy after so many training steps is known, so that these have been paid for."""
+        return (policy, steps) in self._records and bool(self._records[policy, steps].losses)
+
+    def ask(self, policy: Proposal, sequences: Iterable[int], steps: int = 0) -> list[int]:
         """Those of some sequences that a policy's losses are not known on; it is remembered as asked for."""
-        if policy not in self._records:
-            self._records[policy] = _Record(self._numbered)
+        if (policy, steps) not in self._records:
+            self._records[policy, steps] = _Record(self._numbered)
             self._numbered += 1
-        known = self._records[policy].losses
+        known = self._records[policy, steps].losses
         return [s for s in sequences if s not in known]
 
-    def add(self, policy: Proposal, sequences: Sequence[int], losses: Sequence[float]) -> None:
+    def add(self, policy: Proposal, sequences: Sequence[int], losses: Sequence[float], steps: int = 0) -> None:
         """Take in new losses of a policy that was asked for."""
-        record = self._records[policy]
+        record = self._records[policy, steps]
         record.losses.update(zip(sequences, losses, strict=True))
         record.mean = float(np.mean(list(record.losses.values())))
+        if record.losses:
+            self._most_steps[policy] = max(steps, self._most_steps.get(policy, 0))
         if record.candidate:
-            self._stand(policy, record)
+            self._stand(policy, steps, record)
 
-    def nominate(self, policy: Proposal) -> None:
+    def nominate(self, policy: Proposal, steps: int = 0) -> None:
         """Make a policy a candidate."""
-        record = self._records[policy]
+        record = self._records[policy, steps]
         if not record.candidate:
             record.candidate = True
-            self._stand(policy, record)
+            self._stand(policy, steps, record)
 
-    def forget_unscored(self, policy: Proposal) -> None:
+    def forget_unscored(self, policy: Proposal, steps: int = 0) -> None:
         """Forget that a policy was asked for, if no loss came of it."""
-        if policy in self._records and not self._records[policy].losses:
-            del self._records[policy]
+        if (policy, steps) in self._records and not self._records[policy, steps].losses:
+            del self._records[policy, steps]
 
-    def losses(self, policy: Proposal, sequences: Iterable[int]) -> list[float]:
+    def losses(self, policy: Proposal, sequences: Iterable[int], steps: int = 0) -> list[float]:
         """Its loss on each of some sequences that it was scored on."""
-        known = self._records[policy].losses
+        known = self._records[policy, steps].losses
         return [known[s] for s in sequences]
 
+    def most_steps(self, policy: Proposal) -> int:
+        """The most training steps after which a loss of a policy is known."""
+        return self._most_steps[policy]
+
     def standing(self, policy: Proposal) -> tuple[float, int]:
-        """Mean loss of a policy, and how many sequences it is over."""
-        record = self._records[policy]
+        """Mean loss of a policy after its most training steps, and how many sequences it is over."""
+        record = self._records[policy, self._most_steps[policy]]
         return record.mean, len(record.losses)
 
     def leader(self) -> Proposal | None:
         """The candidate that leads; None where no candidate has a finite loss."""
         while self._standings:
-            count, _, _, policy = self._standings[0]
-            record = self._records[policy]
+            steps, count, _, _, policy = self._standings[0]
+            record = self._records[policy, -steps]
             if len(record.losses) == -count and math.isfinite(record.mean):
                 return policy
             heapq.heappop(self._standings)
         return None
 
-    def candidates(self) -> list[tuple[Proposal, float, int]]:
-        """Every candidate in the order that they were asked for: the policy, mean loss, sequences."""
-        return [(policy, r.mean, len(r.losses)) for policy, r in self._records.items() if r.candidate]
+    def candidates(self, steps: int = 0) -> list[tuple[Proposal, float, int]]:
+        """Candidates after so many training steps, in the order of asking: the policy, mean loss, sequences."""
+        return [
+            (policy, record.mean, len(record.losses))
+            for (policy, taken), record in self._records.items()
+            if taken == steps and record.candidate
+        ]
 
-    def _stand(self, policy: Proposal, record: _Record) -> None:
-        heapq.heappush(self._standings, (-len(record.losses), record.mean, record.number, policy))
+    def _stand(self, policy: Proposal, steps: int, record: _Record) -> None:
+        heapq.heappush(self._standings, (-steps, -len(record.losses), record.mean, record.number, policy))

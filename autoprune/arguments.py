@@ -1,13 +1,15 @@
-"""Arguments of the Python interface: which of them were given, and that they are of the right type."""
+"""Arguments of the Python interface and of parts: which of them were given, and that they are of the right type."""
 
 import builtins
+import difflib
 import functools
 import inspect
+from abc import ABCMeta
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast, get_type_hints
 
-from pydantic import ConfigDict, SkipValidation, ValidationError, validate_call
+from pydantic import ConfigDict, SkipValidation, TypeAdapter, ValidationError, validate_call
 
 from autoprune.errors import UserError
 
@@ -54,6 +56,44 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             raise UserError(f"autoprune.{function.__name__}: {told(error, names)}.") from error
 
     return called
+
+
+def made(part: Callable[..., R], options: Mapping[str, Any], called: str, word: str, prefix: str = "") -> R:
+    """A part with its options, which are the arguments of its constructor, checked against their annotations.
+
+    Args:
+        part: the class.
+        options: those that a user gave, by name.
+        called: how messages name the part, as `the agent 'ppo'`.
+        word: what its options are called, in the singular.
+        prefix: what stands before an option's name where the user wrote it.
+
+    Raises:
+        UserError: there is no such option (with near misses), it takes no such value, or one is missing; or the class
+            lacks a method that its port asks for.
+    """
+    if isinstance(part, ABCMeta) and part.__abstractmethods__:
+        raise UserError(f"{called} has no method '{min(part.__abstractmethods__)}', which it must have.")
+    signature, its = inspect.signature(part), cast("Any", part)
+    hints = get_type_hints(its.__init__ if isinstance(part, type) else its, include_extras=True)
+    known = [one.name for one in signature.parameters.values() if one.kind != one.VAR_KEYWORD]
+    takes_any = len(known) < len(signature.parameters)
+    values = {}
+    for option, value in options.items():
+        if option not in known and not takes_any:
+            near = difflib.get_close_matches(option, known, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise UserError(f"{called} has no {word} '{option}'.{hint} It has: {', '.join(known) or 'none'}.")
+        try:
+            values[option] = TypeAdapter(hints.get(option, Any)).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise UserError(f"{prefix}{option} of {called}: {reason} (got {value!r}).") from error
+    try:
+        signature.bind(**values)
+    except TypeError as error:
+        raise UserError(f"{called}: {error}. It takes: {', '.join(known) or 'nothing'}.") from error
+    return part(**values)
 
 
 def told(error: ValidationError, arguments: Sequence[str] = ()) -> str:

@@ -189,28 +189,33 @@ def list_parts(
 def export(
     run: Run,
     directory: Annotated[Path, typer.Argument(help="Where to write.")],
-    to: Annotated[str, typer.Option(help="Form, see `autoprune list exporters`.")] = "hf",
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any option of the exporter.")
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option(help="Form, see `autoprune list exporters` [the one that the network has].")
+    ] = None,
     policy: Annotated[
         Path | None, typer.Option(help="Another policy of the run than its best, as one of its front/.")
     ] = None,
     uniform: Annotated[
-        bool, typer.Option("--uniform", help="Pad with zeros, so that stock transformers loads it.")
+        bool, typer.Option("--uniform", help="uniform=true: pad with zeros, so that stock transformers loads it.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Write the pruned network of a finished run."""
-    from autoprune import registry, study
+    from autoprune.config import parse_override
     from autoprune.finetuned import finetuned_network
 
+    options = dict(parse_override(text) for text in overrides or []) | ({"uniform": True} if uniform else {})
     with _progress(as_json) as display:
-        registry.load("exporters", to)  # before a large network is loaded for nothing
-        assembly, chosen = study.reopen(run, display.stage, policy)
-        display.stage("writing and checking the ONNX graph" if to == "onnx" else "writing", 0.0)
-        path = study.export_policy(assembly, chosen, directory, to, **({"uniform": True} if uniform else {}))
-        written, dense, _ = study.export_bytes(assembly, chosen, path)
+        from autoprune.exporting import export_run
+
+        done = export_run(run, directory, to, options, policy, display.stage)
     if as_json:
-        told = {"path": str(path), "to": to, "uniform": uniform, "run": str(run)}
-        _emit(told | ({"bytes": written, "dense_bytes": dense} if written else {}))
+        told = {"path": str(done.path), "to": done.to, "uniform": bool(options.get("uniform")), "run": str(run)}
+        sizes = {"bytes": done.written, "dense_bytes": done.dense} if done.written else {}
+        _emit(told | {"options": options} | sizes)
         return
     if policy is None and finetuned_network(run).is_dir():
         echo(
@@ -218,8 +223,8 @@ def export(
             f"'{finetuned_network(run)}'.",
             err=True,
         )
-    size = f" ({written / 1e6:,.1f} MB of weights, the dense network {dense / 1e6:,.1f} MB)" if written else ""
-    echo(f"exported: {path}{size}")
+    size = f" ({done.written / 1e6:,.1f} MB of weights, the dense network {done.dense / 1e6:,.1f} MB)"
+    echo(f"exported: {done.path}{size if done.written else ''}")
 
 
 @app.command()
@@ -370,7 +375,6 @@ def _report(result: "SearchResult", as_json: bool) -> None:
         _emit(record | {"coverage": coverage_of(result.path), "interrupted": result.interrupted})
         return
     from autoprune import display
-    from autoprune.config import is_module
 
     loss, task = result.assembly.config.loss, result.assembly.space.task
     display.print_results("Validation split; parameters and MACs are of the whole network", table, loss, task)
@@ -380,8 +384,7 @@ def _report(result: "SearchResult", as_json: bool) -> None:
     echo(f"policy:  {path}")
     if result.interrupted:
         echo(f"go on:   autoprune resume {result.path}")
-    form = "module" if is_module(result.assembly.config.model) else "hf"
-    echo(f"export:  autoprune export {result.path} {result.path / form} --to {form}")
+    echo(f"export:  autoprune export {result.path} {result.path / 'export'}")
 
 
 def _report_league(compared: "Comparison", as_json: bool) -> None:

@@ -2,12 +2,14 @@
 
 A line: `{"levels": [...], "sequences": [...], "losses": [...], "seconds": s}`; of a mask, `"mask": "<hexadecimal>"`
 stands in the place of the levels (`autoprune/mask.py`); of a policy that could not be scored, `"failed": "<why>"` is
-added. A line with `"slopes"`, a table of units x levels in which null is unknown, holds what was estimated around a
-policy from derivatives on some sequences (evaluation/slopes.py). A line `{"ended": n, "seconds": s}` says that time
-was over at look n at the clock (`Objective.look_at_clock`). Losses are written so that they read back to the same
-float; an infinite loss (a network that overflows) is null. The first line names the format and what was
-scored: scores of another network, text or space are never replayed. A torn last line, from a process that was killed,
-is dropped.
+added; of a network that was trained before it was scored, `"steps": <training steps>`. A line with `"slopes"`, a table
+of units x levels in which null is unknown, holds what was estimated around a policy from derivatives on some sequences
+(evaluation/slopes.py). A line `{"ended": n, "seconds": s}` says that time was over at look n at the clock
+(`Objective.look_at_clock`). Losses are written so that they read back to the same float; an infinite loss (a network
+that overflows) is null.
+
+The first line names the format and what was scored: scores of another network, text or space are never replayed. A torn
+last line, from a process that was killed, is dropped.
 """
 
 import json
@@ -32,13 +34,23 @@ BYTES = 2**33  # of a file, at most
 
 @dataclass(frozen=True)
 class Score:
-    """Losses of one proposal on some sequences, the seconds of search that had passed, and why it failed if it did."""
+    """Losses of one proposal on some sequences.
+
+    Args:
+        proposal: what was scored.
+        sequences: their numbers in the search split.
+        losses: one a sequence.
+        seconds: of search that had passed.
+        failed: why it could not be scored; None where it could.
+        steps: training steps that its network had taken before it was scored.
+    """
 
     proposal: Proposal
     sequences: tuple[int, ...]
     losses: list[float]
     seconds: float
     failed: str | None = None
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,12 +76,12 @@ class Replay:
 
     def __init__(self, scores: Sequence[Score], estimates: Sequence[Estimate] = (), end: End | None = None) -> None:
         self.end = end
-        self._scores = {(score.proposal, score.sequences): score for score in scores}
+        self._scores = {(score.proposal, score.sequences, score.steps): score for score in scores}
         self._estimates = {(one.proposal, one.sequences): one for one in estimates}
 
-    def take(self, proposal: Proposal, sequences: Sequence[int]) -> Score | None:
+    def take(self, proposal: Proposal, sequences: Sequence[int], steps: int = 0) -> Score | None:
         """The score of exactly this request, if it was journalled."""
-        return self._scores.pop((proposal, tuple(sequences)), None)
+        return self._scores.pop((proposal, tuple(sequences), steps), None)
 
     def take_estimate(self, proposal: Proposal, sequences: Sequence[int]) -> Estimate | None:
         """The slopes of exactly this request, if they were journalled."""
@@ -238,6 +250,8 @@ def _encode(score: Score) -> str:
     record |= {"sequences": score.sequences, "losses": losses, "seconds": score.seconds}
     if score.failed is not None:
         record["failed"] = score.failed
+    if score.steps:
+        record["steps"] = score.steps
     return json.dumps(record, separators=(",", ":"))
 
 
@@ -251,5 +265,7 @@ def decode(data: dict[str, Any]) -> Score:
     sequences = tuple(int(s) for s in _list(data, "sequences"))
     if len(losses) != len(sequences):
         raise ValueError("losses and sequences differ in number")
-    failed = None if data.get("failed") is None else str(data["failed"])
-    return Score(proposal, sequences, losses, float(data["seconds"]), failed)
+    failed, steps = None if data.get("failed") is None else str(data["failed"]), int(data.get("steps", 0))
+    if steps < 0:
+        raise ValueError(f"{steps} training steps")
+    return Score(proposal, sequences, losses, float(data["seconds"]), failed, steps)

@@ -1,8 +1,8 @@
 """The objective: what an agent calls. Policies in, losses out; it remembers, counts, records and ends the search.
 
-Losses are kept for each policy and sequence, so that fidelities share samples: asking for more tokens of a policy
-costs only the tokens that are new. Resume is replay: scores found in the journal are charged as they were, but not
-computed again.
+A loss is known by its policy, its sequence and its fidelity: how many training steps the policy's network had taken.
+Fidelities share sequences: asking for more tokens of a policy costs only the tokens that are new. Resume is replay:
+scores found in the journal are charged as they were, but not computed again.
 
 Shapes: P policies, S sequences, U units, L levels.
 """
@@ -40,7 +40,10 @@ class Limits:
 
 @dataclass
 class Spent:
-    """What a search has used. An evaluation is a policy scored on at least one new sequence."""
+    """What a search has used. An evaluation is a policy scored on at least one new sequence.
+
+    What else is charged counts in forward passes, in evaluations as in tokens: slopes, and training steps.
+    """
 
     evals: int = 0
     tokens: int = 0
@@ -125,25 +128,36 @@ class Objective:
         ]
         return min(1.0, max(shares))
 
-    def __call__(self, policies: Sequence[Proposal], tokens: int | None = None) -> NDArray[np.float64]:
+    def __call__(self, policies: Sequence[Proposal], tokens: int | None = None, steps: int = 0) -> NDArray[np.float64]:
         """Mean losses on the first `tokens` tokens of the search split (all by default), `[P]`.
+
+        Args:
+            policies: what is scored.
+            tokens: of the search split.
+            steps: training steps that each policy's network takes before, as of `by_sequence`.
 
         Raises:
             LimitReached: the limits are spent; what fitted has been scored and recorded.
         """
-        return np.asarray(self.by_sequence(policies, range(self.sequences_for(tokens))).mean(axis=1))
+        return np.asarray(self.by_sequence(policies, range(self.sequences_for(tokens)), steps=steps).mean(axis=1))
 
     def by_sequence(
-        self, policies: Sequence[Proposal], sequences: Sequence[int], probe: bool = False
+        self, policies: Sequence[Proposal], sequences: Sequence[int], probe: bool = False, steps: int = 0
     ) -> NDArray[np.float64]:
         """Losses on chosen sequences, `[P, S]`, for paired comparisons and for sub-samples of an agent's own.
 
         Args:
+            policies: what is scored.
+            sequences: their numbers.
             probe: the policies are not candidates (sensitivities, partial policies) and may break budgets.
+            steps: training steps that each policy's network takes before. The result of a search is the policy, not
+                these weights. The steps of a policy are charged once, as `step_passes` forward passes each.
 
         Raises:
-            ValueError: a policy breaks a budget, or there is no such sequence.
+            ValueError: a policy breaks a budget, or there is no such sequence, or no network can be trained here.
         """
+        if steps and not self.step_passes:
+            raise ValueError(f"an agent asked for losses after {steps} training steps; nothing here can train")
         policies = [_plain(policy) for policy in policies]
         strange = [s for s in sequences if not 0 <= s < self.n_sequences]
         if strange:
@@ -154,13 +168,13 @@ class Objective:
                 raise ValueError(f"an agent proposed {policy}, which breaks a budget; use space.repair")
         before, at_once = self.spent.evals, self._scorer.policies_at_once
         for start in range(0, len(policies), at_once):
-            self._score(policies[start : start + at_once], list(sequences), candidate=not probe)
+            self._score(policies[start : start + at_once], list(sequences), not probe, steps)
         self._idle = self._idle + 1 if self.spent.evals == before else 0
         if self._idle:
             self.look_at_clock()
             if self.limits != Limits() and self._idle >= IDLE * (100 + len(self.space.units)):
                 raise LimitReached
-        losses = [self._archive.losses(policy, sequences) for policy in policies if sequences]
+        losses = [self._archive.losses(policy, sequences, steps) for policy in policies if sequences]
         return np.array(losses, dtype=np.float64).reshape(len(policies), len(sequences))
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
@@ -208,6 +222,11 @@ class Objective:
         """Forward passes that the slopes of a sequence are charged as; 0 where there are none."""
         return self._scorer.slope_passes
 
+    @property
+    def step_passes(self) -> int:
+        """Forward passes over a sequence that a training step of a policy is charged as; 0 where nothing can train."""
+        return self._scorer.step_passes
+
     def look_at_clock(self) -> None:
         """Whether time is over, for agents that think for long between two scores. Calls for known scores look, too.
 
@@ -228,6 +247,8 @@ class Objective:
 
     def declare(self, policy: Proposal) -> None:
         """Name the agent's present answer. Without it, `best` is the lowest loss at the highest fidelity.
+
+        The highest fidelity is the most training steps, and then the most sequences.
 
         Raises:
             ValueError: it breaks a budget, or has not been scored.
@@ -251,7 +272,7 @@ class Objective:
 
     @property
     def best(self) -> Proposal:
-        """The declared policy, or else the lowest mean loss among candidates scored on the most sequences.
+        """The declared policy, or else the lowest mean loss among candidates at the highest fidelity.
 
         Raises:
             UserError: nothing has been scored, or everything scored was NaN.
@@ -270,26 +291,27 @@ class Objective:
         return best
 
     def loss(self, policy: Proposal) -> tuple[float, int]:
-        """Mean loss of a scored policy, and the tokens behind it."""
+        """Mean loss of a scored policy after the most steps that it was trained, and the tokens behind it."""
         mean, sequences = self._archive.standing(policy)
         return mean, sequences * self.tokens_per_sequence
 
     def archive(self) -> list[tuple[Proposal, float, int]]:
-        """Every candidate scored: the proposal, mean loss, sequences."""
-        return self._archive.candidates()
+        """Every candidate scored after as many training steps as the answer: the proposal, mean loss, sequences."""
+        answer = self._answer()
+        return self._archive.candidates(0 if answer is None else self._archive.most_steps(answer))
 
     # -- scoring -----------------------------------------------------------------------------------------------
 
-    def _score(self, policies: list[Proposal], sequences: list[int], candidate: bool) -> None:
-        asked = {policy: self._archive.ask(policy, sequences) for policy in policies}
+    def _score(self, policies: list[Proposal], sequences: list[int], candidate: bool, steps: int) -> None:
+        asked = {policy: self._archive.ask(policy, sequences, steps) for policy in policies}
         todo = {policy: new for policy, new in asked.items() if new}
-        allowed = self._charge(todo)
-        self._compute(allowed)
+        allowed = self._charge(todo, steps)
+        self._compute(allowed, steps)
         for policy, new in asked.items():
             if candidate and sequences and (policy in allowed or not new):
-                self._archive.nominate(policy)
+                self._archive.nominate(policy, steps)
             else:
-                self._archive.forget_unscored(policy)
+                self._archive.forget_unscored(policy, steps)
         self._note()
         if allowed:
             self.history.append((self.spent.tokens, self.spent.seconds, self._best_so_far()))
@@ -297,45 +319,53 @@ class Objective:
         if len(allowed) < len(todo):
             raise LimitReached
 
-    def _charge(self, todo: dict[Proposal, list[int]]) -> dict[Proposal, list[int]]:
+    def _charge(self, todo: dict[Proposal, list[int]], steps: int) -> dict[Proposal, list[int]]:
         """The part of the work that the limits allow, in order; it is counted as spent."""
         allowed: dict[Proposal, list[int]] = {}
         limits, spent = self.limits, self.spent
         if self._late(spent.seconds):
             return allowed
         for policy, new in todo.items():
-            tokens = len(new) * self.tokens_per_sequence
-            if limits.evals is not None and spent.evals + 1 > limits.evals:
+            passes = 0 if not steps or self._archive.is_trained(policy, steps) else steps * self.step_passes
+            tokens = (passes + len(new)) * self.tokens_per_sequence
+            if limits.evals is not None and spent.evals + 1 + passes > limits.evals:
                 break
             if limits.tokens is not None and spent.tokens + tokens > limits.tokens:
                 break
-            spent.evals += 1
+            spent.evals += 1 + passes
             spent.tokens += tokens
             allowed[policy] = new
         return allowed
 
-    def _compute(self, todo: dict[Proposal, list[int]]) -> None:
+    def _compute(self, todo: dict[Proposal, list[int]], steps: int) -> None:
         """Fill in losses: from the replay where it has them, otherwise by the scorer, journalled at once."""
         fresh: dict[tuple[int, ...], list[Proposal]] = {}
         for policy, new in todo.items():
-            replayed = self._replay.take(policy, new)
+            replayed = self._replay.take(policy, new, steps)
             if replayed is None:
                 fresh.setdefault(tuple(new), []).append(policy)
                 continue
-            self._archive.add(policy, new, replayed.losses)
+            self._archive.add(policy, new, replayed.losses, steps)
             self._went_on(replayed.seconds)
         for sequences, policies in fresh.items():
-            losses_PS = self._scorer.score(policies, sequences)
-            losses_PS = np.where(np.isfinite(losses_PS), losses_PS, np.inf)
+            losses_PS = self._scored(policies, sequences, steps)
             self.computed += losses_PS.size * self.tokens_per_sequence
             self.spent.seconds, failures = self._clock(), self._scorer.failures
             scores = [
-                Score(p, sequences, row.tolist(), self.spent.seconds, failures.get(p))
+                Score(p, sequences, row.tolist(), self.spent.seconds, failures.get(p), steps)
                 for p, row in zip(policies, losses_PS, strict=True)
             ]
             self._journal.append(scores)
             for score in scores:
-                self._archive.add(score.proposal, sequences, score.losses)
+                self._archive.add(score.proposal, sequences, score.losses, steps)
+
+    def _scored(self, policies: list[Proposal], sequences: Sequence[int], steps: int) -> NDArray[np.float64]:
+        """Losses from the scorer, `[P, S]`; what is not finite is infinite."""
+        if steps:
+            losses_PS = self._scorer.score_trained(policies, sequences, steps)
+        else:
+            losses_PS = self._scorer.score(policies, sequences)
+        return np.where(np.isfinite(losses_PS), losses_PS, np.inf)
 
     def _late(self, seconds: float) -> bool:
         return self.limits.seconds is not None and seconds >= self.limits.seconds

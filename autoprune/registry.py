@@ -80,10 +80,10 @@ PARTS: dict[str, dict[str, str]] = {
     },
     "models": {"tiny-cnn": "autoprune.models.tiny_cnn:tiny_cnn"},
     "exporters": {
-        "hf": "autoprune.exporters.huggingface:export",
-        "policy": "autoprune.exporters.policy_json:export",
-        "module": "autoprune.exporters.module:export",
-        "onnx": "autoprune.exporters.onnx:export",
+        "hf": "autoprune.exporters.huggingface:HuggingFace",
+        "policy": "autoprune.exporters.policy_json:PolicyFile",
+        "module": "autoprune.exporters.module:Module",
+        "onnx": "autoprune.exporters.onnx:Onnx",
     },
 }
 

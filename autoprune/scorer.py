@@ -61,6 +61,22 @@ class Scorer(ABC):
         """
         return None
 
+    @property
+    def step_passes(self) -> int:
+        """Forward passes over a sequence that one training step is charged as. By default 0: nothing can be trained."""
+        return 0
+
+    def score_trained(self, policies: Sequence[Proposal], sequences: Sequence[int], steps: int) -> NDArray[np.float64]:
+        """Losses of policies, `[P, S]`, whose networks have each taken so many training steps from their levels.
+
+        The same request gives the same losses, whatever was asked in between: trained weights are thrown away, or kept
+        for later requests of the same policy.
+
+        Raises:
+            NotImplementedError: nothing can be trained, as by default; `step_passes` says so.
+        """
+        raise NotImplementedError("this scorer trains no networks")
+
 
 class ScorerWrapper(Scorer):
     """Another scorer, every member of the port passed on: a subclass changes only what it counts or times.
@@ -108,3 +124,12 @@ class ScorerWrapper(Scorer):
     def slopes(self, policy: Levels, sequences: Sequence[int]) -> NDArray[np.float64] | None:
         """The scorer's."""
         return self.scorer.slopes(policy, sequences)
+
+    @property
+    def step_passes(self) -> int:
+        """The scorer's."""
+        return self.scorer.step_passes
+
+    def score_trained(self, policies: Sequence[Proposal], sequences: Sequence[int], steps: int) -> NDArray[np.float64]:
+        """The scorer's."""
+        return self.scorer.score_trained(policies, sequences, steps)

@@ -1,40 +1,38 @@
 """One search from configuration to result: assemble -> search -> finish; resume is the same, replaying a journal."""
 
-import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
 from autoprune import cautions, registry, rundir
+from autoprune.arguments import made
 from autoprune.assembly import Assembly, Progress, assemble
 from autoprune.config import SearchConfig, load_config
 from autoprune.coverage import cover
 from autoprune.errors import LimitReached, UserError
+from autoprune.exporting import export_policy
 from autoprune.farm.farm import Farm, is_wanted
 from autoprune.files.writing import write_atomically
 from autoprune.journal import FILE as JOURNAL
 from autoprune.journal import Journal
 from autoprune.objective import Answer, Limits, Objective, Spent
 from autoprune.policy import Policy, to_json
-from autoprune.provenance import make_policy, proposal_of
+from autoprune.provenance import make_policy
 from autoprune.records.record import Record, finalists
 from autoprune.records.storage import check_storage
 from autoprune.scorer import Scorer
 from autoprune.space import Proposal
 from autoprune.space_file import save_space
-from autoprune.validation import Row, front_names, measure, save_front, total_macs, total_params
+from autoprune.validation import Row, front_names, measure, save_front, total_macs
 
 DEFAULT_TOKENS = 400_000
 """Searched when no limit is given: about a minute for 22 M parameters on two cores. Four times as many gain some
 0.013 nats more there (benchmarks/README.md)."""
-NOTHING_SAVED = 0.98
-"""Of the dense network's bytes: an export that has more is told."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,17 @@ class SearchResult:
     assembly: Assembly = field(repr=False, compare=False)
     incumbents: list[Answer] = field(repr=False, compare=False)
 
-    def export(self, path: str | Path, to: str = "hf", **options: Any) -> Path:
-        """Write the pruned network to `path`; `to` is an exporter's name, `uniform=True` pads for stock loaders."""
+    def export(self, path: str | Path, to: str | None = None, **options: Any) -> Path:
+        """Write the pruned network to `path`.
+
+        Args:
+            path: where to write.
+            to: an exporter's name; None is the form that the network has.
+            options: the exporter's own, as `uniform=True` for Hugging Face form.
+
+        Raises:
+            UserError: there is no such exporter or option, or it cannot write this network or this path.
+        """
         return export_policy(self.assembly, self.policy, Path(path), to, **options)
 
 
@@ -162,62 +169,6 @@ def scorer_of(assembly: Assembly, farm: Farm | None) -> Scorer:
     return farm.scorer(assembly) if farm else assembly.evaluator(assembly.splits.search, assembly.config.loss)
 
 
-def reopen(
-    out: Path,
-    progress: Progress = lambda stage, share: None,
-    policy_file: Path | None = None,
-    places: Mapping[str, Any] | None = None,
-) -> tuple[Assembly, Policy]:
-    """The assembly and a policy of a finished run, for exports: its best, or that of a file, as in its `front/`.
-
-    `places` are settings of where it is computed (`config.PLACES`), in the place of the run's own.
-    """
-    rundir.check_is_run(out)
-    policy = Policy.load(policy_file or rundir.policy_path(out))
-    config, data = load_config(out / "config.yaml", dict(places or {})), policy.provenance.get("data_hash")
-    return assemble(config, progress, run=out, data=data if isinstance(data, str) else None), policy
-
-
-def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str, **options: Any) -> Path:
-    """Write a policy's network with an exporter.
-
-    Raises:
-        UserError: the policy is of another model or space.
-    """
-    proposal_of(assembly, policy)  # which checks that they belong together
-    exporter = registry.load("exporters", to)
-    if to == "hf" and assembly.loaded.is_plain:
-        raise UserError(
-            f"'{assembly.loaded.path}' is a plain module and has no Hugging Face form: export it with --to module."
-        )
-    if to == "module" and not assembly.loaded.is_plain:
-        raise UserError(f"'{assembly.loaded.path}' is a Hugging Face model: export it with --to hf.")
-    known = inspect.signature(exporter).parameters
-    for option in options:
-        if option not in known:
-            raise UserError(f"the exporter '{to}' has no option '{option}'.")
-    try:
-        exporter(assembly, policy, path, **options)
-    except OSError as error:
-        raise UserError(f"'{path}' could not be written ({error.strerror or error}).") from error
-    written, dense, native = export_bytes(assembly, policy, path)
-    padded = bool(options.get("uniform"))  # only then files tell more than parameters, which have no headers
-    if written and (written if padded else native) > NOTHING_SAVED * dense:
-        why = "the policy leaves nearly everything"
-        if padded:
-            why = f"layers are padded to the widest of them. Without uniform it has {native / 1e6:,.1f} MB"
-        sizes = f"{written / 1e6:,.1f} MB of weights, the dense network {dense / 1e6:,.1f} MB"
-        warnings.warn(f"the export saves nothing ({sizes}): {why}.", UserWarning, stacklevel=2)
-    return path
-
-
-def export_bytes(assembly: Assembly, policy: Policy, path: Path) -> tuple[int, int, int]:
-    """Bytes of the weights of an export (0 of a form without safetensors), of the dense network, and unpadded."""
-    written = sum(file.stat().st_size for file in path.glob("*.safetensors")) if path.is_dir() else 0
-    size = assembly.loaded.checkpoint_dtype.itemsize
-    return written, assembly.loaded.n_params * size, total_params(assembly, proposal_of(assembly, policy)) * size
-
-
 def limited(config: SearchConfig) -> SearchConfig:
     """The configuration with a limit: `DEFAULT_TOKENS` where it has none."""
     if config.max_evals is None and config.max_tokens is None and config.max_time is None:
@@ -307,19 +258,7 @@ def make_agent(name: str, options: dict[str, Any]) -> Any:
     Raises:
         UserError: no such agent, or it has no such setting, or not such a value.
     """
-    agent = registry.load("agents", name)
-    known = inspect.signature(agent).parameters
-    hints = get_type_hints(agent.__init__, include_extras=True)
-    checked = {}
-    for option, value in options.items():
-        if option not in known:
-            raise UserError(f"the agent '{name}' has no setting '{option}'. It has: {', '.join(known) or 'none'}.")
-        try:
-            checked[option] = TypeAdapter(hints.get(option, Any)).validate_python(value)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise UserError(f"agent_options.{option} of the agent '{name}': {reason} (got {value!r}).") from error
-    return agent(**checked)
+    return made(registry.load("agents", name), options, f"the agent '{name}'", "setting", "agent_options.")
 
 
 def _check_dense(assembly: Assembly) -> None:

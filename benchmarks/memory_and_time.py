@@ -105,7 +105,7 @@ def search(setup: Setup, run: Path, stage: Stage) -> None:
 
 
 def export(setup: Setup, run: Path, stage: Stage) -> None:
-    from autoprune.study import export_policy, reopen
+    from autoprune.exporting import export_policy, reopen
 
     assembly, policy = reopen(run, stage)
     stage("writing", 0.0)

@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("suite", deadline=None)  # no test is timed: other work may keep the processor busy
+settings.load_profile("suite")
 
 WORDS = ("the", "a", "one", "of", "network", "layer", "neuron", "head", "keeps", "drops", "small", "search", "policy")
 

@@ -19,14 +19,14 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs")}  # the package itself lends
 
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording"},
-    {"registry", "space", "policy", "config", "journal", "rundir", "space_file", "finetuned", "scorer"},
+    {"registry", "space", "policy", "config", "journal", "rundir", "space_file", "finetuned", "scorer", "ports"},
     {"models", "calibration", "budgets"},
     {"levels"},
     {"evaluation"},
     {"archive", "objective", "assembly", "coverage", "records"},
     {"cautions", "provenance"},
     {"exporters", "farm"},
-    {"validation"},
+    {"validation", "exporting"},
     {"study"},
     {"comparing", "tuning"},
     {"api", "reports"},
@@ -55,9 +55,14 @@ def _dotted(path: Path) -> str:
 MODULES = modules()
 
 
-def imports(source: str) -> Iterator[str]:
-    """Dotted names of the modules that some source imports, wherever in it."""
-    for node in ast.walk(ast.parse(source)):
+def imports(source: str, types: bool = True) -> Iterator[str]:
+    """Dotted names of the modules that some source imports, wherever in it; without `types`, not for types alone."""
+    tree = ast.parse(source)
+    if not types:
+        tree.body = [
+            node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+        ]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -73,9 +78,9 @@ def place(module: str) -> str:
 
 
 def wrong(importer: str, source: str) -> list[str]:
-    """What a module imports against the direction."""
+    """What a module imports against the direction; a port names, for types alone, what its parts are handed."""
     here, found = place(importer), []
-    for target in imports(source):
+    for target in imports(source, types=here != "ports"):
         if target.split(".")[0] != "autoprune" or place(target) == here:
             continue
         there = place(target)

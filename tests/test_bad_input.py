@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from autoprune import journal
+from autoprune import exporting, journal
 from autoprune.calibration.losses import KullbackLeibler
 from autoprune.evaluation.readout import Readout
 from autoprune.journal import Journal
@@ -388,7 +388,7 @@ def test_policy_of_another_model(refused: Refused, run_copy: Path) -> None:
     policy = json.loads((run_copy / "policy.json").read_text())
     policy["provenance"]["model_hash"] = "0123456789abcdef"
     (run_copy / "policy.json").write_text(json.dumps(policy))
-    refused("export", run_copy, "out", "--to", "policy", seen=("0123456789abcdef", "was made for the model"))
+    refused("export", run_copy, "out", seen=("0123456789abcdef", "was made for the model"))
 
 
 def test_policy_of_other_groups(refused: Refused, run_copy: Path) -> None:
@@ -396,7 +396,7 @@ def test_policy_of_other_groups(refused: Refused, run_copy: Path) -> None:
     unit = next(unit for unit in policy["units"] if unit["kind"] == "mlp" and 0 < unit["kept"] < unit["groups"])
     unit["kept_groups"] = f"0-{unit['kept'] - 1}"
     (run_copy / "policy.json").write_text(json.dumps(policy))
-    refused("export", run_copy, "out", "--to", "policy", seen=("kept groups", "search again"))
+    refused("export", run_copy, "out", seen=("kept groups", "search again"))
 
 
 @pytest.mark.parametrize(
@@ -517,7 +517,7 @@ def change(config: Path, **values: object) -> None:
 def test_a_model_that_is_pruned_already(finished_run: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     from autoprune import study
 
-    assembly, policy = study.reopen(finished_run)
+    assembly, policy = exporting.reopen(finished_run)
     pruned = study.export_policy(assembly, policy, tmp_path / "pruned", "hf")
     refused("search", "--model", pruned, seen=("pruned already",))
 

@@ -66,7 +66,6 @@ def _counted() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", [name for name in registry.names("budgets") if name not in OF_IMAGES])
-@settings(deadline=None)
 @given(unit=units(), context=st.integers(1, 10**6), phase=st.sampled_from(["prefill", "decode"]))
 def test_no_level_costs_less_than_nothing_or_more_than_a_denser_one(
     cache: Path, name: str, unit: Unit, context: int, phase: Any
@@ -231,7 +230,6 @@ def test_a_table_is_read_as_it_was_written(csv_path: Path, written: tuple[bytes,
     assert read(csv_path) == Table(csv_path, written[1])
 
 
-@settings(deadline=None)
 @given(data=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: f"unit,kept,cost\n{text}".encode()))
 def test_any_file_is_a_table_or_gets_a_sentence(csv_path: Path, data: bytes) -> None:
     csv_path.write_bytes(data)

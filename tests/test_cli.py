@@ -30,8 +30,8 @@ def test_search_prints_one_table_and_the_next_command(cli: Cli, quick_arguments:
     assert [rows[row["name"]][0] for row in table] == [f"{abs(row['validation_loss']):.4f}" for row in table]
     assert "policy:  run/policy.json" in answer.out
     export = next(line for line in answer.out.splitlines() if line.startswith("export:"))
-    assert cli(*export.split("autoprune ")[1].split()[:-1], "policy").status == 0
-    assert Policy.load(Path("run/hf")) == Policy.load(Path("run/policy.json"))
+    assert cli(*export.split("autoprune ")[1].split()).status == 0
+    assert Policy.load(Path("run/export/policy.json")) == Policy.load(Path("run/policy.json"))
 
 
 def test_search_tells_its_stages_on_stderr(cli: Cli, quick_arguments: list[str]) -> None:

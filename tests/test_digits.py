@@ -11,7 +11,7 @@ import yaml
 from torch.nn import functional
 
 import autoprune
-from autoprune import study
+from autoprune import exporting
 from autoprune.calibration.images import IMAGENET, read_images
 from autoprune.config import is_module, load_config
 from autoprune.errors import UserError
@@ -89,7 +89,7 @@ def test_a_search_holds_its_budget_and_reopens(tmp_path: Path) -> None:
     assert 0 < best.validation_loss < uniform.validation_loss
     saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (saved["data"], saved["image_mean"]) == ("digits", None)
-    assembly, policy = study.reopen(tmp_path / "run")
+    assembly, policy = exporting.reopen(tmp_path / "run")
     assert [len(split) for split in vars(assembly.splits).values() if not isinstance(split, str)] == [16, 8, 8]
     assert policy == result.policy
     exported = result.export(tmp_path / "out", to="module")

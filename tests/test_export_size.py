@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autoprune import study
+from autoprune import exporting, study
 from autoprune.assembly import Assembly
 from autoprune.provenance import make_policy
 from tests.conftest import Answer
@@ -17,7 +17,7 @@ Cli = Callable[..., Answer]
 
 @pytest.fixture(scope="module")
 def assembly(finished_run: Path) -> Assembly:
-    return study.reopen(finished_run)[0]
+    return exporting.reopen(finished_run)[0]
 
 
 def test_an_export_that_saves_nothing_says_so(assembly: Assembly, tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_an_export_that_saves_nothing_says_so(assembly: Assembly, tmp_path: Path
     last = {unit.kind: u for u, unit in enumerate(space.units)}.values()
     uneven = tuple(0 if u in last else int(n) - 1 for u, n in enumerate(space.sparsest))
     policy = make_policy(assembly, uneven, {})
-    native = study.export_bytes(assembly, policy, study.export_policy(assembly, policy, tmp_path / "hf", "hf"))
+    native = exporting.export_bytes(assembly, policy, study.export_policy(assembly, policy, tmp_path / "hf", "hf"))
     assert native[0] == pytest.approx(native[2], rel=0.1)  # a header besides
     assert native[0] < 0.8 * native[1]
     with pytest.warns(

@@ -15,7 +15,7 @@ import yaml
 from torch import Tensor, nn
 
 import autoprune
-from autoprune import study, tuning
+from autoprune import exporting, tuning
 from autoprune.errors import UserError
 from autoprune.tuning import lora, settings, training
 from autoprune.tuning.finetuning import better
@@ -33,7 +33,7 @@ def run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def opened(run: Path) -> tuple[Any, Any, Any]:
     """Assembly, policy, and a lesson of the run's reconstruction and search splits."""
-    assembly, policy = study.reopen(run)
+    assembly, policy = exporting.reopen(run)
     return assembly, policy, short(assembly)
 
 
@@ -70,7 +70,7 @@ def test_a_pruned_network_gets_better_and_is_exported(run: Path, tmp_path: Path,
     assert told["after"]["ce"] == tuned.after.ce
     assert told["tuning"]["lora"] == rank
     # what was measured is what another process loads
-    assembly, _ = study.reopen(own)
+    assembly, _ = exporting.reopen(own)
     script = (
         "import sys, json, torch, autoprune; from transformers import AutoModelForCausalLM; "
         "tokens = torch.tensor(json.loads(sys.argv[2])); m = AutoModelForCausalLM.from_pretrained(sys.argv[1]); "
@@ -86,14 +86,15 @@ def test_a_pruned_network_gets_better_and_is_exported(run: Path, tmp_path: Path,
 def test_trained_weights_come_back_exactly(opened: tuple[Any, Any, Any], tmp_path: Path, rank: int) -> None:
     from transformers import AutoModelForCausalLM
 
-    from autoprune.exporters import huggingface
+    from autoprune.exporters.huggingface import HuggingFace
+    from autoprune.exporters.source import Source
 
     assembly, policy, lesson = opened
     student = tuning.cut_out(assembly, policy)
     dense = {name: tensor.clone() for name, tensor in assembly.loaded.model.state_dict().items()}
     fresh = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     tuning.train(student, lesson, how(epochs=1, lora=rank), tmp_path / "state")
-    huggingface.save(assembly, policy, student, tmp_path / "out")
+    HuggingFace().write_trained(Source(policy, lambda: assembly), student, tmp_path / "out")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     trained = {n: t for n, t in student.state_dict().items() if not torch.equal(t, fresh[n])}
     assert len(trained) >= (10 if rank else len(fresh) - 2)
@@ -339,7 +340,7 @@ def test_the_better_network_is_handed_over(
     assert (tuned.after, tuned.trained, tuned.chosen) == (tuned.before, None, "before")
     with pytest.warns(RuntimeWarning, match="the refit made it worse .* and the training made it worse"):
         assert tuning.finetune(copied(run, tmp_path / "both"), spoiling).after == tuned.before
-    assembly, policy = study.reopen(own)
+    assembly, policy = exporting.reopen(own)
     from transformers import AutoModelForCausalLM
 
     loaded, found = AutoModelForCausalLM.from_pretrained(tuned.path), tuning.cut_out(assembly, policy)

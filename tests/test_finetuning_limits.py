@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from autoprune import study, tuning
+from autoprune import exporting, tuning
 from autoprune.errors import UserError
 from autoprune.tuning import training
 from autoprune.tuning.settings import Tuning
@@ -21,7 +21,7 @@ Refused = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def opened(finished_run: Path) -> tuple[Any, Any, Any]:
-    assembly, policy = study.reopen(finished_run)
+    assembly, policy = exporting.reopen(finished_run)
     splits = assembly.splits
     examples = torch.cat([splits.reconstruction, splits.search])  # 24 of 32 tokens
     return assembly, policy, tuning.TextLesson(assembly.view, examples, splits.validation)

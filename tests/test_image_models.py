@@ -7,12 +7,13 @@ import pytest
 import torch
 
 import autoprune
-from autoprune import study, tuning
+from autoprune import exporting, study, tuning
 from autoprune.api import evaluate
 from autoprune.assembly import assemble
 from autoprune.config import load_config
 from autoprune.errors import UserError
-from autoprune.exporters import huggingface
+from autoprune.exporters.huggingface import HuggingFace
+from autoprune.exporters.source import Source
 from autoprune.models.images import ImageView
 from tests import image_families
 
@@ -94,14 +95,14 @@ def test_fine_tuning(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path / "cache"))
     given = settings("vit", tmp_path, data, out=tmp_path / "run", agent="uniform")
     assert not autoprune.search(**given).interrupted  # type: ignore[arg-type]
-    assembly, policy = study.reopen(tmp_path / "run")
+    assembly, policy = exporting.reopen(tmp_path / "run")
     lesson, student = tuning.lesson_of(assembly), tuning.cut_out(assembly, policy)
     how = tuning.tuning_of(lesson.kind, {"epochs": 4, "lora": 2, "batch": 24, "augment": False})
     assert how.optimizer == "adamw"
     pixels = torch.randn(3, 3, image_families.SIDE, image_families.SIDE)
     before = student(pixels).logits
     tuning.train(student, lesson, how, tmp_path / "state")
-    huggingface.save(assembly, policy, student, tmp_path / "out")
+    HuggingFace().write_trained(Source(policy, lambda: assembly), student, tmp_path / "out")
     logits = AutoModelForImageClassification.from_pretrained(tmp_path / "out")(pixels).logits
     torch.testing.assert_close(logits, student(pixels).logits, rtol=1e-5, atol=1e-5)
     assert (logits - before).abs().max() > 0.01

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import autoprune
-from autoprune import study, tuning
+from autoprune import exporting, study, tuning
 from autoprune.assembly import Assembly, assemble
 from autoprune.calibration import digits
 from autoprune.config import load_config
@@ -206,7 +206,7 @@ def test_search_and_fine_tuning(files: Path, tmp_path: Path, monkeypatch: pytest
     assert result.table[0].accuracy is not None
     tuned = autoprune.finetune(tmp_path / "run", epochs=2, batch=32)
     assert (tuned.path / "model.safetensors").is_file()
-    assembly, policy = study.reopen(tmp_path / "run")
+    assembly, policy = exporting.reopen(tmp_path / "run")
     view = view_of(assembly)
     student, how = tuning.cut_out(assembly, policy), tuning.Tuning(2, batch=32)
     first = tuning.cut_out(assembly, policy)

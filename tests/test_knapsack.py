@@ -41,7 +41,7 @@ def distance(a: Levels, b: Levels) -> int:
     return sum(x != y for x, y in zip(a, b, strict=True))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(space=spaces(), seed=st.integers(0, 2**32 - 1), rough=st.booleans())
 def test_the_first_solution_is_the_optimum_under_one_and_two_budgets(
     space: SearchSpace, seed: int, rough: bool
@@ -53,7 +53,7 @@ def test_the_first_solution_is_the_optimum_under_one_and_two_budgets(
     assert total(added_UL, found) == pytest.approx(feasible_sums(space, added_UL)[0], rel=1e-6, abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(space=spaces(), seed=st.integers(0, 2**32 - 1), apart=st.integers(1, 3))
 def test_further_solutions_differ_and_come_about_in_order(space: SearchSpace, seed: int, apart: int) -> None:
     assume(np.prod(space.n_levels_U) <= 300)

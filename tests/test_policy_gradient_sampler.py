@@ -390,7 +390,7 @@ class TestOptunaContract(BasicSamplerTestCase, SingleOnlySamplerTestCase):
 # -- numbers -----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     values=st.lists(st.floats(allow_nan=False), min_size=4, max_size=12),
     rate=st.floats(0, 1e3),

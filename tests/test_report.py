@@ -35,7 +35,7 @@ from autoprune.space import Proposal, SearchSpace, Unit
 from autoprune.space_file import save_space
 from tests.toys import ToyScorer, toy_space, toy_statistics
 
-quick = settings(max_examples=40, deadline=None)  # the machine may be busy
+quick = settings(max_examples=40)  # the machine may be busy
 
 NASTY = "/models/<script>alert(1)</script>\"quoted\" & 'single'\x00"
 

@@ -89,7 +89,7 @@ def test_a_page_on_images_speaks_of_images(tmp_path: Path, finished: bool) -> No
     if finished:
         assert {"MACs per image", "Images per second", "MACs/image", "images/s", "87.50 %"} <= set(_parts(told))
         assert "uniform 75.00 %, dense 91.25 %" in told
-        assert "--to module" in told
+        assert "autoprune export" in told
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -97,7 +97,7 @@ def test_a_page_on_text_speaks_of_text(tmp_path: Path, finished: bool) -> None:
     told = said(report(make_run(tmp_path / "run", finished=finished)))
     assert not OF_IMAGES.search(told), OF_IMAGES.search(told)
     assert {"tokens scored", "% of groups kept"} <= set(_parts(told))
-    assert ("--to hf" in told) == finished
+    assert ("autoprune export" in told) == finished
 
 
 def _parts(told: str) -> list[str]:

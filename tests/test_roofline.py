@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.budgets.metric import Network, cost_rows
@@ -124,7 +124,6 @@ def yaml_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return tmp_path_factory.mktemp("devices") / "mine.yaml"
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.text(st.characters(categories=["Ll"]), min_size=1), devices(), min_size=1, max_size=3))
 def test_a_file_of_ones_own_is_read_as_it_was_written(yaml_path: Path, own: dict[str, Device]) -> None:
     yaml_path.write_text(yaml.safe_dump({name: device.model_dump() for name, device in own.items()}), encoding="utf-8")
@@ -143,7 +142,6 @@ trees = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60) | trees.map(lambda tree: yaml.safe_dump(tree).encode()))
 def test_any_file_is_one_of_devices_or_gets_a_sentence(yaml_path: Path, data: bytes) -> None:
     yaml_path.write_bytes(data)

@@ -29,7 +29,7 @@ policies = st.lists(st.tuples(*[st.integers(0, LEVELS - 1)] * (2 * BLOCKS)), min
 
 
 @given(policies, st.integers(1, 9), st.integers(1, 6), st.integers(1, 4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_tasks_cover_every_policy_and_sequence_once(
     batch: list[Levels], sequences: int, workers: int, chunk: int
 ) -> None:
@@ -45,7 +45,7 @@ def test_tasks_cover_every_policy_and_sequence_once(
 
 
 @given(policies, st.integers(1, 9), st.integers(1, 6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_task_costs_the_distinct_prefixes_it_runs(batch: list[Levels], sequences: int, workers: int) -> None:
     for task in plan(COSTS, batch, sequences, workers, 1):
         paths = [COSTS.path(batch[p]) for p in task.policies]
@@ -55,7 +55,7 @@ def test_a_task_costs_the_distinct_prefixes_it_runs(batch: list[Levels], sequenc
 
 
 @given(policies, st.integers(1, 12), st.integers(2, 4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_workers_end_about_together(batch: list[Levels], sequences: int, workers: int) -> None:
     """Never later than the ideal by more than two dense passes: the last task, and prefixes that are run twice."""
     whole = plan(COSTS, batch, sequences, 1, 1)[0].cost

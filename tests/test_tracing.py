@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import autoprune
-from autoprune import study
+from autoprune import exporting, study
 from autoprune.assembly import assemble
 from autoprune.budgets.latency import clock
 from autoprune.calibration.moments import inputs_of
@@ -297,7 +297,7 @@ def test_what_views_its_inputs_goes_every_way(files: Path, tmp_path: Path, monke
             warnings.simplefilter("ignore", RuntimeWarning)  # some steps teach a random network little
             tuned = autoprune.finetune(run, epochs=1, batch=32, augment=True)
         assert tuned.after.ce <= tuned.before.ce
-    assembly, _ = study.reopen(tmp_path / "obs")
+    assembly, _ = exporting.reopen(tmp_path / "obs")
     assert clock(assembly.view, assembly.config.workload_of()) > 0
     draw = torch.Generator().manual_seed(0)
     assert augmented(torch.randn(4, 3, 8, 8), draw).is_contiguous()

@@ -1,1 +1,1 @@
-"""What a search's result can be written as: one file each, `export(assembly, policy, path, **options)`."""
+"""What a search's result can be written as: one file each, a subclass of `autoprune.ports.Exporter`."""

@@ -1,4 +1,4 @@
-"""What exporters that write a directory share: it appears whole or not at all, and the live network is as before."""
+"""What exporters that write a directory share: it appears whole or not at all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,21 +6,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from autoprune.assembly import Assembly
 from autoprune.errors import UserError
 from autoprune.files.writing import BUILDING, OLD, scratch
-from autoprune.space import Proposal
-
-
-@contextmanager
-def placed(assembly: Assembly, proposal: Proposal) -> Iterator[None]:
-    """Put a policy in place on the live network for a while."""
-    try:
-        assembly.view.rest()
-        assembly.placer.place(proposal)
-        yield
-    finally:
-        assembly.placer.release()
 
 
 def check_target(path: Path) -> None:

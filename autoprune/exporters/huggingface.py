@@ -8,6 +8,7 @@ both.
 
 import copy
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +16,60 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.assembly import Assembly
+from autoprune.config import SearchConfig, is_module
 from autoprune.exporters import card, padding
-from autoprune.exporters.directory import check_target, neighbour, placed
+from autoprune.exporters.directory import check_target, neighbour
+from autoprune.exporters.source import Source
 from autoprune.models import pretrained
 from autoprune.models.pruned import layer_config, per_layer_config, pruned_model
 from autoprune.models.slots import can_cache, layer_types
 from autoprune.policy import Policy
-from autoprune.provenance import proposal_of
+from autoprune.ports.exporter import Exporter
 
 
-def export(assembly: Assembly, policy: Policy, path: Path, uniform: bool = False) -> None:
-    """Write a policy's network to the directory `path`, in the checkpoint's dtype; an earlier export is replaced.
-
-    The live network is as before when this returns, with every unit dense.
+@dataclass(frozen=True)
+class HuggingFace(Exporter):
+    """A policy's network in the checkpoint's dtype.
 
     Args:
         uniform: pad with zeros to a stock model.
-
-    Raises:
-        UserError: `path` holds something else, cannot be written, or no stock model has this shape.
     """
-    check_target(path)
-    with placed(assembly, proposal_of(assembly, policy)):
-        network = _uniform(assembly) if uniform else _pruned(assembly, assembly.loaded.model)
-        _write(assembly, policy, network, path, card.UNIFORM if uniform else card.NATIVE)
 
+    uniform: bool = False
 
-def save(assembly: Assembly, policy: Policy, network: nn.Module, path: Path) -> None:
-    """The same of a network that was cut to the policy and may have been trained since, its widths as they are."""
-    check_target(path)
-    with placed(assembly, proposal_of(assembly, policy)):
-        _write(assembly, policy, _pruned(assembly, network), path, card.TRAINED)
+    writes_trained = True
+
+    @property
+    def padding(self) -> str | None:
+        """Layers of the uniform form are padded."""
+        return "layers are padded to the widest of them. Without uniform" if self.uniform else None
+
+    def refuses(self, config: SearchConfig) -> str | None:
+        """A plain module has no such form."""
+        if is_module(config.model):
+            return f"'{config.model}' is a plain module and has no Hugging Face form: export it with --to module."
+        return None
+
+    def check(self, path: Path) -> None:
+        """See that `path` is free, or an earlier export's."""
+        check_target(path)
+
+    def write(self, source: Source, path: Path) -> None:
+        """Write the directory.
+
+        Raises:
+            UserError: it cannot be written, or no stock model has this shape.
+        """
+        assembly = source.assembly
+        with source.pruned() as live:
+            network = _uniform(assembly) if self.uniform else _pruned(assembly, live)
+            _write(assembly, source.policy, network, path, card.UNIFORM if self.uniform else card.NATIVE)
+
+    def write_trained(self, source: Source, network: nn.Module, path: Path) -> None:
+        """Write the same of a network that was cut to the policy and trained since, its widths as they are."""
+        check_target(path)
+        with source.pruned():
+            _write(source.assembly, source.policy, _pruned(source.assembly, network), path, card.TRAINED)
 
 
 def _write(assembly: Assembly, policy: Policy, network: Any, path: Path, loading: str) -> None:

@@ -9,46 +9,60 @@ from torch import nn
 
 from autoprune import registry
 from autoprune.assembly import Assembly
+from autoprune.config import SearchConfig, is_module
 from autoprune.exporters import card, load_module
-from autoprune.exporters.directory import check_target, neighbour, placed
+from autoprune.exporters.directory import check_target, neighbour
+from autoprune.exporters.source import Source
 from autoprune.policy import Policy
-from autoprune.provenance import proposal_of
+from autoprune.ports.exporter import Exporter
 
 FORMAT = "autoprune.module/1"
 EXPORTED = {"zero": "zeros", "narrow": "narrow", "identity": "identity"}
 """From what a stand-in's name begins with to what the loader calls it."""
 
 
-def export(assembly: Assembly, policy: Policy, path: Path) -> None:
-    """Write a policy's network to the directory `path`, in the module's own dtype; an earlier export is replaced.
+class Module(Exporter):
+    """A policy's network in the module's own dtype.
 
     `model.safetensors`, `config.json` (the function that makes the dense module, and which parts are gone),
     `policy.json` and `load_module.py`, whose `load(dense_module)` gives the network.
-
-    Raises:
-        UserError: `path` holds something else or cannot be written.
     """
-    with placed(assembly, proposal_of(assembly, policy)):
-        save(assembly, policy, assembly.loaded.model, path)
 
+    writes_trained = True
 
-def save(assembly: Assembly, policy: Policy, network: nn.Module, path: Path) -> None:
-    """The same of a network that was cut to the policy and may have been trained since."""
-    check_target(path)
-    dtype = assembly.loaded.checkpoint_dtype
-    state = {
-        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().cpu().clone().contiguous()
-        for name, tensor in network.state_dict().items()
-    }
-    function = registry.target("models", assembly.loaded.path)
-    described = {"format": FORMAT, "function": function, "stand_ins": _stand_ins(assembly, policy)}
-    with neighbour(path) as directory:
-        save_file(state, directory / "model.safetensors")
-        (directory / "config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-        shutil.copy(load_module.__file__, directory / "load_module.py")
-        policy.save(directory / "policy.json")
-        count = sum(parameter.numel() for parameter in network.parameters())
-        card.write_card(assembly, policy, directory, card.MODULE, function, count)
+    def refuses(self, config: SearchConfig) -> str | None:
+        """A model in Hugging Face form is no plain module."""
+        if is_module(config.model):
+            return None
+        return f"'{config.model or 'the embedded model'}' is a Hugging Face model: export it with --to hf."
+
+    def check(self, path: Path) -> None:
+        """See that `path` is free, or an earlier export's."""
+        check_target(path)
+
+    def write(self, source: Source, path: Path) -> None:
+        """Write the directory."""
+        with source.pruned() as network:
+            self.write_trained(source, network, path)
+
+    def write_trained(self, source: Source, network: nn.Module, path: Path) -> None:
+        """Write the same of a network that was cut to the policy and may have been trained since."""
+        check_target(path)
+        assembly, policy = source.assembly, source.policy
+        dtype = assembly.loaded.checkpoint_dtype
+        state = {
+            name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().cpu().clone().contiguous()
+            for name, tensor in network.state_dict().items()
+        }
+        function = registry.target("models", assembly.loaded.path)
+        described = {"format": FORMAT, "function": function, "stand_ins": _stand_ins(assembly, policy)}
+        with neighbour(path) as directory:
+            save_file(state, directory / "model.safetensors")
+            (directory / "config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+            shutil.copy(load_module.__file__, directory / "load_module.py")
+            policy.save(directory / "policy.json")
+            count = sum(parameter.numel() for parameter in network.parameters())
+            card.write_card(assembly, policy, directory, card.MODULE, function, count)
 
 
 def _stand_ins(assembly: Assembly, policy: Policy) -> dict[str, str]:

@@ -34,41 +34,50 @@ from torch import Tensor, nn
 from autoprune.assembly import Assembly
 from autoprune.errors import UserError
 from autoprune.exporters import card
-from autoprune.exporters.directory import check_target, neighbour, placed
+from autoprune.exporters.directory import check_target, neighbour
 from autoprune.exporters.onnx_check import TOLERANCE, checked
+from autoprune.exporters.source import Source
 from autoprune.models.images import ImageView, logits_of
-from autoprune.policy import Policy
-from autoprune.provenance import proposal_of
+from autoprune.ports.exporter import Exporter
 
 FORMAT = "autoprune.onnx/1"
 FILE = "model.onnx"
 
 
-def export(assembly: Assembly, policy: Policy, path: Path) -> None:
-    """Write a policy's network to the directory `path` as an ONNX graph in float32; an earlier export is replaced.
+class Onnx(Exporter):
+    """A policy's network as an ONNX graph in float32.
 
     `model.onnx` (with `model.onnx.data` beside it from 1.5 GiB on), `config.json`, `policy.json`, and a language
     model's tokenizer. The network is copied to the host's memory in float32, so there must be room for it, twice.
-
-    Raises:
-        UserError: packages are missing, the network cannot be traced, onnxruntime gives other logits, or `path` holds
-            something else or cannot be written.
     """
-    _check_packages()
-    check_target(path)
-    interface = (_of_images if isinstance(assembly.view, ImageView) else _of_text)(assembly)
-    network = _Logits(_in_float32(assembly, policy), interface.settings).eval()
-    program = _traced(network, interface)
-    with neighbour(path) as directory, _quiet():
-        program.save(directory / FILE)
-        check = checked(directory / FILE, network, interface.samples)
-        described = _described(interface, check, program.model.opset_imports[""], assembly.loaded.checkpoint_dtype)
-        (directory / "config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-        policy.save(directory / "policy.json")
-        count = sum(parameter.numel() for parameter in network.parameters())
-        card.write_card(assembly, policy, directory, card.ONNX, interface.name, count)
-        if assembly.loaded.tokenizer is not None:
-            assembly.loaded.tokenizer.save_pretrained(directory)
+
+    stage = "writing and checking the ONNX graph"
+
+    def check(self, path: Path) -> None:
+        """See that the packages are there, and that `path` is free, or an earlier export's."""
+        _check_packages()
+        check_target(path)
+
+    def write(self, source: Source, path: Path) -> None:
+        """Write the directory.
+
+        Raises:
+            UserError: the network cannot be traced, onnxruntime gives other logits, or it cannot be written.
+        """
+        assembly = source.assembly
+        interface = (_of_images if isinstance(assembly.view, ImageView) else _of_text)(assembly)
+        network = _Logits(_in_float32(source), interface.settings).eval()
+        program = _traced(network, interface)
+        with neighbour(path) as directory, _quiet():
+            program.save(directory / FILE)
+            check = checked(directory / FILE, network, interface.samples)
+            described = _described(interface, check, program.model.opset_imports[""], assembly.loaded.checkpoint_dtype)
+            (directory / "config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+            source.policy.save(directory / "policy.json")
+            count = sum(parameter.numel() for parameter in network.parameters())
+            card.write_card(assembly, source.policy, directory, card.ONNX, interface.name, count)
+            if source.tokenizer is not None:
+                source.tokenizer.save_pretrained(directory)
 
 
 # -- what goes in ----------------------------------------------------------------------------------------------
@@ -165,17 +174,17 @@ class _Logits(nn.Module):
         return logits_of(self.network(inputs, **self.settings))
 
 
-def _in_float32(assembly: Assembly, policy: Policy) -> nn.Module:
+def _in_float32(source: Source) -> nn.Module:
     """A policy's network in memory of its own, in float32 on the CPU; the live one is dense when this returns."""
-    live, streamer = assembly.loaded.model, assembly.view.streamer
-    with placed(assembly, proposal_of(assembly, policy)):
+    streamer = source.assembly.view.streamer
+    with source.pruned() as live:
         # what deepcopy takes for copied already: tensors, so that none is twice on the device, and what streams them
         memo: dict[int, Any] = {id(streamer): streamer}
         memo |= {id(p): nn.Parameter(_float32(p), requires_grad=False) for p in live.parameters()}
         memo |= {id(b): _float32(b) for b in live.buffers()}
         network = copy.deepcopy(live, memo)
     if streamer is not None:
-        for block in network.get_submodule(assembly.loaded.family.blocks).children():
+        for block in network.get_submodule(source.assembly.loaded.family.blocks).children():
             block._forward_pre_hooks.clear()
     return network
 

@@ -2,20 +2,25 @@
 
 from pathlib import Path
 
-from autoprune.assembly import Assembly
 from autoprune.errors import UserError
-from autoprune.policy import Policy
+from autoprune.exporters.source import Source
+from autoprune.ports.exporter import Exporter
 
 
-def export(assembly: Assembly, policy: Policy, path: Path) -> None:
-    """Write the policy file to `path`, or into it as `policy.json` where it is a directory.
+class PolicyFile(Exporter):
+    """The policy file at the path, or in it as `policy.json` where it is a directory."""
 
-    Raises:
-        UserError: the disk is full or not writable.
-    """
-    target = path / "policy.json" if path.is_dir() else path
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"'{target.parent}' cannot be made ({error.strerror}).") from error
-    policy.save(target)
+    needs_network = False
+
+    def write(self, source: Source, path: Path) -> None:
+        """Write the file.
+
+        Raises:
+            UserError: the disk is full or not writable.
+        """
+        target = path / "policy.json" if path.is_dir() else path
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"'{target.parent}' cannot be made ({error.strerror}).") from error
+        source.policy.save(target)

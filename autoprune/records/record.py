@@ -14,7 +14,8 @@ A trial is one score, of a proposal on some sequences:
   against costs, those costs as shares of dense;
 - intermediate values: the mean loss at every number of tokens so far (where the loss is the only value);
 - constraints, met at 0 and below: for each budget the cost above it, as a share of dense (`budget.params`, ...);
-- user attributes: `run`, `tokens`, `seconds`, the costs as shares of dense (`share.params`, ...), `mask` (hexadecimal).
+- user attributes: `run`, `tokens`, `seconds`, the costs as shares of dense (`share.params`, ...), `mask` (hexadecimal),
+  and `steps` where its network was trained before it was scored: its value is then of losses after as many steps.
 
 A network that overflows is a failed trial, and so is one that could not be scored (user attribute `failed`: why). Study
 attributes: `subject` (a hash of network, text, space and loss), `agent`, `budgets`, and at the end of a run

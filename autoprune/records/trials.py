@@ -25,6 +25,7 @@ class Trials:
         self._losses: dict[Proposal, dict[int, float]] = defaultdict(dict)
         self._steps: dict[Proposal, dict[int, float]] = defaultdict(dict)
         self._seconds: dict[Proposal, float] = {}
+        self._trained: dict[Proposal, int] = {}
         self._dense = {metric: space.cost(space.dense, metric) or 1.0 for metric in space.costs}
         levels = {unit.name: IntDistribution(0, len(unit.kept) - 1) for unit in space.units}
         kept = {f"{unit.name}.kept": IntDistribution(0, unit.groups) for unit in space.units}
@@ -39,13 +40,17 @@ class Trials:
 
     def trial(self, score: Score) -> FrozenTrial:
         """The next one."""
+        if score.steps != self._trained.get(score.proposal, 0):  # losses of other weights
+            self._losses[score.proposal], self._steps[score.proposal] = {}, {}
+            self._trained[score.proposal] = score.steps
         known = self._losses[score.proposal]
         known.update(zip(score.sequences, score.losses, strict=True))
         self._seconds[score.proposal] = score.seconds
         loss, tokens = self._known(score.proposal)
         if np.isfinite(loss):
             self._steps[score.proposal][tokens] = loss
-        own = {} if score.failed is None else {"failed": score.failed}
+        own: dict[str, object] = {} if score.failed is None else {"failed": score.failed}
+        own |= {"steps": score.steps} if score.steps else {}
         return self._trial(score.proposal, TrialState.PRUNED if np.isfinite(loss) else TrialState.FAIL, own)
 
     def finalist(self, proposal: Proposal) -> FrozenTrial:

@@ -5,7 +5,7 @@ import shlex
 
 from pydantic import BaseModel
 
-from autoprune.config import SearchConfig, is_module, without_password
+from autoprune.config import SearchConfig, without_password
 from autoprune.reports.markup import Markup, tag
 from autoprune.reports.record import Run
 from autoprune.reports.tables import note, section, table
@@ -43,8 +43,7 @@ def commands(run: Run) -> Markup:
     path, config = shlex.quote(str(run.path)), shlex.quote(str(run.path / "config.yaml"))
     lines = [f"autoprune search --config {config} --out again", f"autoprune resume {path}"]
     if run.policy is not None:
-        form = "module" if is_module(run.config.model) else "hf"
-        lines += [f"autoprune export {path} pruned --to {form}", f"autoprune finetune {path} --epochs 10"]
+        lines += [f"autoprune export {path} pruned", f"autoprune finetune {path} --epochs 10"]
         lines += [f"autoprune show {path}", f"autoprune evaluate {path}"]
     said = "The first line repeats the search from its configuration, the second goes on with this run."
     if run.config.max_time is not None:

@@ -64,11 +64,13 @@ class Scored:
         kept: groups kept of each unit.
         losses: by sequence, nats per token or image as a rule.
         feasible: whether every budget holds; what breaks one was a probe.
+        steps: training steps that its network had taken before these losses.
     """
 
     kept: tuple[int, ...]
     losses: dict[int, float]
     feasible: bool
+    steps: int = 0
 
     @property
     def loss(self) -> float:

@@ -104,11 +104,12 @@ def _gather(
     evals, tokens, seconds = 0, 0, 0.0
     for score in scores:
         proposal = score.proposal
-        if proposal not in records:
-            records[proposal] = Scored(tuple(space.kept(proposal)), {}, space.feasible(proposal))
+        if proposal not in records or score.steps > records[proposal].steps:
+            records[proposal] = Scored(tuple(space.kept(proposal)), {}, space.feasible(proposal), score.steps)
         one = records[proposal]
-        one.losses.update(zip(score.sequences, score.losses, strict=True))
         evals, tokens, seconds = evals + 1, tokens + len(score.sequences) * sequence_length, score.seconds
+        if score.steps == one.steps:  # losses after fewer training steps are of other weights
+            one.losses.update(zip(score.sequences, score.losses, strict=True))
         if one.feasible and (leader is None or _rank(one) > _rank(leader)):
             leader = one
         if leader is not None:
@@ -116,8 +117,8 @@ def _gather(
     return records, Spent(evals=evals, tokens=tokens, seconds=seconds), history
 
 
-def _rank(one: Scored) -> tuple[bool, int, float]:
-    return math.isfinite(one.loss), len(one.losses), -one.loss
+def _rank(one: Scored) -> tuple[bool, int, int, float]:
+    return math.isfinite(one.loss), one.steps, len(one.losses), -one.loss
 
 
 def _leader(records: dict[Proposal, Scored]) -> Best | None:

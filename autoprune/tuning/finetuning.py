@@ -17,11 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoprune import rundir, study
+from autoprune import rundir
 from autoprune.assembly import Assembly, Progress
 from autoprune.calibration.text import read_text, sequences
 from autoprune.config import load_config, reads_images
 from autoprune.errors import UserError
+from autoprune.exporters.source import Source
+from autoprune.exporting import form_of, make_exporter, reopen
 from autoprune.files.writing import write_atomically
 from autoprune.models.images import ImageView
 from autoprune.models.surgery import materialise
@@ -115,7 +117,7 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
     folder = run / "finetuned"
     with rundir.locked(run):
         # derivatives need the whole network on the device
-        assembly, policy = study.reopen(run, progress, places={"device_memory": None})
+        assembly, policy = reopen(run, progress, places={"device_memory": None})
         lesson, told = lesson_of(assembly), partial(progress, "validating")
         tuning = tuning_of(lesson.kind, given)
         tuning.steps(lesson.count, lesson.tokens)
@@ -143,7 +145,7 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
         tuned = Tuned(
             dense, worths["before"], worths.get("refitted"), worths.get("trained"), chosen, folder / "network", trained
         )
-        _save(assembly, policy, student, tuned.path)
+        make_exporter(form_of(assembly.config)).write_trained(Source(policy, lambda: assembly), student, tuned.path)
         result: dict[str, Any] = {name: asdict(worth) for name, worth in tuned.rows.items()}
         result |= {"tuning": asdict(tuning), "chosen": chosen}
         if trained:
@@ -203,12 +205,6 @@ def _left(examples: Tensor, others_N: Tensor) -> Tensor:
     if not bool(others_N.any()):
         raise UserError("the validation split is all there is of the data: nothing is left to learn from.")
     return examples[others_N]
-
-
-def _save(assembly: Assembly, policy: Policy, student: nn.Module, path: Path) -> None:
-    from autoprune.exporters import huggingface, module
-
-    (module if assembly.loaded.is_plain else huggingface).save(assembly, policy, student, path)
 
 
 def _mark(policy: Policy) -> str:

@@ -1,0 +1,169 @@
+"""A finished run opened again, and its policy written in a form: by the command line, Python and fine-tuning alike."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from autoprune import registry, rundir, usercode
+from autoprune.arguments import made
+from autoprune.assembly import Assembly, Progress, assemble
+from autoprune.config import SearchConfig, load_config
+from autoprune.errors import UserError
+from autoprune.exporters.source import Source
+from autoprune.policy import Policy
+from autoprune.ports.exporter import Exporter, load_exporter
+from autoprune.provenance import proposal_of
+from autoprune.validation import total_params
+
+NOTHING_SAVED = 0.98
+"""Share of the dense network's bytes from which on the user is told that an export saves nothing."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Args:
+        path: where.
+        to: the exporter's name.
+        written: bytes of the weights; 0 of a form without safetensors.
+        dense: bytes of the dense network's weights; 0 where it was not loaded.
+    """
+
+    path: Path
+    to: str
+    written: int
+    dense: int
+
+
+def reopen(
+    out: Path,
+    progress: Progress = lambda stage, share: None,
+    policy_file: Path | None = None,
+    places: Mapping[str, Any] | None = None,
+) -> tuple[Assembly, Policy]:
+    """The assembly and a policy of a finished run: its best, or that of a file, as in its `front/`.
+
+    `places` are settings of where it is computed (`config.PLACES`), in the place of the run's own.
+    """
+    rundir.check_is_run(out)
+    policy = Policy.load(policy_file or rundir.policy_path(out))
+    return _opened(out, load_config(out / "config.yaml", dict(places or {})), policy, progress), policy
+
+
+def export_run(
+    run: Path,
+    path: Path,
+    to: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    policy_file: Path | None = None,
+    progress: Progress = lambda stage, share: None,
+) -> Exported:
+    """Write a policy of a finished run. The network is loaded where the exporter uses it and nothing is in its way.
+
+    Args:
+        run: its directory.
+        path: where to write.
+        to: an exporter's name; None is the form that the run's network has.
+        options: the exporter's own, by name.
+        policy_file: another policy of the run than its best.
+        progress: is told the stage.
+
+    Raises:
+        UserError: there is no such exporter or option, it refuses the run or the path, the policy is of another model,
+            or it cannot be written.
+    """
+    asked = None if to is None else make_exporter(to, options)  # a wrong name is told before anything else
+    rundir.check_is_run(run)
+    policy, config = Policy.load(policy_file or rundir.policy_path(run)), load_config(run / "config.yaml")
+    name = to or form_of(config)
+    exporter = asked or make_exporter(name, options)
+    source = Source(policy, partial(_opened, run, config, policy, progress))
+    _check(exporter, config, path)
+    if exporter.needs_network:
+        source.check()  # which loads it
+    progress(exporter.stage, 0.0)
+    _write(name, exporter, source, path)
+    written, dense, _ = export_bytes(source.assembly, policy, path) if exporter.needs_network else (0, 0, 0)
+    return Exported(path, name, written, dense)
+
+
+def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str | None = None, **options: Any) -> Path:
+    """Write a policy's network with an exporter; `to` and options as `export_run` takes them.
+
+    Raises:
+        UserError: as `export_run`.
+    """
+    name = to or form_of(assembly.config)
+    exporter, source = make_exporter(name, options), Source(policy, lambda: assembly)
+    source.check()
+    _check(exporter, assembly.config, path)
+    _write(name, exporter, source, path)
+    return path
+
+
+def make_exporter(name: str, options: Mapping[str, Any] | None = None) -> Exporter:
+    """An exporter by name with its options.
+
+    Raises:
+        UserError: no such exporter, or it has no such option, or not such a value.
+    """
+    return made(load_exporter(name), options or {}, f"the exporter '{name}'", "option")
+
+
+def form_of(config: SearchConfig) -> str:
+    """The exporter that writes a run's network as it was given: what a trained one is saved with.
+
+    Raises:
+        UserError: no registered exporter does.
+    """
+    for name in registry.PARTS["exporters"]:
+        exporter = load_exporter(name)
+        if exporter.writes_trained and exporter().refuses(config) is None:
+            return name
+    raise UserError(f"no exporter writes the network of '{config.model}' as it was given.")
+
+
+def export_bytes(assembly: Assembly, policy: Policy, path: Path) -> tuple[int, int, int]:
+    """Bytes of the weights of an export (0 of a form without safetensors), of the dense network, and unpadded."""
+    written = sum(file.stat().st_size for file in path.glob("*.safetensors")) if path.is_dir() else 0
+    size = assembly.loaded.checkpoint_dtype.itemsize
+    return written, assembly.loaded.n_params * size, total_params(assembly, proposal_of(assembly, policy)) * size
+
+
+def _opened(run: Path, config: SearchConfig, policy: Policy, progress: Progress) -> Assembly:
+    data = policy.provenance.get("data_hash")
+    return assemble(config, progress, run=run, data=data if isinstance(data, str) else None)
+
+
+def _check(exporter: Exporter, config: SearchConfig, path: Path) -> None:
+    refusal = exporter.refuses(config)
+    if refusal is not None:
+        raise UserError(refusal)
+    exporter.check(path)
+
+
+def _write(name: str, exporter: Exporter, source: Source, path: Path) -> None:
+    """Write, and tell the user where the files save nothing."""
+    own = name not in registry.PARTS["exporters"]
+    try:
+        if own:
+            usercode.call("exporter", exporter.write, source, path)
+        else:
+            exporter.write(source, path)
+    except OSError as error:
+        raise UserError(f"'{path}' could not be written ({error.strerror or error}).") from error
+    if exporter.needs_network:
+        _warn(exporter, source, path)
+
+
+def _warn(exporter: Exporter, source: Source, path: Path) -> None:
+    written, dense, native = export_bytes(source.assembly, source.policy, path)
+    padding = exporter.padding  # only with it files tell more than parameters, which have no headers
+    if written and (written if padding else native) > NOTHING_SAVED * dense:
+        why = f"{padding} it has {native / 1e6:,.1f} MB" if padding else "the policy leaves nearly everything"
+        sizes = f"{written / 1e6:,.1f} MB of weights, the dense network {dense / 1e6:,.1f} MB"
+        warnings.warn(f"the export saves nothing ({sizes}): {why}.", UserWarning, stacklevel=4)
