@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from autoprune.agents.increments import OVERSHOT, Increments
 from autoprune.space import SearchSpace, Unit
-from tests.toys import toy_space
+from autoprune.testing.toys import toy_space
 
 NAN = np.nan
 

@@ -13,8 +13,8 @@ import autoprune.progress as progress_module
 from autoprune.journal import Journal
 from autoprune.objective import Answer, Limits, Objective, Spent
 from autoprune.progress import FIRST_GAP, LAST_GAP, Display
+from autoprune.testing.toys import ToyScorer, toy_space
 from tests.conftest import Answer as Said
-from tests.toys import ToyScorer, toy_space
 
 Cli = Callable[..., Said]
 

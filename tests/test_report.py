@@ -33,7 +33,7 @@ from autoprune.reports.searching import front
 from autoprune.reports.sensitivities import measured
 from autoprune.space import Proposal, SearchSpace, Unit
 from autoprune.space_file import save_space
-from tests.toys import ToyScorer, toy_space, toy_statistics
+from autoprune.testing.toys import ToyScorer, toy_space, toy_statistics
 
 quick = settings(max_examples=40)  # the machine may be busy
 

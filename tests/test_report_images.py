@@ -21,10 +21,10 @@ from autoprune.reports.charts import Series, line_chart
 from autoprune.reports.page import write_report
 from autoprune.space import SearchSpace
 from autoprune.space_file import load_space, save_space, task_of
+from autoprune.testing.toys import toy_space
 from tests.conftest import Answer
 from tests.test_images import NETWORK
 from tests.test_report import NASTY, check, make_league, make_run, searched, sections
-from tests.toys import toy_space
 
 Cli = Callable[..., Answer]
 OF_TEXT = re.compile(r"(?i)\b(tokens?|sequences?|perplexity|neurons?|heads?|text|groups)\b")

@@ -11,7 +11,7 @@ from autoprune.envs import sensitivity
 from autoprune.envs.walk import Walk
 from autoprune.errors import UserError
 from autoprune.space import SearchSpace, Unit, kept_groups
-from tests.toys import toy_space
+from autoprune.testing.toys import toy_space
 
 
 @st.composite
