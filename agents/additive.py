@@ -18,11 +18,12 @@ from autoprune.agents import knapsack
 from autoprune.agents.racing import race
 from autoprune.envs import sensitivity
 from autoprune.objective import Objective
+from autoprune.ports.agent import Agent
 from autoprune.space import Levels
 
 
 @dataclass
-class Additive:
+class Additive(Agent):
     """Args:
     base: what all other units are at while one is measured: the dense network, as in Puzzle, or the uniform policy.
     points: levels of each unit that are measured; fewer where the limits do not allow it.

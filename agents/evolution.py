@@ -31,6 +31,7 @@ from autoprune.agents.increments import Increments
 from autoprune.agents.racing import PATIENCE, race
 from autoprune.envs import sensitivity
 from autoprune.objective import Objective
+from autoprune.ports.agent import Agent
 from autoprune.space import Levels
 
 Floats = NDArray[np.float64]
@@ -44,7 +45,7 @@ TRIES = 2  # steps that lead nowhere, after which no more are taken
 
 
 @dataclass(frozen=True)
-class Evolution:
+class Evolution(Agent):
     """Defaults were chosen by `benchmarks/tournament.py` (docs/decisions.md has what was tried).
 
     Args:

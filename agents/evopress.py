@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from autoprune.agents.racing import Patience
 from autoprune.objective import Objective
+from autoprune.ports.agent import Agent
 from autoprune.space import SLACK, Levels, SearchSpace
 
 
 @dataclass(frozen=True)
-class EvoPress:
+class EvoPress(Agent):
     """Args:
     offspring: lambda.
     stages: (tokens, survivors) of each stage; the last has one survivor.

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoprune.objective import Objective
+from autoprune.ports.agent import Agent
 from autoprune.space import Levels, SearchSpace
 
 
 @dataclass(frozen=True)
-class Greedy:
+class Greedy(Agent):
     """Args:
     measurements: expected measurements for each step, from which the tokens of one are set.
     tokens: the most tokens for one measurement.

@@ -27,13 +27,14 @@ from autoprune.agents.projection import Projection
 from autoprune.agents.racing import Patience, begin
 from autoprune.mask import Mask
 from autoprune.objective import Objective
+from autoprune.ports.agent import Agent
 from autoprune.space import SearchSpace
 
 Floats = NDArray[np.float64]
 
 
 @dataclass
-class PolicyGradientMasks:
+class PolicyGradientMasks(Agent):
     """Args:
     batch: masks sampled and scored together.
     tokens: of the sample that the first batches are scored on.

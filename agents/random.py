@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoprune.objective import Objective
+from autoprune.ports.agent import Agent
 from autoprune.space import Levels
 
 
 @dataclass(frozen=True)
-class Random:
+class Random(Agent):
     """Args:
     tokens: spent on each policy.
     batch: policies proposed at once.

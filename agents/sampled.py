@@ -29,6 +29,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from autoprune.agents.racing import PATIENCE, Incumbent, Patience, begin
 from autoprune.objective import Objective
+from autoprune.ports.agent import Agent
 from autoprune.records.storage import quiet
 from autoprune.space import Levels, SearchSpace
 
@@ -37,7 +38,7 @@ Distributions = Mapping[str, IntDistribution]
 
 
 @dataclass
-class SampledAgent:
+class SampledAgent(Agent):
     """Args:
     batch: trials asked for at once and scored together.
     tokens: of the sample that the first batches are scored on.

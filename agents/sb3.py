@@ -22,10 +22,11 @@ from autoprune.envs.episodes import Actions
 from autoprune.envs.vectorized import PruningVecEnv
 from autoprune.errors import UserError
 from autoprune.objective import Objective
+from autoprune.ports.agent import Agent
 
 
 @dataclass
-class Sb3Agent:
+class Sb3Agent(Agent):
     """Args:
     reward: a name, `package.module:function` or `file.py:function`.
     episodes: played side by side and scored as one batch.

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoprune.objective import Objective
+from autoprune.ports.agent import Agent
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(Agent):
     """Scores one policy."""
 
     def search(self, objective: Objective, rng: np.random.Generator) -> None:

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoprune import registry
-from autoprune.budgets.metric import Network, cost_rows, fixed_cost, metric_of
+from autoprune.budgets.metric import cost_rows, fixed_cost, metric_of
 from autoprune.calibration.images import check_labels, preprocessing, read_images, split_images
 from autoprune.calibration.moments import collect
 from autoprune.calibration.text import Splits, read_text, sequences, split
@@ -32,6 +31,10 @@ from autoprune.models.family import Family
 from autoprune.models.loading import LoadedModel, load_model
 from autoprune.models.modules import load_module
 from autoprune.models.tracing import image_view
+from autoprune.ports.agent import load_agent
+from autoprune.ports.criterion import load_criterion
+from autoprune.ports.loss import load_loss
+from autoprune.ports.metric import Metric, Network, load_metric
 from autoprune.space import SearchSpace, Unit, kept_groups
 from autoprune.wording import Task
 
@@ -55,7 +58,7 @@ class Assembly:
     space: SearchSpace
     store: LevelStore
     placer: Placer
-    metrics: Mapping[str, Any]
+    metrics: Mapping[str, Metric]
     network: threading.Lock = field(default_factory=threading.Lock, compare=False)
     coverage: Coverage | None = None
 
@@ -76,12 +79,11 @@ class Assembly:
             UserError: the disk is full or not writable.
         """
         for metric in self.metrics.values():
-            if hasattr(metric, "save"):
-                metric.save(run)
+            metric.save(run)
 
     def notices(self) -> list[str]:
         """What the network and metrics have to tell the user, a sentence each."""
-        told = [self.loaded.notice, *(getattr(metric, "notice", None) for metric in self.metrics.values())]
+        told = [self.loaded.notice, *(metric.notice for metric in self.metrics.values())]
         return [notice for notice in told if notice]
 
     def evaluator(self, tokens_NT: Tensor, *losses: str, once: bool = False) -> Evaluator:
@@ -91,7 +93,7 @@ class Assembly:
             once: every sequence will be asked for once, so nothing of the dense network need be remembered.
         """
         memory = 0 if once else REFERENCE_BYTES
-        measured = [registry.load("losses", loss)() for loss in losses]
+        measured = [load_loss(loss) for loss in losses]
         tokens_NT = tokens_NT.to(self.config.device)
         states = self.config.state_memory or free_state_bytes(self.config.device)
         return Evaluator(self.placer, tokens_NT, measured, self.config.batch_size(), memory, states)
@@ -115,18 +117,19 @@ def assemble(
     Raises:
         UserError: whatever is wrong with the model, the data, the budgets or the cache.
     """
-    for kind, name in [("criteria", config.criterion), ("agents", config.agent), ("losses", config.loss)]:
-        registry.load(kind, name)
+    load_criterion(config.criterion)  # so that what is wrong is told before the network is loaded
+    load_loss(config.loss)
+    agent = load_agent(config.agent)
     for metric in config.budgets:
-        registry.load("budgets", metric)
+        load_metric(metric)
     if masks is None:
-        masks = getattr(registry.load("agents", config.agent), "masks", False)
+        masks = agent.masks
     _check_device(config.device)
     if reads_images(config.model):
         loaded, read, view = _images(config, masks, progress)
     else:
         loaded, read, view = _text(config, masks, progress, data)
-    check_needs(config.criterion, registry.load("criteria", config.criterion), view)
+    check_needs(config.criterion, load_criterion(config.criterion), view)
     units = units_of(view, config)
     network = Network(view, units, config.workload_of(), cache_directory(), run, progress)
     asked = config.model_copy(update={"budgets": {}}) if data else config
@@ -236,7 +239,7 @@ def _stored(
     progress: Progress,
 ) -> tuple[LevelStore, Path | None]:
     """The level store, and the file of moments where masks are reconstructed; built unless they are there."""
-    criterion, dtype = registry.load("criteria", config.criterion)(), loaded.checkpoint_dtype
+    criterion, dtype = load_criterion(config.criterion), loaded.checkpoint_dtype
     parts = loaded.digest, data, str(config.mlp_group)
     levels = cache_directory() / "levels" / store_key(units, *parts, config.criterion, str(dtype))
     moments = cache_directory() / "moments" / f"{store_key([], *parts)}.safetensors"
@@ -275,7 +278,7 @@ def space_of(
     units: list[Unit],
     config: SearchConfig,
     masks: bool = False,
-    metrics: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Metric] | None = None,
     task: Task = "text",
 ) -> SearchSpace:
     """The search space: costs of every metric that is budgeted or always shown, and absolute budgets.
@@ -292,8 +295,8 @@ def space_of(
     names = list(dict.fromkeys([*config.budgets, "params", "macs"]))
     costs = {metric: cost_rows(metric, units, workload, made.get(metric)) for metric in names}
     fixed = {metric: fixed_cost(metric, made.get(metric)) for metric in names}
-    measures = {name: str(metric.measure) for name, metric in made.items() if hasattr(metric, "measure")}
-    peaks = [name for name, metric in made.items() if getattr(metric, "peak", False)]
+    measures = {name: str(metric.measure) for name, metric in made.items() if metric.measure is not None}
+    peaks = [name for name, metric in made.items() if metric.peak]
     if peaks and masks:
         raise UserError(f"the budget {peaks[0]} is one on levels: leave it, or the agent's masks.")
     dense = {

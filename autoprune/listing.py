@@ -35,7 +35,7 @@ def _line(kind: str, name: str) -> str:
     line = (ast.get_docstring(described) or "").partition("\n")[0]
     if kind != "families":
         return line
-    types = getattr(registry.load(kind, name), "model_types", ())
+    types = registry.load(kind, name).model_types
     return f"{line} Model types: {', '.join(types)}." if types else line
 
 

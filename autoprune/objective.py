@@ -19,7 +19,7 @@ from autoprune.archive import Archive
 from autoprune.errors import LimitReached, UserError
 from autoprune.journal import End, Estimate, Journal, Score
 from autoprune.mask import Mask
-from autoprune.scorer import Scorer
+from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal, SearchSpace
 from autoprune.statistics import UnitStatistics
 from autoprune.wording import words

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune import cautions, registry, rundir
+from autoprune import cautions, rundir
 from autoprune.arguments import made
 from autoprune.assembly import Assembly, Progress, assemble
 from autoprune.config import SearchConfig, load_config
@@ -22,10 +22,11 @@ from autoprune.journal import FILE as JOURNAL
 from autoprune.journal import Journal
 from autoprune.objective import Answer, Limits, Objective, Spent
 from autoprune.policy import Policy, to_json
+from autoprune.ports.agent import Agent, load_agent
+from autoprune.ports.scorer import Scorer
 from autoprune.provenance import make_policy
 from autoprune.records.record import Record, finalists
 from autoprune.records.storage import check_storage
-from autoprune.scorer import Scorer
 from autoprune.space import Proposal
 from autoprune.space_file import save_space
 from autoprune.validation import Row, front_names, measure, save_front, total_macs
@@ -212,9 +213,8 @@ def _search(
 
         objective = Objective(assembly.space, scorer, limits, journal, scored, assembly.store.statistics)
         interrupted = _run(agent, objective, config.seed)
-        if hasattr(agent, "save"):
-            agent.save(out)
-        front = agent.front(objective) if hasattr(agent, "front") else []
+        agent.save(out)
+        front = list(agent.front(objective))
         with turn or nullcontext():
             result = _finish(assembly, objective, front, out, watch, interrupted)
         best = objective.best
@@ -223,7 +223,7 @@ def _search(
         return result
 
 
-def _run(agent: Any, objective: Objective, seed: int) -> bool:
+def _run(agent: Agent, objective: Objective, seed: int) -> bool:
     """The search itself; whether Ctrl-C ended it, which ends the search and not the run."""
     try:
         # overflowed networks lose infinitely: agents may compare two of them without a warning from numpy
@@ -237,12 +237,12 @@ def _run(agent: Any, objective: Objective, seed: int) -> bool:
 
 
 @contextmanager
-def _recorded(assembly: Assembly, out: Path, journal: Journal, agent: Any) -> Iterator[Record]:
+def _recorded(assembly: Assembly, out: Path, journal: Journal, agent: Agent) -> Iterator[Record]:
     """The run's Optuna study; what could not be written of it is a warning, since the journal has it."""
     config = assembly.config
     record = Record(
         out, journal, assembly.space, config.sequence_length, config.storage, config.study_name, config.agent,
-        list(assembly.space.budgets) if getattr(agent, "pareto", False) else (),
+        list(assembly.space.budgets) if agent.pareto else (),
     )  # fmt: skip
     try:
         yield record
@@ -252,13 +252,13 @@ def _recorded(assembly: Assembly, out: Path, journal: Journal, agent: Any) -> It
             warnings.warn(problem, RuntimeWarning, stacklevel=2)
 
 
-def make_agent(name: str, options: dict[str, Any]) -> Any:
+def make_agent(name: str, options: dict[str, Any]) -> Agent:
     """An agent by name with its settings.
 
     Raises:
         UserError: no such agent, or it has no such setting, or not such a value.
     """
-    return made(registry.load("agents", name), options, f"the agent '{name}'", "setting", "agent_options.")
+    return made(load_agent(name), options, f"the agent '{name}'", "setting", "agent_options.")
 
 
 def _check_dense(assembly: Assembly) -> None:

@@ -23,12 +23,9 @@ LONGEST = 400  # characters of an exception's message: some hold whole tensors
 def located(function: Any) -> str:
     """How messages name a callable of the user's: `'energy' (my_budget.py, line 12)`.
 
-    A partial or a wrapper is named after what it wraps, an object with an attribute `described` by that. Classes and
-    callables without source (builtins, instances) are quoted names.
+    A partial or a wrapper is named after what it wraps. Classes and callables without source (builtins, instances) are
+    quoted names.
     """
-    described = getattr(function, "described", None)
-    if isinstance(described, str):
-        return described
     function = _unwrapped(function)
     name = f"'{getattr(function, '__name__', type(function).__name__)}'"
     code = getattr(function, "__code__", None)

@@ -27,7 +27,7 @@ from autoprune.envs.episodes import Episodes, Task
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.objective import Limits, Objective
-from autoprune.scorer import Scorer
+from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal
 from autoprune.study import make_agent
 

@@ -39,7 +39,7 @@ from autoprune.errors import LimitReached
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
-from autoprune.scorer import Scorer, ScorerWrapper
+from autoprune.ports.scorer import Scorer, ScorerWrapper
 from autoprune.space import Levels, Proposal
 
 REPEATS = 5

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import SearchConfig, load_config
 from autoprune.farm.farm import Farm
-from autoprune.scorer import Scorer
+from autoprune.ports.scorer import Scorer
 from autoprune.space import Proposal
 
 

@@ -32,7 +32,7 @@ from autoprune.envs.vectorized import PruningVecEnv
 from autoprune.errors import LimitReached
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
-from autoprune.scorer import Scorer, ScorerWrapper
+from autoprune.ports.scorer import Scorer, ScorerWrapper
 from autoprune.space import Levels, Proposal
 
 AGENTS = "ppo,maskable-ppo,dqn,ddpg,sac,td3"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from autoprune import registry, study
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config
-from autoprune.scorer import Scorer, ScorerWrapper
+from autoprune.ports.scorer import Scorer, ScorerWrapper
 from autoprune.space import Proposal
 from tests.contracts.test_ends import QUICK
 

@@ -246,11 +246,11 @@ def test_any_file_is_a_table_or_gets_a_sentence(csv_path: Path, data: bytes) -> 
 def test_a_table_answers_or_names_what_it_lacks(costs: dict[str, dict[int, float]], unit: Unit) -> None:
     table = Table(Path("t.csv"), costs | {"mlp": dict.fromkeys(unit.kept, 1.0)})
     if unit.kind == "mlp":
-        table.check([unit])
+        table.check_units([unit])
         assert [table(unit, kept, WORKLOAD) for kept in unit.kept] == [1.0] * len(unit.kept)
         return
     lacking = ", ".join(str(kept) for kept in unit.kept if kept > 0)
-    for ask in (lambda: table.check([unit]), lambda: table(unit, unit.groups, WORKLOAD)):
+    for ask in (lambda: table.check_units([unit]), lambda: table(unit, unit.groups, WORKLOAD)):
         with pytest.raises(
             UserError, match=f"'t.csv' lacks unit 7.attention at {lacking} of {unit.groups} groups kept"
         ):
@@ -272,14 +272,14 @@ def test_a_table_in_kv_groups_is_not_read_as_one_in_query_heads(bundles: int, si
     unit = Unit("0.attention", "attention", 0, bundles * size, kept, 64, bundle=size)
     table = Table(Path("t.csv"), {"attention": {k: float(k) for k in range(bundles + 1)}})
     with pytest.raises(UserError, match=rf"query heads: .* for N KV groups is for {size} x N"):
-        table.check([unit])
+        table.check_units([unit])
 
 
 def test_a_table_is_checked_for_all_units_at_once() -> None:
     with pytest.raises(
         UserError, match=r"lacks unit 0\.attention at 2, 1 of 2 groups kept \(and levels of 1 other unit\):"
     ):
-        Table(Path("t.csv"), {"mlp": {96: 5.0}}).check(UNITS)
+        Table(Path("t.csv"), {"mlp": {96: 5.0}}).check_units(UNITS)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from autoprune.errors import LimitReached
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
-from autoprune.scorer import ScorerWrapper
+from autoprune.ports.scorer import ScorerWrapper
 from autoprune.space import Proposal, SearchSpace
 from autoprune.testing.toys import ToyScorer, toy_space
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.farm.farm import FarmScorer
 from autoprune.objective import Limits, Objective
-from autoprune.scorer import POLICIES_AT_ONCE, Scorer, ScorerWrapper
+from autoprune.ports.scorer import POLICIES_AT_ONCE, Scorer, ScorerWrapper
 from autoprune.space import Levels, Proposal
 from autoprune.testing.toys import ToyScorer, toy_space
 
@@ -28,6 +28,10 @@ class Rich(ToyScorer):
 
     policies_at_once = 3
     slope_passes = 8
+    step_passes = 6
+
+    def score_trained(self, policies: Sequence[Proposal], sequences: Sequence[int], steps: int) -> NDArray[np.float64]:
+        return self.score(policies, sequences) / (1 + steps)
 
     @property
     def failures(self) -> dict[Proposal, str]:
@@ -41,12 +45,16 @@ def told(scorer: Scorer) -> dict[str, object]:
     """The answer of every member of the port."""
     dense = toy_space().dense
     asked: dict[str, tuple[object, ...]] = {
-        "score": ([dense], [0, 3]), "dense_losses": ([1, 2],), "slopes": (dense, [3, 4])
+        "score": ([dense], [0, 3]), "dense_losses": ([1, 2],), "slopes": (dense, [3, 4]),
+        "score_trained": ([dense], [0, 3], 2),
     }  # fmt: skip
     answers = {}
     for name in MEMBERS:
         member = getattr(scorer, name)
-        answer = member(*asked[name]) if callable(member) else member
+        try:
+            answer = member(*asked[name]) if callable(member) else member
+        except NotImplementedError:
+            answer = "it cannot"
         answers[name] = answer.tolist() if isinstance(answer, np.ndarray) else answer
     return answers
 
@@ -66,6 +74,7 @@ def test_what_a_scorer_lacks_is_declared() -> None:
     assert found["policies_at_once"] == POLICIES_AT_ONCE
     assert (found["slope_passes"], found["slopes"], found["failures"]) == (0, None, {})
     assert found["dense_losses"] == [0, 0]
+    assert (found["step_passes"], found["score_trained"]) == (0, "it cannot")
     with pytest.raises(TypeError, match="abstract"):
         Scorer()  # type: ignore[abstract]
 

@@ -83,13 +83,6 @@ def test_what_has_no_source_is_named_alone() -> None:
     assert located(namespace["typed"]) == "'typed'"
 
 
-def test_an_object_may_say_how_it_is_named() -> None:
-    class Described:
-        described = "'costs.csv'"
-
-    assert located(Described()) == "'costs.csv'"
-
-
 def test_a_file_outside_of_the_working_directory_is_named_in_full(part: Part, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     os.chdir(tmp_path / "elsewhere")  # `part` goes back

@@ -20,10 +20,10 @@ import torch
 
 from autoprune.budgets.alive import peak_bytes
 from autoprune.budgets.latency import checks, classes_in, dense_afterwards, place
-from autoprune.budgets.metric import Network, of_network
 from autoprune.budgets.passes import image_pass_of
 from autoprune.errors import UserError
 from autoprune.models.images import ImageView
+from autoprune.ports.metric import Metric, Network, of_network
 from autoprune.space import Unit
 from autoprune.workload import Workload
 
@@ -32,7 +32,7 @@ TOLERANCE = 0.01  # what a whole network may be above its units before the user 
 
 
 @dataclass(frozen=True)
-class Peaks:
+class Peaks(Metric):
     """Bytes of one image.
 
     Args:

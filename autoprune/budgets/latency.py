@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 
 from autoprune.budgets.additive import UnitClass, classes_of, design, fit, mixed
 from autoprune.budgets.latency_table import FILE, Check, ClassTimes, LatencyTable, load_table
-from autoprune.budgets.metric import Network, of_network
 from autoprune.budgets.passes import Pass, check_positions, image_pass_of, pass_of, seconds_of
 from autoprune.errors import UserError
 from autoprune.models.blocks import BlockView
 from autoprune.models.images import ImageView
 from autoprune.models.slots import cache_slots, layer_types
+from autoprune.ports.metric import Network, of_network
 from autoprune.space import Unit
 from autoprune.workload import Workload
 

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from autoprune.errors import UserError
 from autoprune.files.reading import first_of, read_json
 from autoprune.files.writing import write_atomically
+from autoprune.ports.metric import Metric
 from autoprune.space import Unit
 from autoprune.workload import Workload
 
@@ -69,16 +70,21 @@ class Check(BaseModel):
         return self.predicted / self.measured - 1
 
 
-class LatencyTable(BaseModel):
+class LatencyTable(BaseModel, Metric):
     """Milliseconds by unit and groups kept; between measured numbers of groups it is interpolated linearly."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     schema_: Literal["autoprune.latency/1"] = Field(alias="schema")
     measured_on: dict[str, Any]
-    fixed: Milliseconds
+    fixed_ms: Milliseconds = Field(alias="fixed")
     classes: list[ClassTimes]
     checks: list[Check]
+
+    @property
+    def fixed(self) -> float:
+        """Milliseconds of what is left when every unit is at its least."""
+        return self.fixed_ms
 
     @property
     def measure(self) -> str:

@@ -1,91 +1,47 @@
 """From a metric, ours or the user's own, to what every level of every unit costs; nothing it returns is trusted.
 
-A metric is a function `(unit, kept, workload) -> cost`: what `unit` costs with `kept` of its groups, in whatever the
-metric counts. Costs add over units, are at least 0, and never grow as less is kept.
-
-A metric that must see the network is made by a function with the decorator `of_network`, called once with a `Network`.
-What it returns is called as any metric is, and may have these attributes:
-
-- `fixed`: what is paid whatever the policy, a part of every total and of the budget (embedding, head);
-- `measure`: what it counts in, for messages (`ms`);
-- `peak`: True where the largest of the units' costs and what is fixed counts, not their sum (memory);
-- `notice`: a sentence for the user, or None;
-- `save(directory)`: writes what it knows to the run's directory, where a later call finds it (`Network.run`).
+autoprune/ports/metric.py says what a metric is. One that must see the network is made by a function with the decorator
+`of_network`, called once with a `Network`.
 """
 
 import inspect
 import math
 import reprlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from numbers import Real
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-from autoprune import registry, usercode
-from autoprune.budgets.table import Table
+from autoprune import usercode
 from autoprune.errors import UserError
+from autoprune.ports.metric import FORM, Metric, Network, load_metric, of_network
 from autoprune.space import Unit
 from autoprune.workload import Workload
 
-if TYPE_CHECKING:
-    from autoprune.models.blocks import BlockView
-
-Maker = TypeVar("Maker", bound=Callable[..., Any])
-
-FORM = "a metric is a function (unit, kept, workload) -> cost"
+__all__ = ["Network", "cost_rows", "fixed_cost", "metric_of", "of_network"]
 
 
-@dataclass(frozen=True)
-class Network:
-    """What a metric that must see the network is shown.
-
-    Args:
-        view: the dense network; it is to be left as it was.
-        units: in the order of the network.
-        workload: what the network will be run on.
-        cache: a directory for what may be used again, which need not exist.
-        run: the directory of a run that may have been begun before; None where there is none.
-        progress: is told the name of a stage and how much of it is done.
-    """
-
-    view: "BlockView"
-    units: Sequence[Unit]
-    workload: Workload
-    cache: Path
-    run: Path | None = None
-    progress: Callable[[str, float], None] = lambda stage, share: None
-
-
-def of_network(maker: Maker) -> Maker:
-    """Says that a function takes a `Network` and returns a metric, and is none itself."""
-    vars(maker)["of_network"] = True
-    return maker
-
-
-def metric_of(name: str, network: Network) -> Any:
+def metric_of(name: str, network: Network) -> Metric:
     """The metric called `name`, made for a network where it must see it.
 
     Raises:
         UserError: as `cost_rows`, and what its maker raises.
     """
-    metric = registry.load("budgets", name)
-    return usercode.call("budget", metric, network) if getattr(metric, "of_network", False) else metric
+    return load_metric(name).for_network(network)
 
 
-def fixed_cost(name: str, metric: Any) -> float:
-    """What a metric says is paid whatever the policy.
+def fixed_cost(name: str, metric: Metric | None = None) -> float:
+    """What a metric says is paid whatever the policy; the metric as `cost_rows` takes it.
 
     Raises:
         UserError: it is no finite number of at least 0.
     """
-    value = getattr(metric, "fixed", 0.0)
+    value: Any = (metric or load_metric(name)).fixed
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
         raise UserError(f"the budget '{name}' has the fixed cost {_shown(value)}: it is a finite number of at least 0.")
     return float(value)
 
 
-def cost_rows(name: str, units: Sequence[Unit], workload: Workload, metric: Any = None) -> list[list[float]]:
+def cost_rows(name: str, units: Sequence[Unit], workload: Workload, metric: Metric | None = None) -> list[list[float]]:
     """The metric called `name` at every level of every unit: for each unit, the cost of each of `unit.kept`.
 
     Args:
@@ -99,25 +55,22 @@ def cost_rows(name: str, units: Sequence[Unit], workload: Workload, metric: Any 
             exception; a cost is no number (a Python or NumPy scalar), not finite or below 0; a level costs more than a
             denser one; everything together costs nothing; or a table lacks a level.
     """
-    metric = registry.load("budgets", name) if metric is None else metric
-    _check_form(name, metric)
-    if isinstance(metric, Table):
-        metric.check(units)
+    metric = metric or load_metric(name)
+    _check_form(metric)
+    metric.check_units(units)
     rows = [[_cost(metric, unit, kept, workload) for kept in unit.kept] for unit in units]
     for unit, row in zip(units, rows, strict=True):
         _check_order(metric, unit, row)
     dense = sum(row[0] for row in rows)
     if not 0 < dense < math.inf:
         raise UserError(
-            f"the budget {usercode.located(metric)} gives {dense:g} for the dense network, all groups of "
+            f"the budget {metric.described} gives {dense:g} for the dense network, all groups of "
             f"{len(units)} units kept: there is nothing to bound unless that is a finite number above 0."
         )
     return rows
 
 
-def _check_form(name: str, metric: Any) -> None:
-    if not callable(metric):
-        raise UserError(f"the budget '{name}' is a {_type(metric)} and cannot be called: {FORM}.")
+def _check_form(metric: Metric) -> None:
     try:
         signature = inspect.signature(metric)
     except (TypeError, ValueError):  # some builtins have none: the call will tell
@@ -125,12 +78,12 @@ def _check_form(name: str, metric: Any) -> None:
     try:
         signature.bind(None, None, None)
     except TypeError as error:
-        raise UserError(f"the budget {usercode.located(metric)} takes {signature}: {FORM}.") from error
+        raise UserError(f"the budget {metric.described} takes {signature}: {FORM}.") from error
 
 
-def _cost(metric: Any, unit: Unit, kept: int, workload: Workload) -> float:
+def _cost(metric: Metric, unit: Unit, kept: int, workload: Workload) -> float:
     value = usercode.call("budget", metric, unit, kept, workload)
-    given = f"the budget {usercode.located(metric)} gives"
+    given = f"the budget {metric.described} gives"
     where = f"for unit {unit.name} at {kept} of {unit.groups} groups kept"
     if isinstance(value, bool) or not isinstance(value, Real):  # NumPy's scalars are Real, its arrays and bools not
         raise UserError(f"{given} {_shown(value)} (a {_type(value)}) {where}: a cost is one plain number.")
@@ -143,11 +96,11 @@ def _cost(metric: Any, unit: Unit, kept: int, workload: Workload) -> float:
     return cost
 
 
-def _check_order(metric: Any, unit: Unit, row: Sequence[float]) -> None:
+def _check_order(metric: Metric, unit: Unit, row: Sequence[float]) -> None:
     for level in range(1, len(row)):
         if row[level] > row[level - 1]:
             raise UserError(
-                f"the budget {usercode.located(metric)} gives {row[level - 1]:g} for unit {unit.name} at "
+                f"the budget {metric.described} gives {row[level - 1]:g} for unit {unit.name} at "
                 f"{unit.kept[level - 1]} of {unit.groups} groups kept, and {row[level]:g} at {unit.kept[level]}: a "
                 "level may not cost more than a denser one."
             )

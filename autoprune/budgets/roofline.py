@@ -17,9 +17,9 @@ from typing import Annotated, Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from autoprune.budgets.metric import Network, of_network
 from autoprune.errors import UserError
 from autoprune.files.reading import explained, read_yaml
+from autoprune.ports.metric import Metric, Network, of_network
 from autoprune.space import Unit
 from autoprune.workload import Workload
 
@@ -40,7 +40,7 @@ class Device(BaseModel):
 
 
 @dataclass(frozen=True)
-class Roofline:
+class Roofline(Metric):
     """The metric for one device.
 
     Args:

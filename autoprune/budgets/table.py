@@ -26,6 +26,7 @@ from pathlib import Path
 
 from autoprune.errors import UserError
 from autoprune.files.reading import explained, read_bytes
+from autoprune.ports.metric import Metric
 from autoprune.space import Unit
 from autoprune.workload import Workload
 
@@ -37,7 +38,7 @@ SHORT.maxstring = 80  # characters of a file that a message shows
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Metric):
     """Costs that were looked up, not computed; called as any metric is.
 
     Args:
@@ -64,7 +65,7 @@ class Table:
             raise UserError(self._lacks(unit, [k for k in unit.kept if k not in costs] or [kept]))
         return costs[kept]
 
-    def check(self, units: Iterable[Unit]) -> None:
+    def check_units(self, units: Iterable[Unit]) -> None:
         """Nothing, when every level of the units has a cost.
 
         Raises:

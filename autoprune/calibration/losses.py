@@ -12,24 +12,12 @@ says so with a `target`, and behind a linear head it is measured without logits,
 """
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from autoprune.models.head import LinearHead
-
-
-class Loss(Protocol):
-    """The port of a loss. One that is 0 for the dense network may say so with `zero_at_dense = True`."""
-
-    def prepare(self, logits_BTV: Tensor, labels_BT: Tensor) -> tuple[Tensor, ...]:
-        """What is kept of the dense network's logits and of the labels."""
-        ...
-
-    def measure(self, logits_BTV: Tensor, reference: tuple[Tensor, ...]) -> Tensor:
-        """Mean over tokens for each sequence, `[B]`."""
-        ...
+from autoprune.ports.loss import Loss
 
 
 @dataclass(frozen=True)
@@ -52,32 +40,16 @@ class Target:
         return 4 * (self.embedding.numel() + self.constant.numel())
 
 
-@runtime_checkable
-class LinearLoss(Loss, Protocol):
-    """A loss that is linear in the logits but for their logarithm of summed exponentials."""
-
-    def target(self, head: LinearHead, read_TD: Tensor, labels_T: Tensor) -> Target:
-        """What is kept of one sequence.
-
-        Args:
-            head: of the network.
-            read_TD: what its matrix takes in the dense network.
-            labels_T: what it should predict.
-        """
-        ...
-
-
 def is_linear(loss: Loss) -> bool:
-    """Whether a loss says that it is linear: of a subclass that measures otherwise, what it inherits says nothing."""
-    if not isinstance(loss, LinearLoss):
-        return False
+    """Whether a loss has a `target` that is of what it measures: a subclass that measures otherwise inherits none."""
     definer = {
         name: next(c for c in type(loss).__mro__ if name in vars(c)) for name in ("measure", "target", "prepare")
     }
-    return all(issubclass(definer["target"], definer[name]) for name in ("measure", "prepare"))
+    own = all(issubclass(definer["target"], definer[name]) for name in ("measure", "prepare"))
+    return own and definer["target"] is not Loss
 
 
-class KullbackLeibler:
+class KullbackLeibler(Loss):
     """KL(dense || pruned) over the next token, or over classes."""
 
     zero_at_dense = True
@@ -103,7 +75,7 @@ class KullbackLeibler:
         return loss_B
 
 
-class CrossEntropy:
+class CrossEntropy(Loss):
     """Negative log-likelihood of the labels; of a text, `exp` of its mean is the perplexity."""
 
     def prepare(self, logits_BTV: Tensor, labels_BT: Tensor) -> tuple[Tensor, ...]:
@@ -123,7 +95,7 @@ class CrossEntropy:
         return _mean(z_BTV.logsumexp(-1) - chosen_BT, labels_BT)
 
 
-class ErrorRate:
+class ErrorRate(Loss):
     """The share of positions whose label is not the most likely answer: 1 - top-1 accuracy."""
 
     def prepare(self, logits_BTV: Tensor, labels_BT: Tensor) -> tuple[Tensor, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoprune import registry, rundir
+from autoprune import rundir
 from autoprune.comparing.entrants import PLAN, Entrants
 from autoprune.comparing.field import Field
 from autoprune.comparing.league import FILE, SCHEMA, curves_of, is_finished, outcome_of, table_of
@@ -21,6 +21,7 @@ from autoprune.files.writing import write_atomically
 from autoprune.journal import FILE as JOURNAL
 from autoprune.journal import check_journal
 from autoprune.policy import to_json
+from autoprune.ports.agent import load_agent
 from autoprune.space_file import task_of
 from autoprune.study import Watch, prepare, workers_of
 
@@ -149,7 +150,7 @@ def _is_done(run: Path, config: SearchConfig) -> bool:
 
 
 def _any_masks(entrants: Entrants) -> bool:
-    return any(getattr(registry.load("agents", agent), "masks", False) for agent in entrants.agents)
+    return any(load_agent(agent).masks for agent in entrants.agents)
 
 
 def _undo(out: Path, before: Entrants | None) -> None:

@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, Field
 
-from autoprune import registry
 from autoprune.config import PLACES, SearchConfig, load_config, without_password
 from autoprune.errors import UserError
 from autoprune.files.names import slug
 from autoprune.files.reading import explained, read_yaml
 from autoprune.files.writing import write_atomically
+from autoprune.ports.agent import load_agent
 from autoprune.records.storage import check_storage
 from autoprune.study import limited, make_agent
 
@@ -96,7 +96,7 @@ class Entrants:
 
     def _config_of(self, agent: str, seed: int) -> SearchConfig:
         changes: dict[str, Any] = {"agent": agent, "seed": seed, "agent_options": self._options(agent)}
-        takes = inspect.signature(registry.load("agents", agent)).parameters
+        takes = inspect.signature(load_agent(agent)).parameters
         changes |= {key: None for key in ("reward", "pretrained") if key not in takes}
         if self.config.study_name:
             changes["study_name"] = f"{self.config.study_name}-{run_name(agent, seed)}"

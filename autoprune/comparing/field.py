@@ -12,7 +12,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from autoprune import registry
 from autoprune.assembly import Assembly
 from autoprune.comparing.curves import Point, thinned
 from autoprune.comparing.league import CURVE
@@ -22,6 +21,7 @@ from autoprune.farm.farm import Farm
 from autoprune.files.writing import write_atomically
 from autoprune.objective import Objective
 from autoprune.policy import to_json
+from autoprune.ports.agent import load_agent
 from autoprune.study import SearchResult, Watch, scorer_of, search_on
 
 POINTS = 8  # of a curve, at most
@@ -58,9 +58,8 @@ class Field:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _attempt(self, name: str, config: SearchConfig) -> UserError | None:
-        alone = getattr(registry.load("agents", config.agent), "alone", False)
         try:
-            with self._alone if alone else nullcontext():
+            with self._alone if load_agent(config.agent).alone else nullcontext():
                 self._search(config, self._out / name)
         except UserError as error:
             return error

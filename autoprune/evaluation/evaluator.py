@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoprune.calibration.losses import Loss, Target
+from autoprune.calibration.losses import Target
 from autoprune.evaluation.prefixes import Node
 from autoprune.evaluation.readout import Readout, Reference
 from autoprune.evaluation.slopes import PASSES, Slopes
@@ -30,7 +30,8 @@ from autoprune.evaluation.walk import Walk, Whole, levels_first
 from autoprune.levels.placing import Choice, Placer
 from autoprune.levels.store import LevelStore
 from autoprune.models.blocks import BlockView
-from autoprune.scorer import Scorer
+from autoprune.ports.loss import Loss
+from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal
 
 REFERENCE_BYTES = 256 * 2**20
@@ -90,7 +91,7 @@ class Evaluator(Scorer):
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
         """The first loss of the dense network, `[S]`; nothing is run for a loss that is 0 there."""
-        if getattr(self.losses[0], "zero_at_dense", False):
+        if self.losses[0].zero_at_dense:
             return np.zeros(len(sequences))
         return np.asarray(self.score([self.space.dense], sequences)[0])
 

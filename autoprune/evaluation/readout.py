@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from autoprune.calibration.losses import LinearLoss, Loss, Target, is_linear
+from autoprune.calibration.losses import Target, is_linear
 from autoprune.models.blocks import BlockView
 from autoprune.models.head import linear_head
+from autoprune.ports.loss import Loss
 
 Reference = Target | tuple[Tensor, ...]
 """What one loss keeps of the dense network on one sequence."""
@@ -64,7 +65,7 @@ class Readout:
             logits_1TV = self._view.head(dense_1TD)
             return [loss.prepare(logits_1TV, labels_T[None]) for loss in self._losses]
         read_TD = self.head.read(dense_1TD)[0]
-        return [loss.target(self.head, read_TD, labels_T) for loss in self._losses if isinstance(loss, LinearLoss)]
+        return [loss.target(self.head, read_TD, labels_T) for loss in self._losses]
 
     def measure(self, hidden_BTD: Tensor, references: Sequence[list[Reference]]) -> Tensor:
         """Every loss, `[K, B]` float64.

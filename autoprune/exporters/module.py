@@ -34,7 +34,8 @@ class Module(Exporter):
         """A model in Hugging Face form is no plain module."""
         if is_module(config.model):
             return None
-        return f"'{config.model or 'the embedded model'}' is a Hugging Face model: export it with --to hf."
+        name = f"'{config.model}'" if config.model else "the embedded model"
+        return f"{name} is a Hugging Face model: export it with --to hf."
 
     def check(self, path: Path) -> None:
         """See that `path` is free, or an earlier export's."""

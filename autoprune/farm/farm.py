@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune import registry
 from autoprune.assembly import Assembly
 from autoprune.config import SearchConfig
 from autoprune.farm.cluster import Cluster
 from autoprune.farm.crew import Crew, Work
 from autoprune.farm.kit import Kit, write_kit
 from autoprune.farm.schedule import Costs, Task, plan
-from autoprune.scorer import POLICIES_AT_ONCE, Scorer
+from autoprune.ports.loss import load_loss
+from autoprune.ports.scorer import POLICIES_AT_ONCE, Scorer
 from autoprune.space import Levels, Proposal
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ class FarmScorer(Scorer):
         self.costs = Costs(assembly.space, head)
         self._chunk, self._zero_at_dense = (
             config.batch_size(),
-            bool(getattr(registry.load("losses", config.loss)(), "zero_at_dense", False)),
+            load_loss(config.loss).zero_at_dense,
         )
 
     @property

@@ -25,7 +25,6 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from autoprune import registry
 from autoprune.assembly import Assembly, masked_weights, view_of
 from autoprune.config import SearchConfig
 from autoprune.errors import UserError
@@ -38,6 +37,7 @@ from autoprune.levels.store import LevelStore, cache_directory
 from autoprune.models import pretrained
 from autoprune.models.loading import explained as loading
 from autoprune.models.loading import family_of
+from autoprune.ports.loss import load_loss
 from autoprune.space_file import load_space, save_space
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def open_kit(kit: Kit, node: str) -> Evaluator:
     if described.masks:
         moments = directory / "moments.safetensors"
         masked = masked_weights(view, space.units, store, moments if moments.exists() else None, dtype)
-    loss = registry.load("losses", config.loss)()
+    loss = load_loss(config.loss)
     memory = REFERENCE_BYTES if kit.workers <= 2 else 2 * REFERENCE_BYTES // kit.workers
     placer = Placer(view, space, store, masked)
     states = config.state_memory or free_state_bytes(config.device, kit.workers)

@@ -8,8 +8,10 @@ reconstructed as for `obs`. Only networks whose widths are written by BatchNorm 
 import torch
 from torch import Tensor
 
+from autoprune.ports.criterion import Criterion
 
-class BatchNormScale:
+
+class BatchNormScale(Criterion):
     """Order by the absolute scales of BatchNorm."""
 
     reconstructs = True

@@ -1,29 +1,16 @@
-"""The port of a criterion: in which order groups leave, and what the consumer's weights become.
+"""What criteria share: in which order groups leave, and what the consumer's weights become.
 
 Shapes: O outputs, D inputs of the consumer (`groups * size`), G groups. Float64 where it matters.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from autoprune.ports.criterion import Criterion
+
 DAMPING = 0.01  # of the mean diagonal, as SparseGPT
-
-
-class Criterion(Protocol):
-    """What `autoprune/levels/*.py` implement. `reconstructs` says whether levels get new consumer weights.
-
-    One that orders by more than weights and moments says so in `needs`, and takes it by name: with
-    `needs = ("gradients_NG",)` its method is `order(weight_OD, moments_DD, groups, gradients_NG)` (evidence.py).
-    """
-
-    reconstructs: bool
-
-    def order(self, weight_OD: Tensor, moments_DD: Tensor, groups: int, *args: Any, **evidence: Any) -> Tensor:
-        """Groups from the most to the least important, `[G]` int64."""
-        ...
 
 
 def damped(moments_DD: Tensor) -> Tensor:

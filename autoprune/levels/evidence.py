@@ -7,7 +7,6 @@ A criterion names in `needs` what its `order` takes as a keyword, for every widt
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from autoprune.calibration.gradients import gate_gradients
 from autoprune.calibration.moments import links_of
 from autoprune.errors import UserError
 from autoprune.models.blocks import BlockView
+from autoprune.ports.criterion import Criterion
 
 KNOWN = ("gradients_NG", "scales_C")
 
@@ -22,18 +22,18 @@ Evidence = Mapping[str, Tensor]
 """Of one width, by the names of `KNOWN`."""
 
 
-def check_needs(name: str, criterion: Any, view: BlockView) -> None:
+def check_needs(name: str, criterion: Criterion, view: BlockView) -> None:
     """Raise a UserError where a criterion needs what is not known, or what a network does not have.
 
     Args:
         name: of the criterion.
-        criterion: the object, or its class.
+        criterion: the object.
         view: the network.
     """
-    for need in _needs(criterion):
+    for need in criterion.needs:
         if need not in KNOWN:
             raise UserError(f"the criterion '{name}' needs '{need}', and what can be had is {', '.join(KNOWN)}.")
-    if "scales_C" not in _needs(criterion):
+    if "scales_C" not in criterion.needs:
         return
     for block, widths in enumerate(view.widths):
         for width in widths:
@@ -45,7 +45,11 @@ def check_needs(name: str, criterion: Any, view: BlockView) -> None:
 
 
 def gather(
-    criterion: Any, view: BlockView, tokens_NT: Tensor, batch: int, progress: Callable[[float], None] | None = None
+    criterion: Criterion,
+    view: BlockView,
+    tokens_NT: Tensor,
+    batch: int,
+    progress: Callable[[float], None] | None = None,
 ) -> list[list[Evidence]]:
     """What a criterion needs of every width of every block and those behind it, at the dense network.
 
@@ -60,9 +64,9 @@ def gather(
         UserError: derivatives are needed, and blocks are brought to the device in turn.
     """
     evidence: list[list[dict[str, Tensor]]] = [[{} for _ in links_of(widths)] for widths in view.widths]
-    if "gradients_NG" in _needs(criterion):
+    if "gradients_NG" in criterion.needs:
         _put(evidence, "gradients_NG", gate_gradients(view, tokens_NT, batch, progress))
-    if "scales_C" in _needs(criterion):
+    if "scales_C" in criterion.needs:
         scales = [[link.scales for link in links_of(widths)] for widths in view.widths]
         _put(evidence, "scales_C", [[scales_C for scales_C in row if scales_C is not None] for row in scales])
     return [list(row) for row in evidence]
@@ -72,7 +76,3 @@ def _put(evidence: list[list[dict[str, Tensor]]], name: str, found: Sequence[Seq
     for row, tensors in zip(evidence, found, strict=True):
         for one, tensor in zip(row, tensors, strict=True):
             one[name] = tensor
-
-
-def _needs(criterion: Any) -> tuple[str, ...]:
-    return tuple(getattr(criterion, "needs", ()))

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from autoprune.ports.criterion import Criterion
 
-class Magnitude:
+
+class Magnitude(Criterion):
     """Order by weights alone; consumers keep their dense weights."""
 
     reconstructs = False

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from autoprune.levels.criterion import damped
+from autoprune.ports.criterion import Criterion
 
 BATCH = 48
 """Eliminations of single inputs before the matrices are updated."""
 
 
-class OptimalBrainSurgeon:
+class OptimalBrainSurgeon(Criterion):
     """Eliminate the group whose removal, after the best correction of the others, hurts the output least."""
 
     reconstructs = True

@@ -31,12 +31,13 @@ from autoprune.files.arrays import read_tensors
 from autoprune.files.names import slug
 from autoprune.files.reading import explained, read_json
 from autoprune.files.writing import BUILDING, scratch
-from autoprune.levels.criterion import Criterion, Reconstruction, order_of, workspace_bytes
+from autoprune.levels.criterion import Reconstruction, order_of, workspace_bytes
 from autoprune.levels.evidence import Evidence
 from autoprune.levels.seal import SMALL, Seal, check, sealed
 from autoprune.levels.statistics import measure
 from autoprune.models.blocks import BlockView
 from autoprune.models.surgery import LevelWeights, LiveWidth
+from autoprune.ports.criterion import Criterion
 from autoprune.space import Unit
 from autoprune.statistics import UnitStatistics
 

@@ -9,8 +9,10 @@ groups stand in for one another. Weights are reconstructed as for `obs`, on what
 import torch
 from torch import Tensor
 
+from autoprune.ports.criterion import Criterion
 
-class Taylor:
+
+class Taylor(Criterion):
     """Order by the mean square of gates' derivatives over examples."""
 
     reconstructs = True

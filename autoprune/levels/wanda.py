@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from autoprune.ports.criterion import Criterion
 
-class Wanda:
+
+class Wanda(Criterion):
     """Order by |W| * ||x||; consumers keep their dense weights."""
 
     reconstructs = False

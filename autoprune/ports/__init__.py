@@ -8,13 +8,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from autoprune.ports.agent import Agent
+    from autoprune.ports.criterion import Criterion
     from autoprune.ports.exporter import Exporter
+    from autoprune.ports.loss import Loss
+    from autoprune.ports.metric import Metric, Network, of_network
+    from autoprune.ports.scorer import Scorer, ScorerWrapper
 
 _HOME = {
+    "Agent": "agent",
+    "Criterion": "criterion",
     "Exporter": "exporter",
+    "Loss": "loss",
+    "Metric": "metric",
+    "Network": "metric",
+    "Scorer": "scorer",
+    "ScorerWrapper": "scorer",
+    "of_network": "metric",
 }
 
-__all__ = ["Exporter"]
+__all__ = ["Agent", "Criterion", "Exporter", "Loss", "Metric", "Network", "Scorer", "ScorerWrapper", "of_network"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from autoprune import registry
 from autoprune.errors import LimitReached
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
+from autoprune.ports.agent import load_agent
 from autoprune.testing.toys import ToyScorer, best_loss, toy_space
 
 SHARES = (0.3, 0.9)
@@ -53,7 +53,7 @@ def searched(
     journal: Path | None = None,
 ) -> tuple[Objective, ToyScorer]:
     """One search on a toy, and the scorer that was asked."""
-    part = registry.load("agents", agent) if isinstance(agent, str) else agent
+    part = load_agent(agent) if isinstance(agent, str) else agent
     scorer = ToyScorer(toy_space(seed=toy), seed=toy)
     with closing(Journal(journal)) as opened:
         objective = Objective(scorer.space, scorer, Limits(tokens=tokens), opened)

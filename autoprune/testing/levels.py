@@ -4,19 +4,18 @@ Shapes: O outputs, D inputs of a consumer, G groups, N samples, C channels.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from autoprune import registry
-from autoprune.budgets.metric import cost_rows
+from autoprune.budgets.metric import cost_rows, fixed_cost
+from autoprune.ports.adapting import as_port
+from autoprune.ports.criterion import Criterion, load_criterion
+from autoprune.ports.metric import Metric, Network, load_metric
 from autoprune.space import Unit
 from autoprune.testing.toys import toy_space
 from autoprune.workload import Workload
-
-if TYPE_CHECKING:
-    from autoprune.budgets.metric import Network
 
 
 def check_criterion(criterion: str | type[Any], groups: int = 7, sizes: Sequence[int] = (1, 3)) -> None:
@@ -30,7 +29,7 @@ def check_criterion(criterion: str | type[Any], groups: int = 7, sizes: Sequence
     Raises:
         AssertionError: something does not hold.
     """
-    part = registry.load("criteria", criterion) if isinstance(criterion, str) else criterion
+    part = load_criterion(criterion) if isinstance(criterion, str) else as_port(Criterion, criterion())
     for size in sizes:
         weight_OD, moments_DD = consumer(0, groups, size)
         before = weight_OD.clone(), moments_DD.clone()
@@ -56,7 +55,7 @@ def consumer(seed: int, groups: int, size: int, outputs: int = 5) -> tuple[Tenso
     return torch.randn(outputs, inputs, generator=generator), x_ND.T @ x_ND / len(x_ND)
 
 
-def ordered(criterion: Any, weight_OD: Tensor, moments_DD: Tensor, groups: int) -> Tensor:
+def ordered(criterion: Criterion, weight_OD: Tensor, moments_DD: Tensor, groups: int) -> Tensor:
     """Its order, with evidence that fits: a gate's derivative and a scale are 0 where no output reads the group."""
     generator = torch.Generator().manual_seed(3)
     read_D = weight_OD.double().norm(dim=0)
@@ -65,18 +64,14 @@ def ordered(criterion: Any, weight_OD: Tensor, moments_DD: Tensor, groups: int) 
         "gradients_NG": part_ND.view(50, groups, -1).sum(2),
         "scales_C": torch.randn(weight_OD.shape[1], generator=generator) * read_D,
     }
-    made = criterion()
-    order: Tensor = made.order(
-        weight_OD, moments_DD, groups, **{name: known[name] for name in getattr(made, "needs", ())}
-    )
-    return order
+    return criterion.order(weight_OD, moments_DD, groups, **{name: known[name] for name in criterion.needs})
 
 
 def check_metric(
     metric: str | Any,
     units: Sequence[Unit] | None = None,
     workload: Workload | None = None,
-    network: "Network | None" = None,
+    network: Network | None = None,
 ) -> None:
     """All of the contract of a metric.
 
@@ -90,16 +85,12 @@ def check_metric(
         AssertionError: something does not hold.
         UserError: a cost is not finite, below 0, or higher than that of a denser level.
     """
-    name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
-    part = registry.load("budgets", metric) if isinstance(metric, str) else metric
-    if getattr(part, "of_network", False):
-        assert network is not None, f"'{name}' must see a network: give `network`"
-        part = part(network)
+    part: Metric = load_metric(metric) if isinstance(metric, str) else as_port(Metric, metric)
     if network is not None:
+        part = part.for_network(network)
         units, workload = units or network.units, workload or network.workload
-    asked, run_on = units or toy_space().units, workload or Workload(128)
+    name, asked, run_on = part.described, units or toy_space().units, workload or Workload(128)
     rows = cost_rows(name, asked, run_on, part)
     assert cost_rows(name, asked, run_on, part) == rows, "the same question is answered differently the second time"
     assert any(row[-1] < row[0] for row in rows), "no unit costs less at its sparsest level: a budget bounds nothing"
-    fixed = getattr(part, "fixed", 0.0)
-    assert fixed >= 0, f"the fixed cost {fixed} is below 0"
+    assert fixed_cost(name, part) == fixed_cost(name, part), "what is fixed changes"

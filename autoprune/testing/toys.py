@@ -10,7 +10,7 @@ from autoprune.envs import sensitivity
 from autoprune.envs.episodes import Task
 from autoprune.envs.rewards.record import Reward
 from autoprune.objective import Limits, Objective
-from autoprune.scorer import Scorer
+from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal, SearchSpace, Unit
 from autoprune.statistics import UnitStatistics
 

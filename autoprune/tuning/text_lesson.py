@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from autoprune.calibration.losses import CrossEntropy, KullbackLeibler, Loss
+from autoprune.calibration.losses import CrossEntropy, KullbackLeibler
 from autoprune.models.blocks import BlockView
+from autoprune.ports.loss import Loss
 from autoprune.tuning.lesson import Worth, blended
 from autoprune.tuning.settings import Kind, Tuning
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from autoprune.errors import UserError
+from autoprune.ports.adapting import has_mark
 from autoprune.space import Unit
 from autoprune.usercode import call, located
 
@@ -80,7 +81,7 @@ def every_step(reward: Function) -> Function:
 
 def pays_every_step(reward: Reward) -> bool:
     """Whether a reward is paid at every step."""
-    return bool(getattr(reward, "every_step", False))
+    return has_mark(reward, "every_step")
 
 
 def pay(reward: Reward, record: RewardRecord) -> float:

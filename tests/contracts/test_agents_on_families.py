@@ -15,6 +15,7 @@ from autoprune import registry, study
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import SearchConfig, load_config
 from autoprune.errors import UserError
+from autoprune.ports.agent import load_agent
 from autoprune.provenance import proposal_of
 from autoprune.study import SearchResult, Watch
 from tests import families, image_families, tiny_searches
@@ -68,7 +69,7 @@ def test_every_agent_on_every_family(family: str, agent: str, assembled: Assembl
     if agent == "maskable-ppo":
         pytest.importorskip("sb3_contrib", reason="needs sb3-contrib")
     assembly = assembled(tiny_searches.networks()[family])
-    if assembly.loaded.family.task == "images" and getattr(registry.load("agents", agent), "masks", False):
+    if assembly.loaded.family.task == "images" and load_agent(agent).masks:
         with pytest.raises(UserError, match="language models alone"):
             assemble(assembly.config, masks=True)
         return

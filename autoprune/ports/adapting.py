@@ -1,0 +1,91 @@
+"""How parts that derive from no port are given one.
+
+A part may be any class with the right methods, or a function where its port has one call. The engine asks only for
+members that a port declares, and what a part lacks has the port's default. Nowhere else is a member looked for.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from autoprune import registry, usercode
+from autoprune.errors import UserError
+
+
+def part_class(port: Any, kind: str, name: str) -> Any:
+    """The class of a part, which derives from its port.
+
+    Args:
+        port: the class that declares what a part may have.
+        kind: as the registry has it.
+        name: of the part.
+
+    Returns:
+        The part, or a class made of the part and its port, or, of a function, a class that calls the function.
+
+    Raises:
+        UserError: the part is nothing that can be called, or lacks what its port demands.
+    """
+    part = registry.load(kind, name)
+    called = f"the {registry.singular(kind)} '{name}'"
+    if not callable(part):
+        raise UserError(f"{called} is a {type(part).__name__} and cannot be called: it is a class.")
+    if not isinstance(part, type):
+        return _of_factory(port, kind, part)
+    try:
+        found: Any = part if issubclass(part, port) else _declared(port, part)
+    except TypeError as error:  # metaclasses that exclude each other
+        raise UserError(f"{called} cannot be a subclass of {port.__name__}: {error}.") from error
+    if found.__abstractmethods__:
+        raise UserError(f"{called} has no method '{min(found.__abstractmethods__)}', which it must have.")
+    return found
+
+
+def as_port(port: Any, part: Any) -> Any:
+    """An object as its port has it: itself, or one that passes on to it what it has."""
+    return part if isinstance(part, port) else _delegating(port, part)
+
+
+def has_mark(part: Any, mark: str) -> bool:
+    """Whether a decorator has set an attribute of this name on a function."""
+    return bool(getattr(part, mark, False))
+
+
+@cache
+def _declared(port: Any, part: Any) -> Any:
+    """A class made of a part and its port, whose members stand behind the part's own."""
+    about = {"__module__": part.__module__, "__qualname__": part.__qualname__, "__doc__": part.__doc__}
+    return type(port)(part.__name__, (part, port), about)
+
+
+@cache
+def _of_factory(port: Any, kind: str, factory: Callable[..., Any]) -> Any:
+    """A class whose objects a function makes."""
+
+    def new(cls: type, *args: Any, **kwargs: Any) -> Any:
+        return as_port(port, usercode.call(registry.singular(kind), factory, *args, **kwargs))
+
+    about = {"__new__": new, "__doc__": factory.__doc__, "__signature__": inspect.signature(factory)}
+    made = type(port)(usercode.located(factory), (port,), about | dict.fromkeys(port.__abstractmethods__))
+    made.__init__ = factory if inspect.isfunction(factory) else made.__init__  # whose annotations options have
+    return made
+
+
+def _delegating(port: Any, part: Any) -> Any:
+    """An object of a port that passes members on to another object; of those that are missing there, the port's."""
+    members = [name for name in vars(port) if not name.startswith("_")]
+    there: dict[str, Any] = {name: _passed_on(part, name) for name in members if hasattr(part, name)}
+    if "__call__" in vars(port):
+        there["__call__"] = staticmethod(part)  # no frame of ours in tracebacks
+    made = type(port)(type(part).__name__, (port,), there | {"__doc__": type(part).__doc__})
+    missing = made.__abstractmethods__
+    if missing:
+        raise UserError(f"{usercode.located(part)} has no method '{min(missing)}', which a {port.__name__} must have.")
+    found = made()
+    found.__wrapped__ = part  # for its name, place and signature in messages
+    return found
+
+
+def _passed_on(part: Any, name: str) -> property:
+    return property(lambda self: getattr(part, name))

@@ -1,0 +1,47 @@
+"""The port of a criterion: in which order groups leave, and whether the consumer's weights are solved anew.
+
+Shapes: O outputs, D inputs of the consumer (`groups * size`), G groups.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from autoprune.ports.adapting import part_class
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Criterion(ABC):
+    """Orders the groups of a width."""
+
+    reconstructs: ClassVar[bool] = False
+    """Whether levels get consumer weights that are solved anew on the inputs that stay."""
+
+    needs: ClassVar[Sequence[str]] = ()
+    """What it orders by besides weights and moments, which `order` takes by name (autoprune/levels/evidence.py)."""
+
+    @abstractmethod
+    def order(self, weight_OD: "Tensor", moments_DD: "Tensor", groups: int, *args: Any, **evidence: Any) -> "Tensor":
+        """Groups from the most to the least important, `[G]` int64.
+
+        With `needs = ("gradients_NG",)` the method is `order(weight_OD, moments_DD, groups, gradients_NG)`.
+
+        Args:
+            weight_OD: of the consumer.
+            moments_DD: second moments of its inputs.
+            groups: pieces of the width, each of neighbouring inputs.
+            args: none.
+            evidence: what is in `needs`, by name.
+        """
+
+
+def load_criterion(name: str) -> Criterion:
+    """The criterion called `name`. A class of the user's that has a method `order` is one, too.
+
+    Raises:
+        UserError: there is none, it cannot be imported, or it has no such method.
+    """
+    found: Criterion = part_class(Criterion, "criteria", name)()
+    return found
