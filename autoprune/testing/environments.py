@@ -1,5 +1,6 @@
 """What holds for every environment and every reward: `check_env`, `check_reward`."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -37,12 +38,13 @@ def play(env: gymnasium.Env[Any, Any], seed: int) -> list[tuple[Any, ...]]:
     """One episode of random actions, every step of it checked: observations, rewards and the policy at the end."""
     observation, _ = env.reset(seed=seed)
     env.action_space.seed(seed)
-    steps, terminated, info = [], False, {}
+    steps: list[tuple[Any, ...]] = []
+    terminated, info = False, dict[str, Any]()
     while not terminated:
         assert env.observation_space.contains(observation), "an observation is outside of its space"
         observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
         assert not truncated, "an episode was cut off"
-        assert np.isfinite(reward), f"the reward {reward} is not finite"
+        assert math.isfinite(reward), f"the reward {reward} is not finite"
         steps.append((_flat(observation).tobytes(), float(reward)))
     space = env.unwrapped.task.objective.space  # type: ignore[attr-defined]
     assert space.feasible(info["levels"]), f"the policy {info['levels']} is over a budget"

@@ -81,7 +81,7 @@ class ToyScorer(Scorer):
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
         """The noise that sequences share over policies, `[S]`."""
-        return self.common_S[list(sequences)]
+        return np.asarray(self.common_S[list(sequences)])
 
     def score(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> NDArray[np.float64]:
         """Losses `[P, S]`."""
