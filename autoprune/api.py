@@ -5,25 +5,22 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import Field, SkipValidation
 
 from autoprune import rundir, study, tuning
 from autoprune.arguments import NOT_GIVEN, Budgets, checked, given
-from autoprune.assembly import Progress
-from autoprune.calibration.text import read_text, sequences
 from autoprune.comparing import comparison
 from autoprune.comparing.comparison import Comparison
 from autoprune.config import PLACES, load_config
 from autoprune.errors import UserError
-from autoprune.evaluation.report import evaluate_directory
 from autoprune.evaluation.timing import speeds
 from autoprune.exporting import reopen
+from autoprune.ports.task import Progress
 from autoprune.provenance import proposal_of
 from autoprune.study import SearchResult
+from autoprune.task_choice import measure, task_of
 from autoprune.tuning import Tuned
 from autoprune.validation import mean_losses, total_macs, total_params
-from autoprune.wording import words
 
 AtLeast1 = Annotated[int, Field(ge=1)]
 
@@ -161,10 +158,11 @@ def evaluate(
     dtype: str = NOT_GIVEN,
     progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
-    """Cross-entropy, perplexity, size and speed of a network, or of a run's policy, on a text.
+    """Loss against the labels, quality, size and speed of a network, or of a run's policy, as its task measures them.
 
-    Parameters and multiply-accumulates are those of the whole network. A run on images has `accuracy` and images in the
-    place of `perplexity` and tokens. A run is timed beside its dense network.
+    Parameters and multiply-accumulates are those of the whole network. A language model has `cross_entropy` and
+    `perplexity`; a run on images has `accuracy` and images in the place of `perplexity` and tokens. A run is timed
+    beside its dense network.
 
     Args:
         path: a directory in Hugging Face form, exported or not, or a run's.
@@ -183,7 +181,8 @@ def evaluate(
     if (Path(path) / "config.yaml").is_file():
         return _evaluate_run(Path(path), text, max_sequences, own, progress)
     chosen: dict[str, Any] = {"sequence_length": 512, "device": "cpu", "dtype": "auto"} | own
-    return evaluate_directory(Path(path), text, max_sequences=max_sequences, progress=progress, **chosen)
+    task = task_of(None, str(path))
+    return task.evaluate_directory(Path(path), text, max_sequences=max_sequences, progress=progress, **chosen)
 
 
 def _evaluate_run(
@@ -195,23 +194,18 @@ def _evaluate_run(
             raise UserError(f"the run '{path}' has {name}={kept} and is evaluated with it, not with {value}: leave it.")
     assembly, policy = reopen(path, progress)
     proposal = proposal_of(assembly, policy)
-    tokens_NT = assembly.splits.validation
-    images = assembly.loaded.family.task == "images"
-    if data is not None and images:
-        raise UserError("a run on images is evaluated on its own validation split: leave --data.")
+    tokens_NT, task, said = assembly.splits.validation, assembly.task, assembly.task.words
     if data is not None:
-        tokens_NT = sequences(read_text(data), assembly.loaded.tokenizer, assembly.config.sequence_length)
+        tokens_NT = task.samples_of(assembly, data)
     tokens_NT = tokens_NT[:max_sequences]
-    if not len(tokens_NT):
-        raise UserError(f"the text '{data}' is shorter than one sequence of {assembly.config.sequence_length} tokens.")
-    ce, error = mean_losses(assembly, tokens_NT, [proposal], ["ce", "error"], progress)[0].tolist()
+    names = [task.label_loss, *task.measured]
+    losses = mean_losses(assembly, tokens_NT, [proposal], names, progress)[0].tolist()
+    measured = task.quality(dict(zip(names, losses, strict=True)))
     places = [partial(assembly.placer.place, one) for one in (assembly.space.dense, proposal)]
     dense, own = speeds(places, assembly.view, tokens_NT[:1].to(assembly.config.device), partial(progress, "timing"))
-    said = words(assembly.space.task)
     return {
         "path": str(path),
-        "cross_entropy": ce,
-        **({"accuracy": 1 - error} if images else {"perplexity": float(np.exp(ce))}),
+        **{measure(key, said).name.replace("-", "_").replace(" ", "_"): value for key, value in measured.items()},
         "params": total_params(assembly, proposal),
         f"macs_per_{said.item}": total_macs(assembly, proposal),
         said.items: tokens_NT.numel(),

@@ -7,7 +7,7 @@ import inspect
 from abc import ABCMeta
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast, get_type_hints
+from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, SkipValidation, TypeAdapter, ValidationError, validate_call
 
@@ -74,8 +74,7 @@ def made(part: Callable[..., R], options: Mapping[str, Any], called: str, word: 
     """
     if isinstance(part, ABCMeta) and part.__abstractmethods__:
         raise UserError(f"{called} has no method '{min(part.__abstractmethods__)}', which it must have.")
-    signature, its = inspect.signature(part), cast("Any", part)
-    hints = get_type_hints(its.__init__ if isinstance(part, type) else its, include_extras=True)
+    signature, hints = inspect.signature(part), _hints(part)
     known = [one.name for one in signature.parameters.values() if one.kind != one.VAR_KEYWORD]
     takes_any = len(known) < len(signature.parameters)
     values = {}
@@ -94,6 +93,15 @@ def made(part: Callable[..., R], options: Mapping[str, Any], called: str, word: 
     except TypeError as error:
         raise UserError(f"{called}: {error}. It takes: {', '.join(known) or 'nothing'}.") from error
     return part(**values)
+
+
+def _hints(part: Any) -> dict[str, Any]:
+    """The types of a constructor's arguments; none where an annotation names what is not there."""
+    constructor = inspect.getattr_static(part, "__init__") if isinstance(part, type) else part
+    try:
+        return get_type_hints(constructor, include_extras=True)
+    except (NameError, TypeError):
+        return {}
 
 
 def told(error: ValidationError, arguments: Sequence[str] = ()) -> str:

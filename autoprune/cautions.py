@@ -4,12 +4,8 @@ import warnings
 from collections.abc import Iterator
 
 from autoprune.assembly import Assembly
-from autoprune.calibration.text import SHARES
+from autoprune.calibration.splits import SHARES
 from autoprune.space import SLACK
-from autoprune.wording import words
-
-GUESSED = 8
-"""Samples of images that the dense network is tried on."""
 
 
 def warn(assembly: Assembly) -> None:
@@ -22,22 +18,6 @@ def cautions(assembly: Assembly) -> Iterator[str]:
     """A sentence for each."""
     yield from _loose_budgets(assembly)
     yield from _smaller_splits(assembly)
-
-
-def foreign_labels(assembly: Assembly) -> Iterator[str]:
-    """A sentence where the dense network is right no more often than a guess: its accuracy then says nothing."""
-    if assembly.loaded.family.task != "images":
-        return
-    some_NT = assembly.splits.search[:GUESSED]
-    errors = assembly.evaluator(some_NT, "error", once=True).score([assembly.space.dense], range(len(some_NT)))
-    labels: list[int] = assembly.view.labels(some_NT.to(assembly.config.device)).flatten().tolist()
-    accuracy, kinds = 1 - float(errors.mean()), len(set(labels))
-    if accuracy * kinds <= 1:
-        yield (
-            f"the dense network names {accuracy:.1%} of the images as their labels do, no more than a guess among "
-            f"{kinds} would: see that the labels number the classes as the network does, and that image_mean and "
-            "image_std are those that it was trained with."
-        )
 
 
 def _loose_budgets(assembly: Assembly) -> Iterator[str]:
@@ -58,10 +38,10 @@ def _loose_budgets(assembly: Assembly) -> Iterator[str]:
 def _smaller_splits(assembly: Assembly) -> Iterator[str]:
     config, splits = assembly.config, assembly.splits
     sizes = {name: len(getattr(splits, name)) for name in SHARES}
-    asked = {name: getattr(config, f"{name}_sequences") for name in SHARES}
+    asked = config.split_sizes()
     smaller = [f"{name} has {size} of {asked[name]}" for name, size in sizes.items() if size < (asked[name] or 0)]
     if smaller:
-        said = words(assembly.space.task)
+        said = assembly.space.words
         yield (
             f"the data hold too few {said.sample}s for all that are asked for: {', '.join(smaller)}. "
             f"Give more with --data, or ask for fewer."

@@ -150,19 +150,21 @@ def show(
     from autoprune import display, rundir
     from autoprune.finetuned import read_finetuned
     from autoprune.policy import Policy
+    from autoprune.space_file import words_of_run
 
     policy = Policy.load(run if run.is_file() else rundir.policy_path(run))
     if as_json:
         _emit(policy.model_dump(by_alias=True))
         return
-    display.print_policy(policy)
+    said = words_of_run(run if run.is_dir() else run.parent)
+    display.print_policy(policy, said)
     try:
         done = read_finetuned(run)
     except UserError as error:
         echo(f"fine-tuning: {error}")
         return
     if done is not None:
-        display.print_finetuned(done)
+        display.print_finetuned(done, said)
 
 
 @app.command(name="list")
@@ -315,7 +317,7 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="Torch device; a run has its own [cpu].")] = None,
     as_json: Json = False,
 ) -> None:
-    """Cross-entropy, perplexity or accuracy, parameters, size and speed of a network on its data."""
+    """Loss, quality (perplexity, accuracy), parameters, size and speed of a network on its data."""
     from autoprune import api
 
     options = {"sequence_length": sequence_length, "device": device}
@@ -364,11 +366,11 @@ def _searching(path: Path, as_json: bool) -> Iterator[Any]:
 
 def _report(result: "SearchResult", as_json: bool) -> None:
     path = result.path / "policy.json"
-    table = [vars(row) for row in result.table]
+    table = [row.record() for row in result.table]
     if as_json:
         dumped = result.policy.model_dump()
         record = {"policy": str(path), "run": str(result.path), "loss": result.loss, "table": table}
-        record |= {"front": [vars(row) for row in result.front]}
+        record |= {"front": [row.record() for row in result.front]}
         record |= {"losses": dumped["losses"], "costs": dumped["costs"], "spent": vars(result.spent)}
         from autoprune.space_file import coverage_of
 
@@ -376,10 +378,10 @@ def _report(result: "SearchResult", as_json: bool) -> None:
         return
     from autoprune import display
 
-    loss, task = result.assembly.config.loss, result.assembly.space.task
-    display.print_results("Validation split; parameters and MACs are of the whole network", table, loss, task)
+    loss, said = result.assembly.config.loss, result.assembly.space.words
+    display.print_results("Validation split; parameters and MACs are of the whole network", table, loss, said)
     if result.front:
-        display.print_results("Pareto front", [vars(row) for row in result.front], loss, task)
+        display.print_results("Pareto front", [row.record() for row in result.front], loss, said)
     display.print_costs(result.policy.costs)
     echo(f"policy:  {path}")
     if result.interrupted:

@@ -15,8 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from autoprune import registry
 from autoprune.arguments import told
 from autoprune.errors import UserError
-from autoprune.files.reading import DAMAGE, parse_yaml, read_json, read_yaml, reason
+from autoprune.files.reading import parse_yaml, read_yaml, reason
 from autoprune.files.writing import write_atomically
+from autoprune.ports.task import Task
+from autoprune.task_choice import task_of
 from autoprune.workload import Phase, Workload
 
 DEFAULT_BUDGETS = {"params": 0.5}
@@ -29,12 +31,6 @@ along where blocks are streamed (`device_memory`), and takes another way."""
 STORAGE = "AUTOPRUNE_STORAGE"
 """The environment variable that holds a storage's URL, whose password is in no file."""
 MOST_LEVELS = 1000
-IMAGES = 32
-"""Of a sample, where nothing is configured."""
-
-OWN = {"tiny-cnn": {"data": "digits", "batch": 16}}
-"""Of embedded networks that read images, where nothing is configured: what they were trained to read, and how many
-samples of it a pass takes. They are so small that a pass of one is mostly overhead."""
 
 
 class WorkloadConfig(BaseModel):
@@ -62,6 +58,9 @@ class SearchConfig(BaseModel):
     )
     data: str | None = Field(
         None, description="text file; .npz, folder or data set of images, or digits; none is Python's documentation"
+    )
+    task: str | None = Field(
+        None, description="what the network reads, see `autoprune list tasks`; none is found out from the model"
     )
     agent: str = Field("evolution", description="search algorithm, see `autoprune list agents`")
     agent_options: dict[str, Any] = Field(default_factory=dict, description="settings of the agent")
@@ -180,6 +179,22 @@ class SearchConfig(BaseModel):
         own = {"reward": self.reward, "pretrained": self.pretrained}
         return self.agent_options | {key: value for key, value in own.items() if value is not None}
 
+    def chosen_task(self) -> Task:
+        """What the network reads.
+
+        Raises:
+            UserError: there is no such task.
+        """
+        return task_of(self.task, self.model)
+
+    def split_sizes(self) -> dict[str, int | None]:
+        """Samples that are asked for, by split; None where no number is."""
+        return {
+            "reconstruction": self.reconstruction_sequences,
+            "search": self.search_sequences,
+            "validation": self.validation_sequences,
+        }
+
     def batch_size(self) -> int:
         """Sequences a forward pass on the configured device."""
         return self.batch or (1 if self.device == "cpu" else 16)
@@ -219,37 +234,6 @@ def is_module(model: object) -> bool:
     return (":" in model and model.rpartition(":")[2].isidentifier()) or model in registry.names("models")
 
 
-def reads_images(model: object) -> bool:
-    """Whether a model is a classifier of images: a plain module, or a directory or cached hub model that says so."""
-    if is_module(model):
-        return True
-    file = _description(str(model)) if isinstance(model, str) else None
-    try:
-        described = read_json(Path(file)) if file else {}
-        names = described.get("architectures") or []
-        return any(
-            str(name).endswith(("ForImageClassification", "ForImageClassificationWithTeacher")) for name in names
-        )
-    except (OSError, *DAMAGE):  # loading it will tell
-        return False
-
-
-def _description(model: str) -> str | None:
-    """The file `config.json` of a model that is here; nothing is fetched."""
-    if os.path.isdir(model):
-        return str(Path(model) / "config.json")
-    if model.count("/") > 1 or model.startswith((".", "~", "/")):
-        return None
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(model, "config.json")
-    except HFValidationError:
-        return None
-    return found if isinstance(found, str) else None
-
-
 def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> SearchConfig:
     """A configuration from a YAML file and overrides, which win.
 
@@ -275,9 +259,10 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
     _check_names(data, list(SearchConfig.model_fields), path)
     if isinstance(data.get("workload"), dict):
         _check_names(data["workload"], list(WorkloadConfig.model_fields), path, "workload.")
-    if reads_images(data.get("model")):
-        data.setdefault("sequence_length", IMAGES)
-        data |= {key: value for key, value in OWN.get(data["model"], {}).items() if data.get(key) is None}
+    named = data.get("task")
+    if named is None or isinstance(named, str):  # the record tells of anything else
+        settings = task_of(named, data.get("model")).settings(data.get("model"))
+        data |= {key: value for key, value in settings.items() if data.get(key) is None}
     try:
         return SearchConfig(**data)
     except ValidationError as error:

@@ -4,6 +4,7 @@ Imports neither torch nor transformers: `autoprune show` answers at once.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from rich import box
@@ -11,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from autoprune.console import CleanConsole
-from autoprune.finetuned import Finetuned, named, won_back, written
+from autoprune.finetuned import Finetuned, won_back
 from autoprune.policy import Cost, Policy, UnitPolicy
-from autoprune.wording import OF_UNITS, duration, groups, words
+from autoprune.task_choice import measure, words_of
+from autoprune.wording import OF_UNITS, Words, duration, groups
 
 BAR = 16  # characters of one unit's bar
 WIDTH = 100  # of tables where stdout is no terminal
@@ -43,17 +45,16 @@ def console() -> Console:
     return stdout if stdout.is_terminal else CleanConsole(highlight=False, markup=False, width=WIDTH)
 
 
-def print_results(title: str, rows: Sequence[Mapping[str, Any]], loss: str, task: str) -> None:
-    """Policies measured on the validation split: dense, uniform, best found; or a front."""
-    said = words(task)
+def print_results(title: str, rows: Sequence[Mapping[str, Any]], loss: str, said: Words) -> None:
+    """Policies measured on the validation split: dense, uniform, best found; or a front. `said`: the task's words."""
     print_table(
         title,
-        ["", f"loss ({loss})", said.quality, "parameters", f"MACs/{said.item}", f"{said.items}/s"],
+        ["", f"loss ({loss})", said.quality.name, "parameters", f"MACs/{said.item}", f"{said.items}/s"],
         [
             [
                 row["name"],
                 _loss(row["validation_loss"]),
-                written(said.quality, row[said.quality]),
+                said.quality.written(row[said.quality.key]),
                 number(row["params"]),
                 number(row["macs"]),
                 _speed(row),
@@ -78,14 +79,14 @@ def print_league(league: Mapping[str, Any]) -> None:
         "worst seed",
         "behind the first",
     ]
-    if words(league.get("task")).quality == "accuracy":
-        columns.insert(4, "accuracy")
+    said = words_of(league)
+    if said.quality.averages:
+        columns.insert(4, said.quality.name)
         for row, one in zip(rows, [*league["table"], *others.values()], strict=True):
-            row[4:4] = [written("accuracy", one["accuracy"])] if "accuracy" in one else []
+            row[4:4] = [said.quality.written(one[said.quality.key])] if said.quality.key in one else []
     print_table("Validation split, mean ± standard deviation over seeds", columns, rows, left=2)
     spent = [_spent(row) for row in league["table"] if row["seeds"]]
-    counted = words(league.get("task")).items
-    print_table("Searches, means over seeds", ["", "search loss", counted, "evaluations", "seconds"], spent)
+    print_table("Searches, means over seeds", ["", "search loss", said.items, "evaluations", "seconds"], spent)
     for one in league["searches"]:
         if "failed" in one:
             console().print(f"{one['agent']} seed {one['seed']} failed: {one['failed']}", soft_wrap=True)
@@ -110,8 +111,8 @@ def _plus_minus(value: float, spread: float | None) -> str:
     return _loss(value) if spread is None else f"{_loss(value)} ± {_loss(spread)}"
 
 
-def print_policy(found: Policy) -> None:
-    """A policy as bars for each block and unit, its costs, losses and provenance."""
+def print_policy(found: Policy, said: Words | None = None) -> None:
+    """A policy as bars for each block and unit, its costs, losses and provenance; `said` are the words of its task."""
     kinds = list(dict.fromkeys(unit.kind for unit in found.units))
     blocks = sorted({unit.block for unit in found.units})
     units = {(unit.block, kind): "" for unit in found.units for kind in kinds}
@@ -123,20 +124,18 @@ def print_policy(found: Policy) -> None:
         [[str(b), *(units[b, kind] for kind in kinds)] for b in blocks],
     )
     print_costs(found.costs)
-    print_validation(found)
+    print_validation(found, said)
     for key, value in found.provenance.items():
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         console().print(f"{key:>10}  {text}", soft_wrap=True)
 
 
-def print_validation(found: Policy) -> None:
+def print_validation(found: Policy, said: Words | None = None) -> None:
     """What the search measured on data that no agent has seen."""
     rows = found.losses.get("validation", {})
     loss = found.provenance.get("loss")
-    keys = list(dict.fromkeys(["loss", "ce", *(key for row in rows.values() for key in row)]))
-    cells = [[name, *(written(key, row[key]) if key in row else "" for key in keys)] for name, row in rows.items()]
     heads = {"loss": f"loss ({loss})" if isinstance(loss, str) else "loss"}
-    print_table("Validation split, before any fine-tuning", ["", *(heads.get(key, named(key)) for key in keys)], cells)
+    _print_rows("Validation split, before any fine-tuning", rows, said, heads, ["loss"])
 
 
 def print_costs(costs: Mapping[str, Cost]) -> None:
@@ -154,18 +153,27 @@ def print_costs(costs: Mapping[str, Cost]) -> None:
     )
 
 
-def print_measured(title: str, rows: Mapping[str, Mapping[str, Any]], at_least: Sequence[str] = ()) -> None:
-    """Named networks and whatever was measured of them: losses, accuracy, perplexity."""
+def _print_rows(
+    title: str,
+    rows: Mapping[str, Mapping[str, Any]],
+    said: Words | None,
+    heads: Mapping[str, str] = MappingProxyType({}),
+    at_least: Sequence[str] = (),
+) -> None:
+    """Named networks and whatever was measured of them; `heads` has names of columns that no task knows."""
     keys = list(dict.fromkeys([*at_least, *(key for row in rows.values() for key in row)]))
-    cells = [[name, *(written(key, row[key]) if key in row else "" for key in keys)] for name, row in rows.items()]
-    print_table(title, ["", *map(named, keys)], cells)
+    known = {key: measure(key, said) for key in keys}
+    cells = [
+        [name, *(known[key].written(row[key]) if key in row else "" for key in keys)] for name, row in rows.items()
+    ]
+    print_table(title, ["", *(heads.get(key, known[key].name) for key in keys)], cells)
 
 
-def print_finetuned(done: Finetuned) -> None:
-    """What fine-tuning gave: dense, before and after."""
-    print_measured("Fine-tuning, validation", done.rows)
+def print_finetuned(done: Finetuned, said: Words | None = None) -> None:
+    """What fine-tuning gave: dense, before and after; `said` are the words of the run's task."""
+    _print_rows("Fine-tuning, validation", done.rows, said)
     took = None if done.seconds is None else f"It took {duration(done.seconds)}."
-    told = " ".join(filter(None, (won_back(done), took)))
+    told = " ".join(filter(None, (won_back(done, said), took)))
     if told:
         console().print(told, soft_wrap=True)
 

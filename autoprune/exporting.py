@@ -9,12 +9,13 @@ from typing import Any
 
 from autoprune import registry, rundir, usercode
 from autoprune.arguments import made
-from autoprune.assembly import Assembly, Progress, assemble
+from autoprune.assembly import Assembly, assemble
 from autoprune.config import SearchConfig, load_config
 from autoprune.errors import UserError
 from autoprune.exporters.source import Source
 from autoprune.policy import Policy
 from autoprune.ports.exporter import Exporter, load_exporter
+from autoprune.ports.task import Progress
 from autoprune.provenance import proposal_of
 from autoprune.validation import total_params
 

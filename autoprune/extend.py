@@ -14,6 +14,7 @@ torch. `autoprune.testing` has the contract of every kind of part.
 | loss | `Loss` | tensors |
 | family | `Family` of `Width`s of `Slice`s | a block's module |
 | exporter | `Exporter` | `Source`, which has the `Policy` |
+| task | `Task`, which gives a `TrainingSet`; `Worth` is what a network measures there | the run's settings |
 | scorer | `Scorer`, `ScorerWrapper` | policies: each a `Proposal`, which is `Levels` or a `Mask` |
 
 `UnitStatistics` describe a unit, and `LimitReached` ends a search: an agent lets it pass.

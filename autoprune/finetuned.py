@@ -16,10 +16,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from autoprune.files.reading import explained, read_json
+from autoprune.task_choice import measure
+from autoprune.wording import Words
 
-NAMES = {"ce": "cross-entropy", "kl": "divergence from dense"}
-BETTER = {"accuracy": 1, "ce": -1, "kl": -1}
-"""Which numbers say that something was lost: 1 where more is better."""
 LOST = 1e-9  # less is nothing to win back
 
 
@@ -67,33 +66,27 @@ def finetuned_network(run: Path) -> Path:
     return run / "finetuned" / "network"
 
 
-def named(key: str) -> str:
-    """What a measured number is called."""
-    return NAMES.get(key, key.replace("_", " "))
+def won_back(done: Finetuned, words: Words | None = None) -> str | None:
+    """What share of pruning's loss fine-tuning won back, and what it lost more; None where nothing was lost.
 
-
-def written(key: str, value: float | None) -> str:
-    """A measured number as people read it: accuracies in percent, perplexities in four digits, losses in decimals."""
-    if value is None or not math.isfinite(value):
-        return "∞"
-    if key == "accuracy":
-        return f"{value:.2%}"
-    return f"{value:.4g}" if key == "perplexity" else f"{round(value, 4) + 0.0:.4f}"  # no -0.0000
-
-
-def won_back(done: Finetuned) -> str | None:
-    """What share of pruning's loss fine-tuning won back, and what it lost more; None where nothing was lost."""
+    Args:
+        done: what fine-tuning left.
+        words: of the task, where that is known.
+    """
     if done.chosen == "before" and (done.refitted or done.trained):
         return "Whatever was tried made it worse: the network as it was found is the result."
     shares: list[str] = []
     worse: list[str] = []
-    for key, sign in BETTER.items():
+    order = list(words.known) if words else done.keys
+    for key in sorted(done.keys, key=lambda key: order.index(key) if key in order else len(order)):
+        one = measure(key, words)
+        sign = one.better
         known = [row.get(key) for row in (done.dense, done.before, done.after)]
         dense, before, after = (math.nan if value is None else value for value in known)
         lost = sign * (dense - before)
         if lost > LOST and math.isfinite(lost) and math.isfinite(after):
             won = sign * (after - before) / lost
-            (shares if won >= 0 else worse).append(f"{abs(won):.0%} of the {named(key)}")
+            (shares if won >= 0 else worse).append(f"{abs(won):.0%} of the {one.name}")
     told = [f"Of what pruning lost, fine-tuning won back {' and '.join(shares)}."] if shares else []
     told += [f"It lost another {' and '.join(worse)}."] if worse else []
     told += ["Training made the refitted network worse: that one is the result."] if done.trained else []

@@ -22,7 +22,6 @@ from autoprune.mask import Mask
 from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal, SearchSpace
 from autoprune.statistics import UnitStatistics
-from autoprune.wording import words
 
 IDLE = 100
 """Calls in a row in which nothing is new, for each unit and a hundred times besides, that end a limited search. Agents
@@ -282,7 +281,7 @@ class Objective:
             whole = self.n_sequences * self.tokens_per_sequence
             raise UserError(
                 "the search ended before it scored one policy: raise its limits. The whole search split, on which a "
-                f"policy is scored at most, has {whole:,} {words(self.space.task).items}."
+                f"policy is scored at most, has {whole:,} {self.space.words.items}."
             )
         if best is None:
             raise UserError(

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from autoprune.console import CleanConsole
 from autoprune.terminal import clean, echo
-from autoprune.wording import duration, words
+from autoprune.wording import duration
 
 if TYPE_CHECKING:
     from autoprune.objective import Objective
@@ -90,7 +90,7 @@ class Display:
         else:
             loss, spent = outcome["loss"], duration(outcome["seconds"])
             shown = "overflowed" if loss is None else f"{round(loss, 4) + 0.0:.4f}"
-            told = f"loss {shown}, {outcome['tokens']:,} {words(outcome.get('task')).items}, {spent}"
+            told = f"loss {shown}, {outcome['tokens']:,} {outcome['items']}, {spent}"
         self._line(f"search {number} of {total}: {outcome['agent']} seed {outcome['seed']}: {told}")
 
     def notice(self, text: str) -> None:
@@ -104,7 +104,7 @@ class Display:
         loss, tokens = objective.loss(objective.incumbents[-1].proposal)
         if not math.isfinite(loss):
             return ""
-        items = words(objective.space.task).items
+        items = objective.space.words.items
         before, fewer = self._shown.get(objective, (math.inf, 0))
         rise = f" (before {before:.4f} on {fewer:,})" if loss > before and tokens != fewer else ""
         return f"best loss {loss:.4f} on {tokens:,} {items}{rise}"
@@ -116,7 +116,7 @@ class Display:
             self._marks[objective] = now, 0
             return "known from before"
         since, known = self._marks.setdefault(objective, (now, done))
-        items = words(objective.space.task).items
+        items = objective.space.words.items
         return f"{(done - known) / (now - since):,.0f} {items}/s" if now > since and done > known else ""
 
     def _enter(self, name: str) -> float:

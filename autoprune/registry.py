@@ -66,6 +66,10 @@ PARTS: dict[str, dict[str, str]] = {
         "ce": "autoprune.calibration.losses:CrossEntropy",
         "error": "autoprune.calibration.losses:ErrorRate",
     },
+    "tasks": {
+        "text": "autoprune.tasks.causal_lm:CausalLM",
+        "images": "autoprune.tasks.image_classification:ImageClassification",
+    },
     "families": {
         "llama": "autoprune.search_spaces.llama:FAMILY",
         "gpt2": "autoprune.search_spaces.gpt2:FAMILY",

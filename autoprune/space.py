@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from autoprune.errors import UserError
 from autoprune.mask import Mask
-from autoprune.wording import Task
+from autoprune.wording import Words
 
 Levels = tuple[int, ...]
 """One level for every unit: a policy as agents see it."""
@@ -116,7 +116,7 @@ class SearchSpace:
         fixed: metric -> what is paid whatever the policy (of a latency: embedding, head). It is part of every total
             and of the budget; metrics that are not named have none.
         measures: metric -> what it is counted in, for messages.
-        task: what the network reads, for people.
+        words: what things are called in the network's task, for people.
         peaks: metrics of which the largest of the units' costs and what is fixed counts, not the sum.
 
     Attributes:
@@ -136,10 +136,10 @@ class SearchSpace:
         group_costs: Mapping[str, Sequence[Sequence[float]]] | None = None,
         fixed: Mapping[str, float] | None = None,
         measures: Mapping[str, str] | None = None,
-        task: Task = "text",
+        words: Words | None = None,
         peaks: Collection[str] = (),
     ) -> None:
-        self.units, self.task, self.peaks = tuple(units), task, frozenset(peaks)
+        self.units, self.words, self.peaks = tuple(units), words or Words(), frozenset(peaks)
         self.groups = tuple(unit.bundles(unit.groups) for unit in self.units)
         self.budgets = dict(budgets)
         self.group_costs = {
@@ -193,7 +193,7 @@ class SearchSpace:
             UserError: one cannot be met.
         """
         costs = {metric: self.rows(metric) for metric in self.costs}
-        return SearchSpace(self.units, costs, budgets, fixed=self.fixed, task=self.task, peaks=self.peaks)
+        return SearchSpace(self.units, costs, budgets, fixed=self.fixed, words=self.words, peaks=self.peaks)
 
     @cached_property
     def dense(self) -> Levels:

@@ -2,7 +2,7 @@
 
 Schema `autoprune.space/1`:
 
-    {"schema": "autoprune.space/1", "task": "text" or "images",
+    {"schema": "autoprune.space/1", "task": "text", "words": {"task": ..., "item": "token", "sample": "sequence", ...},
      "units": [{"name": "3.mlp", "kind": "mlp", "block": 3, "groups": 512, "kept": [512, 448, ...], ...}, ...],
      "costs": {"params": [[cost at level 0, at level 1, ...] of each unit], ...},
      "group_costs": {"params": [[cost of 0 groups, of 1, ...] of each unit], ...},
@@ -29,7 +29,8 @@ from autoprune.files.writing import write_atomically
 from autoprune.policy import MOST_GROUPS, to_json
 from autoprune.space import SearchSpace, Unit
 from autoprune.statistics import UnitStatistics
-from autoprune.wording import WORDS, Task
+from autoprune.task_choice import words_of
+from autoprune.wording import Words
 
 SCHEMA = "autoprune.space/1"
 
@@ -60,7 +61,8 @@ def save_space(
     """
     record: dict[str, Any] = {
         "schema": SCHEMA,
-        "task": space.task,
+        "task": space.words.task,
+        "words": asdict(space.words),
         "units": [asdict(unit) for unit in space.units],
         "costs": {metric: space.rows(metric) for metric in space.costs},
         "group_costs": {metric: [row.tolist() for row in rows] for metric, rows in space.group_costs.items()},
@@ -74,12 +76,11 @@ def save_space(
     write_atomically(path, to_json(record) + "\n")
 
 
-def task_of(run: Path) -> Task | None:
-    """What the network of a run reads; None where that is not known yet."""
+def words_of_run(run: Path) -> Words | None:
+    """What things are called in a run's task; None where that is not known yet."""
     try:
         record = read_json(run / "space.json")
-        task: Task = record.get("task", "text")
-        return task if task in WORDS else None
+        return words_of(record)
     except (OSError, *DAMAGE):
         return None
 
@@ -105,7 +106,7 @@ def load_space(path: Path) -> tuple[SearchSpace, list[UnitStatistics]]:
         file = _File.model_validate(record)
         file.check()
         space = SearchSpace(
-            file.units, file.costs, file.budgets, file.group_costs, file.fixed, task=file.task, peaks=file.peaks
+            file.units, file.costs, file.budgets, file.group_costs, file.fixed, words=words_of(record), peaks=file.peaks
         )
     return space, file.statistics
 
@@ -127,7 +128,6 @@ class _File(BaseModel):
     """The file as read; those of earlier versions lack what has a default."""
 
     schema_: Literal["autoprune.space/1"] = Field(alias="schema")
-    task: Task = "text"
     units: list[Unit] = Field(min_length=1)
     costs: dict[str, list[list[float]]]
     group_costs: dict[str, list[list[float]]]

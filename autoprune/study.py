@@ -11,7 +11,7 @@ import numpy as np
 
 from autoprune import cautions, rundir
 from autoprune.arguments import made
-from autoprune.assembly import Assembly, Progress, assemble
+from autoprune.assembly import Assembly, assemble
 from autoprune.config import SearchConfig, load_config
 from autoprune.coverage import cover
 from autoprune.errors import LimitReached, UserError
@@ -24,6 +24,7 @@ from autoprune.objective import Answer, Limits, Objective, Spent
 from autoprune.policy import Policy, to_json
 from autoprune.ports.agent import Agent, load_agent
 from autoprune.ports.scorer import Scorer
+from autoprune.ports.task import Progress
 from autoprune.provenance import make_policy
 from autoprune.records.record import Record, finalists
 from autoprune.records.storage import check_storage
@@ -185,7 +186,7 @@ def prepare(config: SearchConfig, watch: Watch, masks: bool | None = None, run: 
     """
     assembly = assemble(config, watch.stage, masks, run)
     _check_dense(assembly)
-    for notice in [*assembly.notices(), *cautions.foreign_labels(assembly)]:
+    for notice in [*assembly.notices(), *assembly.task.notices(assembly)]:
         watch.notice(notice)
     cautions.warn(assembly)
     coverage = cover(
@@ -262,7 +263,9 @@ def make_agent(name: str, options: dict[str, Any]) -> Agent:
 
 
 def _check_dense(assembly: Assembly) -> None:
-    loss = assembly.evaluator(assembly.splits.search[:1], "ce", once=True).score([assembly.space.dense], [0])
+    loss = assembly.evaluator(assembly.splits.search[:1], assembly.task.label_loss, once=True).score(
+        [assembly.space.dense], [0]
+    )
     if not np.isfinite(loss).all():
         raise UserError(
             f"the dense network's own loss on the calibration data is {float(loss[0, 0])}: its weights or dtype "
@@ -276,7 +279,7 @@ def _finish(
     best = objective.best
     search_loss, search_tokens = objective.loss(best)
     if not np.isfinite(search_loss):
-        raise UserError("the search scored no policy with a finite loss: look at the model's weights, dtype and text.")
+        raise UserError("the search scored no policy with a finite loss: look at the model's weights, dtype and data.")
     named = {"dense": assembly.space.dense, "uniform": assembly.space.uniform(), "best": best}
     table = measure(assembly, named | front_names(assembly.space, front), watch.stage)
     table, front_rows = table[: len(named)], table[len(named) :]
@@ -289,8 +292,8 @@ def _finish(
     policy.save(out / "policy.json")
     save_front(assembly, objective, front, table[0], front_rows, out)
     result = {
-        "table": [vars(row) for row in table],
-        "front": [vars(row) for row in front_rows],
+        "table": [row.record() for row in table],
+        "front": [row.record() for row in front_rows],
         "spent": vars(objective.spent),
         "history": objective.history,
         "interrupted": interrupted,

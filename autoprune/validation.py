@@ -2,25 +2,28 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoprune.assembly import Assembly, Progress
-from autoprune.evaluation.counting import macs_per_image, macs_per_token
+from autoprune.assembly import Assembly
 from autoprune.evaluation.timing import speeds
 from autoprune.files.names import slug
 from autoprune.files.writing import own_folder
 from autoprune.objective import Objective
 from autoprune.policy import Totals
+from autoprune.ports.task import Progress
 from autoprune.provenance import make_policy
 from autoprune.space import Proposal, SearchSpace
 
+PREFIX, PREFIXED = "validation_", ("ce",)
+"""What stands before some keys in `result.json`, and which keys."""
 CHUNKS = 16  # of the validation split, between two of which progress is told
 
 
@@ -31,24 +34,40 @@ class Row:
     Args:
         name: of the network.
         validation_loss: in the configured loss.
-        validation_ce: cross-entropy, nats.
-        perplexity: its exponential.
+        measured: what the task measures of a network, by the keys of its measures; attributes too: `row.perplexity`.
         params: of the whole network, tied ones once.
-        macs: of the whole network, per token or image.
-        tokens_per_second: or images, at the median of several forward passes.
+        macs: of the whole network, per item.
+        tokens_per_second: items a second, at the median of several forward passes.
         speed_spread: half of what lies between the quartiles of these passes, as a share of the median.
-        accuracy: top-1 of images, None of texts.
     """
 
     name: str
     validation_loss: float
-    validation_ce: float
-    perplexity: float
+    measured: Mapping[str, float]
     params: int
     macs: float
     tokens_per_second: float
     speed_spread: float
-    accuracy: float | None = None
+
+    def __getattr__(self, key: str) -> float:
+        """What the task measures, by its key in `record`."""
+        if key.startswith("__") or "measured" not in vars(self):  # while it is copied
+            raise AttributeError(key)
+        try:
+            return self.measured[key.removeprefix(PREFIX)]
+        except KeyError:
+            raise AttributeError(f"{', '.join(self.measured)} were measured, and no {key}") from None
+
+    def record(self) -> dict[str, Any]:
+        """As `result.json` has it."""
+        rest = ("params", "macs", "tokens_per_second", "speed_spread")
+        named = {PREFIX + key if key in PREFIXED else key: value for key, value in self.measured.items()}
+        return {
+            "name": self.name,
+            "validation_loss": self.validation_loss,
+            **named,
+            **{key: getattr(self, key) for key in rest},
+        }
 
     def beside(self, dense: "Row") -> dict[str, Totals]:
         """What a policy file has of the whole network, by metric."""
@@ -57,27 +76,24 @@ class Row:
     @property
     def losses(self) -> dict[str, float]:
         """What a policy file has of it."""
-        perplexity = self.perplexity if self.accuracy is None else None
-        known: dict[str, float | None] = {"loss": self.validation_loss, "ce": self.validation_ce}
-        known |= {"perplexity": perplexity, "accuracy": self.accuracy}
-        return {name: value for name, value in known.items() if value is not None}
+        return {"loss": self.validation_loss, **self.measured}
 
 
 def measure(
     assembly: Assembly, policies: dict[str, Proposal], progress: Progress = lambda stage, share: None
 ) -> list[Row]:
     """Losses on the validation split, sizes and speed of named policies."""
-    tokens_NT, levels = assembly.splits.validation, list(policies.values())
-    images = assembly.loaded.family.task == "images"
-    losses_PK = mean_losses(assembly, tokens_NT, levels, [assembly.config.loss, "ce", *["error"] * images], progress)
+    tokens_NT, levels, task = assembly.splits.validation, list(policies.values()), assembly.task
+    names = [task.label_loss, *task.measured]
+    losses_PK = mean_losses(assembly, tokens_NT, levels, [assembly.config.loss, *names], progress)
     some_1T = tokens_NT[:1].to(assembly.config.device)
     places = [partial(assembly.placer.place, policy) for policy in levels]
     timed = speeds(places, assembly.view, some_1T, partial(progress, "timing"))
     rows = []
-    for name, policy, (loss, ce, *error), one in zip(policies, levels, losses_PK.tolist(), timed, strict=True):
+    for name, policy, (loss, *others), one in zip(policies, levels, losses_PK.tolist(), timed, strict=True):
+        measured = task.quality(dict(zip(names, others, strict=True)))
         sizes = total_params(assembly, policy), total_macs(assembly, policy)
-        accuracy = 1 - error[0] if images else None
-        rows.append(Row(name, loss, ce, float(np.exp(ce)), *sizes, one.per_second, one.spread, accuracy))
+        rows.append(Row(name, loss, measured, *sizes, one.per_second, one.spread))
     return rows
 
 
@@ -129,9 +145,7 @@ def total_params(assembly: Assembly, proposal: Proposal) -> int:
 
 
 def total_macs(assembly: Assembly, proposal: Proposal) -> float:
-    """Multiply-accumulates of the whole network under a policy, per token at the workload's context or per image."""
+    """Multiply-accumulates of the whole network under a policy, per item, at the workload's context."""
     assembly.placer.place(proposal)
-    device = assembly.config.device
-    if assembly.loaded.family.task == "images":
-        return macs_per_image(assembly.view, assembly.splits.validation[:1].to(device))
-    return macs_per_token(assembly.view, device, assembly.config.workload_of().context)
+    some_1T = assembly.splits.validation[:1].to(assembly.config.device)
+    return assembly.task.macs(assembly.view, some_1T, assembly.config.workload_of())

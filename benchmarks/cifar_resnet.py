@@ -30,6 +30,7 @@ from autoprune import study, tuning
 from autoprune.config import load_config, parse_budget, parse_override
 from autoprune.errors import UserError
 from autoprune.models.images import ImageView
+from autoprune.tasks.image_training import ImageTraining
 
 HERE = Path(__file__).resolve()
 SHARED = HERE.parent.parent.parent / "shared"
@@ -129,12 +130,12 @@ def one(args: argparse.Namespace, agent: str, seed: int, train: Path, test: Path
     found, student = tuning.cut_out(assembly, result.policy), tuning.cut_out(assembly, result.policy, refit=True)
     tested = ImageView(view.model, view.family, tests(test, config, args.device))
     numbers = torch.arange(len(tested.images))
-    held_out = tuning.ImageLesson(tested, numbers, numbers)
+    held_out = ImageTraining(tested, numbers, numbers)
     macs = result.policy.costs["macs"]
     measured = {"dense": view.model, "found": found, "before": student}
     row = {name: accuracy(network, held_out) for name, network in measured.items()}
     every = torch.arange(len(view.images))
-    lesson = tuning.ImageLesson(view, every, every)
+    lesson = ImageTraining(view, every, every)
     tuning.train(student, lesson, tuning.Tuning(args.epochs, seed), run / "finetuned")
     per_image = dense_seconds(view)
     return row | {
@@ -145,7 +146,7 @@ def one(args: argparse.Namespace, agent: str, seed: int, train: Path, test: Path
     }  # fmt: skip
 
 
-def accuracy(model: nn.Module, held_out: tuning.ImageLesson) -> float:
+def accuracy(model: nn.Module, held_out: ImageTraining) -> float:
     """In %."""
     return 100 * held_out.measured(model).accuracy
 

@@ -27,6 +27,8 @@ from autoprune import study, tuning
 from autoprune.config import load_config, parse_override
 from autoprune.display import print_table
 from autoprune.errors import UserError
+from autoprune.tasks.causal_lm import CausalLM
+from autoprune.tasks.text_training import DEFAULTS
 
 COLUMNS = ("", "perplexity / dense before", "after", "kl before", "after", "training, s", "/ dense passes")
 
@@ -39,10 +41,10 @@ def main() -> None:
         for seed in range(args.seeds):
             config = load_config(None, json.loads(Setup.of(args, seed=seed).settings))
             result = study.start(config, Path(scratch) / f"{seed}")
-            if result.assembly.loaded.family.task != "text":
+            if not isinstance(result.assembly.task, CausalLM):
                 raise UserError("images are measured by benchmarks/cifar_resnet.py.")
             for i, way in enumerate(ways):
-                rows[i].append(measured(result, tuning.tuning_of("text", way | {"seed": seed}), result.path / f"{i}"))
+                rows[i].append(measured(result, tuning.tuning_of(DEFAULTS, way | {"seed": seed}), result.path / f"{i}"))
                 print(f"seed {seed}: {line(way, rows[i][-1:])}", flush=True)
     print_table(f"{args.seeds} seeds", COLUMNS, [line(way, rows[i]) for i, way in enumerate(ways)])
     if args.json:
@@ -52,7 +54,7 @@ def main() -> None:
 def measured(result: study.SearchResult, settled: tuning.Tuning, folder: Path) -> dict[str, Any]:
     """One training of what a search found."""
     assembly = result.assembly
-    lesson, student = tuning.lesson_of(assembly), tuning.cut_out(assembly, result.policy)
+    lesson, student = assembly.task.training(assembly), tuning.cut_out(assembly, result.policy)
     worth = {"dense": lesson.measured(lesson.dense), "before": lesson.measured(student)}
     passes = settled.epochs * lesson.count * dense_seconds(assembly, settled.at_once)
     begun = time.perf_counter()

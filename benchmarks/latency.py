@@ -24,11 +24,11 @@ from common import command, parser_of
 
 from autoprune.assembly import Assembly, assemble
 from autoprune.budgets import latency
-from autoprune.budgets.passes import pass_of
 from autoprune.config import load_config, parse_budget, parse_override
 from autoprune.provenance import make_policy
 from autoprune.space import Levels
 from autoprune.study import export_policy
+from autoprune.tasks.text_passes import pass_of
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def measured(assembly: Assembly, policies: dict[str, Levels], rounds: int, expor
 
     def live(policy: Levels) -> float:
         latency.place(view, space.kept(policy))
-        return latency.clock(view, workload)
+        return latency.best_seconds(assembly.task.forward_pass(view, workload), device)
 
     def loaded(model: Any) -> float:
         return latency.best_seconds(pass_of(model, workload), device)

@@ -30,6 +30,7 @@ from autoprune.journal import Journal
 from autoprune.models.images import ImageView
 from autoprune.provenance import make_policy
 from autoprune.space import Levels
+from autoprune.tasks.image_training import ImageTraining
 
 
 def main() -> None:
@@ -85,13 +86,13 @@ def tuned(assembly: Assembly, levels: Levels, test: Path, args: argparse.Namespa
     assert isinstance(view, ImageView)
     tested = ImageView(view.model, view.family, cifar_resnet.tests(test, assembly.config, args.device))
     numbers = torch.arange(len(tested.images))
-    held_out = tuning.ImageLesson(tested, numbers, numbers)
+    held_out = ImageTraining(tested, numbers, numbers)
     policy = make_policy(assembly, levels, {})
     found, student = tuning.cut_out(assembly, policy), tuning.cut_out(assembly, policy, refit=True)
     every = torch.arange(len(view.images))
-    lesson = tuning.ImageLesson(view, every, every)
+    lesson = ImageTraining(view, every, every)
     worth = [held_out.measured(found)]
-    how = tuning.tuning_of(lesson.kind, {"epochs": args.epochs, "seed": args.seed, "batch": args.batch})
+    how = tuning.tuning_of(lesson.defaults, {"epochs": args.epochs, "seed": args.seed, "batch": args.batch})
     tuning.train(student, lesson, how, folder)
     worth.append(held_out.measured(student))
     print(f"# {levels}: {worth}", file=sys.stderr, flush=True)

@@ -26,7 +26,7 @@ def main() -> None:
     project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     found: dict[str, str] = {}
-    for name, version in lowest([*project["dependencies"], *(one for name in sorted(extras) for one in extras[name])]):
+    for name, version in lowest([*project["dependencies"], *(one for extra in extras.values() for one in extra)]):
         found[name] = max(found.get(name, "0"), version, key=lambda text: [int(part) for part in text.split(".")])
     print("\n".join(f"{name}=={version}.*" for name, version in found.items()))
 

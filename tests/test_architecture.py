@@ -14,13 +14,14 @@ import autoprune
 from autoprune import registry
 
 ROOT = Path(__file__).parent.parent
-WINGS = ("agents", "envs", "search_spaces")
+WINGS = ("agents", "envs", "search_spaces", "tasks")
 MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("extend", "envs"), ("testing", "envs")}
 """The package itself lends its front door to make_env; what is for plug-ins leads to all of their parts."""
 
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording"},
-    {"registry", "space", "policy", "config", "journal", "rundir", "space_file", "finetuned", "scorer", "ports"},
+    {"registry", "space", "policy", "config", "journal", "rundir", "space_file", "finetuned", "scorer", "ports"}
+    | {"task_choice"},
     {"models", "calibration", "budgets"},
     {"levels"},
     {"evaluation"},
@@ -127,6 +128,8 @@ def test_wrong_imports_are_found(importer: str, source: str, bad: str) -> None:
 def test_right_imports_are_let_through() -> None:
     assert wrong("autoprune.agents.ppo", "from autoprune.envs import x\nfrom autoprune.space import Levels") == []
     assert wrong("autoprune.study", "from autoprune import registry, rundir\nimport torch") == []
+    assert wrong("autoprune.ports.task", "if TYPE_CHECKING:\n    from autoprune.models.blocks import BlockView") == []
+    assert wrong("autoprune.ports.task", "from autoprune.models.blocks import BlockView") != []
 
 
 def test_wings_are_never_imported_by_their_bare_names() -> None:

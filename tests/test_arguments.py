@@ -10,7 +10,7 @@ import yaml
 
 import autoprune
 from autoprune import api, rundir, study
-from autoprune.calibration.text import dealt
+from autoprune.calibration.splits import dealt
 from autoprune.cli import app
 from autoprune.comparing import comparison
 from autoprune.config import SearchConfig, WorkloadConfig, load_config
@@ -26,7 +26,7 @@ OTHER: dict[str, Any] = {
     "reconstruction_sequences": 21, "search_sequences": 22, "validation_sequences": 23, "batch": 4,
     "storage": "sqlite:///x.db", "study_name": "other", "device": "meta", "dtype": "bfloat16",
     "trust_remote_code": True, "workers": 2, "ray_address": "auto", "gpus_per_worker": 0.5, "device_memory": 2**20,
-    "state_memory": 2**21,
+    "state_memory": 2**21, "task": "images",
 }  # fmt: skip
 """For every setting a value that is not its default."""
 

@@ -91,8 +91,9 @@ def test_a_metric_of_ones_own_may_see_the_network(monkeypatch: pytest.MonkeyPatc
         head = network.view.model.get_output_embeddings().weight.numel()  # type: ignore[operator]
         return lambda unit, kept, workload: kept * head
 
+    network = toy_network(UNITS, WORKLOAD, tmp_path)
     monkeypatch.setattr(registry, "load", lambda kind, name: watts)
-    metric = metric_of("watts", toy_network(UNITS, WORKLOAD, tmp_path))
+    metric = metric_of("watts", network)
     assert cost_rows("watts", UNITS, WORKLOAD, metric)[0] == [80, 40, 0]
     assert fixed_cost("watts", metric) == 0
 

@@ -23,6 +23,7 @@ from autoprune.errors import LimitReached, UserError
 from autoprune.objective import Answer, Limits, Objective
 from autoprune.policy import Policy, to_json
 from autoprune.testing.toys import ToyScorer, toy_space
+from autoprune.wording import Words
 from tests.conftest import Answer as Said
 from tests.test_resume import command, outcome, wait_for_scores
 
@@ -255,7 +256,7 @@ def test_a_league_of_few_and_of_overflowed_searches() -> None:
 
     failed = {"agent": "d", "seed": 0, "failed": "no"}
     searches = [failed, one("a", 0, 2.0), one("b", 0, None), one("b", 1, 1.0), one("c", 0, 1.0), one("c", 1, 1.5)]
-    table = {row["agent"]: row for row in table_of(searches)}
+    table = {row["agent"]: row for row in table_of(searches, Words())}
     assert [(row["rank"], agent) for agent, row in table.items()] == [(1, "c"), (2, "a"), (3, "b"), (4, "d")]
     assert table["a"]["sd"] is None
     assert (table["a"]["behind"], table["a"]["behind_error"]) == (0.75, None)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from autoprune.assembly import Assembly, assemble
 from autoprune.calibration.moments import collect
-from autoprune.calibration.text import SHARES, split
+from autoprune.calibration.splits import SHARES, split
 from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.levels.store import LevelStore, cache_directory

@@ -55,6 +55,12 @@ def names(assembly, policy, path, prefix: str = "", *, upper: bool = False):
 
 class Nothing:
     pass
+
+class Duck:
+    needs_network = False
+
+    def write(self, source, path):
+        path.write_text("quack")
 """
 
 
@@ -128,7 +134,9 @@ def test_own_classes(cli: Cli, refused: Refused, own: str, finished_run: Path, t
     broken = ("the exporter 'write' (own.py, line", "KeyError at own.py, line", "'what'")
     refused("export", finished_run, "x", "--to", f"{own}:Broken", seen=broken)
     refused("export", finished_run, "x", "--to", f"{own}:Unwritten", seen=("Unwritten", "no method 'write'"))
-    refused("export", finished_run, "x", "--to", f"{own}:Nothing", seen=("autoprune.ports.Exporter", "write(source"))
+    assert cli("export", finished_run, "duck", "--to", f"{own}:Duck").status == 0
+    assert Path("duck").read_text() == "quack"
+    refused("export", finished_run, "x", "--to", f"{own}:Nothing", seen=("own.py:Nothing", "no method 'write'"))
 
 
 def test_functions_of_earlier_versions(cli: Cli, refused: Refused, own: str, finished_run: Path) -> None:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ from torch import Tensor, nn
 import autoprune
 from autoprune import exporting, tuning
 from autoprune.errors import UserError
-from autoprune.tuning import lora, settings, training
+from autoprune.ports.training import Worth
+from autoprune.tasks.text_training import DEFAULTS, TextTraining
+from autoprune.tuning import lora, training
+from autoprune.tuning.blending import blended
 from autoprune.tuning.finetuning import better
-from autoprune.tuning.lesson import Worth, blended
+from autoprune.tuning.settings import LAYERNORM
+from autoprune.wording import Words
 from tests.conftest import Answer
 
 
@@ -37,10 +42,10 @@ def opened(run: Path) -> tuple[Any, Any, Any]:
     return assembly, policy, short(assembly)
 
 
-def short(assembly: Any) -> tuning.TextLesson:
+def short(assembly: Any) -> TextTraining:
     """A lesson of the reconstruction and search splits."""
     splits = assembly.splits
-    return tuning.TextLesson(assembly.view, torch.cat([splits.reconstruction, splits.search]), splits.validation)
+    return TextTraining(assembly.view, torch.cat([splits.reconstruction, splits.search]), splits.validation)
 
 
 def given(**own: Any) -> dict[str, Any]:
@@ -48,7 +53,7 @@ def given(**own: Any) -> dict[str, Any]:
 
 
 def how(**own: Any) -> tuning.Tuning:
-    return tuning.tuning_of("text", given(**own))
+    return tuning.tuning_of(DEFAULTS, given(**own))
 
 
 def copied(run: Path, to: Path) -> Path:
@@ -140,7 +145,7 @@ def test_interrupted_ends_with_the_same_bits(
 
 def test_the_lesson_holds_the_validation_split_back(opened: tuple[Any, Any, Any]) -> None:
     assembly = opened[0]
-    lesson: Any = tuning.lesson_of(assembly)
+    lesson: Any = assembly.task.training(assembly)
     held_out = {tuple(row) for row in assembly.splits.validation.tolist()}
     taught = [tuple(row) for row in lesson._tokens_NT.tolist()]
     assert not held_out & set(taught)
@@ -214,14 +219,14 @@ def test_rate_rises_and_falls() -> None:
 
 
 def test_texts_images_and_adapters_have_defaults_of_their_own() -> None:
-    text, adapters = (tuning.tuning_of("text", {"epochs": 1, "lora": rank}) for rank in (0, 8))
-    images = tuning.tuning_of("images", {"epochs": 3})
+    text, adapters = (tuning.tuning_of(DEFAULTS, {"epochs": 1, "lora": rank}) for rank in (0, 8))
+    images = tuning.tuning_of({}, {"epochs": 3})
     assert images == tuning.Tuning(3)
     assert (text.optimizer, images.optimizer) == ("adamw", "sgd")
     assert adapters.lr > text.lr
-    assert tuning.tuning_of("text", {"epochs": 1, "lora": 8, "lr": 1e-5}).lr == 1e-5
-    assert tuning.tuning_of("images-layernorm", {"epochs": 1}).optimizer == "adamw"
-    assert all(set(own) <= set(text.__dataclass_fields__) for own in settings.DEFAULTS.values())
+    assert tuning.tuning_of(DEFAULTS, {"epochs": 1, "lora": 8, "lr": 1e-5}).lr == 1e-5
+    assert tuning.tuning_of(LAYERNORM, {"epochs": 1}).optimizer == "adamw"
+    assert all(set(own) <= set(text.__dataclass_fields__) for own in (DEFAULTS, LAYERNORM))
 
 
 def test_weights_of_the_loss() -> None:
@@ -286,7 +291,7 @@ def test_the_command(cli: Callable[..., Answer], refused: Callable[..., str], ru
     rows = {line.split()[0]: line for line in answer.out.splitlines()}
     assert list(rows) == ["dense", "before", "refitted", "after", "trained:", "network:"]
     assert "perplexity" in rows["after"]
-    assert "kl 0.0000" in rows["dense"]
+    assert "divergence from dense 0.0000" in rows["dense"]
     assert "fine-tuning" in answer.err
     told = json.loads((own / "finetuned" / "result.json").read_text())
     assert (told["tuning"]["weight"], told["tuning"]["lora"], told["tuning"]["batch"]) == (0.7, 4, 64)
@@ -348,6 +353,14 @@ def test_the_better_network_is_handed_over(
         torch.testing.assert_close(loaded.state_dict()[name], tensor, rtol=0, atol=0)
 
 
+@dataclass(frozen=True)
+class Known(Worth):
+    """A network of which nothing but the cross-entropy is known."""
+
+    words = Words()
+    ce: float
+
+
 @pytest.mark.parametrize(
     ("losses", "chosen", "words"),
     [
@@ -359,10 +372,10 @@ def test_the_better_network_is_handed_over(
     ],
 )
 def test_what_is_told_of_the_steps(losses: tuple[float, ...], chosen: str, words: str | None) -> None:
-    before, refitted, trained = map(Worth, losses)
+    before, refitted, trained = map(Known, losses)
     worths = {"before": before, "refitted": refitted, "trained": trained}
     assert better(worths) == (chosen, worths[chosen])
-    tuned = tuning.Tuned(Worth(0.5), before, refitted, trained, chosen, Path("network"), None)
+    tuned = tuning.Tuned(Known(0.5), before, refitted, trained, chosen, Path("network"), None)
     assert tuned.after == worths[chosen]
     assert tuned.told() is None if words is None else re.search(words, tuned.told() or "")
 

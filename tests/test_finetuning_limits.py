@@ -11,6 +11,7 @@ import torch
 
 from autoprune import exporting, tuning
 from autoprune.errors import UserError
+from autoprune.tasks.text_training import DEFAULTS, TextTraining
 from autoprune.tuning import training
 from autoprune.tuning.settings import Tuning
 from tests.conftest import Answer
@@ -24,11 +25,11 @@ def opened(finished_run: Path) -> tuple[Any, Any, Any]:
     assembly, policy = exporting.reopen(finished_run)
     splits = assembly.splits
     examples = torch.cat([splits.reconstruction, splits.search])  # 24 of 32 tokens
-    return assembly, policy, tuning.TextLesson(assembly.view, examples, splits.validation)
+    return assembly, policy, TextTraining(assembly.view, examples, splits.validation)
 
 
 def how(**own: Any) -> Tuning:
-    return tuning.tuning_of("text", {"batch": 10, "lr": 1e-3, **own})
+    return tuning.tuning_of(DEFAULTS, {"batch": 10, "lr": 1e-3, **own})
 
 
 @pytest.mark.parametrize(

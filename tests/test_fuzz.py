@@ -31,7 +31,7 @@ from autoprune.budgets.latency_table import load_table
 from autoprune.calibration import dataset_directory, images
 from autoprune.comparing.entrants import Entrants
 from autoprune.comparing.league import is_finished, load_league, outcome_of
-from autoprune.config import SearchConfig, load_config, parse_override, reads_images
+from autoprune.config import SearchConfig, load_config, parse_override
 from autoprune.envs.observation import NAMES
 from autoprune.errors import UserError
 from autoprune.finetuned import read_finetuned
@@ -42,7 +42,8 @@ from autoprune.policy import Policy
 from autoprune.reports.page import render, write_report
 from autoprune.reports.run import read_run
 from autoprune.space import Unit
-from autoprune.space_file import load_space, task_of
+from autoprune.space_file import load_space, words_of_run
+from autoprune.task_choice import task_of
 from autoprune.tuning.state import done
 from tests.test_architecture import MODULES
 from tests.test_report import make_league, make_run
@@ -211,7 +212,9 @@ def loaders(folder: Path) -> dict[str, Loader]:
     SUBJECT["line"] = (run / "journal.jsonl").read_text().splitlines()[0]
     return {
         "policy": Loader(run / "policy.json", shown, as_json),
-        "space": Loader(run / "space.json", lambda: (task_of(run), load_space(run / "space.json"), report()), as_json),
+        "space": Loader(
+            run / "space.json", lambda: (words_of_run(run), load_space(run / "space.json"), report()), as_json
+        ),
         "result": Loader(run / "result.json", report, as_json),
         "config": Loader(run / "config.yaml", lambda: load_config(run / "config.yaml").fractions(), as_yaml),
         "journal": Loader(run / "journal.jsonl", journal, as_lines),
@@ -225,7 +228,7 @@ def loaders(folder: Path) -> dict[str, Loader]:
         "devices": Loader(folder / "devices.yaml", lambda: roofline.read_devices(folder / "devices.yaml"), as_yaml),
         "table": Loader(folder / "table.csv", lambda: table.read(folder / "table.csv")),
         "latency": Loader(folder / "latency.json", lambda: told_as_user_error(folder / "latency.json"), as_json),
-        "model": Loader(folder / "model/config.json", lambda: reads_images(str(folder / "model")), as_json),
+        "model": Loader(folder / "model/config.json", lambda: task_of(None, str(folder / "model")), as_json),
         "preprocessor": Loader(
             folder / "model/preprocessor_config.json", lambda: images.preprocessing(str(folder / "model")), as_json
         ),

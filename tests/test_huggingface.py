@@ -15,11 +15,11 @@ from autoprune import study
 from autoprune.assembly import Assembly
 from autoprune.calibration.text import read_text, sequences
 from autoprune.errors import UserError
-from autoprune.evaluation.report import evaluate_directory
 from autoprune.exporters import huggingface, padding
 from autoprune.models.slots import cache_slots, can_cache
 from autoprune.policy import Policy
 from autoprune.space import Levels
+from autoprune.tasks.text_directory import evaluate_directory
 from autoprune.validation import total_params
 from tests import families
 from tests.contracts.test_exporters import Loader, awkward_levels, export, is_exact, placed_logits, tiny_assembly

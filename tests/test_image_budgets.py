@@ -24,7 +24,7 @@ from autoprune.budgets.activation import Peaks, activation, levels
 from autoprune.budgets.alive import Alive, peak_bytes
 from autoprune.budgets.latency import build, checks, classes_in, latency, place
 from autoprune.budgets.metric import Network, cost_rows, fixed_cost
-from autoprune.budgets.passes import image_pass_of
+from autoprune.budgets.passes import example_pass_of
 from autoprune.config import load_config
 from autoprune.errors import LimitReached, UserError
 from autoprune.journal import Journal
@@ -34,6 +34,7 @@ from autoprune.reports.page import write_report
 from autoprune.reports.tables import amount
 from autoprune.space import SLACK, SearchSpace, Unit
 from autoprune.space_file import load_space, save_space
+from autoprune.task_choice import load_task
 from autoprune.testing.toys import ToyScorer, toy_space
 from autoprune.workload import Workload
 from tests import image_families
@@ -50,7 +51,7 @@ def live(name: str, batch: int = 1) -> tuple[Network, ImageView]:
     """A tiny network that reads images."""
     view = image_families.view_of(name)
     units = units_of(view, load_config(None, {"levels": 5}))
-    return Network(view, units, Workload(8, batch), Path("nowhere")), view
+    return Network(view, units, Workload(8, batch), Path("nowhere"), task=load_task("images")), view
 
 
 def cuts(units: Sequence[Unit], count: int = 4) -> list[tuple[int, ...]]:
@@ -122,7 +123,7 @@ def test_what_is_timed_is_a_batch_through_what_an_export_holds(name: str) -> Non
     network, view = live(name, batch=3)
     shapes: list[tuple[int, ...]] = []
     view.model.register_forward_pre_hook(lambda module, args: shapes.append(tuple(args[0].shape)))
-    forward = image_pass_of(view, network.workload)
+    forward = example_pass_of(view, network.workload)
     for kept_U in cuts(network.units):
         place(view, kept_U)
         assert all(p.is_contiguous() for row in view.widths for w in row for link in w.links for p in link.parameters())
@@ -138,7 +139,7 @@ def test_a_table_is_of_a_batch_and_a_size_of_images(monkeypatch: pytest.MonkeyPa
     table = latency(network)
     assert "context" not in table.measured_on["workload"]
 
-    def never(view: Any, workload: Workload) -> float:
+    def never(network: Network) -> float:
         raise AssertionError("again")
 
     monkeypatch.setattr(measuring, "clock", never)
@@ -233,7 +234,7 @@ def test_activations_are_in_place_where_the_network_has_them_so() -> None:
 
 def test_a_batch_takes_as_many_times_the_memory() -> None:
     network, view = live("convnext", batch=5)
-    peaks, whole = activation(network), image_pass_of(view, network.workload)
+    peaks, whole = activation(network), example_pass_of(view, network.workload)
     assert peak_bytes(whole) == max(peaks(unit, unit.groups, network.workload) for unit in network.units)
 
 

@@ -96,8 +96,8 @@ def test_fine_tuning(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     given = settings("vit", tmp_path, data, out=tmp_path / "run", agent="uniform")
     assert not autoprune.search(**given).interrupted  # type: ignore[arg-type]
     assembly, policy = exporting.reopen(tmp_path / "run")
-    lesson, student = tuning.lesson_of(assembly), tuning.cut_out(assembly, policy)
-    how = tuning.tuning_of(lesson.kind, {"epochs": 4, "lora": 2, "batch": 24, "augment": False})
+    lesson, student = assembly.task.training(assembly), tuning.cut_out(assembly, policy)
+    how = tuning.tuning_of(lesson.defaults, {"epochs": 4, "lora": 2, "batch": 24, "augment": False})
     assert how.optimizer == "adamw"
     pixels = torch.randn(3, 3, image_families.SIDE, image_families.SIDE)
     before = student(pixels).logits

@@ -20,6 +20,7 @@ from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.models.images import ImageView
 from autoprune.provenance import make_policy
+from autoprune.tasks.image_training import ImageTraining
 from tests.conftest import Answer
 
 NETWORK = """
@@ -210,7 +211,7 @@ def test_search_and_fine_tuning(files: Path, tmp_path: Path, monkeypatch: pytest
     view = view_of(assembly)
     student, how = tuning.cut_out(assembly, policy), tuning.Tuning(2, batch=32)
     first = tuning.cut_out(assembly, policy)
-    lesson = tuning.ImageLesson(view, torch.arange(200), torch.arange(8))
+    lesson = ImageTraining(view, torch.arange(200), torch.arange(8))
     tuning.train(first, lesson, how, tmp_path / "whole")
 
     def stop(stage: str, share: float) -> None:
@@ -229,7 +230,7 @@ def test_search_and_fine_tuning(files: Path, tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UserError, match="seed=0"):
         tuning.train(again, lesson, tuning.Tuning(2, seed=1, batch=32), tmp_path / "twice", stop)
     adapted = tuning.cut_out(assembly, policy)
-    tuning.train(adapted, lesson, tuning.tuning_of("images", {"epochs": 1, "lora": 2}), tmp_path / "adapted")
+    tuning.train(adapted, lesson, tuning.tuning_of({}, {"epochs": 1, "lora": 2}), tmp_path / "adapted")
     before = tuning.cut_out(assembly, policy).state_dict()
     changed = {name for name, tensor in adapted.state_dict().items() if not torch.equal(tensor, before[name])}
     assert {"stem.weight", "fc.weight"} <= changed

@@ -23,7 +23,6 @@ from autoprune.budgets.additive import MIXED, classes_of, design, fit, isotonic
 from autoprune.budgets.latency import STAGE, build, latency
 from autoprune.budgets.latency_table import FILE, Check, ClassTimes, LatencyTable, load_table
 from autoprune.budgets.metric import Network
-from autoprune.budgets.passes import pass_of
 from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.models.blocks import BlockView
@@ -32,6 +31,8 @@ from autoprune.models.slots import can_cache, layer_types
 from autoprune.reports.page import write_report
 from autoprune.space import SLACK, Unit, kept_groups
 from autoprune.space_file import load_space
+from autoprune.task_choice import load_task
+from autoprune.tasks.text_passes import pass_of
 from autoprune.workload import Workload
 from tests import families
 from tests.conftest import Answer
@@ -205,7 +206,7 @@ def test_between_measured_numbers_of_groups_it_is_interpolated() -> None:
 # -- where tables are found ------------------------------------------------------------------------------------------
 
 
-def never(view: Any, workload: Workload) -> float:
+def never(network: Network) -> float:
     raise AssertionError("measured again")
 
 
@@ -265,7 +266,7 @@ def live(name: str, context: int, phase: Any = "decode", batch: int = 2) -> tupl
     units = [
         width.unit(b, kept_groups(width.width.groups, (0.5, 0.0))) for b, row in enumerate(view.widths) for width in row
     ]
-    return Network(view, units, Workload(context, batch, phase), Path("nowhere")), units
+    return Network(view, units, Workload(context, batch, phase), Path("nowhere"), task=load_task("text")), units
 
 
 @pytest.mark.parametrize("name", families.names())
@@ -328,7 +329,7 @@ def test_measuring_leaves_the_network_as_it_was(
     assert table.fixed == pytest.approx(3.0)
     assert table(units[0], units[0].groups, network.workload) == pytest.approx(1.5)
 
-    def broken(view: Any, workload: Workload) -> float:
+    def broken(network: Network) -> float:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(measuring, "clock", broken)

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 NOT_SOURCE = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "tests", "benchmarks", "runs")
-WINGS = ("agents", "envs", "search_spaces")
+WINGS = ("agents", "envs", "search_spaces", "tasks")
 
 pytestmark = [
     pytest.mark.slow,

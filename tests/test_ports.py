@@ -23,6 +23,7 @@ from autoprune.ports.exporter import Exporter, load_exporter
 from autoprune.ports.loss import Loss, load_loss
 from autoprune.ports.metric import Metric, load_metric
 from autoprune.space import Unit
+from autoprune.study import make_agent
 from autoprune.workload import Workload
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +40,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from pydantic import BaseModel
 
 from autoprune.agents.evolution import Evolution
 from autoprune.ports import Agent, Criterion, Exporter, Loss, Metric
@@ -63,6 +65,19 @@ class Saves(Climb):
 
     def front(self, objective):
         return [objective.space.uniform()]
+
+class Settings(BaseModel):
+    steps: int = 3
+
+    def search(self, objective, rng):
+        objective([objective.space.uniform()])
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    steps: "Unknown" = 3
+
+    def search(self, objective, rng):
+        objective([objective.space.uniform()])
 
 class Idle:
     pass
@@ -193,6 +208,15 @@ def test_an_agent_that_derives_from_nothing(own: str, quick: dict[str, Any], tmp
     assert again.policy.units == result.policy.units
 
 
+@pytest.mark.parametrize("name", ["Settings", "Slots"])
+def test_agents_of_other_kinds(own: str, name: str) -> None:
+    """With another metaclass, with slots, with an annotation that cannot be read."""
+    agent = make_agent(f"{own}:{name}", {"steps": 5})
+    assert isinstance(agent, Agent)
+    assert agent.steps == 5  # type: ignore[attr-defined]
+    agent.save(Path("nowhere"))
+
+
 def test_functions_that_make_agents(own: str) -> None:
     assert isinstance(load_agent(f"{own}:factory")(steps=5), Agent)  # type: ignore[call-arg]
     made = load_agent(f"{own}:small")()
@@ -263,5 +287,5 @@ def test_metrics_that_derive_from_nothing(own: str, tmp_path: Path) -> None:
 
 
 def test_an_object_without_what_its_port_demands() -> None:
-    with pytest.raises(UserError, match="has no method 'search', which a Agent must have"):
+    with pytest.raises(UserError, match="has no method 'search', which the port Agent demands"):
         as_port(Agent, partial(np.sum))

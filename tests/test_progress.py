@@ -13,6 +13,7 @@ import autoprune.progress as progress_module
 from autoprune.journal import Journal
 from autoprune.objective import Answer, Limits, Objective, Spent
 from autoprune.progress import FIRST_GAP, LAST_GAP, Display
+from autoprune.task_choice import built_in
 from autoprune.testing.toys import ToyScorer, toy_space
 from tests.conftest import Answer as Said
 
@@ -41,7 +42,7 @@ class Searching:
 
     def __init__(self, task: Any = "text") -> None:
         self.limits, self.space, self.computed = Limits(evals=100), toy_space(), 0
-        self.space.task = task
+        self.space.words = built_in()[task]
         self.spent, self.progress, self.answer = Spent(), 0.0, (1.25, 512)
         self.incumbents: list[Answer] = [Answer(0, 0.0, self.space.dense)]
 
@@ -75,7 +76,7 @@ def test_progress_counts_what_is_read(
         shown.score(objective.went_on(30, 900, 900, 3.0))
         clock.now += 2
         shown.score(objective.went_on(60, 1900, 1900, 6.0))
-        shown.ended(1, 2, {"agent": "a", "seed": 0, "loss": 1.0, "tokens": 1900, "seconds": 6.0, "task": task})
+        shown.ended(1, 2, {"agent": "a", "seed": 0, "loss": 1.0, "tokens": 1900, "seconds": 6.0, "items": word})
     err = capsys.readouterr().err
     assert f"500 {word}/s" in err
     assert f"1,900 {word}, 6 s" in err

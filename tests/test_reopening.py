@@ -10,6 +10,7 @@ import torch
 import autoprune
 from autoprune import assembly, exporting, rundir, study
 from autoprune.api import evaluate
+from autoprune.calibration import splits, text
 from autoprune.errors import UserError
 
 
@@ -29,8 +30,13 @@ def test_an_export_needs_no_text_and_no_metric(run: Path, tmp_path: Path, monkey
     def never(*_: Any) -> None:
         raise AssertionError("not needed")
 
-    for name in ("read_text", "sequences", "split", "collect", "build", "metric_of"):
-        monkeypatch.setattr(assembly, name, never)
+    for module, names in (
+        (text, ("read_text", "sequences")),
+        (splits, ("split",)),
+        (assembly, ("collect", "build", "metric_of")),
+    ):
+        for name in names:
+            monkeypatch.setattr(module, name, never)
     reopened, policy = exporting.reopen(run)
     after = study.export_policy(reopened, policy, tmp_path / "after", "hf")
     assert (after / "model.safetensors").read_bytes() == (before / "model.safetensors").read_bytes()

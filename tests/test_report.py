@@ -34,6 +34,7 @@ from autoprune.reports.sensitivities import measured
 from autoprune.space import Proposal, SearchSpace, Unit
 from autoprune.space_file import save_space
 from autoprune.testing.toys import ToyScorer, toy_space, toy_statistics
+from autoprune.wording import Words
 
 quick = settings(max_examples=40)  # the machine may be busy
 
@@ -323,7 +324,7 @@ def make_league(path: Path, **changes: object) -> Path:
         "schema": "autoprune.league/1", "config": SearchConfig(model=NASTY, max_tokens=640).model_dump(),
         "agents": ["evolution", "tpe", NASTY], "seeds": [0, 1],
         "references": {"dense": reference, "uniform": reference},
-        "searches": searches, "table": table_of(searches),
+        "searches": searches, "table": table_of(searches, Words()),
     }  # fmt: skip
     path.mkdir()
     (path / "league.json").write_text(to_json(league | changes))
@@ -345,7 +346,7 @@ def test_a_comparison(tmp_path: Path) -> None:
 
 def test_a_comparison_of_agents_that_failed(tmp_path: Path) -> None:
     searches = [{"agent": "tpe", "seed": 0, "run": "tpe-s0", "failed": "no answer"}]
-    run = make_league(tmp_path / "cmp", searches=searches, table=table_of(searches), references={})
+    run = make_league(tmp_path / "cmp", searches=searches, table=table_of(searches, Words()), references={})
     assert "Learning curves" not in sections(report(run))
     check(report(run))
 

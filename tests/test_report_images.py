@@ -20,7 +20,8 @@ from autoprune.policy import to_json
 from autoprune.reports.charts import Series, line_chart
 from autoprune.reports.page import write_report
 from autoprune.space import SearchSpace
-from autoprune.space_file import load_space, save_space, task_of
+from autoprune.space_file import load_space, save_space, words_of_run
+from autoprune.task_choice import built_in
 from autoprune.testing.toys import toy_space
 from tests.conftest import Answer
 from tests.test_images import NETWORK
@@ -36,7 +37,7 @@ def image_space(units: int = 9) -> SearchSpace:
     toy = toy_space(units)
     made = [replace(unit, name=f"{u}.conv", kind="conv", block=u) for u, unit in enumerate(toy.units)]
     costs = {"params": [[unit.params(k) for k in unit.kept] for unit in made]}
-    return SearchSpace(made, costs, toy.budgets, task="images")
+    return SearchSpace(made, costs, toy.budgets, words=built_in()["images"])
 
 
 def make_image_run(path: Path, finished: bool = True, **settings: Any) -> Path:
@@ -219,7 +220,11 @@ def image_league(path: Path) -> Path:
     searches.append({"agent": "tpe", "seed": 0, "run": "tpe-s0", "failed": "no answer"})
     reference = {"loss": 0.0, "ce": 0.1, "perplexity": 1.1, "accuracy": 0.925, "params": 2e5, "macs": 4e6}
     changes = {"task": "images", "config": SearchConfig(model="net.py:net", max_tokens=640).model_dump()}
-    changes |= {"searches": searches, "table": table_of(searches), "references": {"dense": reference}}
+    changes |= {
+        "searches": searches,
+        "table": table_of(searches, built_in()["images"]),
+        "references": {"dense": reference},
+    }
     return make_league(path, agents=["evolution", "tpe"], **changes)
 
 
@@ -253,20 +258,23 @@ def test_a_comparison_on_text_has_no_accuracy(tmp_path: Path, capsys: pytest.Cap
 
 def test_a_space_says_what_is_read(tmp_path: Path) -> None:
     space, file = image_space(), tmp_path / "space.json"
-    assert task_of(tmp_path) is None
+    assert words_of_run(tmp_path) is None
     save_space(file, space)
-    assert load_space(file)[0].task == task_of(tmp_path) == space.rebudgeted(space.budgets).task == "images"
+    assert load_space(file)[0].words == words_of_run(tmp_path) == space.rebudgeted(space.budgets).words
     record = json.loads(file.read_text())
-    before = {key: value for key, value in record.items() if key != "task"}
+    assert record["task"] == "images"
+    before = {key: value for key, value in record.items() if key != "words"}
     file.write_text(to_json(before))
-    assert load_space(file)[0].task == task_of(tmp_path) == "text"
+    assert load_space(file)[0].words == words_of_run(tmp_path) == built_in()["images"]
+    file.write_text(to_json({key: value for key, value in before.items() if key != "task"}))
+    assert load_space(file)[0].words == words_of_run(tmp_path) == built_in()["text"]
     for wrong in ("sound", ["images"], None):
         file.write_text(to_json(record | {"task": wrong}))
         with pytest.raises(UserError, match=r"space\.json' is damaged"):
             load_space(file)
-        assert task_of(tmp_path) is None
+        assert words_of_run(tmp_path) is None
     file.write_text("{")
-    assert task_of(tmp_path) is None
+    assert words_of_run(tmp_path) is None
 
 
 def test_commands_on_images_speak_of_images(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +293,9 @@ def test_commands_on_images_speak_of_images(tmp_path: Path, cli: Cli, monkeypatc
         assert not OF_TEXT.search(answer.out + answer.err), answer
     for page in ("run", "cmp"):
         assert not OF_TEXT.search(said(Path(page, "report.html").read_text())), page
-    assert task_of(Path("run")) == json.loads(Path("cmp/league.json").read_text())["task"] == "images"
+    words = words_of_run(Path("run"))
+    assert words is not None
+    assert words.task == json.loads(Path("cmp/league.json").read_text())["task"] == "images"
     table = json.loads(Path("run/result.json").read_text())["table"]
     validation = json.loads(Path("run/policy.json").read_text())["losses"]["validation"]
     assert validation["best"]["accuracy"] == table[-1]["accuracy"]

@@ -16,6 +16,7 @@ from autoprune.models.blocks import BlockView
 from autoprune.models.family import Family
 from autoprune.models.loading import family_of
 from autoprune.space import Unit
+from autoprune.task_choice import load_task
 from autoprune.workload import Workload
 from tests import families
 from tests.conftest import Answer
@@ -83,7 +84,7 @@ def test_costs_are_those_of_the_matrices_that_are_left(name: str) -> None:
     view = BlockView(model, family)
     units = [w.unit(b, (w.width.groups, 1, 0)) for b, row in enumerate(view.widths) for w in row]
     workload = Workload(1, phase="decode", hardware="h100", dtype="float32")
-    metric = roofline(Network(view, units, workload, Path("nowhere")))
+    metric = roofline(Network(view, units, workload, Path("nowhere"), task=load_task("text")))
     rows = cost_rows("roofline", units, workload, metric)
     for width in (w for row in view.widths for w in row):
         width.keep(1)

@@ -19,6 +19,7 @@ import autoprune
 from autoprune import exporting, study
 from autoprune.assembly import assemble
 from autoprune.budgets.latency import clock
+from autoprune.budgets.metric import Network
 from autoprune.calibration.moments import inputs_of
 from autoprune.config import load_config
 from autoprune.coverage import Coverage, Left
@@ -29,7 +30,7 @@ from autoprune.models.surgery import LiveWidth
 from autoprune.models.tracing import TracedView, image_view
 from autoprune.provenance import make_policy
 from autoprune.reports.page import write_report
-from autoprune.tuning.image_lesson import augmented
+from autoprune.tasks.image_training import augmented
 from autoprune.tuning.refit import RIDGES, Affine, Fit, _refit
 from tests import image_families, traced_networks
 from tests.conftest import Answer
@@ -298,7 +299,8 @@ def test_what_views_its_inputs_goes_every_way(files: Path, tmp_path: Path, monke
             tuned = autoprune.finetune(run, epochs=1, batch=32, augment=True)
         assert tuned.after.ce <= tuned.before.ce
     assembly, _ = exporting.reopen(tmp_path / "obs")
-    assert clock(assembly.view, assembly.config.workload_of()) > 0
+    network = Network(assembly.view, assembly.space.units, assembly.config.workload_of(), tmp_path, task=assembly.task)
+    assert clock(network) > 0
     draw = torch.Generator().manual_seed(0)
     assert augmented(torch.randn(4, 3, 8, 8), draw).is_contiguous()
 

@@ -1,6 +1,7 @@
 """Networks for metrics that must see one: a stand-in without weights, and a clock that counts instead of measuring."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,14 +10,17 @@ import torch
 
 from autoprune.budgets.metric import Network
 from autoprune.space import Unit
+from autoprune.task_choice import load_task
 from autoprune.workload import Workload
+
+TEXT = "text"
 
 
 class ToyWidth:
     """A width that only knows how much of it is kept."""
 
     def __init__(self, unit: Unit) -> None:
-        self.width, self.kept = SimpleNamespace(groups=unit.groups, kind=unit.kind), unit.groups
+        self.width, self.kept = SimpleNamespace(groups=unit.groups, kind=unit.kind, droppable=True), unit.groups
 
     def keep(self, groups: int) -> None:
         self.kept = groups
@@ -47,9 +51,11 @@ def toy_network(units: Sequence[Unit], workload: Workload, cache: Path, run: Pat
     block = SimpleNamespace(get_submodule=lambda path: SimpleNamespace())
     view: Any = SimpleNamespace(
         model=ToyModel(blocks), family=SimpleNamespace(attention="attn"), blocks=[block] * blocks, streamer=None,
+        places=[""] * blocks, attention_types=["full_attention"] * blocks, as_given=nullcontext,
+        number_caches=lambda: None, shape=lambda: ["ToyModel", blocks],
         widths=[[ToyWidth(unit) for unit in units if unit.block == b] for b in range(blocks)],
     )  # fmt: skip
-    return Network(view, units, workload, cache, run)
+    return Network(view, units, workload, cache, run, task=load_task(TEXT))
 
 
 Kept = dict[tuple[int, str], tuple[int, int]]
@@ -63,11 +69,11 @@ def kept_of(view: Any) -> Kept:
     }
 
 
-def counting_clock(milliseconds: Callable[[Kept], float]) -> Callable[[Any, Workload], float]:
+def counting_clock(milliseconds: Callable[[Kept], float]) -> Callable[[Network], float]:
     """A clock for `autoprune.budgets.latency.clock`: what a function of what is kept says."""
 
-    def clock(view: Any, workload: Workload) -> float:
-        return milliseconds(kept_of(view)) / 1e3
+    def clock(network: Network) -> float:
+        return milliseconds(kept_of(network.view)) / 1e3
 
     return clock
 

@@ -1,8 +1,8 @@
-"""Bytes of activations that are alive at once in a forward pass, at its fullest moment, beside weights and images.
+"""Bytes of activations that are alive at once in a forward pass, at its fullest moment, beside weights and inputs.
 
 Counted is every tensor that a pass of the network makes as it runs here, module after module, until nothing refers to
 it any more (alive.py): hidden states, what a block computes inside, what a shortcut holds, scores where attention
-writes them. It is measured on one image, and `workload.batch` images take as many times that.
+writes them. It is measured on one item (an image), and `workload.batch` of them take as many times that.
 
 Units are at their fullest one after another. So what a unit costs at a level is the peak of a network in which it is at
 that level and every other unit at its least; the peak of a policy is the largest of these. A block that is dropped, or
@@ -20,9 +20,7 @@ import torch
 
 from autoprune.budgets.alive import peak_bytes
 from autoprune.budgets.latency import checks, classes_in, dense_afterwards, place
-from autoprune.budgets.passes import image_pass_of
 from autoprune.errors import UserError
-from autoprune.models.images import ImageView
 from autoprune.ports.metric import Metric, Network, of_network
 from autoprune.space import Unit
 from autoprune.workload import Workload
@@ -33,12 +31,12 @@ TOLERANCE = 0.01  # what a whole network may be above its units before the user 
 
 @dataclass(frozen=True)
 class Peaks(Metric):
-    """Bytes of one image.
+    """Bytes of one item.
 
     Args:
         least: of a pass in which every unit is at its least.
         of_unit: name -> groups kept -> bytes of a pass with this unit so and all others at their least.
-        batch: images of a pass.
+        batch: items of a pass.
         above: by how much whole networks were above what their units say, at most, as a share.
     """
 
@@ -91,15 +89,14 @@ def activation(network: Network) -> Peaks:
     """Measure every level of every unit.
 
     Raises:
-        UserError: the network reads no images, or would be used in another dtype.
+        UserError: the task does not support it, or the network would be used in another dtype.
     """
     view, units, workload = network.view, network.units, network.workload
-    if not isinstance(view, ImageView):
-        raise UserError("the budget activation is of networks that read images so far: params or macs here.")
+    network.task.require("activation")
     dtype = str(next(view.model.parameters()).dtype).removeprefix("torch.")
     if workload.dtype not in (None, dtype):
         raise UserError(f"activation is measured in the search's dtype, {dtype}: set dtype={workload.dtype}.")
-    one = image_pass_of(view, Workload(workload.context))
+    one = network.task.forward_pass(view, Workload(workload.context))
     least_U = tuple(min(unit.kept) for unit in units)
 
     @cache

@@ -17,7 +17,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -29,14 +29,11 @@ from numpy.typing import NDArray
 
 from autoprune.budgets.additive import UnitClass, classes_of, design, fit, mixed
 from autoprune.budgets.latency_table import FILE, Check, ClassTimes, LatencyTable, load_table
-from autoprune.budgets.passes import Pass, check_positions, image_pass_of, pass_of, seconds_of
+from autoprune.budgets.passes import Pass, seconds_of
 from autoprune.errors import UserError
 from autoprune.models.blocks import BlockView
-from autoprune.models.images import ImageView
-from autoprune.models.slots import cache_slots, layer_types
 from autoprune.ports.metric import Network, of_network
 from autoprune.space import Unit
-from autoprune.workload import Workload
 
 VERSION = 2
 STAGE = "measuring latency"
@@ -46,10 +43,10 @@ VISIT, PASSES = 0.3, 5  # seconds and passes of a network in a round, whichever 
 RANDOM_CHECKS = 3
 
 
-def clock(view: BlockView, workload: Workload) -> float:
+def clock(network: Network) -> float:
     """Seconds of one forward pass of a network as it stands."""
-    forward = image_pass_of(view, workload) if isinstance(view, ImageView) else pass_of(view.model, workload)
-    return best_seconds(forward, next(view.model.parameters()).device)
+    view = network.view
+    return best_seconds(network.task.forward_pass(view, network.workload), next(view.model.parameters()).device)
 
 
 def best_seconds(forward: Pass, device: torch.device) -> float:
@@ -76,7 +73,7 @@ def latency(network: Network) -> LatencyTable:
     if own is not None and own.is_file():
         return _of_run(own, network.units)
     about = _about(network)
-    described = [VERSION, about, [asdict(unit) for unit in network.units], _shape(network.view)]
+    described = [VERSION, about, [asdict(unit) for unit in network.units], network.view.shape()]
     key = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:16]
     path = network.cache / "latency" / f"{key}.json"
     try:
@@ -127,11 +124,9 @@ def build(network: Network, about: dict[str, Any]) -> LatencyTable:
 def classes_in(network: Network) -> list[UnitClass]:
     """The units of a network by what they cost there."""
     view, units = network.view, network.units
-    if not isinstance(view, ImageView):
-        return classes_of(units, layer_types(view.model.config))
     widths = [width.width for row in view.widths for width in row]
     stay = {u for u, width in enumerate(widths) if not width.droppable}
-    return classes_of(units, [""] * len(view.blocks), view.places, stay)
+    return classes_of(units, view.attention_types, view.places, stay)
 
 
 # -- measuring -------------------------------------------------------------------------------------------------------
@@ -147,7 +142,7 @@ def _measure(network: Network, kept_NU: Sequence[Sequence[int]]) -> NDArray[np.f
             times = [0.0] * len(kept_NU)
             for n in rng.permutation(len(kept_NU)):
                 place(view, kept_NU[n])
-                times[n] = clock(view, network.workload)
+                times[n] = clock(network)
             return times
 
         begun = time.monotonic()
@@ -168,22 +163,14 @@ def place(view: BlockView, kept_U: Sequence[int]) -> None:
             for link in width.links:
                 for parameter in link.parameters():
                     parameter.data = parameter.data.contiguous()
-    if isinstance(view, ImageView):
-        return
-    attends = [all(width.kept for width in row if width.width.kind == "attention") for row in view.widths]
-    for block, attending, slot in zip(
-        view.blocks, attends, cache_slots(attends, layer_types(view.model.config)), strict=True
-    ):
-        if attending:
-            attention: Any = block.get_submodule(view.family.attention)
-            attention.layer_idx = slot
+    view.number_caches()
 
 
 @contextmanager
 def dense_afterwards(view: BlockView) -> Iterator[None]:
     """The network as it is in use, to be cut; and as it was afterwards, whatever happens."""
     try:
-        with view.as_given() if isinstance(view, ImageView) else nullcontext():
+        with view.as_given():
             yield
     finally:
         widths = [width for row in view.widths for width in row]
@@ -232,16 +219,14 @@ def _check_measurable(network: Network) -> None:
     wanted, dtype = network.workload.dtype, _dtype(network.view)
     if wanted not in (None, dtype):
         raise UserError(f"latency is measured in the search's dtype, {dtype}: set dtype={wanted}, not workload.dtype.")
-    if not isinstance(network.view, ImageView):
-        check_positions(network.view.model, network.workload)
 
 
 def _about(network: Network) -> dict[str, Any]:
     """What was measured, on what."""
     model: Any = network.view.model
     workload = asdict(network.workload)
-    if isinstance(network.view, ImageView):
-        del workload["context"]  # images have none
+    if not network.task.has_context:
+        del workload["context"]
     return {
         "device": device_name(next(model.parameters()).device),
         "threads": torch.get_num_threads(),
@@ -251,14 +236,6 @@ def _about(network: Network) -> dict[str, Any]:
         "attention": str(getattr(getattr(model, "config", None), "_attn_implementation", None)),
         "workload": workload,
     }
-
-
-def _shape(view: BlockView) -> list[Any]:
-    """What tells the network from others: its class and configuration, not its weights."""
-    if isinstance(view, ImageView):
-        return [str(view.model), list(view.images.shape), view.places]
-    config: dict[str, Any] = getattr(view.model.config, "to_dict")()
-    return [type(view.model).__name__, {k: v for k, v in config.items() if not k.startswith(("_", "transformers"))}]
 
 
 def _dtype(view: BlockView) -> str:

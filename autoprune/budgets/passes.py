@@ -1,21 +1,11 @@
-"""One forward pass of a workload on a whole network as it stands, and how long it takes.
+"""One forward pass of a workload on a whole network as it stands, and how long it takes; a task says which pass."""
 
-Prefill is a plain forward pass over `[B, T]` tokens, logits of all positions included. Decode is one over `[B, 1]`
-tokens behind a cache of T positions, which is put back afterwards, so that every pass sees the same length. The cache
-is transformers' dynamic one, whose growth by a copy at each token is part of what is timed. Of a network that reads
-images a pass is one over a batch of images.
-
-Shapes: B sequences, T positions.
-"""
-
-import inspect
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from autoprune.errors import UserError
 from autoprune.workload import Workload
 
 if TYPE_CHECKING:
@@ -25,34 +15,10 @@ Pass = Callable[[], None]
 
 
 @torch.no_grad()
-def pass_of(model: Any, workload: Workload) -> Pass:
-    """A forward pass of a transformers model with its widths as they are now; its inputs and cache are made here.
-
-    Raises:
-        UserError: the model has fewer positions.
-    """
-    check_positions(model, workload)
-    device = next(model.parameters()).device
-    length = workload.context if workload.phase == "prefill" else 1
-    tokens_BT = torch.zeros((workload.batch, length), dtype=torch.long, device=device)
-    cache = _filled_cache(model, tokens_BT, workload.context) if workload.phase == "decode" else None
-    if cache is None:
-        return lambda: _discard(model(input_ids=tokens_BT, use_cache=False))
-    states = [(layer, dict(vars(layer))) for layer in cache.layers]
-
-    def decode() -> None:
-        _step(model, tokens_BT, cache)
-        for layer, state in states:  # updates make new tensors: the old ones are as they were
-            vars(layer).update(state)
-
-    return decode
-
-
-@torch.no_grad()
-def image_pass_of(view: "ImageView", workload: Workload) -> Pass:
-    """A forward pass over `workload.batch` images, the first of those at hand, which are on the device before."""
+def example_pass_of(view: "ImageView", workload: Workload) -> Pass:
+    """A forward pass over `workload.batch` examples, the first of those at hand, which are on the device before."""
     pixels = view.pixels(torch.zeros(workload.batch, dtype=torch.long, device=view.images.labels.device))
-    return lambda: _discard(view.model(pixels))
+    return lambda: discard(view.model(pixels))
 
 
 @torch.no_grad()
@@ -65,39 +31,7 @@ def seconds_of(forward: Pass, device: torch.device) -> float:
     return time.perf_counter() - begun
 
 
-def check_positions(model: Any, workload: Workload) -> None:
-    """Raise a UserError where a workload is beyond the model's positions."""
-    longest = getattr(model.config, "max_position_embeddings", None)
-    needed = workload.context + (workload.phase == "decode")
-    if longest is not None and needed > longest:
-        raise UserError(
-            f"workload.context={workload.context} in {workload.phase} needs {needed} positions, and the model has "
-            f"{longest}."
-        )
-
-
-def _filled_cache(model: Any, tokens_B1: torch.Tensor, context: int) -> Any:
-    """A cache of `context` positions: those of one pass over one token, repeated. None where nothing attends."""
-    from transformers import DynamicCache
-
-    cache = DynamicCache(config=model.config)
-    _step(model, tokens_B1, cache)
-    attending = [i for i, layer in enumerate(cache.layers) if layer.keys is not None and layer.keys.numel()]
-    for i in attending if context > 1 else ():
-        keys, values = cache.layers[i].keys, cache.layers[i].values  # [B, H, 1, D]
-        cache.update(
-            keys.expand(-1, -1, context - 1, -1).contiguous(), values.expand(-1, -1, context - 1, -1).contiguous(), i
-        )
-    return cache if attending else None
-
-
-def _step(model: Any, tokens_B1: torch.Tensor, cache: Any) -> None:
-    """One token behind a cache, which grows; its argument has been renamed in transformers."""
-    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-    model(input_ids=tokens_B1, use_cache=True, **{name: cache})
-
-
-def _discard(output: object) -> None:
+def discard(output: object) -> None:
     """A pass gives nothing back, so that its logits are freed before the next."""
 
 

@@ -94,9 +94,10 @@ def roofline(network: Network) -> Roofline:
     """The metric for the workload's hardware and dtype.
 
     Raises:
-        UserError: no hardware is named, or none of that name is known; its file is no such YAML; or it has no peak for
-            the dtype.
+        UserError: the task does not support it; no hardware is named, or none of that name is known; its file is no
+            such YAML; or it has no peak for the dtype.
     """
+    network.task.require("roofline")
     workload, model = network.workload, network.view.model
     device = device_of(workload.hardware)
     dtype = workload.dtype or str(next(model.parameters()).dtype).removeprefix("torch.")

@@ -1,11 +1,12 @@
 """Derivatives with respect to gates: how the loss of every example depends on every group, at the dense network.
 
 A gate of 1 multiplies all that a consumer reads of a group. Its derivative is the sum of x dL/dx over the group's
-inputs. L is the cross-entropy with the labels (next tokens of a text, classes of images), whatever loss a search has:
-the divergence from the dense network is least there, and all its derivatives are 0.
+inputs. L is the loss against the labels (for most tasks the cross-entropy), whatever loss a search has: the divergence
+from the dense network is least there, and all its derivatives are 0.
 
-An example is a sequence of a text, or one image. Blocks are run once forwards, and again one by one on the way back, so
-that memory is the hidden states between blocks and what one block keeps for its derivatives.
+An example is a sequence, or one item of it where items do not look at each other, as images. Blocks are run once
+forwards, and again one by one on the way back, so that memory is the hidden states between blocks and what one block
+keeps for its derivatives.
 
 Shapes: N examples, G groups, B sequences, T tokens or images, D hidden.
 """
@@ -20,10 +21,15 @@ from autoprune.calibration.moments import inputs_of, links_of
 from autoprune.errors import UserError
 from autoprune.models.blocks import BlockView
 from autoprune.models.surgery import LiveWidth
+from autoprune.ports.loss import Loss
 
 
 def gate_gradients(
-    view: BlockView, tokens_NT: Tensor, batch: int, progress: Callable[[float], None] | None = None
+    view: BlockView,
+    tokens_NT: Tensor,
+    batch: int,
+    progress: Callable[[float], None] | None = None,
+    loss: Loss | None = None,
 ) -> list[list[Tensor]]:
     """For every width of every block and those behind it, `[N, G]` float32 on the CPU, nats per token or image.
 
@@ -32,6 +38,7 @@ def gate_gradients(
         tokens_NT: the reconstruction split.
         batch: sequences a forward pass.
         progress: called with the fraction done.
+        loss: against the labels; None is the cross-entropy.
 
     Raises:
         UserError: blocks are brought to the device in turn.
@@ -43,7 +50,7 @@ def gate_gradients(
         )
     collected: list[list[list[Tensor]]] = [[[] for _ in links_of(widths)] for widths in view.widths]
     for start in range(0, len(tokens_NT), batch):
-        of_batch = _backwards(view, tokens_NT[start : start + batch])
+        of_batch = _backwards(view, tokens_NT[start : start + batch], loss or CrossEntropy())
         for row, gradients in zip(collected, of_batch, strict=True):
             for pieces, gradient_NG in zip(row, gradients, strict=True):
                 pieces.append(gradient_NG.cpu())
@@ -52,13 +59,13 @@ def gate_gradients(
     return [[torch.cat(pieces) for pieces in row] for row in collected]
 
 
-def _backwards(view: BlockView, tokens_BT: Tensor) -> list[list[Tensor]]:
+def _backwards(view: BlockView, tokens_BT: Tensor, loss: Loss) -> list[list[Tensor]]:
     """Of one batch, `[N, G]` for each width of each block and those behind it."""
     states = [view.embed(tokens_BT)]
     for block in range(len(view.blocks)):
         states.append(view.run(block, states[-1]))
-    examples = tokens_BT.numel() if view.family.task == "images" else len(tokens_BT)
-    gradient = _at_head(view, states.pop(), tokens_BT)
+    examples = tokens_BT.numel() if view.items_apart else len(tokens_BT)
+    gradient = _at_head(view, states.pop(), tokens_BT, loss)
     found = []
     for block in reversed(range(len(view.blocks))):
         links = links_of(view.widths[block])
@@ -71,16 +78,15 @@ def _backwards(view: BlockView, tokens_BT: Tensor) -> list[list[Tensor]]:
     return found[::-1]
 
 
-def _at_head(view: BlockView, hidden_BTD: Tensor, tokens_BT: Tensor) -> Tensor:
+def _at_head(view: BlockView, hidden_BTD: Tensor, tokens_BT: Tensor, loss: Loss) -> Tensor:
     """Of the examples' losses with respect to the hidden states, `[B, T, D]`; logits of one sequence at a time."""
-    loss, gradients = CrossEntropy(), []
+    gradients = []
     for hidden, labels_T in zip(hidden_BTD, view.labels(tokens_BT), strict=True):
         with torch.enable_grad():
             leaf = hidden[None].detach().requires_grad_()
             logits_1TV = view.logits(leaf)
-            # images are examples of their own, the tokens of a text are not
-            rows = len(labels_T) if view.family.task == "images" else 1
-            reference = loss.prepare(logits_1TV, labels_T.view(rows, -1))
+            rows = len(labels_T) if view.items_apart else 1
+            reference = loss.prepare(logits_1TV, labels_T.reshape(rows, -1, *labels_T.shape[1:]))
             losses_N = loss.measure(logits_1TV.reshape(rows, -1, logits_1TV.shape[-1]), reference)
             gradients.append(torch.autograd.grad(losses_N.sum(), leaf)[0])
     return torch.cat(gradients)

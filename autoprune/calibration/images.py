@@ -5,12 +5,12 @@ pictures for each class, classes in the order of their names (the layout of torc
 is a Hugging Face data set (dataset_directory.py). `digits` names those that ship with scikit-learn (digits.py).
 """
 
-import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from pydantic import FiniteFloat, TypeAdapter
 from torch import Tensor
 
 from autoprune.calibration import dataset_directory, digits
-from autoprune.calibration.text import Splits, split
+from autoprune.calibration.examples import Examples, split_examples
+from autoprune.calibration.splits import Splits
 from autoprune.errors import UserError
 from autoprune.files.arrays import read_npz, read_picture
 from autoprune.files.reading import explained, read_json
@@ -32,7 +33,7 @@ FORMS = "--data takes a .npz file, a folder with one folder for each class, a Hu
 
 
 @dataclass(frozen=True)
-class ImageSet:
+class ImageSet(Examples):
     """Images that are looked up by number.
 
     Args:
@@ -46,14 +47,16 @@ class ImageSet:
     labels: Tensor
     mean: Tensor
     std: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
+    called: ClassVar[str] = "images"
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Channels, height and width."""
         return tuple(self.images.shape[1:])
+
+    def inputs(self, numbers: Tensor) -> Tensor:
+        """What a network takes: `pixels`."""
+        return self.pixels(numbers)
 
     def pixels(self, numbers: Tensor) -> Tensor:
         """Normalised images `[n, C, height, width]` float32."""
@@ -122,18 +125,7 @@ def split_images(images: ImageSet, length: int, asked: Mapping[str, int | None],
     Raises:
         UserError: too few images for each split to get two samples.
     """
-    count = len(images) // length
-    if count < 8:
-        raise UserError(
-            f"there are {len(images)} images, and at least {8 * length} are needed for samples of {length}: give more "
-            "with --data, or smaller samples with sequence_length=..."
-        )
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)))
-    splits = split(order[: count * length].view(count, length), asked, seed)
-    sha = hashlib.sha256(splits.digest.encode())
-    for tensor in (images.images, images.labels, images.mean, images.std):
-        sha.update(tensor.numpy().tobytes())
-    return replace(splits, digest=sha.hexdigest()[:16])
+    return split_examples(images, length, asked, seed, images.images, images.labels, images.mean, images.std)
 
 
 def check_labels(images: ImageSet, classes: int) -> None:

@@ -1,15 +1,8 @@
-"""Calibration text: from a file to fixed-length token sequences in three splits that never mix.
+"""Calibration text: from a file to fixed-length token sequences."""
 
-`reconstruction` gives the moments, `search` the losses that agents see, `validation` what is reported.
-"""
-
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,20 +13,6 @@ from autoprune.files.reading import read_bytes
 BYTES = 2**33  # of a file, at most
 NOTHING = -100
 """The label of a position that predicts nothing, as in torch."""
-SHARES = {"reconstruction": 0.5, "search": 0.25, "validation": 0.25}
-MOST = {"reconstruction": 128, "search": 64, "validation": 64}
-"""Sequences of a split for which no number is asked."""
-LEAST = 2
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Token sequences `[N, T]` by split, and a hash of all of them."""
-
-    reconstruction: Tensor
-    search: Tensor
-    validation: Tensor
-    digest: str
 
 
 def read_text(path: str | None) -> str:
@@ -77,41 +56,3 @@ def next_tokens(tokens_BT: Tensor) -> Tensor:
     labels_BT = tokens_BT.roll(-1, -1)
     labels_BT[..., -1] = NOTHING
     return labels_BT
-
-
-def split(tokens_NT: Tensor, asked: Mapping[str, int | None], seed: int = 0) -> Splits:
-    """Shuffle sequences by `seed` and deal them to the three splits, as many to each as `dealt` says.
-
-    Raises:
-        UserError: too few sequences for each split to get two.
-    """
-    count, length = tokens_NT.shape
-    takes = dealt(count, asked)
-    if min(takes.values()) < LEAST:
-        raise UserError(
-            f"the calibration text is too short: {count} sequences of {length} tokens, and at least 8 are needed. "
-            "Give a longer text with --data, or shorter sequences with sequence_length=..."
-        )
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(count))
-    parts, start = {}, 0
-    for name, take in takes.items():
-        parts[name] = tokens_NT[order[start : start + take]]
-        start += take
-    sha = hashlib.sha256(b"".join(name.encode() + part.numpy().tobytes() for name, part in parts.items()))
-    return Splits(**parts, digest=sha.hexdigest()[:16])
-
-
-def dealt(count: int, asked: Mapping[str, int | None]) -> dict[str, int]:
-    """How many of `count` sequences each split gets.
-
-    The numbers that are asked for are kept where two are left for each of the others, which share what is left as
-    `SHARES` has it, up to `MOST`. Where they cannot be kept, no split gets more than its share of all sequences.
-    """
-    fixed = {name: number for name, number in asked.items() if number is not None}
-    others = [name for name in SHARES if name not in fixed]
-    left, shares = count - sum(fixed.values()), sum(SHARES[name] for name in others)
-    least = LEAST if fixed else 0
-    takes = fixed | {name: max(least, min(MOST[name], int(left * SHARES[name] / shares))) for name in others}
-    if sum(takes.values()) > count:
-        takes = {name: min(fixed.get(name, MOST[name]), int(count * share)) for name, share in SHARES.items()}
-    return {name: takes[name] for name in SHARES}

@@ -7,7 +7,7 @@ search. Seeds are the outer loop: a comparison that is stopped has whole rounds.
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from autoprune.journal import FILE as JOURNAL
 from autoprune.journal import check_journal
 from autoprune.policy import to_json
 from autoprune.ports.agent import load_agent
-from autoprune.space_file import task_of
+from autoprune.space_file import words_of_run
 from autoprune.study import Watch, prepare, workers_of
+from autoprune.task_choice import words_of
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _run(entrants: Entrants, before: Entrants | None, out: Path, watch: Watch) -
                 failed[name] = str(error)
             league = _save_league(entrants, out, failed)
             ended = next(one for one in league["searches"] if one["run"] == name)
-            watch.ended(numbers[name], len(searches), ended | {"task": league["task"]})
+            watch.ended(numbers[name], len(searches), ended | {"items": words_of(league).items})
     if len(failed) == len(searches):
         raise UserError(f"no search has an answer; the first, {next(iter(failed))}: {next(iter(failed.values()))}")
     return Comparison(out, league)
@@ -123,7 +124,8 @@ def _run(entrants: Entrants, before: Entrants | None, out: Path, watch: Watch) -
 def _save_league(entrants: Entrants, out: Path, failed: dict[str, str]) -> dict[str, Any]:
     """The league as it stands."""
     searches, references = [], dict[str, dict[str, Any]]()
-    task = next(filter(None, map(task_of, (out / name for name in entrants.searches()))), "text")
+    words = next(filter(None, map(words_of_run, (out / name for name in entrants.searches()))), None)
+    words = words or entrants.config.chosen_task().words
     for name, config in entrants.searches().items():
         own = {"agent": config.agent, "seed": config.seed, "run": name}
         if name in failed:
@@ -133,13 +135,14 @@ def _save_league(entrants: Entrants, out: Path, failed: dict[str, str]) -> dict[
             searches.append(own | outcome)
     league = {
         "schema": SCHEMA,
-        "task": task,
+        "task": words.task,
+        "words": asdict(words),
         "config": entrants.config.model_dump(exclude={"agent", "seed", "study_name", *PLACES}),
         "agents": list(entrants.agents),
         "seeds": list(entrants.seeds),
         "references": references,
         "searches": searches,
-        "table": table_of(searches),
+        "table": table_of(searches, words),
     }
     write_atomically(out / FILE, to_json(league, indent=2) + "\n")
     return league

@@ -2,7 +2,8 @@
 
 `league.json`, schema `autoprune.league/1`:
 
-    {"schema": "autoprune.league/1", "task": "text", "config": {...}, "agents": [...], "seeds": [...],
+    {"schema": "autoprune.league/1", "task": "text", "words": {...}, "config": {...},
+     "agents": [...], "seeds": [...],
      "references": {"dense": {"loss": ..., "ce": ..., "perplexity": ..., "params": ..., "macs": ...}, "uniform": {...}},
      "searches": [{"agent": "ppo", "seed": 0, "run": "ppo-s0", "policy": "ppo-s0/policy.json",
                    "loss": ..., "ce": ..., "perplexity": ..., "params": ..., "macs": ...,
@@ -13,9 +14,11 @@
                 "best": {"seed": 0, "loss": ...}, "worst": {...}, "search_loss": ..., "tokens": ..., "evals": ...,
                 "seconds": ..., "behind": ..., "behind_error": ...}, ...]}
 
-`loss`, `ce` and `perplexity` are on the validation split, a curve's losses on a sample of it, nats per token. Where
-`task` is `images` there is an `accuracy` too, and what is called tokens are images. A row of the table has means over
-the seeds, the standard deviation `sd` of their losses, and the difference to the first row with its standard error.
+`loss`, and what else the task measures (of a text `ce` and `perplexity`, of images `ce` and `accuracy`), are on the
+validation split, a curve's losses on a sample of it. What is called tokens are the task's items. A row of the table has
+means over the seeds (one of the quality if that can be averaged), the standard deviation `sd` of their losses, and the
+difference to the first row with its standard error.
+
 `params` and `macs` are of the whole network. null: overflowed or, of an `sd` or an error, one seed is too few. Paths
 are within the comparison's directory; searches that have not ended are not there.
 """
@@ -29,6 +32,7 @@ from typing import Any
 from autoprune.comparing.curves import Point, quartiles
 from autoprune.comparing.league_file import Found, League
 from autoprune.files.reading import explained, read_json
+from autoprune.wording import Measure, Words
 
 Json = dict[str, Any]
 FILE = "league.json"
@@ -63,11 +67,18 @@ def outcome_of(run: Path) -> tuple[Json, dict[str, Json]]:
     return outcome, measured
 
 
-def table_of(searches: Sequence[Mapping[str, Any]]) -> list[Json]:
-    """Agents by their mean validation loss, the lowest first; those without an answer last."""
+def table_of(searches: Sequence[Mapping[str, Any]], words: Words) -> list[Json]:
+    """Agents by their mean validation loss, the lowest first; those without an answer last.
+
+    Args:
+        searches: as the league has them.
+        words: of the task, which say whether the mean of its quality is shown.
+    """
     agents = dict.fromkeys(one["agent"] for one in searches)
     entries = [(agent, [one for one in searches if one["agent"] == agent]) for agent in agents]
-    rows = sorted((_row(agent, own) for agent, own in entries), key=lambda row: (row["seeds"] == 0, row["loss"]))
+    rows = sorted(
+        (_row(agent, own, words.quality) for agent, own in entries), key=lambda row: (row["seeds"] == 0, row["loss"])
+    )
     first = rows[0] if rows else {}
     for rank, row in enumerate(rows, 1):
         row["rank"] = rank
@@ -108,12 +119,12 @@ _SEARCH = {"loss": "search", "tokens": "search_tokens"}
 
 
 def _measured(row: Mapping[str, Any]) -> Json:
-    names = {"loss": "validation_loss", "ce": "validation_ce"}
-    measured = {key: row[names.get(key, key)] for key in ("loss", "ce", "perplexity", "params", "macs")}
-    return measured if row.get("accuracy") is None else measured | {"accuracy": row["accuracy"]}
+    """A row of `result.json` without what is of this machine; old rows have an accuracy of None where there is none."""
+    left_out = {"name", "tokens_per_second", "speed_spread", *(["accuracy"] if row.get("accuracy") is None else [])}
+    return {key.removeprefix("validation_"): value for key, value in row.items() if key not in left_out}
 
 
-def _row(agent: str, searches: Sequence[Mapping[str, Any]]) -> Json:
+def _row(agent: str, searches: Sequence[Mapping[str, Any]], quality: Measure) -> Json:
     done = [one for one in searches if "failed" not in one]
     row: Json = {"rank": 0, "agent": agent, "seeds": len(done), "failed": len(searches) - len(done)}
     by_loss = sorted(done, key=lambda one: _number(one["loss"]))
@@ -121,7 +132,7 @@ def _row(agent: str, searches: Sequence[Mapping[str, Any]]) -> Json:
     row |= {"loss": _mean(done, "loss"), "sd": _sd(done), "best": None, "worst": None}
     if ends:
         row |= {"best": ends[0], "worst": ends[-1]}
-    known = [key for key in ("accuracy",) if done and all(key in one for one in done)]
+    known = [quality.key] if quality.averages and done and all(quality.key in one for one in done) else []
     return row | {key: _mean(done, key) for key in (*known, "search_loss", "tokens", "evals", "seconds")}
 
 

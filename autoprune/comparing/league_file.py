@@ -1,8 +1,10 @@
 """What `league.json` must hold, so that whoever shows it need not look again (league.py says what it means)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from autoprune.task_choice import words_of
 
 Number = float | None
 """None where it overflowed, or is not known."""
@@ -13,14 +15,14 @@ class _Part(BaseModel):
 
 
 class Measured(_Part):
-    """A policy on the validation split."""
+    """A policy on the validation split, with whatever its task measures."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Number]
 
     loss: Number
-    ce: Number
-    perplexity: Number
     params: Number
     macs: Number
-    accuracy: Number = None
 
 
 class Found(Measured):
@@ -107,13 +109,23 @@ class League(_Part):
     """The file."""
 
     schema_: Literal["autoprune.league/1"] = Field(alias="schema")
-    task: Literal["text", "images"] = "text"
+    task: str | None = None
+    words: dict[str, Any] | None = None
     config: Config
     agents: list[str]
     seeds: list[int]
     references: dict[str, Measured]
     searches: list[Failed | Ended]
     table: list[Standing]
+
+    @model_validator(mode="after")
+    def _measures_what_its_task_does(self) -> "League":
+        words = words_of(self.model_dump(include={"task", "words"}, exclude_unset=True))
+        for one in (*self.references.values(), *self.searches):
+            lacking = [known.key for known in words.measures if known.key not in (one.model_extra or {})]
+            if lacking and not isinstance(one, Failed):
+                raise ValueError(f"it lacks {lacking[0]} of a policy")
+        return self
 
     @model_validator(mode="after")
     def _knows_its_agents(self) -> "League":

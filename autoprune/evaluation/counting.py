@@ -25,17 +25,13 @@ def macs_per_token(run: Callable[[Tensor], object], device: str | torch.device, 
         context: positions.
     """
     lengths = SHORT, 2 * SHORT
-    short, long = (_macs(run, torch.zeros(1, n, dtype=torch.long, device=device)) / n for n in lengths)
+    short, long = (macs_of(run, torch.zeros(1, n, dtype=torch.long, device=device)) / n for n in lengths)
     return short + (long - short) / SHORT * (context - SHORT)
 
 
-def macs_per_image(run: Callable[[Tensor], object], numbers_BT: Tensor) -> float:
-    """Multiply-accumulates of one image."""
-    return _macs(run, numbers_BT[:1, :1])
-
-
 @torch.no_grad()
-def _macs(run: Callable[[Tensor], object], tokens_BT: Tensor) -> float:
+def macs_of(run: Callable[[Tensor], object], tokens_BT: Tensor) -> float:
+    """Multiply-accumulates of one forward pass."""
     # fused kernels of attention are not counted on every device; their plain form is products
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run(tokens_BT)

@@ -49,8 +49,8 @@ class Walk:
     def __init__(self, placer: Placer, tokens_NT: Tensor, batch: int, memory: int) -> None:
         self._placer, self._view, self._tokens_NT, self._batch = placer, placer.view, tokens_NT, batch
         self._prefixes, self.cache, self.blocks_run = Prefixes(), StateCache(memory), 0
-        # streamed weights are now here, now there; blocks of images change the shape of states
-        recordable = tokens_NT.is_cuda and placer.view.streamer is None and placer.view.family.task == "text"
+        # streamed weights are now here, now there; a graph needs states of one shape
+        recordable = tokens_NT.is_cuda and placer.view.streamer is None and placer.view.keeps_shape
         self._graphs = Graphs(placer) if recordable else None
 
     def end(self, sequence: int, policy: Whole) -> Node:

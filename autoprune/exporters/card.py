@@ -7,8 +7,9 @@ from typing import Any
 
 from autoprune.assembly import Assembly
 from autoprune.files.reading import parse_json, parse_yaml, read_bytes
-from autoprune.finetuned import named, written
 from autoprune.policy import Cost, Policy
+from autoprune.task_choice import measure
+from autoprune.wording import Words
 
 CARD = "README.md"
 CARD_BYTES = 1_000_000
@@ -118,7 +119,7 @@ def write_card(
         f"{parameters:,} parameters in this directory, {assembly.loaded.n_params:,} in the dense network.",
         "",
         *_table(("", "dense", "pruned", "budget"), _costs(policy)),
-        *_losses(policy),
+        *_losses(policy, assembly.task.words),
         *_origin(policy),
     ]
     (directory / CARD).write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
@@ -166,15 +167,18 @@ def _of_units(cost: Cost) -> tuple[str, str, str]:
     return _number(cost.dense), _number(cost.policy), budget
 
 
-def _losses(policy: Policy) -> list[str]:
+def _losses(policy: Policy, words: Words) -> list[str]:
     """What the search measured on data that no agent has seen."""
     measured = {name: row for name, row in (policy.losses.get("validation") or {}).items() if isinstance(row, dict)}
     if not measured:
         return []
     keys = list(dict.fromkeys(key for row in measured.values() for key in row))
-    rows = [(name, *(written(key, row[key]) if key in row else "" for key in keys)) for name, row in measured.items()]
+    known = {key: measure(key, words) for key in keys}
+    rows = [
+        (name, *(known[key].written(row[key]) if key in row else "" for key in keys)) for name, row in measured.items()
+    ]
     loss = policy.provenance.get("loss")
-    heads = [f"loss ({loss})" if key == "loss" and isinstance(loss, str) else named(key) for key in keys]
+    heads = [f"loss ({loss})" if key == "loss" and isinstance(loss, str) else known[key].name for key in keys]
     told = "Measured on the validation split, which the search does not see, before any fine-tuning:"
     return ["", told, "", *_table(("policy", *heads), rows)]
 

@@ -7,7 +7,6 @@ both.
 """
 
 import copy
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from autoprune.config import SearchConfig, is_module
 from autoprune.exporters import card, padding
 from autoprune.exporters.directory import check_target, neighbour
 from autoprune.exporters.source import Source
-from autoprune.models import pretrained
 from autoprune.models.pruned import layer_config, per_layer_config, pruned_model
 from autoprune.models.slots import can_cache, layer_types
 from autoprune.policy import Policy
@@ -73,15 +71,13 @@ class HuggingFace(Exporter):
 
 
 def _write(assembly: Assembly, policy: Policy, network: Any, path: Path, loading: str) -> None:
-    auto = pretrained.auto_class(assembly.loaded.family.task).__name__
+    auto = assembly.task.auto_class
     base = type(assembly.loaded.model).__name__
     with neighbour(path) as directory:
         network.save_pretrained(directory)
-        if assembly.loaded.tokenizer is not None:
+        if getattr(assembly.loaded.model, "generation_config", None) is not None:
             _save_generation_config(network, assembly.loaded.model, directory)
-            assembly.loaded.tokenizer.save_pretrained(directory)
-        else:
-            _copy_preprocessing(assembly.loaded.path, directory)
+        assembly.task.save_preprocessing(assembly, directory)
         policy.save(directory / "policy.json")
         card.write_card(assembly, policy, directory, loading, base, network.num_parameters(), auto)
 
@@ -94,7 +90,7 @@ def _pruned(assembly: Assembly, network: nn.Module) -> Any:
     stays = _layers_that_stay(assembly)
     config = _config_of_layers(assembly, stays)
     layers = [layer_config(assembly.view.widths[i]) for i in stays]
-    if assembly.loaded.family.task == "text":
+    if assembly.loaded.family.numbered:
         attends = ["attention" not in layer.get("skip", ()) for layer in layers]
         if not layers or not can_cache(attends, layer_types(config)):
             config.use_cache = False
@@ -118,9 +114,9 @@ def _uniform(assembly: Assembly) -> Any:
 def _layers_that_stay(assembly: Assembly) -> list[int]:
     """Layers that still hold parameters. One that holds none passes its input on as it is.
 
-    Of images all: stages of layers have no common number.
+    All of them where layers have no common number, as those of stages.
     """
-    if assembly.loaded.family.task == "images":
+    if not assembly.loaded.family.numbered:
         return list(range(len(assembly.view.blocks)))
     return [i for i, block in enumerate(assembly.view.blocks) if next(block.parameters(), None) is not None]
 
@@ -131,7 +127,7 @@ def _config_of_layers(assembly: Assembly, stays: list[int]) -> Any:
     layers = len(assembly.view.blocks)
     config.dtype = assembly.loaded.checkpoint_dtype
     config.per_layer_config = None  # an empty one, which any class takes
-    if assembly.loaded.family.task == "images":
+    if not assembly.loaded.family.numbered:
         return config
     config.num_hidden_layers = len(stays)
     for name, value in list(vars(config).items()):
@@ -149,7 +145,7 @@ def _state(assembly: Assembly, stays: list[int], model: nn.Module) -> dict[str, 
     numbers = {old: new for new, old in enumerate(stays)}
     state = {}
     for name, tensor in model.state_dict().items():
-        if name.startswith(prefix):  # never of images, whose layers all stay
+        if name.startswith(prefix):  # never where all layers stay
             index, _, rest = name.removeprefix(prefix).partition(".")
             if int(index) not in numbers:
                 continue
@@ -168,13 +164,6 @@ def _filled(model_class: Any, config: Any, state: dict[str, Tensor]) -> Any:
     model.load_state_dict(state, assign=True)
     getattr(model, "tie_weights")()
     return model.eval()
-
-
-def _copy_preprocessing(source: str, directory: Path) -> None:
-    """How images are made ready for the network, as the checkpoint has it."""
-    file = Path(source) / "preprocessor_config.json"
-    if file.is_file():
-        shutil.copy(file, directory)
 
 
 def _save_generation_config(network: Any, live: Any, directory: Path) -> None:

@@ -1,9 +1,9 @@
 """A directory with the pruned network as one ONNX graph, which runtimes load without Python, torch or autoprune.
 
-The graph is in float32, whatever the checkpoint is in. Of a language model it is a forward pass without a cache of keys
-and values: token numbers in, logits out. Of a network that reads images: normalised pixels in, logits out. Parts that
-are gone leave no weights and no matrix products. Before the directory takes its place, onnxruntime has to give the
-pruned network's logits (autoprune/exporters/onnx_check.py).
+The graph is in float32, whatever the checkpoint is in. The task says what goes in: of a language model token numbers,
+in a forward pass without a cache of keys and values; of a network that reads images normalised pixels. Logits come out.
+Parts that are gone leave no weights and no matrix products. Before the directory takes its place, onnxruntime has to
+give the pruned network's logits (autoprune/exporters/onnx_check.py).
 
 `config.json` says what goes in and comes out:
 
@@ -24,21 +24,20 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from autoprune.assembly import Assembly
 from autoprune.errors import UserError
 from autoprune.exporters import card
 from autoprune.exporters.directory import check_target, neighbour
 from autoprune.exporters.onnx_check import TOLERANCE, checked
 from autoprune.exporters.source import Source
-from autoprune.models.images import ImageView, logits_of
+from autoprune.models.images import logits_of
 from autoprune.ports.exporter import Exporter
+from autoprune.ports.task import GraphInput
 
 FORMAT = "autoprune.onnx/1"
 FILE = "model.onnx"
@@ -47,8 +46,8 @@ FILE = "model.onnx"
 class Onnx(Exporter):
     """A policy's network as an ONNX graph in float32.
 
-    `model.onnx` (with `model.onnx.data` beside it from 1.5 GiB on), `config.json`, `policy.json`, and a language
-    model's tokenizer. The network is copied to the host's memory in float32, so there must be room for it, twice.
+    `model.onnx` (with `model.onnx.data` beside it from 1.5 GiB on), `config.json`, `policy.json`, and what the task
+    saves, as a tokenizer. The network is copied to the host's memory in float32, so there must be room for it, twice.
     """
 
     stage = "writing and checking the ONNX graph"
@@ -65,7 +64,7 @@ class Onnx(Exporter):
             UserError: the network cannot be traced, onnxruntime gives other logits, or it cannot be written.
         """
         assembly = source.assembly
-        interface = (_of_images if isinstance(assembly.view, ImageView) else _of_text)(assembly)
+        interface = assembly.task.graph_input(assembly)
         network = _Logits(_in_float32(source), interface.settings).eval()
         program = _traced(network, interface)
         with neighbour(path) as directory, _quiet():
@@ -76,69 +75,10 @@ class Onnx(Exporter):
             source.policy.save(directory / "policy.json")
             count = sum(parameter.numel() for parameter in network.parameters())
             card.write_card(assembly, source.policy, directory, card.ONNX, interface.name, count)
-            if source.tokenizer is not None:
-                source.tokenizer.save_pretrained(directory)
+            assembly.task.save_preprocessing(assembly, directory)
 
 
-# -- what goes in ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Interface:
-    """What a kind of network reads.
-
-    Args:
-        name: of the input.
-        axes: dimension -> name, of those that may have any size.
-        example: an input to trace with; its free dimensions differ from each other and from 1, which would be fixed.
-        samples: inputs of other sizes to check with.
-        notes: what a user of the graph has to know.
-        settings: arguments of the network besides.
-        extra: further entries of `config.json`.
-    """
-
-    name: str
-    axes: dict[int, str]
-    example: Tensor
-    samples: list[Tensor]
-    notes: list[str]
-    settings: dict[str, Any] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)
-
-
-def _of_text(assembly: Assembly) -> _Interface:
-    """Token numbers `[B, T]`, of the search split. What is checked is longer and shorter than what is traced."""
-    tokens_NT = assembly.splits.search.cpu()
-    tokens, length = tokens_NT.flatten(), tokens_NT.shape[1]
-    example, *samples = (
-        tokens[: rows * columns].view(rows, columns)
-        for rows, columns in ((2, length // 2), (1, length), (3, length // 4))
-    )
-    notes = [
-        "There is no cache of keys and values: every pass reads the sequences from their beginning.",
-        "There is no attention mask: sequences of a batch have one length, or are padded on the right.",
-    ]
-    config: Any = assembly.loaded.model.config
-    positions = getattr(config, "max_position_embeddings", None)
-    return _Interface(
-        "input_ids", {0: "batch", 1: "sequence"}, example, samples, notes, {"use_cache": False},
-        {"max_positions": positions} if positions else {},
-    )  # fmt: skip
-
-
-def _of_images(assembly: Assembly) -> _Interface:
-    """Pixels `[N, C, height, width]`, of the search split."""
-    view = assembly.view
-    assert isinstance(view, ImageView)
-    numbers = assembly.splits.search.flatten().to(view.images.labels.device)
-    example, *samples = (view.images.pixels(numbers[:count]).cpu() for count in (2, 1, 3))
-    scales = {"mean": view.images.mean, "std": view.images.std}
-    normalisation = {"scale": 255} | {name: scale.flatten().tolist() for name, scale in scales.items()}
-    notes = ["Pixels are normalised before they go in: (value / scale - mean) / std, for each channel."]
-    return _Interface("pixels", {0: "batch"}, example, samples, notes, extra={"normalisation": normalisation})
-
-
-def _described(interface: _Interface, check: dict[str, Any], opset: int, dtype: torch.dtype) -> dict[str, Any]:
+def _described(interface: GraphInput, check: dict[str, Any], opset: int, dtype: torch.dtype) -> dict[str, Any]:
     """What `config.json` says; `dtype` is the checkpoint's."""
     example = interface.example
     shape: list[Any] = [interface.axes.get(d, size) for d, size in enumerate(example.shape)]
@@ -194,7 +134,7 @@ def _float32(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)
 
 
-def _traced(network: nn.Module, interface: _Interface) -> Any:
+def _traced(network: nn.Module, interface: GraphInput) -> Any:
     """The network as an ONNX program of torch's, free of the names of files here.
 
     Raises:

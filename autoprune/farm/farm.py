@@ -25,7 +25,6 @@ from autoprune.farm.cluster import Cluster
 from autoprune.farm.crew import Crew, Work
 from autoprune.farm.kit import Kit, write_kit
 from autoprune.farm.schedule import Costs, Task, plan
-from autoprune.ports.loss import load_loss
 from autoprune.ports.scorer import POLICIES_AT_ONCE, Scorer
 from autoprune.space import Levels, Proposal
 
@@ -205,7 +204,7 @@ class FarmScorer(Scorer):
         self.costs = Costs(assembly.space, head)
         self._chunk, self._zero_at_dense = (
             config.batch_size(),
-            load_loss(config.loss).zero_at_dense,
+            assembly.task.loss(config.loss).zero_at_dense,
         )
 
     @property

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from autoprune.assembly import Assembly, masked_weights, view_of
+from autoprune.assembly import Assembly, masked_weights
 from autoprune.config import SearchConfig
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes
@@ -37,7 +37,6 @@ from autoprune.levels.store import LevelStore, cache_directory
 from autoprune.models import pretrained
 from autoprune.models.loading import explained as loading
 from autoprune.models.loading import family_of
-from autoprune.ports.loss import load_loss
 from autoprune.space_file import load_space, save_space
 
 if TYPE_CHECKING:
@@ -138,12 +137,13 @@ def open_kit(kit: Kit, node: str) -> Evaluator:
         dtype = getattr(torch, described.checkpoint_dtype.removeprefix("torch."))
     space, _ = load_space(directory / "space.json")
     model = _network(directory / "network", config)
-    view = view_of(model, family_of(str(model.config.model_type)), config, described.masks)
+    task = config.chosen_task()
+    view = task.view_of(model, family_of(str(model.config.model_type)), config, described.masks)
     store, masked = LevelStore(directory / "levels", space.units, config.home()), None
     if described.masks:
         moments = directory / "moments.safetensors"
         masked = masked_weights(view, space.units, store, moments if moments.exists() else None, dtype)
-    loss = load_loss(config.loss)
+    loss = task.loss(config.loss)
     memory = REFERENCE_BYTES if kit.workers <= 2 else 2 * REFERENCE_BYTES // kit.workers
     placer = Placer(view, space, store, masked)
     states = config.state_memory or free_state_bytes(config.device, kit.workers)
@@ -154,7 +154,9 @@ def _network(path: Path, config: SearchConfig) -> Any:
     """The network; in the host's memory its parameters are views of the mapped files."""
     files = sorted(path.glob("*.safetensors"))
     with loading(str(path)):
-        model: nn.Module = pretrained.load("text", str(path), config.trust_remote_code, dtype="auto")
+        model: nn.Module = pretrained.load(
+            config.chosen_task().auto_class, str(path), config.trust_remote_code, dtype="auto"
+        )
         model = model.to(config.home()).eval().requires_grad_(False)
         if config.home() == "cpu":
             parameters = dict(model.named_parameters())

@@ -2,7 +2,8 @@
 
 A criterion names in `needs` what its `order` takes as a keyword, for every width:
 
-- `gradients_NG`: of the cross-entropy of N examples with respect to gates of the G groups (calibration/gradients.py);
+- `gradients_NG`: of the loss against the labels of N examples with respect to gates of the G groups
+  (calibration/gradients.py);
 - `scales_C`: of the last BatchNorm that writes the width, one for each of its C channels.
 """
 
@@ -15,6 +16,7 @@ from autoprune.calibration.moments import links_of
 from autoprune.errors import UserError
 from autoprune.models.blocks import BlockView
 from autoprune.ports.criterion import Criterion
+from autoprune.ports.loss import Loss
 
 KNOWN = ("gradients_NG", "scales_C")
 
@@ -50,6 +52,7 @@ def gather(
     tokens_NT: Tensor,
     batch: int,
     progress: Callable[[float], None] | None = None,
+    loss: Loss | None = None,
 ) -> list[list[Evidence]]:
     """What a criterion needs of every width of every block and those behind it, at the dense network.
 
@@ -59,13 +62,14 @@ def gather(
         tokens_NT: the reconstruction split.
         batch: sequences a forward pass.
         progress: called with the fraction done; not at all where nothing is run.
+        loss: against the labels, of which derivatives are; None is the cross-entropy.
 
     Raises:
         UserError: derivatives are needed, and blocks are brought to the device in turn.
     """
     evidence: list[list[dict[str, Tensor]]] = [[{} for _ in links_of(widths)] for widths in view.widths]
     if "gradients_NG" in criterion.needs:
-        _put(evidence, "gradients_NG", gate_gradients(view, tokens_NT, batch, progress))
+        _put(evidence, "gradients_NG", gate_gradients(view, tokens_NT, batch, progress, loss))
     if "scales_C" in criterion.needs:
         scales = [[link.scales for link in links_of(widths)] for widths in view.widths]
         _put(evidence, "scales_C", [[scales_C for scales_C in row if scales_C is not None] for row in scales])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from autoprune.calibration.text import next_tokens
 from autoprune.models.family import Family
+from autoprune.models.slots import cache_slots, layer_types
 from autoprune.models.streaming import Streamer, activation_bytes
 from autoprune.models.surgery import LiveWidth
 
@@ -61,7 +62,13 @@ class BlockView:
 
     Attributes:
         streamer: what brings blocks to the device, after `stream`; None where all of them are there.
+        places: for each block, what else about it sets what any of its units costs.
     """
+
+    keeps_shape = True
+    """Whether every block gives hidden states of the shape that it takes."""
+    items_apart = False
+    """Whether the items of a sample do not look at each other, so that each is an example of its own."""
 
     def __init__(self, model: nn.Module, family: Family, mlp_group: int = 1) -> None:
         self.model, self.family = model, family
@@ -71,6 +78,7 @@ class BlockView:
             [LiveWidth(block, w) for w in family.widths_of(block, config, mlp_group)] for block in self.blocks
         ]
         self._calls: dict[tuple[int, ...], list[BlockCall]] = {}
+        self.places = [""] * len(self.blocks)
         self.streamer: Streamer | None = None
 
     def _found(self) -> list[nn.Module]:
@@ -84,6 +92,31 @@ class BlockView:
             return "of norms"
         inside = any(module is one for block in self.blocks for one in block.modules())
         return "that no width of the blocks goes through" if inside else "outside of the blocks"
+
+    @property
+    def attention_types(self) -> list[str]:
+        """The attention type of every block, which sets what an attention costs."""
+        return layer_types(getattr(self.model, "config"))
+
+    def number_caches(self) -> None:
+        """Give cache slots to the blocks that still attend, as the network is cut now."""
+        attends = [all(width.kept for width in row if width.width.kind == "attention") for row in self.widths]
+        slots = cache_slots(attends, self.attention_types)
+        for block, attending, slot in zip(self.blocks, attends, slots, strict=True):
+            if attending:
+                attention: Any = block.get_submodule(self.family.attention)
+                attention.layer_idx = slot
+
+    @contextmanager
+    def as_given(self) -> Iterator[None]:
+        """The network as it is when it is in use, for measurements; here that is how it always is."""
+        yield
+
+    def shape(self) -> list[Any]:
+        """What tells the network's shapes from those of others: its class and configuration, not its weights."""
+        config: dict[str, Any] = getattr(self.model, "config").to_dict()
+        own = {key: value for key, value in config.items() if not key.startswith(("_", "transformers"))}
+        return [type(self.model).__name__, own]
 
     def labels(self, tokens_BT: Tensor) -> Tensor:
         """What each position should predict, `[B, T]`: the next token, and -100 behind the last."""

@@ -3,7 +3,7 @@
 import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
@@ -21,7 +21,7 @@ class Family:
         widths: (block, config, neurons per MLP group) -> the block's widths.
         attention: path of the module in a block that owns `layer_idx`.
         before: of images: name, beside a list of blocks, of the modules that are run before its first block.
-        task: what a network reads.
+        task: name of the task whose networks these are.
         fits: of networks that are no transformers models: whether a module is of the family.
         cut: in the place of paths: a module's `Trace` -> the `Stretch`es of it that are blocks (models/tracing.py).
     """
@@ -32,9 +32,14 @@ class Family:
     widths: Callable[[nn.Module, Any, int], list[Width]]
     attention: str = ""
     before: str = ""
-    task: Literal["text", "images"] = "text"
+    task: str = "text"
     fits: Callable[[nn.Module], bool] | None = None
     cut: Callable[[Any], list[Any]] | None = None
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the blocks are one list whose length the configuration has, so that some can be left out."""
+        return bool(self.blocks) and "*" not in self.blocks
 
     def paths(self, model: nn.Module) -> list[str]:
         """Where a network's blocks are, in order."""

@@ -1,8 +1,8 @@
 """A network that reads images as `embed -> blocks -> head`: a stem, stages of blocks, a classifier.
 
 An image is to such a network what a token is to a language model: a number that is looked up. A sequence is a sample
-of `T` images, `[T]` int64 numbers in an `ImageSet`; hidden states carry both dimensions, `[B, T, channels, height,
-width]`, so that everything which walks, keeps and counts is one code for both.
+of `T` images, `[T]` int64 numbers in an `ImageSet` (or other `Examples`); hidden states carry both dimensions, `[B, T,
+channels, height, width]`, so that everything which walks, keeps and counts is one code for both.
 
 Shapes: B sequences, T images of a sequence, C channels, V classes.
 """
@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from autoprune.calibration.images import ImageSet
+from autoprune.calibration.examples import Examples
 from autoprune.errors import UserError
 from autoprune.models.blocks import BlockCall, BlockView
 from autoprune.models.family import Family
@@ -61,21 +61,38 @@ class ImageView(BlockView):
         UserError: the model does not take these images.
     """
 
-    def __init__(self, model: nn.Module, family: Family, images: ImageSet, mlp_group: int = 1) -> None:
+    keeps_shape = False
+    items_apart = True
+
+    def __init__(self, model: nn.Module, family: Family, images: Examples, mlp_group: int = 1) -> None:
         self.images = images
         self._numel = 0
-        self.places: list[str] = []
         self._dtype = next(model.parameters()).dtype  # of a network of which nothing may be left for a while
         self._overwriting = _never_in_place(model)
         try:
             super().__init__(model, family, mlp_group)
+            self.places = []
             self._look(torch.zeros(1, 1, dtype=torch.long, device=images.labels.device))
         except (RuntimeError, ValueError, TypeError) as error:
             shape = "x".join(map(str, images.shape))
-            raise UserError(f"the model does not take images of {shape}: {str(error).splitlines()[0]}") from error
+            raise UserError(
+                f"the model does not take {images.called} of {shape}: {str(error).splitlines()[0]}"
+            ) from error
+
+    @property
+    def attention_types(self) -> list[str]:
+        """One type for all: what an attention costs is told by `places`."""
+        return [""] * len(self.blocks)
+
+    def number_caches(self) -> None:
+        """Nothing: there are no caches."""
+
+    def shape(self) -> list[Any]:
+        """What tells the network's shapes from those of others: its modules, and the shape of what it reads."""
+        return [str(self.model), list(self.images.shape), self.places]
 
     def labels(self, tokens_BT: Tensor) -> Tensor:
-        """The class of each image, `[B, T]`."""
+        """The label of each image, `[B, T]`."""
         return self.images.labels[tokens_BT]
 
     def state_bytes(self, length: int) -> int:
@@ -84,7 +101,7 @@ class ImageView(BlockView):
 
     def pixels(self, numbers: Tensor) -> Tensor:
         """Normalised images `[n, C, height, width]` in the model's dtype."""
-        return self.images.pixels(numbers).to(self._dtype)
+        return self.images.inputs(numbers).to(self._dtype)
 
     @torch.no_grad()
     def embed(self, tokens_BT: Tensor) -> Tensor:

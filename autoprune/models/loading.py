@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,9 +18,6 @@ from autoprune.models import pretrained
 from autoprune.models.checks import check_config, check_task, check_weights, dequantising
 from autoprune.models.family import Family
 from autoprune.models.recognise import check_directory
-
-Task = Literal["text", "images"]
-"""What a network reads."""
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "tiny-llama"
 
@@ -57,9 +54,11 @@ def load_model(
     dtype: str = "auto",
     trust_remote_code: bool = False,
     home: str | None = None,
-    task: Task = "text",
+    task: str = "text",
+    auto: str = "AutoModelForCausalLM",
+    tokenizes: bool = True,
 ) -> LoadedModel:
-    """Load a causal language model, or a classifier of images, for scoring.
+    """Load a model of transformers for scoring, by default a causal language model.
 
     Args:
         name: a directory in Hugging Face form or a hub name; None is the embedded default.
@@ -67,7 +66,9 @@ def load_model(
         dtype: what to compute in; `auto` is float32 on a CPU and the checkpoint's own dtype on a GPU.
         trust_remote_code: run modelling code that ships with the weights. Off unless the user turns it on.
         home: where to put it; None is `device`.
-        task: what it reads. A classifier of images has no tokenizer.
+        task: what it reads, as its family has it.
+        auto: the auto class of transformers that loads it.
+        tokenizes: whether it has a tokenizer.
 
     Raises:
         UserError: nothing there, no weights, corrupt or quantised weights, or a type that no family covers.
@@ -75,7 +76,7 @@ def load_model(
     path = str(EMBEDDED) if name is None else name
     check_directory(path)
     with explained(path):
-        config = pretrained.load("config", path, trust_remote_code)
+        config = pretrained.load(pretrained.CONFIG, path, trust_remote_code)
     if config.model_type not in model_types():
         check_task(path, config)
     family = family_of(str(config.model_type))
@@ -87,9 +88,9 @@ def load_model(
     compute = compute_dtype(dtype, device, checkpoint_dtype)
     with explained(path):
         model, report = pretrained.load(
-            task, path, trust_remote_code, dtype=compute, output_loading_info=True, **options
+            auto, path, trust_remote_code, dtype=compute, output_loading_info=True, **options
         )
-        tokenizer = pretrained.load("tokenizer", path, trust_remote_code) if task == "text" else None
+        tokenizer = pretrained.load(pretrained.TOKENIZER, path, trust_remote_code) if tokenizes else None
     check_weights(path, model, report)
     model = model.to(home or device).eval().requires_grad_(False)
     notice = (

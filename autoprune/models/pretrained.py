@@ -4,19 +4,18 @@ Where it is not said, transformers asks on standard input, and a "yes" from a pi
 Weights are safetensors: no pickle is read.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 from autoprune.errors import UserError
 
-Part = Literal["config", "tokenizer", "text", "images"]
-"""What is loaded: a configuration, a tokenizer, a causal language model or a classifier of images."""
+CONFIG, TOKENIZER = "AutoConfig", "AutoTokenizer"
 
 
-def load(part: Part, path: str, trust_remote_code: bool = False, **options: Any) -> Any:
-    """`from_pretrained` of the auto class of a part.
+def load(auto: str, path: str, trust_remote_code: bool = False, **options: Any) -> Any:
+    """`from_pretrained` of an auto class.
 
     Args:
-        part: what to load.
+        auto: its name; those of models load weights.
         path: a directory or a hub name.
         trust_remote_code: run the code that ships with it. Off unless the user turns it on.
         options: of `from_pretrained`.
@@ -25,10 +24,10 @@ def load(part: Part, path: str, trust_remote_code: bool = False, **options: Any)
         UserError: code would have to be run.
         Exception: whatever transformers raises besides.
     """
-    if part in ("text", "images"):
+    if auto not in (CONFIG, TOKENIZER):
         options["use_safetensors"] = True
     try:
-        return auto_class(part).from_pretrained(path, trust_remote_code=trust_remote_code, **options)
+        return auto_class(auto).from_pretrained(path, trust_remote_code=trust_remote_code, **options)
     except ValueError as error:
         if trust_remote_code or "trust_remote_code" not in str(error):
             raise
@@ -38,9 +37,8 @@ def load(part: Part, path: str, trust_remote_code: bool = False, **options: Any)
         ) from error
 
 
-def auto_class(part: Part) -> Any:
-    """What transformers loads a part with."""
+def auto_class(name: str) -> Any:
+    """A class of transformers by name."""
     import transformers
 
-    names = {"config": "AutoConfig", "tokenizer": "AutoTokenizer", "text": "AutoModelForCausalLM"}
-    return getattr(transformers, names.get(part, "AutoModelForImageClassification"))
+    return getattr(transformers, name)

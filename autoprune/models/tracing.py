@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Interpreter, Node, Tracer
 
 from autoprune import usercode
-from autoprune.calibration.images import ImageSet
+from autoprune.calibration.examples import Examples
 from autoprune.errors import UserError
 from autoprune.models.family import Family
 from autoprune.models.images import ImageView, restored
@@ -190,7 +190,7 @@ class TracedView(ImageView):
         return restored(self._rest(hidden_BTD.flatten(0, 1)), hidden_BTD)
 
 
-def image_view(model: nn.Module, family: Family, images: ImageSet, mlp_group: int = 1) -> ImageView:
+def image_view(model: nn.Module, family: Family, images: Examples, mlp_group: int = 1) -> ImageView:
     """A network that reads images as blocks, whether its family says where they are or they are found in a trace.
 
     Raises:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from autoprune.ports.loss import Loss
     from autoprune.ports.metric import Metric, Network, of_network
     from autoprune.ports.scorer import Scorer, ScorerWrapper
+    from autoprune.ports.task import Task
+    from autoprune.ports.training import TrainingSet, Worth
 
 _HOME = {
     "Agent": "agent",
@@ -24,10 +26,16 @@ _HOME = {
     "Network": "metric",
     "Scorer": "scorer",
     "ScorerWrapper": "scorer",
+    "Task": "task",
+    "TrainingSet": "training",
+    "Worth": "training",
     "of_network": "metric",
 }
 
-__all__ = ["Agent", "Criterion", "Exporter", "Loss", "Metric", "Network", "Scorer", "ScorerWrapper", "of_network"]
+__all__ = [
+    "Agent", "Criterion", "Exporter", "Loss", "Metric", "Network", "Scorer", "ScorerWrapper", "Task", "TrainingSet",
+    "Worth", "of_network",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

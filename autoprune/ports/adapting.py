@@ -5,6 +5,7 @@ members that a port declares, and what a part lacks has the port's default. Nowh
 """
 
 import inspect
+import types
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -56,7 +57,7 @@ def has_mark(part: Any, mark: str) -> bool:
 def _declared(port: Any, part: Any) -> Any:
     """A class made of a part and its port, whose members stand behind the part's own."""
     about = {"__module__": part.__module__, "__qualname__": part.__qualname__, "__doc__": part.__doc__}
-    return type(port)(part.__name__, (part, port), about)
+    return types.new_class(part.__name__, (part, port), exec_body=lambda namespace: namespace.update(about))
 
 
 @cache
@@ -81,7 +82,9 @@ def _delegating(port: Any, part: Any) -> Any:
     made = type(port)(type(part).__name__, (port,), there | {"__doc__": type(part).__doc__})
     missing = made.__abstractmethods__
     if missing:
-        raise UserError(f"{usercode.located(part)} has no method '{min(missing)}', which a {port.__name__} must have.")
+        raise UserError(
+            f"{usercode.located(part)} has no method '{min(missing)}', which the port {port.__name__} demands."
+        )
     found = made()
     found.__wrapped__ = part  # for its name, place and signature in messages
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 from autoprune import registry, usercode
-from autoprune.errors import UserError
+from autoprune.ports.adapting import part_class
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,17 +90,13 @@ def load_exporter(name: str) -> type[Exporter]:
     """The exporter called `name`. A function `(assembly, policy, path, **options)` of the user's is one, too.
 
     Raises:
-        UserError: there is none, it cannot be imported, or it is neither.
+        UserError: there is none, it cannot be imported, or it has no method `write`.
     """
     part = registry.load("exporters", name)
-    if isinstance(part, type) and issubclass(part, Exporter):
-        return part
     if callable(part) and not isinstance(part, type):
         return _of_function(part)
-    raise UserError(
-        f"the exporter '{name}' is no exporter: it is a subclass of autoprune.ports.Exporter with a method "
-        "write(source, path)."
-    )
+    found: type[Exporter] = part_class(Exporter, "exporters", name)
+    return found
 
 
 FUNCTION = 3

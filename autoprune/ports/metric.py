@@ -5,13 +5,14 @@ Costs add over units, are at least 0, and never grow as less is kept (autoprune/
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from autoprune import registry, usercode
 from autoprune.errors import UserError
 from autoprune.ports.adapting import as_port, has_mark
+from autoprune.ports.task import Task
 from autoprune.space import Unit
 from autoprune.workload import Workload
 
@@ -34,6 +35,7 @@ class Network:
         cache: a directory for what may be used again, which need not exist.
         run: the directory of a run that may have been begun before; None where there is none.
         progress: is told the name of a stage and how much of it is done.
+        task: what the network reads: gives its forward pass, and refuses what it does not support.
     """
 
     view: "BlockView"
@@ -42,6 +44,7 @@ class Network:
     cache: Path
     run: Path | None = None
     progress: Callable[[str, float], None] = lambda stage, share: None
+    task: Task = field(kw_only=True)
 
 
 class Metric(ABC):

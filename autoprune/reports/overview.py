@@ -43,7 +43,7 @@ def validation(run: Run) -> Markup | None:
         return None
     said = run.words
     kind = f"loss ({run.config.loss})"
-    columns = ("", kind, "cross-entropy", said.quality, "parameters", f"MACs/{said.item}", f"{said.items}/s")
+    columns = ("", kind, *(one.name for one in said.measures), "parameters", f"MACs/{said.item}", f"{said.items}/s")
     return section(
         "Validation",
         note(
@@ -58,8 +58,8 @@ def _cells(run: Run, row: Row) -> list[str]:
     return [
         row.name,
         loss(row.validation_loss),
-        loss(row.validation_ce),
-        quality(run.words, row.model_dump(), 2),
+        *(loss(row.measured.get(one.key)) for one in run.words.measures if one != run.words.quality),
+        quality(run.words, row.measured, 2),
         amount(row.params),
         amount(row.macs),
         _speed(row),
@@ -92,7 +92,7 @@ def _results(run: Run) -> list[tuple[str, str, str]]:
         return [(f"Loss ({run.config.loss}) so far", loss(run.best.loss), sample)]
     u, d = uniform or _nothing("uniform"), dense or _nothing("dense")
     against, said = change(best.validation_loss, u.validation_loss), run.words
-    known = [quality(said, row.model_dump()) for row in (best, u, d)]
+    known = [quality(said, row.measured) for row in (best, u, d)]
     even = f"{loss(u.validation_loss)} ({against})" if against else loss(u.validation_loss)
     return [
         (
@@ -100,7 +100,7 @@ def _results(run: Run) -> list[tuple[str, str, str]]:
             loss(best.validation_loss),
             f"uniform {even}, dense {loss(d.validation_loss)}",
         ),
-        (said.quality.capitalize(), known[0], f"uniform {known[1]}, dense {known[2]}"),
+        (_capitalised(said.quality.name), known[0], f"uniform {known[1]}, dense {known[2]}"),
         *_finetuned(run),
         ("Parameters", amount(best.params), f"{percent(best.params or 0, d.params or 0)} of {amount(d.params)}"),
         (
@@ -118,11 +118,13 @@ def _results(run: Run) -> list[tuple[str, str, str]]:
 
 def _finetuned(run: Run) -> list[tuple[str, str, str]]:
     """What the network is worth after fine-tuning."""
-    done, key = run.finetuned, run.words.quality
-    if not isinstance(done, Finetuned) or key not in done.after:
+    done, known = run.finetuned, run.words.quality
+    if not isinstance(done, Finetuned) or known.key not in done.after:
         return []
     told = {name: quality(run.words, row) for name, row in done.rows.items()}
-    return [(f"{key.capitalize()}, fine-tuned", told["after"], f"before {told['before']}, dense {told['dense']}")]
+    return [
+        (f"{_capitalised(known.name)}, fine-tuned", told["after"], f"before {told['before']}, dense {told['dense']}")
+    ]
 
 
 def _budgets(run: Run) -> list[tuple[str, str, str]]:
@@ -154,9 +156,12 @@ def _bound(value: float) -> str:
 
 def _nothing(name: str) -> Row:
     return Row(
-        name=name, validation_loss=None, validation_ce=None, perplexity=None, params=None, macs=None,
-        tokens_per_second=None,
+        name=name, validation_loss=None, params=None, macs=None, tokens_per_second=None,
     )  # fmt: skip
+
+
+def _capitalised(name: str) -> str:
+    return f"{name[0].upper()}{name[1:]}"
 
 
 def _of_what(rows: Sequence[Row]) -> str:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from autoprune.config import SearchConfig
 from autoprune.finetuned import Finetuned
 from autoprune.policy import Policy
 from autoprune.space import SearchSpace
 from autoprune.statistics import UnitStatistics
-from autoprune.wording import Words, words
+from autoprune.wording import Words
 
 
 class _Part(BaseModel):
@@ -26,18 +26,30 @@ class _Part(BaseModel):
 class Row(_Part):
     """A line of the final table; a number is None where it overflowed. Sizes are of the whole network.
 
-    In runs that have no spread of speeds, which are older, MACs are of what can be pruned alone.
+    What the task measures is beside these, in `measured`. In runs that have no spread of speeds, which are older, MACs
+    are of what can be pruned alone.
     """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     name: str
     validation_loss: float | None
-    validation_ce: float | None
-    perplexity: float | None
     params: float | None
     macs: float | None
     tokens_per_second: float | None
     speed_spread: float | None = None
-    accuracy: float | None = None
+
+    @property
+    def measured(self) -> dict[str, float | None]:
+        """What the task measures, by the keys of its measures."""
+        return {key.removeprefix("validation_"): value for key, value in (self.model_extra or {}).items()}
+
+    @model_validator(mode="after")
+    def _measured_numbers(self) -> "Row":
+        for key, value in self.measured.items():
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ValueError(f"{key} is no number")
+        return self
 
 
 class Spent(_Part):
@@ -135,8 +147,8 @@ class Run:
 
     @property
     def words(self) -> Words:
-        """What things are called, as the network reads text or images."""
-        return words(self.space.task)
+        """What things are called in the network's task."""
+        return self.space.words
 
     @cached_property
     def uniform(self) -> tuple[int, ...]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 
-from autoprune.finetuned import Finetuned, named, won_back, written
+from autoprune.finetuned import Finetuned, won_back
 from autoprune.reports.markup import Markup, tag
 from autoprune.reports.record import Run
 from autoprune.reports.tables import duration, note, section, table
+from autoprune.task_choice import measure
+from autoprune.wording import Words
 
 
 def fine_tuning(run: Run) -> Markup | None:
@@ -16,18 +18,20 @@ def fine_tuning(run: Run) -> Markup | None:
     if isinstance(done, str):
         return section("Fine-tuning", tag("p", f"Nothing can be shown: {done}", class_="warning"))
     took = "" if done.seconds is None else f" It took {duration(done.seconds)}."
-    gain = _spaced(won_back(done) or "")
+    gain = _spaced(won_back(done, run.words) or "")
     said = f"Measured on the validation split, on which it was not trained.{took} {gain}"
-    columns = ("", *map(named, done.keys))
-    return section("Fine-tuning", note(said.strip()), table("Fine-tuning", columns, _rows(done)), _settings(done))
+    columns = ("", *(measure(key, run.words).name for key in done.keys))
+    return section(
+        "Fine-tuning", note(said.strip()), table("Fine-tuning", columns, _rows(done, run.words)), _settings(done)
+    )
 
 
-def _rows(done: Finetuned) -> list[list[str]]:
-    return [[name, *(_cell(row, key) for key in done.keys)] for name, row in done.rows.items()]
+def _rows(done: Finetuned, words: Words) -> list[list[str]]:
+    return [[name, *(_cell(row, key, words) for key in done.keys)] for name, row in done.rows.items()]
 
 
-def _cell(row: Mapping[str, float | None], key: str) -> str:
-    return _spaced(written(key, row[key])) if key in row else "–"
+def _cell(row: Mapping[str, float | None], key: str, words: Words) -> str:
+    return _spaced(measure(key, words).written(row[key])) if key in row else "–"
 
 
 def _spaced(told: str) -> str:

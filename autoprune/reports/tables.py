@@ -57,15 +57,17 @@ def loss(value: float | None) -> str:
 
 
 def quality(said: Words, row: Mapping[str, Any], decimals: int = 1) -> str:
-    """What people know a network's quality by: an accuracy in percent, or a perplexity.
+    """What people know a network's quality by, as an accuracy in percent, or a perplexity.
 
     Args:
-        said: which of them it is.
-        row: of the network, by name.
-        decimals: of a perplexity below 1000.
+        said: the words of the task, which name it.
+        row: what was measured of the network, by key.
+        decimals: of a number of four digits below 1000.
     """
-    value = row.get(said.quality)
-    if said.quality == "accuracy":
+    value = row.get(said.quality.key)
+    if said.quality.form == "decimals":
+        return loss(value)
+    if said.quality.form == "percent":
         return "–" if value is None else f"{100 * value:.2f}\N{NO-BREAK SPACE}%"
     if value is None or not drawable(value):
         return "∞"

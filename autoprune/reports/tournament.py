@@ -11,7 +11,8 @@ from autoprune.reports.charts import Series, colour, legend, line_chart
 from autoprune.reports.markup import Markup, join, tag
 from autoprune.reports.scales import drawable
 from autoprune.reports.tables import amount, duration, facts, figure, figures, loss, note, quality, section, table
-from autoprune.wording import Words, words
+from autoprune.task_choice import words_of
+from autoprune.wording import Words
 
 Json = Mapping[str, Any]
 LOG_FROM = 20  # times as much at the end as at the start: early steps would be squeezed together
@@ -39,7 +40,7 @@ def _subject(league: Json) -> str:
 
 
 def _words(league: Json) -> Words:
-    return words(league.get("task"))
+    return words_of(league)
 
 
 def _unit(league: Json) -> str:
@@ -66,7 +67,9 @@ def _head(path: Path, league: Json) -> Markup:
 
 
 def _reference(league: Json, row: Json) -> str:
-    known = f"accuracy {quality(_words(league), row)}, " if "accuracy" in row else ""
+    said = _words(league)
+    shown = said.quality.averages and said.quality.key in row
+    known = f"{said.quality.name} {quality(said, row)}, " if shown else ""
     return f"{known}the same for all"
 
 
@@ -76,8 +79,17 @@ def _limits(config: Json, items: str) -> str:
 
 
 def _table(league: Json) -> Markup:
-    accuracy = _words(league).quality == "accuracy"
-    columns = ["agent", "rank", "seeds", "loss", "sd", *(["accuracy"] if accuracy else []), "best seed", "worst seed"]
+    known = _words(league).quality
+    columns = [
+        "agent",
+        "rank",
+        "seeds",
+        "loss",
+        "sd",
+        *([known.name] if known.averages else []),
+        "best seed",
+        "worst seed",
+    ]
     columns += ["behind the first", _words(league).items, "time"]
     rows = [
         [
@@ -86,7 +98,7 @@ def _table(league: Json) -> Markup:
             f"{row['seeds']} ({row['failed']} failed)" if row["failed"] else str(row["seeds"]),
             loss(row["loss"]),
             "–" if row["sd"] is None else loss(row["sd"]),
-            *([quality(_words(league), row)] if accuracy else []),
+            *([quality(_words(league), row)] if known.averages else []),
             _end(row["best"]),
             _end(row["worst"]),
             _behind(row),
@@ -139,7 +151,7 @@ def _curves(league: Json) -> Markup | None:
 
 def _searches(league: Json) -> Markup:
     said = _words(league)
-    columns = ["search", "loss", said.quality, "parameters", f"MACs/{said.item}", "search loss", said.items]
+    columns = ["search", "loss", said.quality.name, "parameters", f"MACs/{said.item}", "search loss", said.items]
     columns += ["evaluations", "time"]
     rows = []
     for one in league["searches"]:

@@ -13,6 +13,7 @@ from autoprune.objective import Limits, Objective
 from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal, SearchSpace, Unit
 from autoprune.statistics import UnitStatistics
+from autoprune.task_choice import DEFAULT, built_in
 
 
 def toy_space(
@@ -44,7 +45,8 @@ def toy_space(
         ]
         budgets[f"metric{m}"] = rng.uniform(0.9, 1.2) * budget * sum(row[0] for row in costs[f"metric{m}"])
     # with one group less at each level, masks cost what levels do
-    return SearchSpace(made, costs, budgets, {metric: [row[::-1] for row in rows] for metric, rows in costs.items()})
+    masked = {metric: [row[::-1] for row in rows] for metric, rows in costs.items()}
+    return SearchSpace(made, costs, budgets, masked, words=built_in()[DEFAULT])
 
 
 class ToyScorer(Scorer):

@@ -14,27 +14,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune import rundir
-from autoprune.assembly import Assembly, Progress
-from autoprune.calibration.text import read_text, sequences
-from autoprune.config import load_config, reads_images
-from autoprune.errors import UserError
+from autoprune.assembly import Assembly
+from autoprune.config import load_config
 from autoprune.exporters.source import Source
 from autoprune.exporting import form_of, make_exporter, reopen
 from autoprune.files.writing import write_atomically
-from autoprune.models.images import ImageView
 from autoprune.models.surgery import materialise
 from autoprune.policy import Policy, to_json
+from autoprune.ports.task import Progress
+from autoprune.ports.training import Worth
 from autoprune.provenance import proposal_of
-from autoprune.tuning.image_lesson import ImageLesson
-from autoprune.tuning.lesson import Lesson, Worth
 from autoprune.tuning.refit import place_refitted
 from autoprune.tuning.settings import tuning_of
 from autoprune.tuning.state import done
-from autoprune.tuning.text_lesson import TextLesson
 from autoprune.tuning.training import Trained, train
 
 
@@ -47,7 +42,7 @@ class Tuned:
         before: as it was found.
         refitted: with its consumers solved once more; None where that was not wanted.
         trained: from the better of the two; None without epochs.
-        chosen: which of the three has the least cross-entropy.
+        chosen: which of the three has the least loss against the labels.
         path: of its export.
         training: how far it went; None where nothing was trained.
     """
@@ -79,9 +74,9 @@ class Tuned:
         steps = {"refitted": ("the refit", self.refitted), "trained": ("the training", self.trained)}
         kept = "the network as it was found" if self.chosen == "before" else f"the {self.chosen} network"
         worse = [
-            f"{name} made it worse (cross-entropy {worth.ce:.4f}, {start.ce:.4f} before)"
+            f"{name} made it worse ({worth.words.label_loss.name} {worth.loss:.4f}, {start.loss:.4f} before)"
             for (name, worth), start in zip(steps.values(), (self.before, self._start), strict=True)
-            if worth is not None and not worth.ce <= start.ce
+            if worth is not None and not worth.loss <= start.loss
         ]
         hint = " Fewer epochs or a smaller lr may help." if self.trained and self.chosen != "trained" else ""
         last = [name for name in steps if getattr(self, name) is not None][-1:]
@@ -94,9 +89,9 @@ class Tuned:
 
 
 def better(networks: Mapping[str, Worth | None]) -> tuple[str, Worth]:
-    """The network with the least cross-entropy on the validation split; of equal ones the first."""
+    """The network with the least loss against the labels on the validation split; of equal ones the first."""
     finite = {name: worth for name, worth in networks.items() if worth is not None}
-    name = min(finite, key=lambda name: finite[name].ce if math.isfinite(finite[name].ce) else math.inf)
+    name = min(finite, key=lambda name: finite[name].loss if math.isfinite(finite[name].loss) else math.inf)
     return name, finite[name]
 
 
@@ -113,17 +108,19 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
             diverges, or the disk is full.
     """
     rundir.policy_path(run)
-    tuning_of("images" if reads_images(load_config(run / "config.yaml").model) else "text", given)  # before all else
+    tuning_of({}, given)  # before all else
+    if given.get("augment"):
+        load_config(run / "config.yaml").chosen_task().require("augment")
     folder = run / "finetuned"
     with rundir.locked(run):
         # derivatives need the whole network on the device
         assembly, policy = reopen(run, progress, places={"device_memory": None})
-        lesson, told = lesson_of(assembly), partial(progress, "validating")
-        tuning = tuning_of(lesson.kind, given)
-        tuning.steps(lesson.count, lesson.tokens)
+        examples, told = assembly.task.training(assembly), partial(progress, "validating")
+        tuning = tuning_of(examples.defaults, given)
+        tuning.steps(examples.count, examples.tokens)
         done(folder, asdict(tuning), _mark(policy))  # another training is refused before any work
         student = cut_out(assembly, policy)
-        dense, worths = lesson.measured(lesson.dense, told), {"before": lesson.measured(student, told)}
+        dense, worths = examples.measured(examples.dense, told), {"before": examples.measured(student, told)}
 
         def rebuilt(name: str) -> nn.Module:
             again = cut_out(assembly, policy, name == "refitted", progress)
@@ -132,14 +129,14 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
 
         if tuning.refit:
             student = rebuilt("refitted")
-            worths["refitted"] = lesson.measured(student, told)
+            worths["refitted"] = examples.measured(student, told)
         start, _ = better(worths)
         student = student if start == list(worths)[-1] else rebuilt(start)
         trained = None
         if tuning.epochs != 0:
-            trained = train(student, lesson, tuning, folder, progress, _mark(policy))
+            trained = train(student, examples, tuning, folder, progress, _mark(policy))
             round_weights(assembly, student)
-            worths["trained"] = lesson.measured(student, told)
+            worths["trained"] = examples.measured(student, told)
         chosen, _ = better(worths)
         student = rebuilt(start) if trained and chosen == start else student
         tuned = Tuned(
@@ -183,28 +180,6 @@ def round_weights(assembly: Assembly, student: nn.Module) -> None:
     compute = next(assembly.loaded.model.parameters()).dtype
     for parameter in student.parameters():
         parameter.data = parameter.data.to(assembly.loaded.checkpoint_dtype).to(compute)
-
-
-def lesson_of(assembly: Assembly) -> Lesson:
-    """What a run's network can learn from: all of its data but the validation split.
-
-    Raises:
-        UserError: nothing is left.
-    """
-    view, config, held_out = assembly.view, assembly.config, assembly.splits.validation
-    if isinstance(view, ImageView):
-        numbers = torch.arange(len(view.images))
-        return ImageLesson(view, _left(numbers, ~torch.isin(numbers, held_out)), held_out.flatten())
-    tokens_NT = sequences(read_text(config.data), assembly.loaded.tokenizer, config.sequence_length)
-    known = {row.numpy().tobytes() for row in held_out}
-    others_N = torch.tensor([row.numpy().tobytes() not in known for row in tokens_NT])
-    return TextLesson(view, _left(tokens_NT, others_N), held_out)
-
-
-def _left(examples: Tensor, others_N: Tensor) -> Tensor:
-    if not bool(others_N.any()):
-        raise UserError("the validation split is all there is of the data: nothing is left to learn from.")
-    return examples[others_N]
 
 
 def _mark(policy: Policy) -> str:

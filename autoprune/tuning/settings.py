@@ -89,26 +89,18 @@ class Tuning:
         return max(0, min(index * self.batch, count - min(2, self.batch)))
 
 
-Kind = Literal["text", "images", "images-layernorm"]
-"""Of networks: language models, and those that read images, with BatchNorm or without (ViT, ConvNeXt)."""
-
 LAYERNORM: dict[str, Any] = {"lr": 3e-4, "decay": 0.0, "warmup": 0.1, "clip": 1.0, "optimizer": "adamw"}
-DEFAULTS: dict[Kind, dict[str, Any]] = {
-    "text": LAYERNORM | {"batch": 8, "at_once": 4, "temperature": 1.0, "augment": False},
-    "images": {},
-    "images-layernorm": LAYERNORM,
-}
-"""What is different from the record's own."""
+"""What is different from the record's own for networks without BatchNorm."""
 ENDS = ("epochs", "max_steps", "max_tokens", "max_time")
 ADAPTERS: dict[str, Any] = {"lr": 3e-3, "decay": 0.0, "optimizer": "adamw"}
 """What is different again for adapters, which take larger steps."""
 
 
-def tuning_of(kind: Kind, given: Mapping[str, Any]) -> Tuning:
-    """Settings that were given over the defaults of a kind of networks.
+def tuning_of(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Tuning:
+    """Settings that were given over the defaults of a network.
 
     Args:
-        kind: of the network.
+        defaults: what its task has set otherwise than the record (`TrainingSet.defaults`).
         given: by name; `epochs` or a limit is among them.
 
     Raises:
@@ -122,11 +114,8 @@ def tuning_of(kind: Kind, given: Mapping[str, Any]) -> Tuning:
             raise UserError(f"fine-tuning has no setting '{name}'. {hint}")
     if all(given.get(name) is None for name in ENDS):
         raise UserError(f"nothing says how long to fine-tune: give one of {', '.join(ENDS)}.")
-    if kind == "text" and given.get("augment"):
-        raise UserError("augment shifts and mirrors images: this run is of a language model.")
-    defaults = DEFAULTS[kind] | (ADAPTERS if given.get("lora") else {})
     try:
-        return TypeAdapter(Tuning).validate_python({**defaults, **given})
+        return TypeAdapter(Tuning).validate_python({**defaults, **(ADAPTERS if given.get("lora") else {}), **given})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

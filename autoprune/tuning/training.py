@@ -1,4 +1,4 @@
-"""The loop: gradients of a lesson's loss, a learning rate that rises and falls, a state to go on from.
+"""The loop: gradients of a loss, a learning rate that rises and falls, a state to go on from.
 
 What is drawn in a step depends on the seed and the step alone, so a training that was interrupted goes on as if nothing
 had happened: on a CPU it ends with the same bits.
@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from autoprune.assembly import Progress
 from autoprune.errors import UserError
+from autoprune.ports.task import Progress
+from autoprune.ports.training import TrainingSet
 from autoprune.tuning import lora
-from autoprune.tuning.lesson import Lesson
 from autoprune.tuning.settings import Tuning
 from autoprune.tuning.state import State
 
@@ -51,7 +51,7 @@ class Trained:
 
 def train(
     student: nn.Module,
-    lesson: Lesson,
+    examples: TrainingSet,
     tuning: Tuning,
     folder: Path,
     progress: Progress = lambda stage, share: None,
@@ -65,7 +65,7 @@ def train(
     Args:
         student: in memory of its own, in evaluation mode, as it is again in the end; its weights become float32 unless
             adapters are trained in their place.
-        lesson: what is taught.
+        examples: what is taught.
         tuning: how.
         folder: where the state is kept.
         progress: is told how much is done.
@@ -78,18 +78,18 @@ def train(
     weights = [p for p in student.parameters() if p.requires_grad]
     optimizer = _optimizer(weights, tuning)
     state = State(folder, student, optimizer, tuning, mark)
-    of_epoch = math.ceil(lesson.count / tuning.batch)
-    total = tuning.steps(lesson.count, lesson.tokens)
+    of_epoch = math.ceil(examples.count / tuning.batch)
+    total = tuning.steps(examples.count, examples.tokens)
     step, before = kept = state.restore()
     began = saved = time.monotonic()
     seconds = before
-    student.train(lesson.as_trained)
+    student.train(examples.as_trained)
     with torch.random.fork_rng([weights[0].device] if weights[0].is_cuda else []):
         while (total is None or step < total) and (tuning.max_time is None or seconds < tuning.max_time):
             at, end = (step, total) if total is not None else (seconds, tuning.max_time or 0.0)
             for group in optimizer.param_groups:
                 group["lr"] = tuning.lr * rate(at, end, tuning.warmup)
-            _step(student, lesson, tuning, weights, optimizer, *divmod(step, of_epoch))
+            _step(student, examples, tuning, weights, optimizer, *divmod(step, of_epoch))
             progress("fine-tuning", max(at / end, seconds / (tuning.max_time or math.inf)))
             step, seconds = step + 1, before + time.monotonic() - began
             if step % of_epoch == 0 or time.monotonic() - saved > SAVE_SECONDS:
@@ -100,7 +100,7 @@ def train(
             _keep(state, step, seconds)
     student.eval()
     lora.merge(student)
-    return Trained(step, total, step * min(tuning.batch, lesson.count) * lesson.tokens, seconds)
+    return Trained(step, total, step * min(tuning.batch, examples.count) * examples.tokens, seconds)
 
 
 def _keep(state: State, step: int, seconds: float) -> tuple[int, float]:
@@ -133,7 +133,7 @@ def _optimizer(weights: list[nn.Parameter], tuning: Tuning) -> torch.optim.Optim
 
 def _step(
     student: nn.Module,
-    lesson: Lesson,
+    examples: TrainingSet,
     tuning: Tuning,
     weights: list[nn.Parameter],
     optimizer: torch.optim.Optimizer,
@@ -141,13 +141,13 @@ def _step(
     index: int,
 ) -> None:
     """One step, the `index`-th of an epoch."""
-    begin = tuning.begins(index, lesson.count)
-    some = _order(lesson.count, tuning.seed, epoch)[begin : (index + 1) * tuning.batch]
+    begin = tuning.begins(index, examples.count)
+    some = _order(examples.count, tuning.seed, epoch)[begin : (index + 1) * tuning.batch]
     draw = torch.manual_seed(_seed(tuning.seed, epoch, 1 + index))  # which dropout draws from too
     optimizer.zero_grad()
     for part in torch.split(some, tuning.at_once or len(some)):
         try:
-            loss = lesson.loss(student, part, tuning, draw) * (len(part) / len(some))
+            loss = examples.loss(student, part, tuning, draw) * (len(part) / len(some))
         except ValueError as error:  # BatchNorm's, of one value a channel
             told = f"a forward pass of {len(part)} cannot be trained on ({error}): a larger batch or at_once is needed."
             raise UserError(told) from error

@@ -65,7 +65,7 @@ def network(tiny_model: str, text_file: str, tmp_path_factory: pytest.TempPathFa
     config = load_config(None, {**testing.networks.SMALL, **settings})
     assembly = assemble(config)
     cache = tmp_path_factory.mktemp("latencies")
-    return Network(assembly.view, assembly.space.units, config.workload_of(), cache)
+    return Network(assembly.view, assembly.space.units, config.workload_of(), cache, task=assembly.task)
 
 
 @pytest.mark.parametrize("metric", [name for name in registry.names("budgets") if name not in MEASURED])

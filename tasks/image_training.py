@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autoprune.models.images import ImageView, logits_of
-from autoprune.tuning.lesson import Worth, blended
-from autoprune.tuning.settings import Kind, Tuning
+from autoprune.ports.training import Teaching, TrainingSet, Worth
+from autoprune.tasks.image_classification import ImageClassification
+from autoprune.tuning.blending import blended
+from autoprune.tuning.settings import LAYERNORM
 
 MEASURED = 500  # images at a time
 SHIFT = 8  # an image of n pixels is shifted by up to n / 8, as is usual for CIFAR
@@ -23,18 +25,17 @@ class ImageWorth(Worth):
     """Means over images.
 
     Args:
+        ce: cross-entropy, nats.
         accuracy: top-1.
     """
 
+    words = ImageClassification.words
+    ce: float
     accuracy: float
 
-    def told(self) -> str:
-        """In words."""
-        return f"accuracy {self.accuracy:.2%}, {super().told()}"
 
-
-class ImageLesson:
-    """A lesson (lesson.py). BatchNorm goes on with its statistics.
+class ImageTraining(TrainingSet):
+    """Images to learn from. BatchNorm goes on with its statistics.
 
     Where the dense network computes in half precision, the student does so under autocast, in bfloat16.
 
@@ -45,20 +46,19 @@ class ImageLesson:
     """
 
     as_trained = True
-    tokens = 1
 
     def __init__(self, view: ImageView, numbers: Tensor, held_out: Tensor) -> None:
         self.view, self.dense, self.count = view, view.model, len(numbers)
         device = view.images.labels.device
         self._numbers, self._held_out = numbers.to(device), held_out.to(device)
         normed = any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in view.model.modules())
-        self.kind: Kind = "images" if normed else "images-layernorm"
+        self.defaults = {} if normed else LAYERNORM
         self._dtype = next(view.model.parameters()).dtype
 
-    def loss(self, student: nn.Module, some: Tensor, tuning: Tuning, draw: torch.Generator) -> Tensor:
+    def loss(self, student: nn.Module, some: Tensor, tuning: Teaching, draw: torch.Generator) -> Tensor:
         """Mean over images."""
         numbers = self._numbers[some.to(self._numbers.device)]
-        pixels = self.view.images.pixels(numbers)
+        pixels = self.view.images.inputs(numbers)
         seen = augmented(pixels, draw) if tuning.augment else pixels
         with torch.autocast(seen.device.type, torch.bfloat16, enabled=self._dtype != torch.float32):
             own_NV = logits_of(student(seen))

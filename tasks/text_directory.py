@@ -11,7 +11,6 @@ from torch import Tensor
 
 from autoprune.calibration.losses import CrossEntropy
 from autoprune.calibration.text import next_tokens, read_text, sequences
-from autoprune.config import reads_images
 from autoprune.errors import UserError
 from autoprune.evaluation.counting import macs_per_token
 from autoprune.evaluation.timing import speeds
@@ -20,6 +19,7 @@ from autoprune.models import pretrained
 from autoprune.models.checks import check_config, check_weights
 from autoprune.models.loading import compute_dtype, explained
 from autoprune.models.recognise import check_directory
+from autoprune.tasks.causal_lm import CausalLM
 
 
 def evaluate_directory(
@@ -101,18 +101,18 @@ def _cross_entropy(model: Any, tokens_1T: Tensor) -> Tensor:
 def _load(path: Path, device: str, dtype: str) -> tuple[Any, Any]:
     if not path.exists():
         raise UserError(f"no model directory at '{path}'.")
-    if reads_images(str(path)) or _format(path) in ("autoprune.module/1", "autoprune.onnx/1"):
+    if _format(path) in ("autoprune.module/1", "autoprune.onnx/1"):
         raise UserError(
             f"'{path}' is no language model in Hugging Face form: `autoprune evaluate RUN` measures any run's policy."
         )
     check_directory(str(path))
     with explained(str(path)):
-        config = pretrained.load("config", str(path))
+        config = pretrained.load(pretrained.CONFIG, str(path))
         check_config(str(path), config)
         checkpoint = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
         compute = compute_dtype(dtype, device, checkpoint)
-        model, report = pretrained.load("text", str(path), dtype=compute, output_loading_info=True)
-        tokenizer = pretrained.load("tokenizer", str(path))
+        model, report = pretrained.load(CausalLM.auto_class, str(path), dtype=compute, output_loading_info=True)
+        tokenizer = pretrained.load(pretrained.TOKENIZER, str(path))
         model = model.to(device).eval().requires_grad_(False)
     check_weights(str(path), model, report)
     return model, tokenizer

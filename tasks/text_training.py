@@ -6,6 +6,7 @@ Shapes: N sequences, B of a forward pass, T tokens, V vocabulary.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,13 @@ from torch import Tensor, nn
 from autoprune.calibration.losses import CrossEntropy, KullbackLeibler
 from autoprune.models.blocks import BlockView
 from autoprune.ports.loss import Loss
-from autoprune.tuning.lesson import Worth, blended
-from autoprune.tuning.settings import Kind, Tuning
+from autoprune.ports.training import Teaching, TrainingSet, Worth
+from autoprune.tasks.causal_lm import CausalLM
+from autoprune.tuning.blending import blended
+from autoprune.tuning.settings import LAYERNORM
 
 MEASURED = 4  # sequences at a time
+DEFAULTS: dict[str, Any] = LAYERNORM | {"batch": 8, "at_once": 4, "temperature": 1.0, "augment": False}
 
 
 @dataclass(frozen=True)
@@ -24,20 +28,19 @@ class TextWorth(Worth):
     """Means over tokens.
 
     Args:
+        ce: cross-entropy, nats.
         perplexity: `exp(ce)`.
         kl: divergence from the dense network, nats.
     """
 
+    words = CausalLM.words
+    ce: float
     perplexity: float
     kl: float
 
-    def told(self) -> str:
-        """In words."""
-        return f"perplexity {self.perplexity:.2f}, {super().told()}, kl {self.kl:.4f}"
 
-
-class TextLesson:
-    """A lesson (lesson.py). Dropout is left out: a few passes, and the dense network's opinion is without it too.
+class TextTraining(TrainingSet):
+    """Sequences to learn from. Dropout is left out: a few passes, and the dense network's opinion is without it too.
 
     Where the dense network computes in half precision, the student does so under autocast, in bfloat16.
 
@@ -47,8 +50,7 @@ class TextLesson:
         held_out_NT: the validation split.
     """
 
-    kind: Kind = "text"
-    as_trained = False
+    defaults = DEFAULTS
 
     def __init__(self, view: BlockView, tokens_NT: Tensor, held_out_NT: Tensor) -> None:
         self.view, self.dense, self.count = view, view.model, len(tokens_NT)
@@ -57,7 +59,7 @@ class TextLesson:
         first = next(view.model.parameters())
         self._device, self._half = first.device, first.dtype != torch.float32
 
-    def loss(self, student: nn.Module, some: Tensor, tuning: Tuning, draw: torch.Generator) -> Tensor:
+    def loss(self, student: nn.Module, some: Tensor, tuning: Teaching, draw: torch.Generator) -> Tensor:
         """Mean over predictions."""
         tokens_BT = self._tokens_NT[some].to(self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):

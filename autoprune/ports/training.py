@@ -1,0 +1,87 @@
+"""What a network is trained on, and what it is worth afterwards: the part of a task that fine-tuning asks for."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from autoprune.wording import Words
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+class Teaching(Protocol):
+    """The settings of a training that a loss looks at (`tuning.Tuning` has them all)."""
+
+    @property
+    def weight(self) -> float:
+        """Of the dense network's answers, against the labels', in [0, 1]."""
+        ...
+
+    @property
+    def temperature(self) -> float:
+        """Of both networks' probabilities where they are compared."""
+        ...
+
+    @property
+    def augment(self) -> bool:
+        """Whether examples are changed at random."""
+        ...
+
+
+@dataclass(frozen=True)
+class Worth(ABC):
+    """What a network is worth on the validation split. A task adds numbers as fields, each named by a measure's key."""
+
+    words: ClassVar[Words]
+    """Of the task."""
+
+    @property
+    def loss(self) -> float:
+        """The loss against the labels, by which networks are compared."""
+        return float(asdict(self)[self.words.label_loss.key])
+
+    def told(self) -> str:
+        """All numbers in words, the quality first."""
+        known = self.words.known
+        values: dict[str, float] = asdict(self)
+        first = sorted(values, key=lambda key: list(known).index(key) if key in known else len(known))
+        return ", ".join(
+            f"{known[key].name} {known[key].written(values[key])}" if key in known else f"{key} {values[key]:.4f}"
+            for key in first
+        )
+
+
+class TrainingSet(ABC):
+    """Examples to learn from, the dense network's answers to them, and the validation split.
+
+    Attributes:
+        dense: the dense network.
+        count: examples to learn from, which are known by number.
+        tokens: items of an example; 1 where an example is one item.
+    """
+
+    dense: "nn.Module"
+    count: int
+    tokens: int = 1
+    as_trained: bool = False
+    """Whether BatchNorm and dropout do what they did in training."""
+    defaults: Mapping[str, Any] = {}
+    """Settings of fine-tuning that differ from those of `tuning.Tuning`, for this network."""
+
+    @abstractmethod
+    def loss(self, student: "nn.Module", some: "Tensor", tuning: Teaching, draw: "torch.Generator") -> "Tensor":
+        """Mean loss of a network on examples, a scalar with derivatives.
+
+        Args:
+            student: the network.
+            some: numbers of examples, `[n]` on the CPU.
+            tuning: weight, temperature.
+            draw: the source of whatever else is random, on the CPU.
+        """
+
+    @abstractmethod
+    def measured(self, network: "nn.Module", progress: Callable[[float], None] = lambda share: None) -> Worth:
+        """What a network is worth on the validation split; `progress` is told what share is done."""

@@ -1,0 +1,52 @@
+"""What tasks share whose networks look examples up by number, as images or vectors are (calibration/examples.py)."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from autoprune.ports.task import Prepared, Task
+from autoprune.workload import Workload
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from autoprune.models.blocks import BlockView
+    from autoprune.models.images import ImageView
+
+
+class TaskOfExamples(Task):
+    """A task whose `view` is an `ImageView`, of images or of other `Examples`. Every item is an example of its own."""
+
+    def forward_pass(self, view: "BlockView", workload: Workload) -> Callable[[], None]:
+        """A pass over `workload.batch` examples."""
+        from autoprune.budgets.passes import example_pass_of
+
+        return example_pass_of(as_examples(view), workload)
+
+    def macs(self, view: "BlockView", some_BT: "Tensor", workload: Workload) -> float:
+        """Of the first example."""
+        from autoprune.evaluation.counting import macs_of
+
+        return macs_of(view, some_BT[:1, :1])
+
+
+def as_examples(view: "BlockView") -> "ImageView":
+    """The view of a network that looks examples up, which it must be."""
+    from autoprune.models.images import ImageView
+
+    assert isinstance(view, ImageView)
+    return view
+
+
+def numbers_left(prepared: Prepared) -> "tuple[Tensor, Tensor]":
+    """Numbers of the examples to learn from, and of those of the validation split, `[N]` each.
+
+    Raises:
+        UserError: the validation split is all there is.
+    """
+    import torch
+
+    from autoprune.tuning.blending import left
+
+    held_out = prepared.splits.validation.flatten()
+    numbers = torch.arange(len(as_examples(prepared.view).images))
+    return left(numbers, ~torch.isin(numbers, held_out)), held_out
