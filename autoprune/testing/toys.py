@@ -73,7 +73,7 @@ class ToyScorer(Scorer):
 
     def depth(self, policy: Proposal) -> NDArray[np.float64]:
         """Share that is gone of each unit, `[U]`."""
-        return 1 - np.array(self.space.kept(policy)) / np.array(self.space.groups)
+        return np.asarray(1 - np.array(self.space.kept(policy)) / np.array(self.space.groups))
 
     def true_loss(self, policy: Proposal) -> float:
         """Nats that a policy loses on all sequences, without their noise."""
