@@ -31,6 +31,8 @@ from parity_searches import CHANGES, SEARCHES, Search, embedded, prepare, text
 from parity_side import SECONDS, tensors
 
 HERE = Path(__file__).resolve().parent
+SMALL = 0.01
+"""Smaller numbers are compared as if they were this large: the dense network's divergence from itself is noise."""
 
 
 @dataclass
@@ -264,7 +266,7 @@ class Comparison:
                 if a is not b and a != b:
                     raise DifferenceError(what)
             elif a != b:
-                self._within(abs(a - b) / max(abs(a), abs(b)), what)
+                self._within(abs(a - b) / max(abs(a), abs(b), SMALL), what)
 
     def _within(self, difference: float, what: str) -> None:
         self.row.difference = max(self.row.difference, difference)

@@ -34,6 +34,8 @@ class Change:
 
 CHANGES: dict[str, Change] = {
     "heads": Change("b7342da", "an attention was cut into whole KV groups where it is cut into query heads now"),
+    "observation": Change("b7342da", "the parameters of a group, which agents observe, included keys and values"),
+    "order": Change("b7342da", "heads are put in another order, so that sums differ in their last bits"),
     "refit": Change("9a51084", "the refit had no held-out part, and fine-tuning handed over its last network"),
     "slopes": Change("ee564f2", "slopes drew other tokens, with torch.multinomial"),
     "splits": Change("548c430", "splits of images were other ones where there are few"),
@@ -109,8 +111,8 @@ def table(agent: str, bound: float, **more: Any) -> Callable[[Path], dict[str, A
 SEARCHES: dict[str, Search] = {
     "llama-evolution": Search(text("llama", "evolution", budgets={"params": 0.5}, agent_options=CLIMBS_NOT), (), "hf"),
     "llama-default": Search(embedded("evolution", budgets={"params": 0.6}), ("uniform", "heads", "slopes"), "hf"),
-    "llama-depth": Search(embedded("greedy", space="depth", budgets={"params": 0.7}), ("heads",), "hf"),
-    "llama-ppo": Search(text("llama", "ppo", budgets={"macs": 0.6}, max_evals=80), ("heads",)),
+    "llama-depth": Search(embedded("greedy", space="depth", budgets={"params": 0.7}), ("order",), "hf"),
+    "llama-ppo": Search(text("llama", "ppo", budgets={"macs": 0.6}, max_evals=80), ("observation",)),
     "llama-masks": Search(text("llama", "policy-gradient-masks", budgets={"params": 0.6}), (), "hf"),
     "llama-latency": Search(table("evolution", 0.6, agent_options=CLIMBS_NOT)),
     "llama-run-latency": Search(text("llama", "tpe", budgets={"latency": 0.7, "params": 0.8}), latencies=True),
