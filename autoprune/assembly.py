@@ -24,7 +24,7 @@ from autoprune.levels.evidence import check_needs, gather
 from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, build, cache_directory, is_complete, store_key
-from autoprune.models.blocks import BlockView
+from autoprune.networks.blocks import BlockView
 from autoprune.ports.agent import load_agent
 from autoprune.ports.criterion import load_criterion
 from autoprune.ports.metric import Metric, Network, load_metric
@@ -144,10 +144,8 @@ def masked_weights(
 ) -> MaskedWeights:
     """Consumers' weights of masks, computed where there is room."""
     widths = [width for row in view.widths for width in row]
-    bench = None
-    if view.streamer is not None and moments is not None:
-        needed = max(sum(workspace_bytes(width.consumer_weight) for width in row) for row in view.widths)
-        bench = view.streamer.device if view.streamer.set_aside(needed) else torch.device("cpu")
+    needed = max(sum(workspace_bytes(width.consumer_weight) for width in row) for row in view.widths)
+    bench = None if moments is None else view.set_aside(needed)
     return MaskedWeights(store, units, widths, moments, dtype, bench)
 
 
@@ -158,7 +156,9 @@ def _stored(
     config, loaded, view = prepared.config, prepared.loaded, prepared.view
     criterion, dtype = load_criterion(config.criterion), loaded.checkpoint_dtype
     parts = loaded.digest, data, str(config.mlp_group)
-    levels = cache_directory() / "levels" / store_key(units, *parts, config.criterion, str(dtype))
+    # criteria may order by derivatives of the label loss; stores that were built before there were others name none
+    label_loss = [] if task.label_loss == Task.label_loss else [task.label_loss]
+    levels = cache_directory() / "levels" / store_key(units, *parts, config.criterion, str(dtype), *label_loss)
     moments = cache_directory() / "moments" / f"{store_key([], *parts)}.safetensors"
     keep_moments = masks and criterion.reconstructs
     if not is_complete(levels) or (keep_moments and not moments.is_file()):

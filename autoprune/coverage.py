@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from autoprune.models.blocks import BlockView
+from autoprune.networks.blocks import BlockView
 from autoprune.space import SearchSpace
 
 LEAST = 0.01  # of the parameters: less that is left out is told together

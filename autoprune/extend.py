@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     pass
 
 _HOME = {
-    "Family": "models.family",
+    "Family": "networks.family",
     "Levels": "space",
     "LimitReached": "errors",
     "Limits": "objective",
@@ -43,12 +43,12 @@ _HOME = {
     "SampledAgent": "agents.sampled",
     "Sb3Agent": "agents.sb3",
     "SearchSpace": "space",
-    "Slice": "models.widths",
+    "Slice": "cutting.widths",
     "Source": "exporters.source",
     "Unit": "space",
     "UnitStatistics": "statistics",
     "UserError": "errors",
-    "Width": "models.widths",
+    "Width": "cutting.widths",
     "Workload": "workload",
     "every_step": "envs.rewards.record",
     "reconstruct": "levels.criterion",

@@ -21,7 +21,7 @@ def install() -> None:
 
 
 def _register_pruned_models(configuration_auto: Any) -> None:
-    from autoprune.models.pruned import MODEL_TYPE, PrunedConfig
+    from autoprune.networks.pruned import MODEL_TYPE, PrunedConfig
 
     configuration_auto.CONFIG_MAPPING.register(MODEL_TYPE, PrunedConfig, exist_ok=True)
 

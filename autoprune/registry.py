@@ -74,6 +74,7 @@ PARTS: dict[str, dict[str, str]] = {
         "llama": "autoprune.search_spaces.llama:FAMILY",
         "gpt2": "autoprune.search_spaces.gpt2:FAMILY",
         "opt": "autoprune.search_spaces.opt:FAMILY",
+        "phi3": "autoprune.search_spaces.phi3:FAMILY",
         "resnet": "autoprune.search_spaces.resnet:FAMILY",
         "resnet-hf": "autoprune.search_spaces.resnet:HUGGING_FACE",
         "mobilenet": "autoprune.search_spaces.mobilenet:FAMILY",

@@ -29,7 +29,7 @@ from torch.nn import functional
 from autoprune import study, tuning
 from autoprune.config import load_config, parse_budget, parse_override
 from autoprune.errors import UserError
-from autoprune.models.images import ImageView
+from autoprune.networks.images import ImageView
 from autoprune.tasks.image_training import ImageTraining
 
 HERE = Path(__file__).resolve()

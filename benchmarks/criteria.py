@@ -18,7 +18,7 @@ from autoprune.calibration.images import read_images
 from autoprune.calibration.text import read_text, sequences
 from autoprune.config import load_config, parse_override
 from autoprune.errors import UserError
-from autoprune.models.images import ImageView
+from autoprune.networks.images import ImageView
 
 FRACTIONS = (0.875, 0.75, 0.625, 0.5, 0.375)
 

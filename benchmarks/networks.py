@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from autoprune.models.loading import EMBEDDED
+from autoprune.networks.loading import EMBEDDED
 
 SIZES = {  # hidden, layers, intermediate, heads, KV heads, vocabulary
     "8B": (4096, 32, 14336, 32, 8, 128256),

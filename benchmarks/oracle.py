@@ -27,7 +27,7 @@ from autoprune import registry, study, tuning
 from autoprune.assembly import Assembly
 from autoprune.config import load_config, parse_budget
 from autoprune.journal import Journal
-from autoprune.models.images import ImageView
+from autoprune.networks.images import ImageView
 from autoprune.provenance import make_policy
 from autoprune.space import Levels
 from autoprune.tasks.image_training import ImageTraining

@@ -39,9 +39,10 @@ from autoprune.config import SearchConfig, parse_size
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore
-from autoprune.models.blocks import BlockView
-from autoprune.models.loading import family_of
-from autoprune.models.streaming import activation_bytes
+from autoprune.networks.blocks import BlockView
+from autoprune.networks.loading import family_of
+from autoprune.networks.streaming import StreamedView
+from autoprune.networks.text import TextView
 from autoprune.space import Levels, SearchSpace, Unit
 from autoprune.statistics import UnitStatistics
 
@@ -62,7 +63,7 @@ def main() -> None:
     args = arguments()
     torch.manual_seed(0)
     model = build(args)
-    view = BlockView(model, family_of("llama"))
+    view = TextView(model, family_of("llama"))
     config = SearchConfig(levels=args.levels, sequence_length=args.length, round_to=args.round_to)
     space = space_of(units_of(view, config), config)
     rng = np.random.default_rng(0)
@@ -73,10 +74,10 @@ def main() -> None:
         forget(args.device)
         whole = measure(args, view, space, LevelStore(Path(folder), space.units, args.device), batches)
         memory = parse_size(args.device_memory) if args.device_memory else default_memory(args, view)
-        streamed_view = BlockView(model.to("cpu"), family_of("llama"))
+        whole_view = TextView(model.to("cpu"), family_of("llama"))
         del view
         forget(args.device)
-        streamed_view.stream(args.device, memory, args.batch, args.length)
+        streamed_view = StreamedView(whole_view, args.device, memory, args.batch, args.length)
         streamed = measure(args, streamed_view, space, LevelStore(Path(folder), space.units), batches)
     report(args, memory, whole, streamed)
 
@@ -120,7 +121,7 @@ def measure(
     generator = torch.Generator().manual_seed(1)
     tokens_NT = torch.randint(args.vocab, (args.sequences, args.length), generator=generator).to(args.device)
     evaluator = Evaluator(Placer(view, space, store), tokens_NT, [KullbackLeibler()], args.batch)
-    measured, streamer = Measured(), view.streamer
+    measured, streamer = Measured(), view.streamer if isinstance(view, StreamedView) else None
     for n, policies in batches.items():
         evaluator.score(policies, range(args.sequences))
         before, seconds = streamer.sent_bytes if streamer else 0, []
@@ -148,7 +149,7 @@ def weight_bytes(view: BlockView) -> int:
 
 
 def activations(args: argparse.Namespace, view: BlockView) -> int:
-    return activation_bytes(view.model, view.widths, args.batch, args.length)
+    return view.activation_bytes(args.batch, args.length)
 
 
 def default_memory(args: argparse.Namespace, view: BlockView) -> int:

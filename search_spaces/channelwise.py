@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from autoprune.models.layers import alike, blind, hooked, is_depthwise, of_columns, of_rows, product_of
-from autoprune.models.tracing import Trace
+from autoprune.cutting.layers import alike, blind, of_columns, of_rows
+from autoprune.cutting.products import hooked, is_depthwise, product_of
+from autoprune.networks.tracing import Trace
 from autoprune.search_spaces.operations import called, is_layer, name_of
 
 LARGEST = 8192  # inputs of a layer behind flattened channels: their second moments are a matrix of as many rows

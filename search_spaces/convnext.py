@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.models.family import Family
-from autoprune.models.widths import Slice, Width
+from autoprune.cutting.widths import Slice, Width
+from autoprune.networks.family import Family
 
 
 def widths(block: nn.Module, config: Any, mlp_group: int) -> list[Width]:

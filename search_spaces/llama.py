@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.models.family import Family
-from autoprune.models.widths import Bundles, Slice, Width
+from autoprune.cutting.widths import Bundles, Slice, Width
+from autoprune.networks.family import Family
 
 # A norm leaves with the sub-block that it alone serves, before it or after it.
 _ATTENTION_NORMS = ("input_layernorm", "attention_layernorm", "post_norm1")

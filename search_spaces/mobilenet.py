@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.models.family import Family
-from autoprune.models.widths import Slice, Width
+from autoprune.cutting.widths import Slice, Width
+from autoprune.networks.family import Family
 
 LAYERS = ("expand_1x1", "conv_3x3", "reduce_1x1")
 

@@ -10,8 +10,8 @@ from torch import nn
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from autoprune.models.layers import hooked
-from autoprune.models.tracing import Trace
+from autoprune.cutting.products import hooked
+from autoprune.networks.tracing import Trace
 
 
 def is_layer(trace: Trace, node: Node) -> bool:

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.models.family import Family
-from autoprune.models.widths import Slice, Width
+from autoprune.cutting.widths import Slice, Width
+from autoprune.networks.family import Family
 
 PLAIN = [("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")]
 TRANSFORMERS = [(f"layer.{i}.convolution", f"layer.{i}.normalization") for i in range(3)]

@@ -13,11 +13,11 @@ from typing import Any
 from torch import nn
 from torch.fx import Node
 
+from autoprune.cutting.products import hooked
+from autoprune.cutting.widths import Slice, Width
 from autoprune.errors import UserError
-from autoprune.models.family import Family
-from autoprune.models.layers import hooked
-from autoprune.models.tracing import Stretch, Trace
-from autoprune.models.widths import Slice, Width
+from autoprune.networks.family import Family
+from autoprune.networks.tracing import Stretch, Trace
 from autoprune.search_spaces.channelwise import MixedError, reach
 from autoprune.search_spaces.operations import is_layer, keeps_zeros, name_of
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from autoprune.calibration.splits import Splits
     from autoprune.config import SearchConfig
-    from autoprune.models.blocks import BlockView
-    from autoprune.models.family import Family
-    from autoprune.models.loading import LoadedModel
+    from autoprune.networks.blocks import BlockView
+    from autoprune.networks.family import Family
+    from autoprune.networks.loading import LoadedModel
 
 NATS = "nats per token"
 
@@ -46,7 +46,7 @@ class CausalLM(Task):
         """A language model and sequences of a text; where the text's hash is known, it is not read yet."""
         from autoprune.calibration.splits import split
         from autoprune.calibration.text import read_text, sequences
-        from autoprune.models.loading import load_model
+        from autoprune.networks.loading import load_model
 
         text = read_text(config.data) if data is None else None
         progress("loading the model", 0.0)
@@ -68,12 +68,15 @@ class CausalLM(Task):
 
     def view_of(self, model: "nn.Module", family: "Family", config: "SearchConfig", masks: bool) -> "BlockView":
         """The network's blocks, left at `config.home()` and brought to the device in turn where that is configured."""
-        from autoprune.models.blocks import BlockView
+        from autoprune.networks.streaming import StreamedView
+        from autoprune.networks.text import TextView
 
-        view = BlockView(model, family, config.mlp_group)
-        if config.device_memory is not None:
-            view.stream(config.device, config.device_memory, config.batch_size(), config.sequence_length, masks)
-        return view
+        view = TextView(model, family, config.mlp_group)
+        if config.device_memory is None:
+            return view
+        return StreamedView(
+            view, config.device, config.device_memory, config.batch_size(), config.sequence_length, masks
+        )
 
     def samples_of(self, prepared: Prepared, data: str) -> "Tensor":
         """Sequences of another text."""

@@ -9,8 +9,8 @@ from autoprune.workload import Workload
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from autoprune.models.blocks import BlockView
-    from autoprune.models.images import ImageView
+    from autoprune.networks.blocks import BlockView
+    from autoprune.networks.images import ImageView
 
 
 class TaskOfExamples(Task):
@@ -31,7 +31,7 @@ class TaskOfExamples(Task):
 
 def as_examples(view: "BlockView") -> "ImageView":
     """The view of a network that looks examples up, which it must be."""
-    from autoprune.models.images import ImageView
+    from autoprune.networks.images import ImageView
 
     assert isinstance(view, ImageView)
     return view

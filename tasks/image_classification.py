@@ -61,9 +61,9 @@ class ImageClassification(TaskOfExamples):
     def prepare(self, config: "SearchConfig", masks: bool, progress: Progress, data: str | None = None) -> Prepared:
         """A network that reads images, and samples of these by number."""
         from autoprune.calibration.images import check_labels, preprocessing, read_images, split_images
-        from autoprune.models.loading import load_model
-        from autoprune.models.modules import load_module
-        from autoprune.models.tracing import image_view
+        from autoprune.networks.loading import load_model
+        from autoprune.networks.modules import load_module
+        from autoprune.networks.tracing import image_view
 
         progress("loading the model", 0.0)
         name = str(config.model)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autoprune.models.images import ImageView, logits_of
+from autoprune.networks.images import ImageView, logits_of
 from autoprune.ports.training import Teaching, TrainingSet, Worth
 from autoprune.tasks.image_classification import ImageClassification
 from autoprune.tuning.blending import blended

@@ -15,10 +15,10 @@ from autoprune.errors import UserError
 from autoprune.evaluation.counting import macs_per_token
 from autoprune.evaluation.timing import speeds
 from autoprune.files.reading import DAMAGE, read_json
-from autoprune.models import pretrained
-from autoprune.models.checks import check_config, check_weights
-from autoprune.models.loading import compute_dtype, explained
-from autoprune.models.recognise import check_directory
+from autoprune.networks import pretrained
+from autoprune.networks.checks import check_config, check_weights
+from autoprune.networks.loading import compute_dtype, explained
+from autoprune.networks.recognise import check_directory
 from autoprune.tasks.causal_lm import CausalLM
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.calibration.losses import CrossEntropy, KullbackLeibler
-from autoprune.models.blocks import BlockView
+from autoprune.networks.blocks import BlockView
 from autoprune.ports.loss import Loss
 from autoprune.ports.training import Teaching, TrainingSet, Worth
 from autoprune.tasks.causal_lm import CausalLM

@@ -8,10 +8,10 @@ from transformers import AutoModelForImageClassification
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from autoprune.calibration.images import ImageSet
-from autoprune.models.images import ImageView
-from autoprune.models.loading import family_of
-from autoprune.models.modules import family_of_module
-from autoprune.models.tracing import image_view
+from autoprune.networks.images import ImageView
+from autoprune.networks.loading import family_of
+from autoprune.networks.modules import family_of_module
+from autoprune.networks.tracing import image_view
 from tests import plain_networks
 
 SIDE, CLASSES = 32, plain_networks.CLASSES

@@ -22,7 +22,8 @@ LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording"},
     {"registry", "space", "policy", "config", "journal", "rundir", "space_file", "finetuned", "scorer", "ports"}
     | {"task_choice"},
-    {"models", "calibration", "budgets"},
+    {"cutting"},
+    {"networks", "models", "calibration", "budgets"},
     {"levels"},
     {"evaluation"},
     {"archive", "objective", "assembly", "coverage", "records"},
@@ -118,7 +119,7 @@ def test_imports_run_one_way(module: str) -> None:
             "from autoprune.evaluation.evaluator import Evaluator",
             "autoprune.evaluation.evaluator",
         ),
-        ("autoprune.models.loading", "from autoprune import search", "autoprune"),
+        ("autoprune.networks.loading", "from autoprune import search", "autoprune"),
     ],
 )
 def test_wrong_imports_are_found(importer: str, source: str, bad: str) -> None:
@@ -128,8 +129,8 @@ def test_wrong_imports_are_found(importer: str, source: str, bad: str) -> None:
 def test_right_imports_are_let_through() -> None:
     assert wrong("autoprune.agents.ppo", "from autoprune.envs import x\nfrom autoprune.space import Levels") == []
     assert wrong("autoprune.study", "from autoprune import registry, rundir\nimport torch") == []
-    assert wrong("autoprune.ports.task", "if TYPE_CHECKING:\n    from autoprune.models.blocks import BlockView") == []
-    assert wrong("autoprune.ports.task", "from autoprune.models.blocks import BlockView") != []
+    assert wrong("autoprune.ports.task", "if TYPE_CHECKING:\n    from autoprune.networks.blocks import BlockView") == []
+    assert wrong("autoprune.ports.task", "from autoprune.networks.blocks import BlockView") != []
 
 
 def test_wings_are_never_imported_by_their_bare_names() -> None:

@@ -15,9 +15,9 @@ from autoprune import exporting
 from autoprune.calibration.images import IMAGENET, read_images
 from autoprune.config import is_module, load_config
 from autoprune.errors import UserError
-from autoprune.models.family import Family
-from autoprune.models.modules import load_module
 from autoprune.models.tiny_cnn import TinyCNN, tiny_cnn
+from autoprune.networks.family import Family
+from autoprune.networks.modules import load_module
 from tests.conftest import Answer
 
 sklearn = pytest.importorskip("sklearn.datasets")

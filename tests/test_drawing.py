@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.models import head as heads
-from autoprune.models.head import Draw, LinearHead
+from autoprune.networks import head as heads
+from autoprune.networks.head import Draw, LinearHead
 
 LARGE = 262_144
 

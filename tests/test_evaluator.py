@@ -14,8 +14,8 @@ from autoprune.calibration.splits import SHARES, split
 from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.levels.store import LevelStore, cache_directory
-from autoprune.models.blocks import BlockView
-from autoprune.models.loading import load_model
+from autoprune.networks.loading import load_model
+from autoprune.networks.text import TextView
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_moments_are_those_of_all_inputs_and_do_not_depend_on_batches(
     quick: dict[str, Any], assembly: Assembly
 ) -> None:
     loaded = load_model(quick["model"])
-    view = BlockView(loaded.model, loaded.family)
+    view = TextView(loaded.model, loaded.family)
     tokens_NT = assembly.splits.reconstruction
     streamed = list(collect(view, tokens_NT, batch=3))
     seen: list[torch.Tensor] = []

@@ -16,13 +16,15 @@ from autoprune.assembly import assemble
 from autoprune.calibration.gradients import gate_gradients
 from autoprune.calibration.moments import collect, links_of
 from autoprune.config import load_config
+from autoprune.cutting import reading
+from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
 from autoprune.levels.evidence import check_needs, gather
 from autoprune.levels.store import LevelStore, build
-from autoprune.models.blocks import BlockView
-from autoprune.models.images import ImageView
-from autoprune.models.loading import family_of
-from autoprune.models.surgery import LiveWidth
+from autoprune.networks.blocks import BlockView
+from autoprune.networks.images import ImageView
+from autoprune.networks.loading import family_of
+from autoprune.networks.text import TextView
 from tests import families, image_families
 
 CRITERIA = registry.names("criteria")
@@ -36,7 +38,7 @@ def view_of(name: str) -> tuple[BlockView, Tensor]:
     if name in image_families.names():
         return image_families.view_of(name), torch.arange(8).view(2, 4)
     model = families.tiny_model(name)
-    return BlockView(model, family_of(model.config.model_type)), families.random_tokens(3, 10)
+    return TextView(model, family_of(model.config.model_type)), families.random_tokens(3, 10)
 
 
 def all_links(view: BlockView) -> list[LiveWidth]:
@@ -111,7 +113,7 @@ def test_taylor_sees_behind_the_consumer_what_weights_and_inputs_do_not_tell() -
         block.conv2.weight[:5, 7] *= 20
     view = ImageView(view.model, view.family, image_families.images())
     moments, width = list(collect(view, tokens_NT, 2)), view.widths[-1][0]
-    h_DD, _ = width.moments(moments[-1][0])
+    h_DD, _ = reading.moments(width, moments[-1][0])
     orders = {}
     for name in CRITERIA:
         criterion = registry.load("criteria", name)()

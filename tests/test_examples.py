@@ -93,3 +93,9 @@ def test_the_budget_is_a_csv(tmp_path: Path) -> None:
 def test_training_outside_of_a_search(example: str, tmp_path: Path) -> None:
     uniform, learned = losses(run(["python", f"examples/{example}"], tmp_path))[-2:]
     assert learned <= uniform + COULD_BE_CHANCE
+
+
+@pytest.mark.slow
+def test_a_task_of_ones_own_is_searched(tmp_path: Path) -> None:
+    dense, uniform, best = losses(run(["python", "examples/own_task.py"], tmp_path))
+    assert dense <= best <= uniform + COULD_BE_CHANCE

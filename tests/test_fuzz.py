@@ -414,7 +414,7 @@ BANNED = {
 ALONE = {"safe_open", "load_file", "model_validate_json", "validate_json"}
 SHIPPED = {"autoprune.exporters.load_module"}
 """Stands in exports and runs without autoprune."""
-ASKING = {"autoprune.calibration.plain_text", "autoprune.models.recognise"}
+ASKING = {"autoprune.calibration.plain_text", "autoprune.networks.recognise"}
 """Ask what a file is, to say what is to be done with it, and use nothing of it."""
 
 

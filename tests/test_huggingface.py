@@ -16,7 +16,7 @@ from autoprune.assembly import Assembly
 from autoprune.calibration.text import read_text, sequences
 from autoprune.errors import UserError
 from autoprune.exporters import huggingface, padding
-from autoprune.models.slots import cache_slots, can_cache
+from autoprune.networks.slots import cache_slots, can_cache
 from autoprune.policy import Policy
 from autoprune.space import Levels
 from autoprune.tasks.text_directory import evaluate_directory

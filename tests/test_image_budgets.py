@@ -28,7 +28,7 @@ from autoprune.budgets.passes import example_pass_of
 from autoprune.config import load_config
 from autoprune.errors import LimitReached, UserError
 from autoprune.journal import Journal
-from autoprune.models.images import ImageView
+from autoprune.networks.images import ImageView
 from autoprune.objective import Limits, Objective
 from autoprune.reports.page import write_report
 from autoprune.reports.tables import amount
@@ -126,7 +126,7 @@ def test_what_is_timed_is_a_batch_through_what_an_export_holds(name: str) -> Non
     forward = example_pass_of(view, network.workload)
     for kept_U in cuts(network.units):
         place(view, kept_U)
-        assert all(p.is_contiguous() for row in view.widths for w in row for link in w.links for p in link.parameters())
+        assert all(p.is_contiguous() for row in view.widths for w in row for p in w.dense.parameters())
         with torch.no_grad():
             forward()
     assert set(shapes) == {(3, 3, image_families.SIDE, image_families.SIDE)}

@@ -14,7 +14,7 @@ from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.exporters.huggingface import HuggingFace
 from autoprune.exporters.source import Source
-from autoprune.models.images import ImageView
+from autoprune.networks.images import ImageView
 from tests import image_families
 
 

@@ -17,8 +17,9 @@ from autoprune import exporting, study, tuning
 from autoprune.assembly import Assembly, assemble
 from autoprune.calibration import digits
 from autoprune.config import load_config
+from autoprune.cutting import reading
 from autoprune.errors import UserError
-from autoprune.models.images import ImageView
+from autoprune.networks.images import ImageView
 from autoprune.provenance import make_policy
 from autoprune.tasks.image_training import ImageTraining
 from tests.conftest import Answer
@@ -170,8 +171,9 @@ def test_norms_of_levels_are_what_the_calibration_images_give(assembly: Assembly
         assembly.placer.place((2, 0, 0))
         cut = outputs().transpose(0, 1).flatten(1)
     assembly.placer.release()
-    assert width.statistics is not None
-    mean, variance = width.statistics
+    known = reading.statistics(width)
+    assert known is not None
+    mean, variance = known
     told = assembly.store.weights(0, 2).norm
     assert told is not None
     torch.testing.assert_close(told[0], mean + cut.mean(1) - dense.mean(1), rtol=1e-3, atol=1e-4)

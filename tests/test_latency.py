@@ -25,9 +25,9 @@ from autoprune.budgets.latency_table import FILE, Check, ClassTimes, LatencyTabl
 from autoprune.budgets.metric import Network
 from autoprune.config import load_config
 from autoprune.errors import UserError
-from autoprune.models.blocks import BlockView
-from autoprune.models.loading import family_of
-from autoprune.models.slots import can_cache, layer_types
+from autoprune.networks.loading import family_of
+from autoprune.networks.slots import can_cache, layer_types
+from autoprune.networks.text import TextView
 from autoprune.reports.page import write_report
 from autoprune.space import SLACK, Unit, kept_groups
 from autoprune.space_file import load_space
@@ -262,7 +262,7 @@ def test_progress_is_told(counted: None, tmp_path: Path) -> None:
 def live(name: str, context: int, phase: Any = "decode", batch: int = 2) -> tuple[Network, list[Unit]]:
     """A tiny network of some type."""
     model = families.tiny_model(name)
-    view = BlockView(model, family_of(model.config.model_type))
+    view = TextView(model, family_of(model.config.model_type))
     units = [
         width.unit(b, kept_groups(width.width.groups, (0.5, 0.0))) for b, row in enumerate(view.widths) for width in row
     ]

@@ -15,9 +15,9 @@ from autoprune import study
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config
 from autoprune.errors import UserError
-from autoprune.models.checks import check_config, check_weights, dequantising
-from autoprune.models.loading import load_model
-from autoprune.models.slots import sharing_modes
+from autoprune.networks.checks import check_config, check_weights, dequantising
+from autoprune.networks.loading import load_model
+from autoprune.networks.slots import sharing_modes
 from autoprune.space import Levels
 from tests import families
 from tests.contracts.test_exporters import awkward_levels, tiny_assembly

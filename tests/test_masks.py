@@ -19,7 +19,7 @@ from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.mask import Mask
-from autoprune.models.loading import load_model
+from autoprune.networks.loading import load_model
 from autoprune.policy import Policy, ranges, unranges
 from autoprune.provenance import make_policy, proposal_of
 from autoprune.space import SearchSpace, Unit

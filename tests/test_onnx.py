@@ -19,7 +19,7 @@ from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.exporters import onnx, onnx_check
-from autoprune.models.images import ImageView
+from autoprune.networks.images import ImageView
 from autoprune.space import Levels
 from tests import families, tiny_searches
 from tests.contracts.test_exporters import awkward_images, awkward_levels, placed_logits, tiny_assembly

@@ -15,7 +15,7 @@ from autoprune import api
 from autoprune.errors import UserError
 from tests.test_architecture import MODULES
 
-LOADER = "autoprune.models.pretrained"
+LOADER = "autoprune.networks.pretrained"
 TRAP = "from pathlib import Path\nPath({marker!r}).touch()\nraise RuntimeError('this code was run')\n"
 AUTO = {
     "config.json": {

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from autoprune.budgets.metric import Network, cost_rows
 from autoprune.budgets.roofline import DEVICES, Device, Roofline, device_of, read_devices, roofline
 from autoprune.errors import UserError
-from autoprune.models.blocks import BlockView
-from autoprune.models.family import Family
-from autoprune.models.loading import family_of
+from autoprune.networks.family import Family
+from autoprune.networks.loading import family_of
+from autoprune.networks.text import TextView
 from autoprune.space import Unit
 from autoprune.task_choice import load_task
 from autoprune.workload import Workload
@@ -81,7 +81,7 @@ def test_costs_are_those_of_the_matrices_that_are_left(name: str) -> None:
     """A recount on the network as it was cut: bytes of its weights, since decode of one token reads each once."""
     model = families.tiny_model(name)
     family: Family = family_of(model.config.model_type)
-    view = BlockView(model, family)
+    view = TextView(model, family)
     units = [w.unit(b, (w.width.groups, 1, 0)) for b, row in enumerate(view.widths) for w in row]
     workload = Workload(1, phase="decode", hardware="h100", dtype="float32")
     metric = roofline(Network(view, units, workload, Path("nowhere"), task=load_task("text")))
@@ -103,7 +103,7 @@ def test_costs_are_those_of_the_matrices_that_are_left(name: str) -> None:
 def test_the_cache_of_a_group_is_its_keys_and_values() -> None:
     for name, entries in (("llama", 2 * 16), ("gpt2", 2 * 8), ("opt", 2 * 8)):
         model = families.tiny_model(name)
-        (attention, mlp), *_ = BlockView(model, family_of(model.config.model_type)).widths
+        (attention, mlp), *_ = TextView(model, family_of(model.config.model_type)).widths
         assert (attention.unit(0, (1,)).group_cache, mlp.unit(0, (1,)).group_cache) == (entries, 0)
 
 

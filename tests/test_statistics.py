@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config
+from autoprune.cutting.live import LiveWidth
+from autoprune.cutting.widths import Slice, Width
 from autoprune.errors import UserError
 from autoprune.levels.criterion import reconstruct
 from autoprune.levels.statistics import measure
 from autoprune.levels.store import LevelStore
-from autoprune.models.surgery import LiveWidth
-from autoprune.models.widths import Slice, Width
 from autoprune.space import Unit
 from autoprune.statistics import UnitStatistics
 

@@ -15,15 +15,19 @@ from torch import Tensor
 from autoprune import api, search
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config
+from autoprune.cutting import reading
+from autoprune.cutting.live import LevelWeights, LiveWidth
 from autoprune.errors import UserError
 from autoprune.levels.store import cache_directory
 from autoprune.mask import Mask
-from autoprune.models import streaming
-from autoprune.models.blocks import BlockView
-from autoprune.models.loading import load_model
-from autoprune.models.streaming import Streamer
-from autoprune.models.surgery import LiveWidth
+from autoprune.networks import streamer as streaming
+from autoprune.networks.blocks import BlockView
+from autoprune.networks.images import ImageView
+from autoprune.networks.loading import load_model
+from autoprune.networks.streamer import Streamer
+from autoprune.networks.streaming import StreamedView
 from autoprune.space import Proposal, SearchSpace
+from tests import image_families
 from tests.families import save_tiny
 
 SMALL = {"sequence_length": 16, "reconstruction_sequences": 6, "search_sequences": 5, "validation_sequences": 2}
@@ -41,7 +45,7 @@ def smallest_memory(settings: dict[str, Any], masks: bool = False) -> int:
 
 
 def streamer_of(assembly: Assembly) -> Streamer:
-    assert assembly.view.streamer is not None
+    assert isinstance(assembly.view, StreamedView)
     return assembly.view.streamer
 
 
@@ -71,14 +75,14 @@ def really_held(assembly: Assembly) -> Iterator[list[int]]:
     streamer_of(assembly).rest()
     stored = [tensor for unit in assembly.store._tensors for tensor in unit.values()]
     latest = list(assembly.placer.masked._latest.values()) if assembly.placer.masked else []
-    home = {t.untyped_storage().data_ptr() for row in rows for width in row for t in width.tensors.values()}
+    home = {t.untyped_storage().data_ptr() for row in rows for width in row for t in width.dense.tensors.values()}
     home |= {t.untyped_storage().data_ptr() for t in [*stored, *latest]}
     run = assembly.view.run
 
     def measured(block: int, hidden: Tensor) -> Tensor:
         out = run(block, hidden)
         masked = list(assembly.placer.masked._latest.values()) if assembly.placer.masked else []
-        here = [p.data for row in rows for width in row for p in width.parameters()]
+        here = [p.data for row in rows for width in row for p in width.dense.parameters()]
         here += [t for copy in streamer_of(assembly)._held.values() for t in copy.device]
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in here}
         known = home | {t.untyped_storage().data_ptr() for t in masked}
@@ -170,7 +174,7 @@ def ready(settings: dict[str, Any], blocks: float) -> Assembly:
     """With room for so many blocks."""
     smallest = smallest_memory(settings)
     plain = assemble(load_config(None, settings))
-    largest = max(sum(width.nbytes for width in row) for row in plain.view.widths)
+    largest = max(sum(map(streaming.dense_bytes, row)) for row in plain.view.widths)
     config = load_config(None, settings | {"device_memory": smallest + int((blocks - 1) * largest)})
     return assemble(config)
 
@@ -232,7 +236,7 @@ def test_a_thread_that_fails_is_heard(quick: dict[str, Any], monkeypatch: pytest
     def fail(self: Any, host: Sequence[Tensor], device: Sequence[Tensor], ready: Any) -> Any:
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(streaming._Courier, "_copy", fail)
+    monkeypatch.setattr(streaming.Courier, "_copy", fail)
     with pytest.raises(OSError, match="the disk is gone"):
         assembly.view.run(0, hidden)
 
@@ -252,7 +256,7 @@ def test_an_interruption_leaves_the_network_whole(
     def interrupted(self: LiveWidth, tensors: Any) -> None:
         left[0] -= 1
         if left[0] == -1:
-            self._tensors = dict(tensors)  # half of it is done
+            self.dense.tensors.update(tensors)  # half of it is done
             raise KeyboardInterrupt
         move(self, tensors)
 
@@ -319,5 +323,65 @@ def test_too_little_memory_is_a_sentence(
 
 def test_without_it_nothing_streams(quick: dict[str, Any]) -> None:
     assembly = assemble(load_config(None, quick))
-    assert assembly.view.streamer is None
+    assert not assembly.view.streamed
     assert load_model(quick["model"], "cpu", home="cpu").digest == assembly.loaded.digest
+
+
+# -- any network -------------------------------------------------------------------------------------------------
+
+
+def smallest_of(view: ImageView) -> int:
+    """The least memory that a wrapped network takes."""
+    with pytest.raises(UserError, match="device_memory=1 is too small") as refused:
+        StreamedView(view, "cpu", 1, batch=2, length=2)
+    found = re.search(r"smallest that works is (\d+)", str(refused.value))
+    assert found
+    return int(found[1])
+
+
+def drawn_weights(width: LiveWidth, kept: int, draw: torch.Generator) -> LevelWeights:
+    """Weights of a level, for a width and those behind it, and statistics where norms read them."""
+    weights: LevelWeights | None = None
+    for link in reversed(width.links):
+        rows = kept if link.behind else len(link.consumer_weight)
+        matrix_OK = torch.randn(rows, link.consumer_weight.shape[1] // link.width.groups * kept, generator=draw)
+        norm = torch.rand(2, rows, generator=draw) + 0.5 if link.norm else None
+        weights = LevelWeights(reading.laid_out(link, matrix_OK).contiguous(), norm, weights)
+    assert weights is not None
+    return weights
+
+
+@pytest.mark.parametrize("name", ["resnet-bottleneck", "vit", "mobilenet-v2", "traced-mobile"])
+def test_a_network_that_reads_images_is_the_same_bit_for_bit(name: str) -> None:
+    plain, inner = image_families.view_of(name), image_families.view_of(name)
+    numbers, memory = torch.arange(4).view(2, 2), smallest_of(inner)
+    wrapped = StreamedView(inner, "cpu", memory, batch=2, length=2)
+    for seed in range(3):
+        for ours, theirs in zip(
+            (w for row in wrapped.widths for w in row), (w for row in plain.widths for w in row), strict=True
+        ):
+            draw = torch.Generator().manual_seed(seed)
+            kept = int(torch.randint(int(not ours.width.droppable), ours.width.groups, (), generator=draw))
+            weights = drawn_weights(ours, kept, draw) if kept else LevelWeights()
+            ours.keep(kept, weights)
+            theirs.keep(kept, weights)
+        expected = plain.embed(numbers)
+        for block in range(len(plain.blocks)):
+            expected = plain.run(block, expected)
+        for _ in range(2):  # blocks come and go, and what is kept of them stays
+            assert torch.equal(wrapped(numbers), plain.head(expected))
+    assert wrapped.streamer.peak_bytes <= memory
+    wrapped.rest()
+    for ours, theirs in zip(wrapped.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_copy_of_a_wrapped_network_brings_nothing() -> None:
+    inner = image_families.view_of("vit")
+    wrapped = StreamedView(inner, "cpu", smallest_of(inner), batch=2, length=2)
+    pixels = inner.pixels(torch.arange(2))
+    expected, sent = wrapped.model(pixels).logits, wrapped.streamer.sent_bytes
+    assert sent > 0
+    twin: Any = wrapped.copied({})
+    assert torch.equal(twin(pixels).logits, expected)
+    assert wrapped.streamer.sent_bytes == sent

@@ -23,11 +23,12 @@ from autoprune.budgets.metric import Network
 from autoprune.calibration.moments import inputs_of
 from autoprune.config import load_config
 from autoprune.coverage import Coverage, Left
+from autoprune.cutting import reading
+from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
-from autoprune.models.images import ImageView
-from autoprune.models.modules import family_of_module
-from autoprune.models.surgery import LiveWidth
-from autoprune.models.tracing import TracedView, image_view
+from autoprune.networks.images import ImageView
+from autoprune.networks.modules import family_of_module
+from autoprune.networks.tracing import TracedView, image_view
 from autoprune.provenance import make_policy
 from autoprune.reports.page import write_report
 from autoprune.tasks.image_training import augmented
@@ -182,7 +183,7 @@ def test_a_pair_is_found(network: Pair) -> None:
         view.run(0, hidden)
     layer, x = network.two, inputs[0]
     with torch.no_grad():
-        rows_NO = width.read(x) @ width.consumer_weight.T + layer.bias
+        rows_NO = reading.rows(width, x) @ width.consumer_weight.T + layer.bias
         torch.testing.assert_close(rows_NO, layer(x).movedim(1, -1).flatten(0, -2))
 
 

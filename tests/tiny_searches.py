@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from autoprune import registry
-from autoprune.models.loading import family_of
-from autoprune.models.modules import family_of_module
+from autoprune.networks.loading import family_of
+from autoprune.networks.modules import family_of_module
 from tests import families, image_families
 
 SPLITS = {"reconstruction_sequences": 8, "search_sequences": 3, "validation_sequences": 3, "levels": 4}

@@ -21,16 +21,10 @@ class ToyWidth:
 
     def __init__(self, unit: Unit) -> None:
         self.width, self.kept = SimpleNamespace(groups=unit.groups, kind=unit.kind, droppable=True), unit.groups
+        self.dense = SimpleNamespace(parameters=lambda: [])
 
     def keep(self, groups: int) -> None:
         self.kept = groups
-
-    def parameters(self) -> list[torch.nn.Parameter]:
-        return []
-
-    @property
-    def links(self) -> list["ToyWidth"]:
-        return [self]
 
 
 class ToyModel(torch.nn.Module):
@@ -50,7 +44,7 @@ def toy_network(units: Sequence[Unit], workload: Workload, cache: Path, run: Pat
     blocks = 1 + max(unit.block for unit in units)
     block = SimpleNamespace(get_submodule=lambda path: SimpleNamespace())
     view: Any = SimpleNamespace(
-        model=ToyModel(blocks), family=SimpleNamespace(attention="attn"), blocks=[block] * blocks, streamer=None,
+        model=ToyModel(blocks), family=SimpleNamespace(attention="attn"), blocks=[block] * blocks, streamed=False,
         places=[""] * blocks, attention_types=["full_attention"] * blocks, as_given=nullcontext,
         number_caches=lambda: None, shape=lambda: ["ToyModel", blocks],
         widths=[[ToyWidth(unit) for unit in units if unit.block == b] for b in range(blocks)],

@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from autoprune.calibration.examples import Examples, split_examples
 from autoprune.config import SearchConfig
-from autoprune.models.images import ImageView
-from autoprune.models.modules import load_module
-from autoprune.models.tracing import image_view
+from autoprune.networks.images import ImageView
+from autoprune.networks.modules import load_module
+from autoprune.networks.tracing import image_view
 from autoprune.ports.task import GraphInput, Prepared, Progress
 from autoprune.ports.training import Teaching, TrainingSet, Worth
 from autoprune.tasks.examples import TaskOfExamples, as_examples, numbers_left

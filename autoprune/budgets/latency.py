@@ -31,7 +31,7 @@ from autoprune.budgets.additive import UnitClass, classes_of, design, fit, mixed
 from autoprune.budgets.latency_table import FILE, Check, ClassTimes, LatencyTable, load_table
 from autoprune.budgets.passes import Pass, seconds_of
 from autoprune.errors import UserError
-from autoprune.models.blocks import BlockView
+from autoprune.networks.blocks import BlockView
 from autoprune.ports.metric import Network, of_network
 from autoprune.space import Unit
 
@@ -160,9 +160,8 @@ def place(view: BlockView, kept_U: Sequence[int]) -> None:
     for width, kept in zip(widths, kept_U, strict=True):
         if width.kept != kept:
             width.keep(kept)
-            for link in width.links:
-                for parameter in link.parameters():
-                    parameter.data = parameter.data.contiguous()
+            for parameter in width.dense.parameters():
+                parameter.data = parameter.data.contiguous()
     view.number_caches()
 
 
@@ -210,7 +209,7 @@ def _covers(table: LatencyTable, units: Sequence[Unit]) -> bool:
 
 def _check_measurable(network: Network) -> None:
     """Raise a UserError where a forward pass here would not tell what the user wants to know."""
-    if network.view.streamer is not None:
+    if network.view.streamed:
         raise UserError(
             "latency cannot be measured with device_memory: blocks would be brought from the host's memory in each "
             "pass, and the time would be that of the copies. Leave device_memory out, or give a table of your own "

@@ -9,7 +9,7 @@ import torch
 from autoprune.workload import Workload
 
 if TYPE_CHECKING:
-    from autoprune.models.images import ImageView
+    from autoprune.networks.images import ImageView
 
 Pass = Callable[[], None]
 

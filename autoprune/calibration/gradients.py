@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from autoprune.calibration.losses import CrossEntropy
 from autoprune.calibration.moments import inputs_of, links_of
+from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
-from autoprune.models.blocks import BlockView
-from autoprune.models.surgery import LiveWidth
+from autoprune.networks.blocks import BlockView
 from autoprune.ports.loss import Loss
 
 
@@ -43,7 +43,7 @@ def gate_gradients(
     Raises:
         UserError: blocks are brought to the device in turn.
     """
-    if view.streamer is not None:
+    if view.streamed:
         raise UserError(
             "derivatives of blocks that device_memory leaves in the host's memory cannot be taken: search once without "
             "it, as with device=cpu, which keeps the levels for later searches, or choose the criterion obs."

@@ -8,7 +8,7 @@ sequence.
 
 Cross-entropies to any distribution are linear in the logits but for their logarithm of summed exponentials. Such a loss
 says so with a `target`, and behind a linear head it is measured without logits, with the same result: the mean of
-`constant + logsumexp(z) - embedding . read` (models/head.py).
+`constant + logsumexp(z) - embedding . read` (networks/head.py).
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autoprune.models.head import LinearHead
+from autoprune.networks.head import LinearHead
 from autoprune.ports.loss import Loss
 
 

@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from autoprune.models.blocks import BlockView
-from autoprune.models.surgery import LiveWidth
+from autoprune.cutting import reading
+from autoprune.cutting.live import LiveWidth
+from autoprune.networks.blocks import BlockView
 
 SLAB = 256
 """Rows of a product at a time, on a CPU."""
@@ -21,7 +22,7 @@ def collect(
 ) -> Iterator[list[Tensor]]:
     """Mean second moments, dense network: for each width of one block after another, `[D, D]` float64 on the CPU.
 
-    Widths behind others have their own. Those of a width with a norm have one more row and column (`LiveWidth.read`).
+    Widths behind others have their own. Those of a width with a norm have one more row and column (`reading.rows`).
     Moments of large networks take more memory than their weights: whoever needs one block's at a time holds no more,
     but where blocks are brought to the device in turn and not all sequences have room, which makes them all at once.
 
@@ -45,9 +46,9 @@ def collect(
                     _add(moments, i, _whole(h_DD).cpu())
                 if progress:
                     progress(min(1.0, (start + at_once * (block + 1) / len(sums)) / len(tokens_NT)))
-                if view.streamer is None:
+                if not view.streamed:
                     yield _means(moments, tokens_NT)
-    if view.streamer is not None:
+    if view.streamed:
         yield from (_means(moments, tokens_NT) for moments in sums)
 
 
@@ -60,7 +61,7 @@ def _means(sums: list[Tensor], tokens_NT: Tensor) -> list[Tensor]:
 
 def _held(view: BlockView, tokens_NT: Tensor, batch: int) -> AbstractContextManager[tuple[int, torch.device]]:
     """How many sequences go through a block together, and where they wait: all, unless blocks must be brought."""
-    if view.streamer is None:
+    if not view.streamed:
         return nullcontext((len(tokens_NT), tokens_NT.device))
     return view.hold(len(tokens_NT), batch, 2, tokens_NT.shape[1])
 
@@ -71,8 +72,8 @@ def _through(view: BlockView, block: int, hidden: Tensor, sums: list[Tensor]) ->
     with inputs_of(links) as inputs:
         hidden = view.run(block, hidden)
     for i, x in enumerate(inputs):
-        x_ND = links[i].read(x)
-        if view.streamer is None:
+        x_ND = reading.rows(links[i], x)
+        if not view.streamed:
             _add_product(sums, i, x_ND.float())
             continue
         with view.bench(12 * x_ND.shape[-1] ** 2 + 4 * x_ND.numel()) as device:

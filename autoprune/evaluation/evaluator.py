@@ -5,8 +5,8 @@ earlier calls: an offspring starts at the first block in which it differs from i
 computed at its pruned size (levels/placing.py). With `batch=1`, as on a CPU, no two states meet in one matrix product,
 and a loss does not depend on what it is scored with, to the last bit; with more, on a GPU, it does by a rounding.
 
-Where blocks are brought to the device in turn (models/streaming.py), many sequences go through a block before the next
-one is brought, and nothing is kept for later calls.
+Where blocks are brought to the device in turn (networks/streaming.py), many sequences go through a block before the
+next one is brought, and nothing is kept for later calls.
 
 Shapes: K losses, P policies, S sequences, B states of a forward pass, T tokens, D hidden.
 """
@@ -29,7 +29,7 @@ from autoprune.evaluation.slopes import PASSES, Slopes
 from autoprune.evaluation.walk import Walk, Whole, levels_first
 from autoprune.levels.placing import Choice, Placer
 from autoprune.levels.store import LevelStore
-from autoprune.models.blocks import BlockView
+from autoprune.networks.blocks import BlockView
 from autoprune.ports.loss import Loss
 from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal
@@ -70,7 +70,7 @@ class Evaluator(Scorer):
         self.placer, self.view, self.space = placer, placer.view, placer.space
         self.losses, self.batch, self.tokens_NT = tuple(losses), batch, tokens_NT
         self._at_once_bytes = state_bytes // 2
-        kept_bytes = 0 if self.view.streamer or not reference_bytes else state_bytes // 2
+        kept_bytes = 0 if self.view.streamed or not reference_bytes else state_bytes // 2
         self.walk = Walk(placer, tokens_NT, batch, kept_bytes)
         self._readout = Readout(self.view, losses, reference_bytes)
         self._slopes: Slopes | None = None
@@ -114,7 +114,7 @@ class Evaluator(Scorer):
         None where the head is not linear, or blocks are brought to the device in turn.
         """
         head = self._readout.head
-        if head is None or self.view.streamer is not None:
+        if head is None or self.view.streamed:
             return None
         self._slopes = self._slopes or Slopes(self.placer, head, self.tokens_NT)
         self._run(set(), [s for s in sequences if not self._readout.knows(s)])
@@ -140,7 +140,7 @@ class Evaluator(Scorer):
             if new and dense in some:  # which is the first: all its levels are 0
                 for s in together:
                     state = states[self.walk.end(s, dense)]
-                    self._readout.tell(s, state.cpu() if self.view.streamer else state)
+                    self._readout.tell(s, state.cpu() if self.view.streamed else state)
             losses |= self._measured([(policy, s) for s in together for policy in some if policy in wanted], states)
         return losses
 
@@ -167,7 +167,7 @@ class Evaluator(Scorer):
         """Policies and sequences whose states have room at once, and where these wait; neighbours share prefixes."""
         if not sequences:
             return
-        if self.view.streamer is not None:
+        if self.view.streamed:
             distinct = [len({policy[:b] for policy in policies}) for b in range(len(self.view.blocks) + 1)]
             most = max(map(sum, pairwise(distinct)))  # before and behind a block
             with self.view.hold(len(sequences), self.batch, most, self.tokens_per_sequence) as (at_once, where):

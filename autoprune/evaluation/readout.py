@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from autoprune.calibration.losses import Target, is_linear
-from autoprune.models.blocks import BlockView
-from autoprune.models.head import linear_head
+from autoprune.networks.blocks import BlockView
+from autoprune.networks.head import linear_head
 from autoprune.ports.loss import Loss
 
 Reference = Target | tuple[Tensor, ...]

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from autoprune.calibration.losses import Target
 from autoprune.levels.placing import Placer
-from autoprune.models.head import Draw, LinearHead
+from autoprune.networks.head import Draw, LinearHead
 from autoprune.space import Levels
 
 REACH = 2  # levels in each direction

@@ -50,7 +50,7 @@ class Walk:
         self._placer, self._view, self._tokens_NT, self._batch = placer, placer.view, tokens_NT, batch
         self._prefixes, self.cache, self.blocks_run = Prefixes(), StateCache(memory), 0
         # streamed weights are now here, now there; a graph needs states of one shape
-        recordable = tokens_NT.is_cuda and placer.view.streamer is None and placer.view.keeps_shape
+        recordable = tokens_NT.is_cuda and not placer.view.streamed and placer.view.keeps_shape
         self._graphs = Graphs(placer) if recordable else None
 
     def end(self, sequence: int, policy: Whole) -> Node:
@@ -129,7 +129,7 @@ class Walk:
                     out_BTD = self._view.run(block, states[0] if len(states) == 1 else torch.cat(states)).to(where)
                 behind.update({node: out_BTD[i : i + 1] for i, (_, node) in enumerate(lanes)})
                 self.blocks_run += len(lanes)
-        if self._view.streamer is not None:
+        if self._view.streamed:
             self._placer.release_block(block)  # what it was put to would hold on to the device's memory
 
     def _batches(self, lanes: list[tuple[Node, Node]]) -> Iterator[list[tuple[Node, Node]]]:

@@ -1,7 +1,7 @@
 """A directory that `from_pretrained` loads: the pruned network, its tokenizer, and the policy it came from.
 
 Two forms. By default each layer has its own widths: the smallest files; `import autoprune` makes transformers load
-them (see autoprune/models/pruned.py). With `uniform=True` layers are padded with zeros to the widest: a stock model
+them (see autoprune/networks/pruned.py). With `uniform=True` layers are padded with zeros to the widest: a stock model
 of the original type, which stock transformers loads, without autoprune. Layers of which nothing is left are gone in
 both.
 """
@@ -19,8 +19,8 @@ from autoprune.config import SearchConfig, is_module
 from autoprune.exporters import card, padding
 from autoprune.exporters.directory import check_target, neighbour
 from autoprune.exporters.source import Source
-from autoprune.models.pruned import layer_config, per_layer_config, pruned_model
-from autoprune.models.slots import can_cache, layer_types
+from autoprune.networks.pruned import layer_config, per_layer_config, pruned_model
+from autoprune.networks.slots import can_cache, layer_types
 from autoprune.policy import Policy
 from autoprune.ports.exporter import Exporter
 

@@ -18,7 +18,6 @@ give the pruned network's logits (autoprune/exporters/onnx_check.py).
 Shapes: B sequences, T tokens, N images, C channels, V vocabulary or classes.
 """
 
-import copy
 import json
 import logging
 import warnings
@@ -35,7 +34,7 @@ from autoprune.exporters import card
 from autoprune.exporters.directory import check_target, neighbour
 from autoprune.exporters.onnx_check import TOLERANCE, checked
 from autoprune.exporters.source import Source
-from autoprune.models.images import logits_of
+from autoprune.networks.images import logits_of
 from autoprune.ports.exporter import Exporter
 from autoprune.ports.task import GraphInput
 
@@ -116,17 +115,11 @@ class _Logits(nn.Module):
 
 def _in_float32(source: Source) -> nn.Module:
     """A policy's network in memory of its own, in float32 on the CPU; the live one is dense when this returns."""
-    streamer = source.assembly.view.streamer
     with source.pruned() as live:
-        # what deepcopy takes for copied already: tensors, so that none is twice on the device, and what streams them
-        memo: dict[int, Any] = {id(streamer): streamer}
-        memo |= {id(p): nn.Parameter(_float32(p), requires_grad=False) for p in live.parameters()}
+        # what deepcopy takes for copied already: tensors, so that none is twice on the device
+        memo: dict[int, Any] = {id(p): nn.Parameter(_float32(p), requires_grad=False) for p in live.parameters()}
         memo |= {id(b): _float32(b) for b in live.buffers()}
-        network = copy.deepcopy(live, memo)
-    if streamer is not None:
-        for block in network.get_submodule(source.assembly.loaded.family.blocks).children():
-            block._forward_pre_hooks.clear()
-    return network
+        return source.assembly.view.copied(memo)
 
 
 def _float32(tensor: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
+from autoprune.cutting import zeros
+from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
-from autoprune.models.surgery import LiveWidth
 
 Columns = Mapping[str, Sequence[LiveWidth]]
 """Kind of unit -> its widths, one a layer."""
@@ -35,7 +36,7 @@ def pad(model_class: Any, config: Any, layers: Sequence[Sequence[LiveWidth]]) ->
     if not all(hasattr(config, name) for width in widths for name in width.width.config):
         # inner widths follow from the residual stream's, as in convolutional networks: there is one shape alone
         for width in widths:
-            width.pad(width.width.groups)
+            zeros.pad(width, width.width.groups)
         return config
     columns: dict[str, list[LiveWidth]] = {}
     for width in widths:
@@ -46,7 +47,7 @@ def pad(model_class: Any, config: Any, layers: Sequence[Sequence[LiveWidth]]) ->
         padded = _config(config, columns, candidate)
         for kind, column in columns.items():
             for width in column:
-                width.pad(candidate[kind])
+                zeros.pad(width, candidate[kind])
         if padded is not None and _fits(model_class, padded, [row[0].block for row in layers if row]):
             return padded
     raise UserError(f"a {model_class.__name__} with equal layers cannot have this shape: export without uniform.")

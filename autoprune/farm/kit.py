@@ -34,9 +34,9 @@ from autoprune.files.reading import explained, read_json
 from autoprune.files.writing import BUILDING, scratch
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, cache_directory
-from autoprune.models import pretrained
-from autoprune.models.loading import explained as loading
-from autoprune.models.loading import family_of
+from autoprune.networks import pretrained
+from autoprune.networks.loading import explained as loading
+from autoprune.networks.loading import family_of
 from autoprune.space_file import load_space, save_space
 
 if TYPE_CHECKING:

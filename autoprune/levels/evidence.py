@@ -13,8 +13,9 @@ from torch import Tensor
 
 from autoprune.calibration.gradients import gate_gradients
 from autoprune.calibration.moments import links_of
+from autoprune.cutting import reading
 from autoprune.errors import UserError
-from autoprune.models.blocks import BlockView
+from autoprune.networks.blocks import BlockView
 from autoprune.ports.criterion import Criterion
 from autoprune.ports.loss import Loss
 
@@ -39,7 +40,7 @@ def check_needs(name: str, criterion: Criterion, view: BlockView) -> None:
         return
     for block, widths in enumerate(view.widths):
         for width in widths:
-            if any(link.scales is None for link in width.links):
+            if any(reading.scales(link) is None for link in width.links):
                 raise UserError(
                     f"the criterion '{name}' needs the scales of BatchNorm, and none with scales writes the unit "
                     f"{block}.{width.width.kind} of this network: choose another, as obs, taylor, wanda or magnitude."
@@ -71,7 +72,7 @@ def gather(
     if "gradients_NG" in criterion.needs:
         _put(evidence, "gradients_NG", gate_gradients(view, tokens_NT, batch, progress, loss))
     if "scales_C" in criterion.needs:
-        scales = [[link.scales for link in links_of(widths)] for widths in view.widths]
+        scales = [[reading.scales(link) for link in links_of(widths)] for widths in view.widths]
         _put(evidence, "scales_C", [[scales_C for scales_C in row if scales_C is not None] for row in scales])
     return [list(row) for row in evidence]
 

@@ -14,13 +14,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from autoprune.cutting import reading
+from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
 from autoprune.files.arrays import open_tensors
 from autoprune.files.reading import explained
 from autoprune.files.writing import replacing
 from autoprune.levels.criterion import Reconstruction
 from autoprune.levels.store import LevelStore
-from autoprune.models.surgery import LiveWidth
 from autoprune.space import Unit
 
 BYTES = 256 * 2**20  # of weights remembered
@@ -80,7 +81,7 @@ class MaskedWeights:
         device = self._bench or weight_OD.device
         inputs = _inputs(index.to(device), weight_OD.shape[1] // self._units[u].groups)
         new_OK = self._reconstruction(u, device).on(inputs).to(self._dtype).to(weight_OD.dtype)
-        return width.laid_out(new_OK).contiguous()
+        return reading.laid_out(width, new_OK).contiguous()
 
     def _reconstruction(self, u: int, device: torch.device) -> Reconstruction:
         """Of a unit, its groups in the live network's order."""

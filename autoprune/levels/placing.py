@@ -12,7 +12,7 @@ from torch import Tensor
 from autoprune.levels.masked import MaskedWeights
 from autoprune.levels.store import LevelStore
 from autoprune.mask import Mask
-from autoprune.models.blocks import BlockView
+from autoprune.networks.blocks import BlockView
 from autoprune.space import Proposal, SearchSpace
 
 Choice = int | bytes

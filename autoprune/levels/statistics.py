@@ -8,7 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from autoprune.models.surgery import LiveWidth
+from autoprune.cutting import reading
+from autoprune.cutting.counting import weights_of
+from autoprune.cutting.live import LiveWidth
 from autoprune.space import Unit
 from autoprune.statistics import UnitStatistics
 
@@ -22,7 +24,7 @@ def measure(unit: Unit, width: LiveWidth, h_DD: Tensor, levels: Mapping[str, Ten
     """
     weight_OD, h_DD = width.consumer_weight.double(), h_DD.double().to(width.consumer_weight.device)
     norm_G = weight_OD.square().sum(0).view(unit.groups, -1).sum(1).sqrt()
-    weights = torch.cat([weight.double().flatten() for weight in width.weights()])
+    weights = torch.cat([weight.double().flatten() for weight in weights_of(width)])
     diagonal_D = h_DD.diagonal()
     return UnitStatistics(
         weight_rms=_finite(weights.square().mean().sqrt()),
@@ -51,7 +53,7 @@ def _output_errors(
             if stored is None:
                 difference_OD[:, kept_K] = 0
             else:
-                new_OK = width.matrix(stored)
+                new_OK = reading.matrix(width, stored)
                 difference_OD[:, kept_K] -= new_OK.double().to(weight_OD.device)
         error = float((difference_OD @ h_DD * difference_OD).sum()) / whole if whole > 0 else 0.0
         errors.append(min(1.0, max(errors[-1], error)))

@@ -26,6 +26,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from autoprune.cutting import reading
+from autoprune.cutting.counting import weights_of
+from autoprune.cutting.live import LevelWeights, LiveWidth
 from autoprune.errors import UserError
 from autoprune.files.arrays import read_tensors
 from autoprune.files.names import slug
@@ -35,8 +38,7 @@ from autoprune.levels.criterion import Reconstruction, order_of, workspace_bytes
 from autoprune.levels.evidence import Evidence
 from autoprune.levels.seal import SMALL, Seal, check, sealed
 from autoprune.levels.statistics import measure
-from autoprune.models.blocks import BlockView
-from autoprune.models.surgery import LevelWeights, LiveWidth
+from autoprune.networks.blocks import BlockView
 from autoprune.ports.criterion import Criterion
 from autoprune.space import Unit
 from autoprune.statistics import UnitStatistics
@@ -217,7 +219,7 @@ def _building(directory: Path) -> Iterator[Path]:
 
 def _workspace(width: LiveWidth) -> int:
     """Bytes that computing the levels and the statistics of a unit may need at once."""
-    statistics = 4 * sum(weight.numel() for weight in width.weights()) + width.consumer_weight.shape[1] ** 2
+    statistics = 4 * sum(weight.numel() for weight in weights_of(width)) + width.consumer_weight.shape[1] ** 2
     return max(workspace_bytes(width.consumer_weight), 8 * (statistics + width.consumer_weight.numel()))
 
 
@@ -230,7 +232,7 @@ def _unit(
     for behind, (link, (h_DD, evidence)) in reversed(list(enumerate(zip(width.links, of_links, strict=True)))):
         levels = _levels(unit, link, h_DD, evidence, criterion, dtype)
         if rows_O is None:
-            statistics = measure(unit, link, link.moments(h_DD)[0], levels)
+            statistics = measure(unit, link, reading.moments(link, h_DD)[0], levels)
         else:
             levels = {name: _in_order(tensor, name, rows_O) for name, tensor in levels.items()}
         tensors |= {BEHIND * behind + name: tensor for name, tensor in levels.items()}
@@ -248,7 +250,7 @@ def _levels(
     unit: Unit, width: LiveWidth, h_DD: Tensor, evidence: Evidence, criterion: Criterion, dtype: torch.dtype
 ) -> dict[str, Tensor]:
     weight_OD = width.consumer_weight
-    h_DD, mean_D = width.moments(h_DD.to(weight_OD.device))
+    h_DD, mean_D = reading.moments(width, h_DD.to(weight_OD.device))
     evidence = {name: tensor.to(weight_OD.device) for name, tensor in evidence.items()}
     order = order_of(criterion, weight_OD, h_DD, unit.groups, unit.bundle, evidence)
     tensors = {"order": order.cpu()}
@@ -263,7 +265,7 @@ def _levels(
         kept_K, new_OK = inputs[: kept * size], weight_OD[:, inputs[: kept * size]]
         if criterion.reconstructs:
             new_OK = reconstruction.on(kept_K).to(dtype).to(weight_OD.dtype)
-            tensors[f"level.{level}"] = width.laid_out(new_OK).cpu().contiguous()
+            tensors[f"level.{level}"] = reading.laid_out(width, new_OK).cpu().contiguous()
         if mean_D is not None:
             tensors[f"norm.{level}"] = _normalised(width, h_DD, mean_D, kept_K, new_OK).cpu()
     return tensors
@@ -275,8 +277,9 @@ def _normalised(width: LiveWidth, h_DD: Tensor, mean_D: Tensor, kept_K: Tensor, 
     From the dense network's inputs to the block, as the reconstruction is. What training left is shifted and scaled by
     what changes on the calibration images, so that a few of them do.
     """
-    assert width.statistics is not None
-    mean_O, variance_O = (statistic.double() for statistic in width.statistics)
+    known = reading.statistics(width)
+    assert known is not None
+    mean_O, variance_O = (statistic.double() for statistic in known)
     dense_OD, new_OK = width.consumer_weight.double(), new_OK.double()
     before_O, after_O = dense_OD @ mean_D, new_OK @ mean_D[kept_K]
     spread_O = (dense_OD @ h_DD * dense_OD).sum(1) - before_O.square()

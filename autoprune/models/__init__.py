@@ -1,1 +1,1 @@
-"""Networks: loading, the view as blocks, cutting widths out of them."""
+"""Embedded networks, by the names that `--model` takes."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from autoprune.calibration.losses import Target
-    from autoprune.models.head import LinearHead
+    from autoprune.networks.head import LinearHead
 
 
 class Loss(ABC):

@@ -17,7 +17,7 @@ from autoprune.space import Unit
 from autoprune.workload import Workload
 
 if TYPE_CHECKING:
-    from autoprune.models.blocks import BlockView
+    from autoprune.networks.blocks import BlockView
 
 Maker = TypeVar("Maker", bound=Callable[..., Any])
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from autoprune.calibration.splits import Splits
     from autoprune.config import SearchConfig
-    from autoprune.models.blocks import BlockView
-    from autoprune.models.family import Family
-    from autoprune.models.loading import LoadedModel
+    from autoprune.networks.blocks import BlockView
+    from autoprune.networks.family import Family
+    from autoprune.networks.loading import LoadedModel
 
 Progress = Callable[[str, float], None]
 """Is told the name of a stage and how much of it is done."""

@@ -19,10 +19,10 @@ from torch import nn
 from autoprune import rundir
 from autoprune.assembly import Assembly
 from autoprune.config import load_config
+from autoprune.cutting.dense import materialise
 from autoprune.exporters.source import Source
 from autoprune.exporting import form_of, make_exporter, reopen
 from autoprune.files.writing import write_atomically
-from autoprune.models.surgery import materialise
 from autoprune.policy import Policy, to_json
 from autoprune.ports.task import Progress
 from autoprune.ports.training import Worth

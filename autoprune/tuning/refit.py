@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autoprune.calibration.moments import links_of
+from autoprune.cutting import reading
+from autoprune.cutting.live import LiveWidth
 from autoprune.levels.criterion import DAMPING
 from autoprune.levels.placing import Placer
-from autoprune.models.blocks import BlockView
-from autoprune.models.surgery import LiveWidth
+from autoprune.networks.blocks import BlockView
 from autoprune.space import Proposal
 
 NEAR = 1e-2
@@ -210,7 +211,7 @@ class Affine:
         consumer: Any = link.consumer
         norm: Any = link.norm
         self._consumer, self._norm = consumer, norm
-        self._weight_OK = link.matrix(consumer.weight.data).double()
+        self._weight_OK = reading.matrix(link, consumer.weight.data).double()
         self.inputs = self._weight_OK.shape[1]
         one_O = self._weight_OK.new_ones(len(self._weight_OK))
         self._scale_O, self._bias_O = one_O, 0 * one_O
@@ -230,7 +231,7 @@ class Affine:
 
     def rows(self, read: Tensor, written: Tensor) -> tuple[Tensor, Tensor]:
         """What it reads and writes at once as rows, `[N, D]` and `[N, O]`, of channels of the dense that are kept."""
-        x_ND = self._link.read(read).float()
+        x_ND = reading.rows(self._link, read).float()
         if self._constant and self._norm is None:
             x_ND = torch.cat([x_ND, x_ND.new_ones(len(x_ND), 1)], dim=1)
         channels_last = written.movedim(1, -1) if isinstance(self._consumer, nn.Conv2d) else written
@@ -242,7 +243,7 @@ class Affine:
         scale_O = torch.where(on_O, self._scale_O, 1.0)
         weight_OK = torch.where(on_O[:, None], found_DO[: self.inputs].T / scale_O[:, None], self._weight_OK)
         weight = self._consumer.weight
-        weight.data = self._link.laid_out(weight_OK).to(weight.dtype).contiguous()
+        weight.data = reading.laid_out(self._link, weight_OK).to(weight.dtype).contiguous()
         if self._norm is not None:
             bias_O = 0 if self._consumer.bias is None else self._consumer.bias.double()
             mean_O = torch.where(on_O, (self._bias_O - found_DO[-1]) / scale_O + bias_O, self._norm.running_mean)

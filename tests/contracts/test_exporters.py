@@ -16,7 +16,7 @@ from autoprune import registry, study
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config
 from autoprune.errors import UserError
-from autoprune.models.images import logits_of
+from autoprune.networks.images import logits_of
 from autoprune.policy import Policy
 from autoprune.provenance import proposal_of
 from autoprune.space import Levels

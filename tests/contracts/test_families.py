@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.models.blocks import BlockView
-from autoprune.models.loading import family_of
-from autoprune.models.stand_ins import ZeroAttention
-from autoprune.models.surgery import LiveWidth
+from autoprune.cutting import zeros
+from autoprune.cutting.live import LiveWidth
+from autoprune.cutting.stand_ins import ZeroAttention
+from autoprune.networks.blocks import BlockView
+from autoprune.networks.loading import family_of
+from autoprune.networks.text import TextView
 from tests import families
 
 TOLERANCE = 2e-5
@@ -20,7 +22,7 @@ pytestmark = pytest.mark.parametrize("name", families.names())
 
 def view_of(name: str, mlp_group: int = 1) -> BlockView:
     model = families.tiny_model(name)
-    return BlockView(model, family_of(model.config.model_type), mlp_group)
+    return TextView(model, family_of(model.config.model_type), mlp_group)
 
 
 def logits(view: BlockView, tokens_BT: Tensor) -> Tensor:
@@ -49,7 +51,7 @@ def test_level_0_is_the_original(name: str) -> None:
     assert close(logits(view, tokens_BT), original)
     for width in all_widths(view):
         width.keep(0)
-        width.pad(width.width.groups)
+        zeros.pad(width, width.width.groups)
         width.keep(width.width.groups)
     assert close(view.model(input_ids=tokens_BT).logits, original)
 

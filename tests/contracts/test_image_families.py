@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune import registry
 from autoprune.config import load_config
-from autoprune.models.images import ImageView
-from autoprune.models.surgery import LiveWidth
+from autoprune.cutting.live import LiveWidth
+from autoprune.networks.images import ImageView
 from tests import image_families
 
 pytestmark = pytest.mark.parametrize("name", image_families.names())

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoprune import registry
+from autoprune.cutting.live import AS_DENSE, LevelWeights
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore
-from autoprune.models.blocks import BlockView
-from autoprune.models.head import linear_head
-from autoprune.models.loading import family_of
-from autoprune.models.surgery import AS_DENSE, LevelWeights
+from autoprune.networks.head import linear_head
+from autoprune.networks.loading import family_of
+from autoprune.networks.text import TextView
 from autoprune.space import Levels, SearchSpace, kept_groups
 from tests import families
 
@@ -41,7 +41,7 @@ class Bare(LevelStore):
 
 def placer_of(name: str, dtype: torch.dtype = torch.float32) -> Placer:
     model = families.tiny_model(name).to(dtype)
-    view = BlockView(model, family_of(model.config.model_type))
+    view = TextView(model, family_of(model.config.model_type))
     units = [
         width.unit(b, kept_groups(width.width.groups, (1.0, 0.5, 0.0)))
         for b, row in enumerate(view.widths)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from autoprune.cutting.live import AS_DENSE, LevelWeights
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore
-from autoprune.models.blocks import BlockView
-from autoprune.models.loading import family_of
-from autoprune.models.surgery import AS_DENSE, LevelWeights
+from autoprune.networks.blocks import BlockView
+from autoprune.networks.loading import family_of
+from autoprune.networks.text import TextView
 from autoprune.space import Levels, SearchSpace, kept_groups
 from autoprune.tuning.refit import place_refitted
 from tests import families, image_families
@@ -37,7 +38,7 @@ def placer_of(name: str) -> tuple[Placer, Tensor]:
         view, tokens_NT = image_families.view_of(name, 96), torch.arange(96).view(24, 4)
     else:
         model = families.tiny_model(name)
-        view, tokens_NT = BlockView(model, family_of(model.config.model_type)), families.random_tokens(8, 16)
+        view, tokens_NT = TextView(model, family_of(model.config.model_type)), families.random_tokens(8, 16)
     units = [
         width.unit(b, kept_groups(width.width.groups, (1.0, 0.75, 0.5, 0.25)))
         for b, row in enumerate(view.widths)

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from autoprune.calibration.losses import KullbackLeibler
+from autoprune.cutting.live import LiveWidth
+from autoprune.cutting.widths import Slice, Width
 from autoprune.evaluation.slopes import Slopes, Stage
 from autoprune.levels.placing import Placer
-from autoprune.models.head import LinearHead, linear_head
-from autoprune.models.surgery import LiveWidth
-from autoprune.models.widths import Slice, Width
+from autoprune.networks.head import LinearHead, linear_head
 from autoprune.space import Levels, SearchSpace, kept_groups
 from tests import families
 from tests.contracts.test_losses import CAPPED, LENGTH, Bare, placer_of
@@ -156,7 +156,7 @@ def test_a_module_may_compute_with_its_weight_in_any_way(kind: str) -> None:
     width = Width("mlp", inside, (Slice("producer", 1, 1 - dim),), Slice("consumer", 1, dim), {})
     embedding = torch.randn(families.VOCABULARY, hidden, dtype=torch.float64)
     view: Any = SimpleNamespace(
-        blocks=blocks, widths=[[LiveWidth(block, width)] for block in blocks], streamer=None,
+        blocks=blocks, widths=[[LiveWidth(block, width)] for block in blocks], streamed=False,
         embed=lambda tokens_BT: embedding[tokens_BT], forward=lambda block, x: blocks[block](x),
         run=lambda block, x: blocks[block](x),
     )  # fmt: skip

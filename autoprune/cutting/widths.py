@@ -3,6 +3,25 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+Key = tuple[str, str]
+"""Path of a module in the block, and the name of one of its tensors."""
+
+STATISTICS = ("running_mean", "running_var")
+"""What a BatchNorm has learned of its inputs."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a dimension in which every group, or every bundle of groups, has a piece.
+
+    Args:
+        size: entries of a piece: rows or columns, channels, experts.
+        shared: whether the groups of a bundle use one piece together.
+    """
+
+    size: int
+    shared: bool = False
+
 
 @dataclass(frozen=True)
 class Slice:
@@ -11,10 +30,12 @@ class Slice:
     Args:
         module: path of the module in the block.
         size: entries of that dimension that belong to one group (in each part): rows or columns, channels.
-        dim: the dimension of `weight`.
-        parts: how many blocks of `groups * size` entries stand one after another (3 in a fused q|k|v).
+        dim: the dimension of the weight.
+        parts: how many segments of such pieces stand one after another (3 in a fused q|k|v of equal heads).
         shared: whether the entries belong to a bundle of groups, which use them together.
         reads: whether the module reads the width beside the consumer, as gates do: its bias does not follow.
+        more: segments behind those, where they are of another size (k and v in a fused q|k|v with fewer KV heads).
+        parameter: the weight's name in the module. Of one that has another name, nothing else follows the width.
     """
 
     module: str
@@ -23,6 +44,18 @@ class Slice:
     parts: int = 1
     shared: bool = False
     reads: bool = False
+    more: tuple[Segment, ...] = ()
+    parameter: str = "weight"
+
+    @property
+    def key(self) -> Key:
+        """Which tensor the weight is."""
+        return self.module, self.parameter
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """All segments of the dimension, in order."""
+        return (Segment(self.size, self.shared),) * self.parts + self.more
 
 
 @dataclass(frozen=True)
@@ -54,7 +87,8 @@ class Width:
         producers: weights (and biases) whose output shrinks with the width.
         consumer: the weight whose input shrinks; its bias stays while anything is kept.
         on_drop: module path -> a name in `stand_ins.py`: what stands there when nothing is kept.
-        attributes: path of an integer attribute in the block -> its value for each kept group.
+        attributes: path of an integer attribute in the block -> its value for each kept group. A path through `config`,
+            as `self_attn.config.num_attention_heads`, gives that module a configuration of its own (layer_config.py).
         config: configuration attribute of the layer -> its value for each kept group.
         context_macs: multiply-accumulates of one group per token and context position (attention scores).
         cache: entries of the cache of keys and values of one bundle and position.
@@ -79,9 +113,21 @@ class Width:
     behind: "Width | None" = None
     bundles: Bundles = Bundles()
 
-    def pieces(self, s: Slice, groups: int) -> int:
-        """Pieces of `s.size` entries that so many groups use."""
-        return -(-groups // self.bundles.size) if s.shared else groups
+    @property
+    def statistics_keys(self) -> tuple[Key, ...]:
+        """Which tensors the norm's mean and variance are."""
+        return tuple((self.norm, name) for name in STATISTICS) if self.norm else ()
+
+    @property
+    def placed_keys(self) -> tuple[Key, ...]:
+        """Tensors that a level may have values of its own for, besides prefixes of the dense ones."""
+        return self.consumer.key, *self.statistics_keys
+
+    @property
+    def unchanged_keys(self) -> tuple[Key, ...]:
+        """Tensors behind the consumer that no level changes, where they are there."""
+        bias = (self.consumer.module, "bias")
+        return (bias, (self.norm, "weight"), (self.norm, "bias")) if self.norm else (bias,)
 
     def attributes_of(self, groups: int) -> dict[str, int]:
         """Path of an integer attribute in the block -> its value where so many groups, at least one, are kept."""

@@ -14,10 +14,10 @@ from torch import nn
 
 from autoprune import registry
 from autoprune.errors import UserError
-from autoprune.models import pretrained
-from autoprune.models.checks import check_config, check_task, check_weights, dequantising
-from autoprune.models.family import Family
-from autoprune.models.recognise import check_directory
+from autoprune.networks import pretrained
+from autoprune.networks.checks import check_config, check_task, check_weights, dequantising
+from autoprune.networks.family import Family
+from autoprune.networks.recognise import check_directory
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "tiny-llama"
 

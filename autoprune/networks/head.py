@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autoprune.models.blocks import BlockView
+from autoprune.networks.blocks import BlockView
 
 PIECE_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
 """Of float32 logits at a time: on a CPU they stay in its cache; rows would be packed anew for each piece of tokens."""
@@ -145,16 +145,15 @@ def linear_head(view: BlockView) -> LinearHead | None:
     Found by looking on: the one module outside the blocks that takes what the last block gives and gives what the
     output embeddings take, and no more than a factor behind those.
     """
-    model: Any = view.model
-    if view.family.task != "text":
-        return None
-    matrix = model.get_output_embeddings()
+    matrix = view.output_matrix()
     if not isinstance(matrix, nn.Linear):
         return None
     seen: list[tuple[nn.Module, Tensor, Tensor]] = []
     inside = {id(module) for block in view.blocks for module in block.modules()}
     hooks = [
-        module.register_forward_hook(partial(_look_on, seen)) for module in model.modules() if id(module) not in inside
+        module.register_forward_hook(partial(_look_on, seen))
+        for module in view.model.modules()
+        if id(module) not in inside
     ]
     width = view.widths[0][0].consumer_weight.shape[0]
     drawn = torch.randn(1, 8, width, generator=torch.Generator().manual_seed(0))

@@ -26,10 +26,11 @@ from typing import Any
 from torch import nn
 from transformers.configuration_utils import PreTrainedConfig
 
-from autoprune.models.family import Family
-from autoprune.models.slots import cache_slots, layer_types, sharing_modes
-from autoprune.models.surgery import LiveWidth, materialise
-from autoprune.models.widths import Width
+from autoprune.cutting.dense import materialise
+from autoprune.cutting.live import LiveWidth
+from autoprune.cutting.widths import Width
+from autoprune.networks.family import Family
+from autoprune.networks.slots import cache_slots, layer_types, sharing_modes
 
 MODEL_TYPE = "autoprune"
 HINT = (
@@ -139,7 +140,7 @@ def pruned_config(base_model_type: str) -> Any:
     """
     from transformers import CONFIG_MAPPING
 
-    from autoprune.models.loading import family_of
+    from autoprune.networks.loading import family_of
 
     family_of(base_model_type)
     base = CONFIG_MAPPING[base_model_type]
@@ -188,7 +189,7 @@ def __getattr__(name: str) -> Any:
     """The class of that name, which a pickle asks for before any network was loaded."""
     from transformers import CONFIG_MAPPING
 
-    from autoprune.models.loading import model_types
+    from autoprune.networks.loading import model_types
 
     stem = name.removeprefix("Pruned")
     if stem != name:
@@ -229,7 +230,7 @@ def cut(model: Any, config: Any) -> None:
     Raises:
         ValueError: the configuration does not fit the model.
     """
-    from autoprune.models.loading import family_of
+    from autoprune.networks.loading import family_of
 
     family: Family = family_of(config.base_model_type)
     # paths of families begin at the model with its head

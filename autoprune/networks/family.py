@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.models.widths import Width
+from autoprune.cutting.widths import Width
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Family:
         before: of images: name, beside a list of blocks, of the modules that are run before its first block.
         task: name of the task whose networks these are.
         fits: of networks that are no transformers models: whether a module is of the family.
-        cut: in the place of paths: a module's `Trace` -> the `Stretch`es of it that are blocks (models/tracing.py).
+        cut: in the place of paths: a module's `Trace` -> the `Stretch`es of it that are blocks (networks/tracing.py).
     """
 
     name: str

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoprune.models.layers import is_plain, of_columns, of_rows
+from autoprune.cutting.layers import of_columns, of_rows
+from autoprune.cutting.products import is_plain
 
 
 class Zero(nn.Module):

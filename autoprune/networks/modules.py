@@ -7,8 +7,8 @@ from torch import nn
 
 from autoprune import registry, usercode
 from autoprune.errors import UserError
-from autoprune.models.family import Family
-from autoprune.models.loading import LoadedModel, compute_dtype
+from autoprune.networks.family import Family
+from autoprune.networks.loading import LoadedModel, compute_dtype
 
 TRACED = "traced"
 """The family of what no other covers."""
@@ -40,7 +40,7 @@ def load_module(name: str, device: str = "cpu", dtype: str = "auto") -> LoadedMo
 
 
 def family_of_module(model: nn.Module) -> Family:
-    """The family that a plain module is of; one that no family covers will be traced (models/tracing.py)."""
+    """The family that a plain module is of; one that no family covers will be traced (networks/tracing.py)."""
     families = [registry.load("families", name) for name in registry.names("families")]
     fitting: list[Family] = [family for family in families if family.fits and family.fits(model)]
     return next(iter(fitting), registry.load("families", TRACED))

@@ -1,15 +1,12 @@
-"""Layers of any class: which product they compute, found by running them, and copies of them with fewer channels.
+"""Which product a layer computes, found by running it.
 
 A subclass of a convolution may pad in its own way, or make its weight from another; what its forward does is asked of
 the forward. So a padding that depends on the image ("same"), a causal or a reflecting one are all the same here.
 """
 
-import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrize import is_parametrized
@@ -20,8 +17,6 @@ ARGUMENTS: dict[Any, tuple[str, ...]] = {
     functional.linear: ("input", "weight", "bias"),
 }
 """What is looked for: products with a weight."""
-EXACT, HALF, TINY = 1e-4, 3e-2, 1e-30
-"""How near to each other results are that are one: of float32, of half precision; and the least scale of them."""
 
 
 @dataclass(frozen=True)
@@ -88,81 +83,9 @@ def hooked(module: nn.Module) -> bool:
     return bool(module._forward_pre_hooks or module._forward_hooks) or is_parametrized(module)
 
 
-def follow_shape(module: nn.Module, depthwise: bool) -> None:
-    """Set attributes of a module that tell its weight's shape; some compute with them.
-
-    Args:
-        module: whose weight has been cut.
-        depthwise: of a convolution, whether each channel is by itself.
-    """
-    weight: Any = getattr(module, "weight", None)
-    if isinstance(module, nn.Linear):
-        module.out_features, module.in_features = weight.shape
-    elif isinstance(module, nn.Conv2d) and depthwise:
-        module.groups = module.out_channels = module.in_channels = len(weight)
-    elif isinstance(module, nn.Conv2d):
-        module.out_channels, module.in_channels = weight.shape[:2]
-    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-        own: Any = module
-        each = own.running_mean if weight is None else weight
-        module.num_features = module.num_features if each is None else len(each)
-    elif hasattr(module, "nf"):
-        own = module
-        own.nx, own.nf = weight.shape
-
-
 def is_depthwise(module: nn.Module) -> bool:
     """Whether it is a convolution of each channel by itself."""
     return isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels == module.out_channels
-
-
-def written(module: nn.Module, entries: int) -> list[str]:
-    """Names of a module's tensors that have a row for each of so many channels that it writes."""
-    own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
-    return [name for name, tensor in own if tensor.dim() and len(tensor) == entries]
-
-
-def of_rows(module: nn.Module, index: Tensor, entries: int) -> nn.Module:
-    """A copy that writes these of its channels alone; nothing of the module itself is changed."""
-    names = written(module, entries)
-    return _altered(module, {name: (lambda tensor: tensor.index_select(0, index)) for name in names})
-
-
-def of_columns(module: nn.Module, index: Tensor) -> nn.Module:
-    """A copy that reads these of its inputs alone."""
-    return _altered(module, {"weight": lambda tensor: tensor.index_select(1, index)})
-
-
-def blind(module: nn.Module, index: Tensor) -> nn.Module:
-    """A copy that reads all, with zeros in its weight for every input but these."""
-
-    def zeroed(weight: Tensor) -> Tensor:
-        return torch.zeros_like(weight).index_copy(1, index, weight.index_select(1, index))
-
-    return _altered(module, {"weight": zeroed})
-
-
-def alike(one: Any, other: Any) -> bool:
-    """Whether two results are one tensor but for sums that were taken in another order."""
-    if not isinstance(one, Tensor) or not isinstance(other, Tensor) or one.shape != other.shape:
-        return False
-    if not one.is_floating_point():
-        return bool(torch.equal(one, other))
-    tolerance = EXACT if one.dtype == torch.float32 else HALF
-    scale = float(one.abs().nan_to_num(0, 0, 0).max()) if one.numel() else 0.0
-    return torch.allclose(one, other, rtol=tolerance, atol=tolerance * max(scale, TINY), equal_nan=True)
-
-
-def _altered(module: nn.Module, changes: dict[str, Callable[[Tensor], Tensor]]) -> nn.Module:
-    twin = copy.copy(module)
-    own = vars(twin)
-    own["_parameters"], own["_buffers"] = dict(module._parameters), dict(module._buffers)
-    for name, change in changes.items():
-        where = own["_parameters"] if name in own["_parameters"] else own["_buffers"]
-        changed = change(where[name].detach())
-        where[name] = nn.Parameter(changed, requires_grad=False) if where is own["_parameters"] else changed
-    follow_shape(twin, is_depthwise(module))
-    return twin
 
 
 def _pair(value: Any) -> tuple[int, int]:

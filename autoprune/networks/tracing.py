@@ -17,11 +17,12 @@ from torch.fx import Graph, GraphModule, Interpreter, Node, Tracer
 
 from autoprune import usercode
 from autoprune.calibration.examples import Examples
+from autoprune.cutting.layers import alike
+from autoprune.cutting.live import LiveWidth
+from autoprune.cutting.zeros import blind
 from autoprune.errors import UserError
-from autoprune.models.family import Family
-from autoprune.models.images import ImageView, restored
-from autoprune.models.layers import alike
-from autoprune.models.surgery import LiveWidth
+from autoprune.networks.family import Family
+from autoprune.networks.images import ImageView, restored
 
 TRIED = 2  # images that shapes are found with: the first dimension of hidden states must be as many
 LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
@@ -233,7 +234,7 @@ def _tried(block: Any, family: Family, chain: Any, shape: tuple[int, ...]) -> bo
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(like.device, like.dtype)
     kept = max(1, live.width.groups // 2)
     whole = block(drawn)
-    with live.blind(kept):
+    with blind(live, kept):
         masked = block(drawn)
     try:
         live.keep(kept)

@@ -10,6 +10,7 @@ Shapes: B sequences, T images of a sequence, C channels, V classes.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 
 from autoprune.calibration.examples import Examples
 from autoprune.errors import UserError
-from autoprune.models.blocks import BlockCall, BlockView
-from autoprune.models.family import Family
+from autoprune.networks.blocks import BlockView, live_widths
+from autoprune.networks.family import Family
 
 
 class _ReachedError(Exception):
@@ -65,27 +66,20 @@ class ImageView(BlockView):
     items_apart = True
 
     def __init__(self, model: nn.Module, family: Family, images: Examples, mlp_group: int = 1) -> None:
-        self.images = images
-        self._numel = 0
+        self.model, self.family, self.images = model, family, images
+        self._numel = self._inside = 0  # of hidden states, and of what layers of a block give, at most
+        self.places = []
         self._dtype = next(model.parameters()).dtype  # of a network of which nothing may be left for a while
         self._overwriting = _never_in_place(model)
         try:
-            super().__init__(model, family, mlp_group)
-            self.places = []
+            self.blocks = self._found()
+            self.widths = live_widths(model, family, self.blocks, mlp_group)
             self._look(torch.zeros(1, 1, dtype=torch.long, device=images.labels.device))
         except (RuntimeError, ValueError, TypeError) as error:
             shape = "x".join(map(str, images.shape))
             raise UserError(
                 f"the model does not take {images.called} of {shape}: {str(error).splitlines()[0]}"
             ) from error
-
-    @property
-    def attention_types(self) -> list[str]:
-        """One type for all: what an attention costs is told by `places`."""
-        return [""] * len(self.blocks)
-
-    def number_caches(self) -> None:
-        """Nothing: there are no caches."""
 
     def shape(self) -> list[Any]:
         """What tells the network's shapes from those of others: its modules, and the shape of what it reads."""
@@ -98,6 +92,10 @@ class ImageView(BlockView):
     def state_bytes(self, length: int) -> int:
         """Of the hidden states of a sequence, the largest of any block."""
         return 4 * length * self._numel
+
+    def activation_bytes(self, batch: int, length: int) -> int:
+        """In a block: hidden states before and behind, and what every layer gives, before and after it is activated."""
+        return 4 * batch * length * (2 * self._numel + 2 * self._inside)
 
     def pixels(self, numbers: Tensor) -> Tensor:
         """Normalised images `[n, C, height, width]` in the model's dtype."""
@@ -121,15 +119,11 @@ class ImageView(BlockView):
             hidden = out[0] if isinstance(out, tuple) else out
         return restored(hidden, hidden_BTD)
 
-    def call(self, block: int, hidden_BTD: Tensor) -> BlockCall:
-        """Blocks take nothing besides."""
-        return BlockCall((), {})
-
     def logits(self, hidden_BTD: Tensor) -> Tensor:
         """Logits `[B, T, V]` from the hidden states behind the last block, with the caller's derivatives."""
-        ghosts: dict[int, nn.Module] = {block: _PutIn() for block in range(len(self.blocks))}
-        ghosts[len(self.blocks) - 1] = _PutIn(hidden_BTD.flatten(0, 1))
-        with self._in_place(ghosts):
+        put_in: dict[int, nn.Module] = {block: _PutIn() for block in range(len(self.blocks))}
+        put_in[len(self.blocks) - 1] = _PutIn(hidden_BTD.flatten(0, 1))
+        with self._in_place(put_in):
             # one image through the stem: what it gives is thrown away
             return restored(logits_of(self.model(self.pixels(self._first))), hidden_BTD)
 
@@ -158,8 +152,9 @@ class ImageView(BlockView):
         hidden = self.embed(first)
         for block, widths in enumerate(self.widths):
             times: dict[nn.Module, int] = {}
+            given: list[int] = []
             hooks = [
-                module.register_forward_hook(lambda m, _, out, times=times: times.update({m: _positions(m, out)}))
+                module.register_forward_hook(partial(_counted, times, given))
                 for module in self.blocks[block].modules()
                 if isinstance(module, nn.Conv2d | nn.Linear)
             ]
@@ -169,6 +164,7 @@ class ImageView(BlockView):
                 raise UserError(f"block {block} of the model changes its input in place: it cannot be run twice on it.")
             for hook in hooks:
                 hook.remove()
+            self._inside = max(self._inside, sum(given))
             self.places.append(" -> ".join("x".join(map(str, state.shape[2:])) for state in (before[0], hidden)))
             named = dict(self.blocks[block].named_modules())
             for width in widths:
@@ -192,16 +188,22 @@ class ImageView(BlockView):
                 vars(module)["inplace"] = False
 
     @contextmanager
-    def _in_place(self, ghosts: dict[int, nn.Module]) -> Iterator[None]:
+    def _in_place(self, modules: dict[int, nn.Module]) -> Iterator[None]:
         """Modules in the place of blocks for a while."""
         owners = [(self.model.get_submodule(owner), name) for owner, name in self._paths]
         try:
-            for block, ghost in ghosts.items():
-                setattr(*owners[block], ghost)
+            for block, module in modules.items():
+                setattr(*owners[block], module)
             yield
         finally:
-            for block in ghosts:
+            for block in modules:
                 setattr(*owners[block], self.blocks[block])
+
+
+def _counted(times: dict[nn.Module, int], given: list[int], module: Any, _: Any, out: Tensor) -> None:
+    """Notes how often a layer's matrix is multiplied with, and how many values it gives."""
+    times[module] = _positions(module, out)
+    given.append(out.numel())
 
 
 def _positions(module: nn.Conv2d | nn.Linear, out: Tensor) -> int:

@@ -7,7 +7,7 @@ a CUDA device in a stream of its own, the next block while this one is computed.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +16,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
-from autoprune.models.surgery import LiveWidth
+from autoprune.networks.courier import Courier
 
 HOST_BYTES = 4 * 2**30
 """Of the host's memory for hidden states, where the device has no room for those of one batch."""
@@ -74,8 +75,8 @@ class Streamer:
         masks: bool = False,
     ) -> None:
         self.device, self.memory, self._widths = torch.device(device), memory, widths
-        self._sizes = [sum(width.nbytes + width.copied_bytes(masks) for width in row) for row in widths]
-        consumers = [sum(_nbytes(width.consumer_weight) for width in row) for row in widths]
+        self._sizes = [sum(dense_bytes(width) + copied_bytes(width, masks) for width in row) for row in widths]
+        consumers = [sum(_nbytes(link.consumer_weight) for width in row for link in width.links) for row in widths]
         self.largest = max(size + consumer for size, consumer in zip(self._sizes, consumers, strict=True))
         """Bytes of the largest block with the largest weights that can be put in the place of its consumers'."""
         outside = _outside(model, widths)
@@ -87,11 +88,11 @@ class Streamer:
         self._held: dict[tuple[str, int], _Copy] = {}
         self._current: int | None = None
         self._expected: Sequence[Sequence[Tensor]] | None = None
-        self._courier = _Courier(self.device)
+        self._courier = Courier(self.device)
         for index, (block, row) in enumerate(zip(blocks, widths, strict=True)):
             block.register_forward_pre_hook(partial(_enter, self, index))
-            for width in row:
-                width.bring = partial(self._bring, index)
+            for link in (link for width in row for link in width.links):
+                link.bring = partial(self._bring, index)
 
     @property
     def resident_bytes(self) -> int:
@@ -136,15 +137,20 @@ class Streamer:
     def _wanted(self, block: int) -> Sequence[Tensor]:
         if self._expected is not None:
             return self._expected[block]
-        return [width.in_place for width in self._widths[block] if width.in_place is not None]
+        return self._placed(block)
+
+    def _placed(self, block: int) -> list[Tensor]:
+        """The consumers' weights that are in place."""
+        links = (link for width in self._widths[block] for link in width.links)
+        return [link.weights.consumer for link in links if link.weights.consumer is not None]
 
     def _load_dense(self, block: int) -> _Copy | None:
         if not self._make_room(self._sizes[block], block):
             return None
         if self.device.type == "cuda":
             for width in self._widths[block]:  # in place, once: they are the process's own, unlike mapped files
-                width.move({key: t if t.is_pinned() else t.pin_memory() for key, t in width.tensors.items()})
-        host = [tensor for width in self._widths[block] for tensor in width.tensors.values()]
+                width.move({key: t if t.is_pinned() else t.pin_memory() for key, t in width.dense.tensors.items()})
+        host = [tensor for width in self._widths[block] for tensor in width.dense.tensors.values()]
         return self._load(("dense", block), block, self._sizes[block], host)
 
     def _load_consumers(self, block: int) -> None:
@@ -183,7 +189,7 @@ class Streamer:
         """Make these the dense tensors of a block; what is kept of it stays as it is."""
         following = iter(tensors)
         for width in self._widths[block]:
-            width.move({key: next(following) for key in width.tensors})
+            width.move({key: next(following) for key in width.dense.tensors})
 
     # -- room --------------------------------------------------------------------------------------------------
 
@@ -245,14 +251,14 @@ class Streamer:
         return True
 
     def _in_place(self, copy: _Copy) -> bool:
-        return any(width.in_place is copy.host[0] for width in self._widths[copy.block])
+        return any(weight is copy.host[0] for weight in self._placed(copy.block))
 
     def _drop(self, key: tuple[str, int]) -> None:
         copy = self._held[key]
         if not copy.dense and self._in_place(copy) and ("dense", copy.block) in self._held:
             self._drop(("dense", copy.block))
         if copy.dense and not copy.waiting:
-            there = [tensor for width in self._widths[copy.block] for tensor in width.tensors.values()]
+            there = [tensor for width in self._widths[copy.block] for tensor in width.dense.tensors.values()]
             ours = zip(there, copy.device, copy.host, strict=True)
             assert all(t is a or t is b for t, a, b in ours), "dense tensors are changed in the host's memory only"
             copy.state = "home"
@@ -270,61 +276,19 @@ class Streamer:
             )
 
 
-def activation_bytes(model: Any, widths: Sequence[Sequence[LiveWidth]], batch: int, length: int) -> int:
-    """What a forward pass of `[batch, length]` tokens may need at once besides weights: in a block, or at the head.
-
-    A generous sum of the tensors that live at one time: in a block some copies of the residual stream, of both
-    widths' inputs and a mask; at the head the logits, in float32 again, and a loss's reference and temporary.
-    """
-    weight_OD = widths[0][0].consumer_weight
-    size, hidden = weight_OD.element_size(), weight_OD.shape[0]
-    inner = max(sum(width.consumer_weight.shape[1] for width in row) for row in widths)
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    in_block = size * (8 * hidden + 4 * inner + length)
-    at_head = size * (2 * hidden + vocabulary) + 4 * 4 * vocabulary
-    return int(batch * length * max(in_block, at_head))
-
-
-class _Courier:
-    """Copies on a thread of its own, on a CUDA device in a stream of its own."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="autoprune-streaming")
-
-    def send(self, host: Sequence[Tensor]) -> tuple[list[Tensor], Future[Any]]:
-        """Fresh tensors on the device, and when the copies into them have been issued.
-
-        They are allocated in the compute stream, whose memory they take over and give back to: the copy waits for
-        what that stream has been given so far, and no memory is held in a second pool.
-        """
-        device = [torch.empty_like(tensor, device=self._device) for tensor in host]
-        ready = None if self._stream is None else torch.cuda.current_stream(self._device).record_event()
-        return device, self._thread.submit(self._copy, host, device, ready)
-
-    def _copy(self, host: Sequence[Tensor], device: Sequence[Tensor], ready: Any) -> Any:
-        if self._stream is None:
-            for source, target in zip(host, device, strict=True):
-                target.copy_(source)
-            return None
-        with torch.cuda.stream(self._stream):
-            self._stream.wait_event(ready)
-            for source, target in zip(host, device, strict=True):
-                # a mapped file cannot be pinned: it passes through buffers that torch pins once and uses again
-                pinned = source if source.is_pinned() else source.pin_memory()
-                target.copy_(pinned, non_blocking=True)
-            return self._stream.record_event()
-
-    def wait(self, arrival: Future[Any]) -> None:
-        """Let the compute stream wait for copies, and this thread until they have been issued."""
-        event = arrival.result()
-        if event is not None:
-            torch.cuda.current_stream(self._device).wait_event(event)
-
-
 def _enter(streamer: Streamer, block: int, *_: Any) -> None:
     streamer.enter(block)
+
+
+def dense_bytes(width: LiveWidth) -> int:
+    """Bytes of the dense tensors of a width."""
+    return sum(map(_nbytes, width.dense.tensors.values()))
+
+
+def copied_bytes(width: LiveWidth, masks: bool) -> int:
+    """Bytes at most that keeping something copies: with masks everything, otherwise only fused projections."""
+    fused = {cut.key[0] for link in width.links for cut in link.cuts if masks or len(cut.segments.segments) > 1}
+    return sum(_nbytes(tensor) for (path, _), tensor in width.dense.tensors.items() if path in fused)
 
 
 def _nbytes(tensor: Tensor) -> int:
@@ -333,5 +297,5 @@ def _nbytes(tensor: Tensor) -> int:
 
 def _outside(model: nn.Module, widths: Sequence[Sequence[LiveWidth]]) -> list[Tensor]:
     """Parameters and buffers that are always on the device, tied ones once."""
-    inside = {id(parameter) for row in widths for width in row for parameter in width.parameters()}
+    inside = {id(parameter) for row in widths for width in row for parameter in width.dense.parameters()}
     return [t for t in (*model.parameters(), *model.buffers()) if id(t) not in inside]
