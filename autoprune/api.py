@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, SkipValidation
 
-from autoprune import rundir, study, tuning
+from autoprune import rundir, study
 from autoprune.arguments import NOT_GIVEN, Budgets, checked, given
 from autoprune.comparing import comparison
 from autoprune.comparing.comparison import Comparison
@@ -17,9 +17,10 @@ from autoprune.evaluation.timing import speeds
 from autoprune.exporting import reopen
 from autoprune.ports.task import Progress
 from autoprune.provenance import proposal_of
+from autoprune.recovery import finetuning
+from autoprune.recovery.finetuning import Tuned
 from autoprune.study import SearchResult
 from autoprune.task_choice import measure, task_of
-from autoprune.tuning import Tuned
 from autoprune.validation import mean_losses, total_macs, total_params
 
 AtLeast1 = Annotated[int, Field(ge=1)]
@@ -135,7 +136,7 @@ def finetune(
         seed: of the order of sequences or images, of shifts, mirrors and adapters.
         lora: rank of adapters that are trained in the place of the weights, and merged in the end; 0 trains these.
         progress: is told the stage and how much of it is done.
-        settings: anything else in `tuning.Tuning`, as `lr=1e-4`; kinds of networks and adapters have defaults of
+        settings: anything else in `training.Tuning`, as `lr=1e-4`; kinds of networks and adapters have defaults of
             their own.
 
     Returns:
@@ -145,7 +146,7 @@ def finetune(
         UserError: a setting is wrong, the run is not finished, its `finetuned/` was begun with other settings, the
             training diverges, or the disk is full.
     """
-    return tuning.finetune(Path(path), {"epochs": epochs, "seed": seed, "lora": lora, **settings}, progress)
+    return finetuning.finetune(Path(path), {"epochs": epochs, "seed": seed, "lora": lora, **settings}, progress)
 
 
 @checked

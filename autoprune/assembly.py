@@ -29,7 +29,9 @@ from autoprune.ports.agent import load_agent
 from autoprune.ports.criterion import load_criterion
 from autoprune.ports.metric import Metric, Network, load_metric
 from autoprune.ports.task import Prepared, Progress, Task
+from autoprune.ports.training import TrainingSet
 from autoprune.space import SearchSpace, Unit, kept_groups
+from autoprune.training.candidate import CandidateTrainer
 from autoprune.wording import Words
 
 
@@ -80,7 +82,12 @@ class Assembly(Prepared):
         measured = [self.task.loss(loss) for loss in losses]
         tokens_NT = tokens_NT.to(self.config.device)
         states = self.config.state_memory or free_state_bytes(self.config.device)
-        return Evaluator(self.placer, tokens_NT, measured, self.config.batch_size(), memory, states)
+        trainer = None if once or self.view.streamed else CandidateTrainer(self.placer, self._examples)
+        return Evaluator(self.placer, tokens_NT, measured, self.config.batch_size(), memory, states, trainer)
+
+    def _examples(self) -> TrainingSet:
+        """What candidates are trained on."""
+        return self.task.training(self, candidates=True)
 
 
 def assemble(

@@ -148,8 +148,8 @@ def show(
 ) -> None:
     """The policy that was found: bars for every layer and unit, costs, losses, fine-tuning, where it came from."""
     from autoprune import display, rundir
-    from autoprune.finetuned import read_finetuned
     from autoprune.policy import Policy
+    from autoprune.recovery.result import read_finetuned
     from autoprune.space_file import words_of_run
 
     policy = Policy.load(run if run.is_file() else rundir.policy_path(run))
@@ -207,7 +207,7 @@ def export(
 ) -> None:
     """Write the pruned network of a finished run."""
     from autoprune.config import parse_override
-    from autoprune.finetuned import finetuned_network
+    from autoprune.recovery.result import finetuned_network
 
     options = dict(parse_override(text) for text in overrides or []) | ({"uniform": True} if uniform else {})
     with _progress(as_json) as display:
@@ -261,7 +261,8 @@ def dashboard(
 def finetune(
     run: Run,
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of tuning.Tuning, as weight=0.7.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of training.Tuning, as weight=0.7."),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=0, help="Passes over the text or the images; 0: refit alone.")

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from autoprune.console import CleanConsole
-from autoprune.finetuned import Finetuned, won_back
 from autoprune.policy import Cost, Policy, UnitPolicy
+from autoprune.recovery.result import Finetuned, won_back
 from autoprune.task_choice import measure, words_of
 from autoprune.wording import OF_UNITS, Words, duration, groups
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from autoprune.calibration.images import ImageSet, read_images
 from autoprune.config import SearchConfig
-from autoprune.tuning import augmented
+from autoprune.tasks.image_training import augmented
 
 
 def main() -> None:

@@ -95,17 +95,17 @@ class CausalLM(Task):
         with np.errstate(over="ignore"):
             return {"ce": losses["ce"], "perplexity": float(np.exp(losses["ce"]))}
 
-    def training(self, prepared: Prepared) -> TrainingSet:
-        """All sequences of the text but those of the validation split."""
+    def training(self, prepared: Prepared, candidates: bool = False) -> TrainingSet:
+        """All sequences of the text but those of the validation split, and of the search split for candidates."""
         import torch
 
         from autoprune.calibration.text import read_text, sequences
         from autoprune.tasks.text_training import TextTraining
-        from autoprune.tuning.blending import left
+        from autoprune.training.blending import left
 
-        config, held_out = prepared.config, prepared.splits.validation
+        config, held_out, search = prepared.config, prepared.splits.validation, prepared.splits.search
         tokens_NT = sequences(read_text(config.data), prepared.loaded.tokenizer, config.sequence_length)
-        known = {row.numpy().tobytes() for row in held_out}
+        known = {row.numpy().tobytes() for part in (held_out, *([search] if candidates else [])) for row in part}
         others_N = torch.tensor([row.numpy().tobytes() not in known for row in tokens_NT])
         return TextTraining(prepared.view, left(tokens_NT, others_N), held_out)
 

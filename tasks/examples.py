@@ -37,16 +37,21 @@ def as_examples(view: "BlockView") -> "ImageView":
     return view
 
 
-def numbers_left(prepared: Prepared) -> "tuple[Tensor, Tensor]":
+def numbers_left(prepared: Prepared, candidates: bool = False) -> "tuple[Tensor, Tensor]":
     """Numbers of the examples to learn from, and of those of the validation split, `[N]` each.
+
+    Args:
+        prepared: the network and its data.
+        candidates: the search split is left out as well.
 
     Raises:
         UserError: the validation split is all there is.
     """
     import torch
 
-    from autoprune.tuning.blending import left
+    from autoprune.training.blending import left
 
-    held_out = prepared.splits.validation.flatten()
+    held_out, search = prepared.splits.validation.flatten(), prepared.splits.search.flatten()
     numbers = torch.arange(len(as_examples(prepared.view).images))
-    return left(numbers, ~torch.isin(numbers, held_out)), held_out
+    kept_out = torch.cat([held_out, search]) if candidates else held_out
+    return left(numbers, ~torch.isin(numbers, kept_out)), held_out

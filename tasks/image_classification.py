@@ -98,11 +98,11 @@ class ImageClassification(TaskOfExamples):
         """The cross-entropy, and the share of images that are named as their labels do."""
         return {"ce": losses["ce"], "accuracy": 1 - losses["error"]}
 
-    def training(self, prepared: Prepared) -> TrainingSet:
-        """All images but those of the validation split."""
+    def training(self, prepared: Prepared, candidates: bool = False) -> TrainingSet:
+        """All images but those of the validation split, and of the search split for candidates."""
         from autoprune.tasks.image_training import ImageTraining
 
-        return ImageTraining(as_examples(prepared.view), *numbers_left(prepared))
+        return ImageTraining(as_examples(prepared.view), *numbers_left(prepared, candidates))
 
     def save_preprocessing(self, prepared: Prepared, directory: Path) -> None:
         """How images are made ready, as the checkpoint has it."""

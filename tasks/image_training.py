@@ -13,8 +13,8 @@ from torch.nn import functional
 from autoprune.networks.images import ImageView, logits_of
 from autoprune.ports.training import Teaching, TrainingSet, Worth
 from autoprune.tasks.image_classification import ImageClassification
-from autoprune.tuning.blending import blended
-from autoprune.tuning.settings import LAYERNORM
+from autoprune.training.blending import blended
+from autoprune.training.settings import LAYERNORM
 
 MEASURED = 500  # images at a time
 SHIFT = 8  # an image of n pixels is shifted by up to n / 8, as is usual for CIFAR

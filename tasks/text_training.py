@@ -16,8 +16,8 @@ from autoprune.networks.blocks import BlockView
 from autoprune.ports.loss import Loss
 from autoprune.ports.training import Teaching, TrainingSet, Worth
 from autoprune.tasks.causal_lm import CausalLM
-from autoprune.tuning.blending import blended
-from autoprune.tuning.settings import LAYERNORM
+from autoprune.training.blending import blended
+from autoprune.training.settings import LAYERNORM
 
 MEASURED = 4  # sequences at a time
 DEFAULTS: dict[str, Any] = LAYERNORM | {"batch": 8, "at_once": 4, "temperature": 1.0, "augment": False}

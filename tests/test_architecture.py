@@ -20,18 +20,18 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("ext
 
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording"},
-    {"registry", "space", "policy", "config", "journal", "rundir", "space_file", "finetuned", "scorer", "ports"}
-    | {"task_choice"},
+    {"registry", "space", "policy", "config", "journal", "rundir", "space_file", "scorer", "ports"} | {"task_choice"},
     {"cutting"},
     {"networks", "models", "calibration", "budgets"},
     {"levels"},
+    {"training"},
     {"evaluation"},
     {"archive", "objective", "assembly", "coverage", "records"},
     {"cautions", "provenance"},
     {"exporters", "farm"},
     {"validation", "exporting"},
     {"study"},
-    {"comparing", "tuning"},
+    {"comparing", "recovery"},
     {"api", "reports"},
     {"testing", "extend"},
     {"cli", "console", "display", "listing", "on_import", "options", "progress", "__main__"},

@@ -16,14 +16,15 @@ import yaml
 from torch import Tensor, nn
 
 import autoprune
-from autoprune import exporting, tuning
+from autoprune import exporting, training
 from autoprune.errors import UserError
 from autoprune.ports.training import Worth
+from autoprune.recovery import finetuning
+from autoprune.recovery.finetuning import better
 from autoprune.tasks.text_training import DEFAULTS, TextTraining
-from autoprune.tuning import lora, training
-from autoprune.tuning.blending import blended
-from autoprune.tuning.finetuning import better
-from autoprune.tuning.settings import LAYERNORM
+from autoprune.training import adapters, loop
+from autoprune.training.blending import blended
+from autoprune.training.settings import LAYERNORM
 from autoprune.wording import Words
 from tests.conftest import Answer
 
@@ -52,8 +53,8 @@ def given(**own: Any) -> dict[str, Any]:
     return {"epochs": 2, "batch": 8, "at_once": 6, **own}
 
 
-def how(**own: Any) -> tuning.Tuning:
-    return tuning.tuning_of(DEFAULTS, given(**own))
+def how(**own: Any) -> training.Tuning:
+    return training.tuning_of(DEFAULTS, given(**own))
 
 
 def copied(run: Path, to: Path) -> Path:
@@ -66,7 +67,7 @@ def copied(run: Path, to: Path) -> Path:
 @pytest.mark.parametrize("rank", [0, 4])
 def test_a_pruned_network_gets_better_and_is_exported(run: Path, tmp_path: Path, rank: int) -> None:
     own = copied(run, tmp_path / "run")
-    tuned = tuning.finetune(own, given(epochs=1, batch=32, at_once=32, lora=rank))
+    tuned = finetuning.finetune(own, given(epochs=1, batch=32, at_once=32, lora=rank))
     assert tuned.dense.kl == 0
     assert tuned.before.kl > 0.01
     assert tuned.after.ce < tuned.before.ce
@@ -95,10 +96,10 @@ def test_trained_weights_come_back_exactly(opened: tuple[Any, Any, Any], tmp_pat
     from autoprune.exporters.source import Source
 
     assembly, policy, lesson = opened
-    student = tuning.cut_out(assembly, policy)
+    student = finetuning.cut_out(assembly, policy)
     dense = {name: tensor.clone() for name, tensor in assembly.loaded.model.state_dict().items()}
     fresh = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-    tuning.train(student, lesson, how(epochs=1, lora=rank), tmp_path / "state")
+    training.train(student, lesson, how(epochs=1, lora=rank), tmp_path / "state")
     HuggingFace().write_trained(Source(policy, lambda: assembly), student, tmp_path / "out")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     trained = {n: t for n, t in student.state_dict().items() if not torch.equal(t, fresh[n])}
@@ -119,8 +120,8 @@ def test_interrupted_ends_with_the_same_bits(
 ) -> None:
     assembly, policy, lesson = opened
     settled = how(lora=rank)
-    whole = tuning.cut_out(assembly, policy)
-    tuning.train(whole, lesson, settled, tmp_path / "whole")
+    whole = finetuning.cut_out(assembly, policy)
+    training.train(whole, lesson, settled, tmp_path / "whole")
     shares: list[float] = []
 
     def stop(stage: str, share: float) -> None:
@@ -129,18 +130,20 @@ def test_interrupted_ends_with_the_same_bits(
             raise KeyboardInterrupt
 
     # in the middle of an epoch: the state is that of some steps before
-    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0 if stop_at < 0.5 else 1e9)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0 if stop_at < 0.5 else 1e9)
     with pytest.raises(KeyboardInterrupt):
-        tuning.train(tuning.cut_out(assembly, policy), lesson, settled, tmp_path / "twice", stop, "mark")
-    again, first = tuning.cut_out(assembly, policy), len(shares)
-    tuning.train(again, lesson, settled, tmp_path / "twice", lambda stage, share: shares.append(share), "mark")
+        training.train(finetuning.cut_out(assembly, policy), lesson, settled, tmp_path / "twice", stop, "mark")
+    again, first = finetuning.cut_out(assembly, policy), len(shares)
+    training.train(again, lesson, settled, tmp_path / "twice", lambda stage, share: shares.append(share), "mark")
     assert shares[first] > 0, "it began anew"
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
     with pytest.raises(UserError, match="of mark"):
-        tuning.train(tuning.cut_out(assembly, policy), lesson, settled, tmp_path / "twice", mark="other")
+        training.train(finetuning.cut_out(assembly, policy), lesson, settled, tmp_path / "twice", mark="other")
     with pytest.raises(UserError, match="seed=0"):
-        tuning.train(tuning.cut_out(assembly, policy), lesson, how(lora=rank, seed=1), tmp_path / "twice", mark="mark")
+        training.train(
+            finetuning.cut_out(assembly, policy), lesson, how(lora=rank, seed=1), tmp_path / "twice", mark="mark"
+        )
 
 
 def test_the_lesson_holds_the_validation_split_back(opened: tuple[Any, Any, Any]) -> None:
@@ -157,9 +160,9 @@ def test_gradients_are_summed_up_over_parts_of_a_step(opened: tuple[Any, Any, An
     assembly, policy, lesson = opened
     students = []
     for at_once in (0, 3):
-        students.append(tuning.cut_out(assembly, policy))
+        students.append(finetuning.cut_out(assembly, policy))
         settled = how(epochs=1, at_once=at_once, optimizer="sgd", lr=0.1)
-        tuning.train(students[-1], lesson, settled, tmp_path / f"{at_once}")
+        training.train(students[-1], lesson, settled, tmp_path / f"{at_once}")
     for a, b in zip(students[0].parameters(), students[1].parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
@@ -179,13 +182,13 @@ def test_merged_adapters_are_what_was_added() -> None:
     for layer, x in layers:
         network = nn.Sequential(layer)
         before, weight = network(x), layer.weight.detach().clone()
-        lora.attach(network, 3, 6.0, 0)
+        adapters.attach(network, 3, 6.0, 0)
         torch.testing.assert_close(network(x), before)  # nothing at first
         adapter: Any = layer.adapter
         adapter.up.data.normal_()
         assert [p for p in network.parameters() if p.requires_grad] == [adapter.down, adapter.up]
         adapted = network(x)
-        lora.merge(network)
+        adapters.merge(network)
         assert not hasattr(layer, "adapter")
         assert (adapted - before).abs().max() > 0.1
         torch.testing.assert_close(network(x), adapted, rtol=1e-4, atol=1e-5)
@@ -195,37 +198,37 @@ def test_merged_adapters_are_what_was_added() -> None:
 
 def test_adapters_leave_embeddings_and_grouped_convolutions(opened: tuple[Any, Any, Any]) -> None:
     assembly, policy, _ = opened
-    student: Any = tuning.cut_out(assembly, policy)
-    lora.attach(student, 4, 8.0, 0)
+    student: Any = finetuning.cut_out(assembly, policy)
+    adapters.attach(student, 4, 8.0, 0)
     assert not hasattr(student.lm_head, "adapter")
     trained = [name for name, p in student.named_parameters() if p.requires_grad]
     assert trained
     assert all(".adapter." in name and ".layers." in name for name in trained)
     with pytest.raises(UserError, match="leave --lora"):
-        lora.attach(nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.BatchNorm2d(4)), 4, 8.0, 0)
+        adapters.attach(nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.BatchNorm2d(4)), 4, 8.0, 0)
 
 
 # -- settings and what goes wrong --------------------------------------------------------------------------------------
 
 
 def test_rate_rises_and_falls() -> None:
-    rates = [training.rate(step, 20, 0.2) for step in range(20)]
+    rates = [loop.rate(step, 20, 0.2) for step in range(20)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[4] == 1
     assert rates[4:] == sorted(rates[4:], reverse=True)
     assert 0 < rates[-1] < 0.05
-    assert training.rate(0, 20, 0.0) == 1
-    assert training.rate(19, 20, 1.0) == 1
+    assert loop.rate(0, 20, 0.0) == 1
+    assert loop.rate(19, 20, 1.0) == 1
 
 
 def test_texts_images_and_adapters_have_defaults_of_their_own() -> None:
-    text, adapters = (tuning.tuning_of(DEFAULTS, {"epochs": 1, "lora": rank}) for rank in (0, 8))
-    images = tuning.tuning_of({}, {"epochs": 3})
-    assert images == tuning.Tuning(3)
+    text, adapters = (training.tuning_of(DEFAULTS, {"epochs": 1, "lora": rank}) for rank in (0, 8))
+    images = training.tuning_of({}, {"epochs": 3})
+    assert images == training.Tuning(3)
     assert (text.optimizer, images.optimizer) == ("adamw", "sgd")
     assert adapters.lr > text.lr
-    assert tuning.tuning_of(DEFAULTS, {"epochs": 1, "lora": 8, "lr": 1e-5}).lr == 1e-5
-    assert tuning.tuning_of(LAYERNORM, {"epochs": 1}).optimizer == "adamw"
+    assert training.tuning_of(DEFAULTS, {"epochs": 1, "lora": 8, "lr": 1e-5}).lr == 1e-5
+    assert training.tuning_of(LAYERNORM, {"epochs": 1}).optimizer == "adamw"
     assert all(set(own) <= set(text.__dataclass_fields__) for own in (DEFAULTS, LAYERNORM))
 
 
@@ -233,7 +236,7 @@ def test_weights_of_the_loss() -> None:
     own, dense, labels = torch.randn(3, 5), torch.randn(3, 5), torch.tensor([1, -100, 4])
 
     def of(weight: float, temperature: float = 1.0, taught: Callable[[], Tensor] = lambda: dense) -> float:
-        settled = tuning.Tuning(1, weight=weight, temperature=temperature)
+        settled = training.Tuning(1, weight=weight, temperature=temperature)
         return float(blended(own, taught, labels, settled))
 
     logp, logq = dense.log_softmax(-1), own.log_softmax(-1)
@@ -249,14 +252,14 @@ def test_weights_of_the_loss() -> None:
 def test_a_training_that_diverges_is_told_and_not_saved(opened: tuple[Any, Any, Any], tmp_path: Path) -> None:
     assembly, policy, lesson = opened
     with pytest.raises(UserError, match=r"diverged in epoch 1.*lr=1e\+30"):
-        tuning.train(tuning.cut_out(assembly, policy), lesson, how(lr=1e30, warmup=0.0), tmp_path / "state")
+        training.train(finetuning.cut_out(assembly, policy), lesson, how(lr=1e30, warmup=0.0), tmp_path / "state")
     assert not (tmp_path / "state" / "state.safetensors").exists()
 
 
 def test_a_full_disk_loses_nothing(
     opened: tuple[Any, Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from autoprune.tuning import state
+    from autoprune.training import state
 
     assembly, policy, lesson = opened
     settled, folder = how(lora=4), tmp_path / "state"
@@ -272,16 +275,16 @@ def test_a_full_disk_loses_nothing(
 
     monkeypatch.setattr(state, "save_file", full)
     with pytest.raises(UserError, match="No space left"):
-        tuning.train(tuning.cut_out(assembly, policy), lesson, settled, folder)
+        training.train(finetuning.cut_out(assembly, policy), lesson, settled, folder)
     assert [file.name for file in folder.iterdir()] == ["state.safetensors"]
-    again, whole = (tuning.cut_out(assembly, policy) for _ in range(2))
-    tuning.train(again, lesson, settled, folder)
-    tuning.train(whole, lesson, settled, tmp_path / "whole")
+    again, whole = (finetuning.cut_out(assembly, policy) for _ in range(2))
+    training.train(again, lesson, settled, folder)
+    training.train(whole, lesson, settled, tmp_path / "whole")
     for a, b in zip(again.state_dict().values(), whole.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     (folder / "state.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="damaged"):
-        tuning.train(again, lesson, settled, folder)
+        training.train(again, lesson, settled, folder)
 
 
 def test_the_command(cli: Callable[..., Answer], refused: Callable[..., str], run: Path, tmp_path: Path) -> None:
@@ -316,13 +319,12 @@ def test_the_better_network_is_handed_over(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Answer]
 ) -> None:
     """A training that spoils the network, a refit that does, and both: what is left is what was better."""
-    from autoprune.tuning import finetuning
 
     own, spoiling = copied(run, tmp_path / "run"), given(epochs=1, batch=64, at_once=64, lr=1.0, warmup=0.0)
     with pytest.warns(
         RuntimeWarning, match="^the training made it worse .*: the network as it was found is the result"
     ):
-        tuned = tuning.finetune(own, {**spoiling, "refit": False})
+        tuned = finetuning.finetune(own, {**spoiling, "refit": False})
     assert tuned.trained is not None
     assert (tuned.after, tuned.refitted) == (tuned.before, None)
     assert tuned.before.ce < tuned.trained.ce
@@ -341,14 +343,14 @@ def test_the_better_network_is_handed_over(
     monkeypatch.setattr(finetuning, "cut_out", spoiled)
     own = copied(run, tmp_path / "again")
     with pytest.warns(RuntimeWarning, match="the refit made it worse .*: the network as it was found is the result"):
-        tuned = tuning.finetune(own, given(epochs=0))
+        tuned = finetuning.finetune(own, given(epochs=0))
     assert (tuned.after, tuned.trained, tuned.chosen) == (tuned.before, None, "before")
     with pytest.warns(RuntimeWarning, match="the refit made it worse .* and the training made it worse"):
-        assert tuning.finetune(copied(run, tmp_path / "both"), spoiling).after == tuned.before
+        assert finetuning.finetune(copied(run, tmp_path / "both"), spoiling).after == tuned.before
     assembly, policy = exporting.reopen(own)
     from transformers import AutoModelForCausalLM
 
-    loaded, found = AutoModelForCausalLM.from_pretrained(tuned.path), tuning.cut_out(assembly, policy)
+    loaded, found = AutoModelForCausalLM.from_pretrained(tuned.path), finetuning.cut_out(assembly, policy)
     for name, tensor in found.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], tensor, rtol=0, atol=0)
 
@@ -375,7 +377,7 @@ def test_what_is_told_of_the_steps(losses: tuple[float, ...], chosen: str, words
     before, refitted, trained = map(Known, losses)
     worths = {"before": before, "refitted": refitted, "trained": trained}
     assert better(worths) == (chosen, worths[chosen])
-    tuned = tuning.Tuned(Known(0.5), before, refitted, trained, chosen, Path("network"), None)
+    tuned = finetuning.Tuned(Known(0.5), before, refitted, trained, chosen, Path("network"), None)
     assert tuned.after == worths[chosen]
     assert tuned.told() is None if words is None else re.search(words, tuned.told() or "")
 
@@ -384,11 +386,11 @@ def test_half_precision(quick: dict[str, Any], tmp_path: Path) -> None:
     """All weights are trained in float32, adapters beside weights as they are; both are measured as computed before."""
     result = autoprune.search(**quick | {"agent": "uniform", "dtype": "bfloat16"}, out=tmp_path / "run")
     for rank in (0, 4):
-        lesson, student = short(result.assembly), tuning.cut_out(result.assembly, result.policy)
+        lesson, student = short(result.assembly), finetuning.cut_out(result.assembly, result.policy)
         before = lesson.measured(student)
-        tuning.train(student, lesson, how(lora=rank), tmp_path / f"{rank}")
+        training.train(student, lesson, how(lora=rank), tmp_path / f"{rank}")
         assert next(student.parameters()).dtype == (torch.bfloat16 if rank else torch.float32)
-        tuning.round_weights(result.assembly, student)
+        finetuning.round_weights(result.assembly, student)
         assert {parameter.dtype for parameter in student.parameters()} == {torch.bfloat16}
         assert lesson.measured(student).ce < before.ce
 
@@ -397,4 +399,4 @@ def test_blocks_that_were_streamed_are_trained_at_once(run: Path, tmp_path: Path
     own = copied(run, tmp_path / "run")
     settings = yaml.safe_load((own / "config.yaml").read_text())
     (own / "config.yaml").write_text(yaml.safe_dump(settings | {"device_memory": 2**30}))
-    assert tuning.finetune(own, given(epochs=1, batch=64, at_once=64, lora=4)).path.is_dir()
+    assert finetuning.finetune(own, given(epochs=1, batch=64, at_once=64, lora=4)).path.is_dir()

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from autoprune import exporting, tuning
+from autoprune import exporting, training
 from autoprune.errors import UserError
+from autoprune.recovery import finetuning
 from autoprune.tasks.text_training import DEFAULTS, TextTraining
-from autoprune.tuning import training
-from autoprune.tuning.settings import Tuning
+from autoprune.training import loop
+from autoprune.training.settings import Tuning
 from tests.conftest import Answer
 
 Cli = Callable[..., Answer]
@@ -29,7 +30,7 @@ def opened(finished_run: Path) -> tuple[Any, Any, Any]:
 
 
 def how(**own: Any) -> Tuning:
-    return tuning.tuning_of(DEFAULTS, {"batch": 10, "lr": 1e-3, **own})
+    return training.tuning_of(DEFAULTS, {"batch": 10, "lr": 1e-3, **own})
 
 
 @pytest.mark.parametrize(
@@ -57,10 +58,10 @@ def test_interrupted_ends_with_the_same_bits(
     opened: tuple[Any, Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, Any], stop_at: int
 ) -> None:
     assembly, policy, lesson = opened
-    settled, whole, again = how(**limits), tuning.cut_out(assembly, policy), tuning.cut_out(assembly, policy)
-    done = tuning.train(whole, lesson, settled, tmp_path / "whole")
+    settled, whole, again = how(**limits), finetuning.cut_out(assembly, policy), finetuning.cut_out(assembly, policy)
+    done = training.train(whole, lesson, settled, tmp_path / "whole")
     assert done.steps == done.planned == settled.steps(24, 32)
-    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     calls: list[float] = []
 
     def stop(stage: str, share: float) -> None:
@@ -69,13 +70,13 @@ def test_interrupted_ends_with_the_same_bits(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tuning.train(tuning.cut_out(assembly, policy), lesson, settled, tmp_path / "twice", stop)
-    gone_on = tuning.train(again, lesson, settled, tmp_path / "twice")
+        training.train(finetuning.cut_out(assembly, policy), lesson, settled, tmp_path / "twice", stop)
+    gone_on = training.train(again, lesson, settled, tmp_path / "twice")
     assert gone_on.steps == done.steps
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
     with pytest.raises(UserError, match="go on with the same settings"):
-        tuning.train(tuning.cut_out(assembly, policy), lesson, how(epochs=1), tmp_path / "twice")
+        training.train(finetuning.cut_out(assembly, policy), lesson, how(epochs=1), tmp_path / "twice")
 
 
 class Clock:
@@ -93,15 +94,15 @@ def test_time_ends_it_and_is_remembered(
     opened: tuple[Any, Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assembly, policy, lesson = opened
-    monkeypatch.setattr(training, "time", Clock())
+    monkeypatch.setattr(loop, "time", Clock())
     settled = how(epochs=100, max_time=8.0)
-    first = tuning.train(tuning.cut_out(assembly, policy), lesson, settled, tmp_path / "state")
+    first = training.train(finetuning.cut_out(assembly, policy), lesson, settled, tmp_path / "state")
     assert 0 < first.steps < 300
     assert first.planned == 300
     assert first.seconds >= 8
     assert f"{first.steps} of 300 steps" in first.told()
     assert "max_time ended it before the learning rate had fallen" in first.told()
-    again = tuning.train(tuning.cut_out(assembly, policy), lesson, settled, tmp_path / "state")
+    again = training.train(finetuning.cut_out(assembly, policy), lesson, settled, tmp_path / "state")
     assert (again.steps, again.seconds) == (first.steps, first.seconds)
 
 
@@ -110,15 +111,17 @@ def test_the_learning_rate_falls_with_time_where_nothing_else_ends_it(
 ) -> None:
     assembly, policy, lesson = opened
     rates: list[float] = []
-    plain = training.rate
+    plain = loop.rate
 
     def seen(at: float, end: float, warmup: float) -> float:
         rates.append(plain(at, end, warmup))
         return rates[-1]
 
-    monkeypatch.setattr(training, "time", Clock())
-    monkeypatch.setattr(training, "rate", seen)
-    done = tuning.train(tuning.cut_out(assembly, policy), lesson, how(max_time=20.0, warmup=0.0), tmp_path / "state")
+    monkeypatch.setattr(loop, "time", Clock())
+    monkeypatch.setattr(loop, "rate", seen)
+    done = training.train(
+        finetuning.cut_out(assembly, policy), lesson, how(max_time=20.0, warmup=0.0), tmp_path / "state"
+    )
     assert done.planned is None
     assert len(rates) == done.steps > 5
     assert rates == sorted(rates, reverse=True)

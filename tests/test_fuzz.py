@@ -34,17 +34,17 @@ from autoprune.comparing.league import is_finished, load_league, outcome_of
 from autoprune.config import SearchConfig, load_config, parse_override
 from autoprune.envs.observation import NAMES
 from autoprune.errors import UserError
-from autoprune.finetuned import read_finetuned
 from autoprune.journal import Journal
 from autoprune.levels.seal import sealed
 from autoprune.levels.store import LevelStore, file_of
 from autoprune.policy import Policy
+from autoprune.recovery.result import read_finetuned
 from autoprune.reports.page import render, write_report
 from autoprune.reports.run import read_run
 from autoprune.space import Unit
 from autoprune.space_file import load_space, words_of_run
 from autoprune.task_choice import task_of
-from autoprune.tuning.state import done
+from autoprune.training.state import done
 from tests.test_architecture import MODULES
 from tests.test_report import make_league, make_run
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import autoprune
-from autoprune import exporting, study, tuning
+from autoprune import exporting, study, training
 from autoprune.api import evaluate
 from autoprune.assembly import assemble
 from autoprune.config import load_config
@@ -15,6 +15,7 @@ from autoprune.errors import UserError
 from autoprune.exporters.huggingface import HuggingFace
 from autoprune.exporters.source import Source
 from autoprune.networks.images import ImageView
+from autoprune.recovery import finetuning
 from tests import image_families
 
 
@@ -96,12 +97,12 @@ def test_fine_tuning(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     given = settings("vit", tmp_path, data, out=tmp_path / "run", agent="uniform")
     assert not autoprune.search(**given).interrupted  # type: ignore[arg-type]
     assembly, policy = exporting.reopen(tmp_path / "run")
-    lesson, student = assembly.task.training(assembly), tuning.cut_out(assembly, policy)
-    how = tuning.tuning_of(lesson.defaults, {"epochs": 4, "lora": 2, "batch": 24, "augment": False})
+    lesson, student = assembly.task.training(assembly), finetuning.cut_out(assembly, policy)
+    how = training.tuning_of(lesson.defaults, {"epochs": 4, "lora": 2, "batch": 24, "augment": False})
     assert how.optimizer == "adamw"
     pixels = torch.randn(3, 3, image_families.SIDE, image_families.SIDE)
     before = student(pixels).logits
-    tuning.train(student, lesson, how, tmp_path / "state")
+    training.train(student, lesson, how, tmp_path / "state")
     HuggingFace().write_trained(Source(policy, lambda: assembly), student, tmp_path / "out")
     logits = AutoModelForImageClassification.from_pretrained(tmp_path / "out")(pixels).logits
     torch.testing.assert_close(logits, student(pixels).logits, rtol=1e-5, atol=1e-5)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import autoprune
-from autoprune import exporting, study, tuning
+from autoprune import exporting, study, training
 from autoprune.assembly import Assembly, assemble
 from autoprune.calibration import digits
 from autoprune.config import load_config
@@ -21,6 +21,7 @@ from autoprune.cutting import reading
 from autoprune.errors import UserError
 from autoprune.networks.images import ImageView
 from autoprune.provenance import make_policy
+from autoprune.recovery import finetuning
 from autoprune.tasks.image_training import ImageTraining
 from tests.conftest import Answer
 
@@ -211,29 +212,29 @@ def test_search_and_fine_tuning(files: Path, tmp_path: Path, monkeypatch: pytest
     assert (tuned.path / "model.safetensors").is_file()
     assembly, policy = exporting.reopen(tmp_path / "run")
     view = view_of(assembly)
-    student, how = tuning.cut_out(assembly, policy), tuning.Tuning(2, batch=32)
-    first = tuning.cut_out(assembly, policy)
+    student, how = finetuning.cut_out(assembly, policy), training.Tuning(2, batch=32)
+    first = finetuning.cut_out(assembly, policy)
     lesson = ImageTraining(view, torch.arange(200), torch.arange(8))
-    tuning.train(first, lesson, how, tmp_path / "whole")
+    training.train(first, lesson, how, tmp_path / "whole")
 
     def stop(stage: str, share: float) -> None:
         if share >= 0.5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tuning.train(student, lesson, how, tmp_path / "twice", stop)
-    again = tuning.cut_out(assembly, policy)
-    tuning.train(again, lesson, how, tmp_path / "twice")
+        training.train(student, lesson, how, tmp_path / "twice", stop)
+    again = finetuning.cut_out(assembly, policy)
+    training.train(again, lesson, how, tmp_path / "twice")
     for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-    other = tuning.cut_out(assembly, make_policy(assembly, assembly.space.dense, {}))
+    other = finetuning.cut_out(assembly, make_policy(assembly, assembly.space.dense, {}))
     with pytest.raises(UserError, match="another policy"):
-        tuning.train(other, lesson, how, tmp_path / "twice", stop)
+        training.train(other, lesson, how, tmp_path / "twice", stop)
     with pytest.raises(UserError, match="seed=0"):
-        tuning.train(again, lesson, tuning.Tuning(2, seed=1, batch=32), tmp_path / "twice", stop)
-    adapted = tuning.cut_out(assembly, policy)
-    tuning.train(adapted, lesson, tuning.tuning_of({}, {"epochs": 1, "lora": 2}), tmp_path / "adapted")
-    before = tuning.cut_out(assembly, policy).state_dict()
+        training.train(again, lesson, training.Tuning(2, seed=1, batch=32), tmp_path / "twice", stop)
+    adapted = finetuning.cut_out(assembly, policy)
+    training.train(adapted, lesson, training.tuning_of({}, {"epochs": 1, "lora": 2}), tmp_path / "adapted")
+    before = finetuning.cut_out(assembly, policy).state_dict()
     changed = {name for name, tensor in adapted.state_dict().items() if not torch.equal(tensor, before[name])}
     assert {"stem.weight", "fc.weight"} <= changed
     assert not {name for name in changed if "bn" in name and name.endswith((".weight", ".bias"))}

@@ -15,8 +15,8 @@ from autoprune import display
 from autoprune.comparing.league import table_of
 from autoprune.config import SearchConfig
 from autoprune.errors import UserError
-from autoprune.finetuned import read_finetuned, won_back
 from autoprune.policy import to_json
+from autoprune.recovery.result import read_finetuned, won_back
 from autoprune.reports.charts import Series, line_chart
 from autoprune.reports.page import write_report
 from autoprune.space import SearchSpace

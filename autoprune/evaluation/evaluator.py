@@ -33,6 +33,8 @@ from autoprune.networks.blocks import BlockView
 from autoprune.ports.loss import Loss
 from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal
+from autoprune.training.candidate import CandidateTrainer
+from autoprune.training.loop import DivergedError
 
 REFERENCE_BYTES = 256 * 2**20
 MOST_STATE_BYTES = 2 * 2**30
@@ -53,6 +55,7 @@ class Evaluator(Scorer):
         reference_bytes: memory for what the losses keep of the dense network; beyond it, that is computed again. With 0
             every sequence is asked for once, and no hidden states are kept for later calls either.
         state_bytes: memory for hidden states: half for those of a call, half for those that are kept for later calls.
+        trainer: trains the networks of policies; None where nothing can be trained.
 
     Attributes:
         walk: through the blocks.
@@ -66,6 +69,7 @@ class Evaluator(Scorer):
         batch: int = 1,
         reference_bytes: int = REFERENCE_BYTES,
         state_bytes: int = 2**30,
+        trainer: CandidateTrainer | None = None,
     ) -> None:
         self.placer, self.view, self.space = placer, placer.view, placer.space
         self.losses, self.batch, self.tokens_NT = tuple(losses), batch, tokens_NT
@@ -74,6 +78,7 @@ class Evaluator(Scorer):
         self.walk = Walk(placer, tokens_NT, batch, kept_bytes)
         self._readout = Readout(self.view, losses, reference_bytes)
         self._slopes: Slopes | None = None
+        self._trainer = trainer
 
     @property
     def n_sequences(self) -> int:
@@ -124,6 +129,27 @@ class Evaluator(Scorer):
             assert isinstance(target, Target)
             tables.append(self._slopes.measure(policy, s, target))
         return np.asarray(np.mean(tables, axis=0))
+
+    @property
+    def step_passes(self) -> int:
+        """Forward passes over a sequence that a training step is charged as."""
+        return self._trainer.step_passes(self.tokens_per_sequence) if self._trainer else 0
+
+    @torch.no_grad()
+    def score_trained(self, policies: Sequence[Proposal], sequences: Sequence[int], steps: int) -> NDArray[np.float64]:
+        """The first loss of policies after training steps, `[P, S]`; infinite where a training diverges."""
+        assert self._trainer is not None
+        self._run(set(), [s for s in sequences if not self._readout.knows(s)])
+        references = [self._readout.references(s, self.tokens_NT[s]) for s in sequences]
+        losses_PS = np.full((len(policies), len(sequences)), np.inf)
+        for p, policy in enumerate(policies):
+            with suppress(DivergedError), self._trainer.in_place(policy, steps):
+                for i, s in enumerate(sequences):
+                    hidden_1TD = self.view.embed(self.tokens_NT[[s]])
+                    for block in range(len(self.view.blocks)):
+                        hidden_1TD = self.view.run(block, hidden_1TD)
+                    losses_PS[p, i] = float(self._readout.measure(hidden_1TD, [references[i]])[0, 0])
+        return losses_PS
 
     def _run(self, wanted: Set[Whole], sequences: Sequence[int]) -> Losses:
         """Every loss of policies on sequences of which the readout knows all or none.

@@ -194,8 +194,12 @@ class Task(ABC):
         """
         return dict(losses)
 
-    def training(self, prepared: Prepared) -> TrainingSet:
+    def training(self, prepared: Prepared, candidates: bool = False) -> TrainingSet:
         """What a network can be trained on: all data but the validation split.
+
+        Args:
+            prepared: the network and its data.
+            candidates: the networks of candidates are trained, so the search split, which compares them, is left out.
 
         Raises:
             UserError: nothing is left, or, as by default, the task has no training.

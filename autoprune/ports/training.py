@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Teaching(Protocol):
-    """The settings of a training that a loss looks at (`tuning.Tuning` has them all)."""
+    """The settings of a training that a loss looks at (`training.Tuning` has them all)."""
 
     @property
     def weight(self) -> float:
@@ -69,7 +69,7 @@ class TrainingSet(ABC):
     as_trained: bool = False
     """Whether BatchNorm and dropout do what they did in training."""
     defaults: Mapping[str, Any] = {}
-    """Settings of fine-tuning that differ from those of `tuning.Tuning`, for this network."""
+    """Settings of fine-tuning that differ from those of `training.Tuning`, for this network."""
 
     @abstractmethod
     def loss(self, student: "nn.Module", some: "Tensor", tuning: Teaching, draw: "torch.Generator") -> "Tensor":

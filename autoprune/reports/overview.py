@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from autoprune.finetuned import Finetuned
+from autoprune.recovery.result import Finetuned
 from autoprune.reports.markup import Markup, tag
 from autoprune.reports.record import Row, Run
 from autoprune.reports.tables import (

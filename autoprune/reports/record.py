@@ -12,8 +12,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from autoprune.config import SearchConfig
-from autoprune.finetuned import Finetuned
 from autoprune.policy import Policy
+from autoprune.recovery.result import Finetuned
 from autoprune.space import SearchSpace
 from autoprune.statistics import UnitStatistics
 from autoprune.wording import Words

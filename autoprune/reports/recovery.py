@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from autoprune.finetuned import Finetuned, won_back
+from autoprune.recovery.result import Finetuned, won_back
 from autoprune.reports.markup import Markup, tag
 from autoprune.reports.record import Run
 from autoprune.reports.tables import duration, note, section, table

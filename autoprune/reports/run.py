@@ -8,9 +8,9 @@ from autoprune import journal, rundir
 from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.files.reading import DAMAGE, explained, parse_json, read_bytes, read_json
-from autoprune.finetuned import Finetuned, read_finetuned
 from autoprune.journal import Score
 from autoprune.policy import Policy
+from autoprune.recovery.result import Finetuned, read_finetuned
 from autoprune.reports.record import Best, Result, Run, Scored, Spent
 from autoprune.space import Proposal, SearchSpace
 from autoprune.space_file import coverage_of, load_space

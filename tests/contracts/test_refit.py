@@ -12,8 +12,8 @@ from autoprune.levels.store import LevelStore
 from autoprune.networks.blocks import BlockView
 from autoprune.networks.loading import family_of
 from autoprune.networks.text import TextView
+from autoprune.recovery.refit import place_refitted
 from autoprune.space import Levels, SearchSpace, kept_groups
-from autoprune.tuning.refit import place_refitted
 from tests import families, image_families
 
 IMAGES = image_families.names()

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from autoprune.errors import UserError
 from autoprune.ports.task import Progress
 from autoprune.ports.training import TrainingSet
-from autoprune.tuning import lora
-from autoprune.tuning.settings import Tuning
-from autoprune.tuning.state import State
+from autoprune.training import adapters
+from autoprune.training.settings import Tuning
+from autoprune.training.state import State
 
 SAVE_SECONDS = 180.0
 """Between two saved states of a long epoch; each epoch ends with one."""
@@ -53,7 +53,7 @@ def train(
     student: nn.Module,
     examples: TrainingSet,
     tuning: Tuning,
-    folder: Path,
+    folder: Path | None,
     progress: Progress = lambda stage, share: None,
     mark: str = "",
 ) -> Trained:
@@ -67,7 +67,7 @@ def train(
             adapters are trained in their place.
         examples: what is taught.
         tuning: how.
-        folder: where the state is kept.
+        folder: where the state is kept; None keeps none, so nothing can go on where it was interrupted.
         progress: is told how much is done.
         mark: what is trained; a state with another one is refused.
 
@@ -77,10 +77,10 @@ def train(
     _make_trainable(student, tuning)
     weights = [p for p in student.parameters() if p.requires_grad]
     optimizer = _optimizer(weights, tuning)
-    state = State(folder, student, optimizer, tuning, mark)
+    state = None if folder is None else State(folder, student, optimizer, tuning, mark)
     of_epoch = math.ceil(examples.count / tuning.batch)
     total = tuning.steps(examples.count, examples.tokens)
-    step, before = kept = state.restore()
+    step, before = kept = state.restore() if state else (0, 0.0)
     began = saved = time.monotonic()
     seconds = before
     student.train(examples.as_trained)
@@ -99,12 +99,13 @@ def train(
             _check(weights, (step - 1) // of_epoch, tuning)
             _keep(state, step, seconds)
     student.eval()
-    lora.merge(student)
+    adapters.merge(student)
     return Trained(step, total, step * min(tuning.batch, examples.count) * examples.tokens, seconds)
 
 
-def _keep(state: State, step: int, seconds: float) -> tuple[int, float]:
-    state.keep(step, seconds)
+def _keep(state: State | None, step: int, seconds: float) -> tuple[int, float]:
+    if state:
+        state.keep(step, seconds)
     return step, seconds
 
 
@@ -118,7 +119,7 @@ def rate(step: float, total: float, warmup: float) -> float:
 
 def _make_trainable(student: nn.Module, tuning: Tuning) -> None:
     if tuning.lora:
-        lora.attach(student, tuning.lora, tuning.alpha, tuning.seed)
+        adapters.attach(student, tuning.lora, tuning.alpha, tuning.seed)
         return
     for parameter in student.parameters():  # not `student.float()`: buffers stay as they are
         parameter.data = parameter.data.float()
@@ -173,8 +174,12 @@ def _check(weights: list[nn.Parameter], epoch: int, tuning: Tuning) -> None:
         raise _diverged(epoch, tuning)
 
 
-def _diverged(epoch: int, tuning: Tuning) -> UserError:
-    return UserError(
+class DivergedError(UserError):
+    """Weights or gradients of a training are not finite."""
+
+
+def _diverged(epoch: int, tuning: Tuning) -> DivergedError:
+    return DivergedError(
         f"fine-tuning has diverged in epoch {epoch + 1}: delete its folder and take a smaller learning rate than "
         f"lr={tuning.lr}."
     )

@@ -20,7 +20,7 @@ from autoprune.errors import UserError
 from autoprune.files.arrays import open_tensors, read_tensors
 from autoprune.files.reading import DAMAGE, parse_json, reason
 from autoprune.files.writing import own_folder, replacing
-from autoprune.tuning.settings import Tuning
+from autoprune.training.settings import Tuning
 
 FILE = "state.safetensors"
 

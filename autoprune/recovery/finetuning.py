@@ -4,7 +4,6 @@ In `RUN/finetuned/`: `state.safetensors` after every epoch and every few minutes
 `network/`, an export. Trained on everything of the run's data but its validation split, which tells what it was worth.
 """
 
-import copy
 import hashlib
 import math
 import warnings
@@ -19,7 +18,6 @@ from torch import nn
 from autoprune import rundir
 from autoprune.assembly import Assembly
 from autoprune.config import load_config
-from autoprune.cutting.dense import materialise
 from autoprune.exporters.source import Source
 from autoprune.exporting import form_of, make_exporter, reopen
 from autoprune.files.writing import write_atomically
@@ -27,10 +25,11 @@ from autoprune.policy import Policy, to_json
 from autoprune.ports.task import Progress
 from autoprune.ports.training import Worth
 from autoprune.provenance import proposal_of
-from autoprune.tuning.refit import place_refitted
-from autoprune.tuning.settings import tuning_of
-from autoprune.tuning.state import done
-from autoprune.tuning.training import Trained, train
+from autoprune.recovery.refit import place_refitted
+from autoprune.training.candidate import copied
+from autoprune.training.loop import Trained, train
+from autoprune.training.settings import tuning_of
+from autoprune.training.state import done
 
 
 @dataclass(frozen=True)
@@ -169,10 +168,7 @@ def cut_out(
         place_refitted(assembly.placer, proposal, tokens_NT, batch, told)
     else:
         assembly.placer.place(proposal)
-    student = copy.deepcopy(assembly.loaded.model)
-    assembly.placer.release()
-    materialise(student)
-    return student.requires_grad_(True)
+    return copied(assembly.placer)
 
 
 def round_weights(assembly: Assembly, student: nn.Module) -> None:
