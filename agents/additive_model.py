@@ -77,9 +77,5 @@ def added(added_UL: Floats, policies: Sequence[Levels]) -> Floats:
 
 def guess(space: SearchSpace, policy: Levels, loss: float) -> Floats:
     """A table for where nothing is measured: squares of what is gone of a unit, scaled to add up to a policy's loss."""
-    gone_UL = np.zeros((len(space.units), int(space.n_levels_U.max())))
-    for row_L, unit in zip(gone_UL, space.units, strict=True):
-        row_L[:] = 1.0
-        row_L[: len(unit.kept)] = 1 - np.array(unit.kept) / unit.groups
-    squares_UL = gone_UL**2
+    squares_UL = (1 - space.density_UL) ** 2
     return squares_UL * max(loss, 0.0) / max(float(added(squares_UL, [policy])[0]), 1e-12)

@@ -89,7 +89,7 @@ class SampledAgent(Agent):
         """The levels of each unit that are searched, by the unit's name."""
         found = {}
         for unit, level in zip(space.units, reference, strict=True):
-            last = len(unit.kept) - 1
+            last = len(unit.levels) - 1
             reach = self.radius or last
             found[unit.name] = IntDistribution(max(0, level - reach), min(last, level + reach))
         return found

@@ -17,8 +17,10 @@ from autoprune.budgets.metric import cost_rows, fixed_cost, metric_of
 from autoprune.calibration.moments import collect
 from autoprune.config import SearchConfig
 from autoprune.coverage import Coverage
+from autoprune.cutting.widths import Width
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
+from autoprune.level import Level, group_levels
 from autoprune.levels.criterion import workspace_bytes
 from autoprune.levels.evidence import check_needs, gather
 from autoprune.levels.masked import MaskedWeights, save_moments
@@ -193,9 +195,14 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
                     f"mlp_group={config.mlp_group} does not divide {width.consumer_weight.shape[1]} neurons."
                 )
             round_to = max(1, config.round_to // config.mlp_group) if mlp else 1
-            kept = kept_groups(groups, config.fractions(), round_to, width.width.bundles.size)
-            units.append(width.unit(b, kept if width.width.droppable else tuple(k for k in kept if k)))
+            units.append(width.unit(b, levels_of_width(width.width, config, round_to)))
     return units
+
+
+def levels_of_width(width: Width, config: SearchConfig, round_to: int) -> tuple[Level, ...]:
+    """The levels of a width at the configured fractions; what no shortcut passes by keeps something."""
+    levels = kept_groups(width.groups, config.fractions(), round_to, width.bundles.size)
+    return levels if width.droppable else tuple(level for level in levels if level.kept)
 
 
 def space_of(
@@ -232,7 +239,7 @@ def space_of(
     budgets = {m: bound * dense[m] if bound <= 1 else bound for m, bound in config.budgets.items()}
     group_costs: dict[str, list[list[float]]] = {}
     if masks:
-        single = [replace(unit, kept=tuple(range(unit.groups, -1, -1))) for unit in units]
+        single = [replace(unit, levels=group_levels(unit.groups, range(unit.groups, -1, -1))) for unit in units]
         rows = {metric: cost_rows(metric, single, workload, made.get(metric)) for metric in names}
         group_costs = {metric: [row[::-1] for row in rows[metric]] for metric in names}
     return SearchSpace(units, costs, budgets, group_costs, fixed, measures, words, peaks)

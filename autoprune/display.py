@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from autoprune.console import CleanConsole
+from autoprune.level import form_of
 from autoprune.policy import Cost, Policy, UnitPolicy
 from autoprune.recovery.result import Finetuned, won_back
 from autoprune.task_choice import measure, words_of
@@ -180,9 +181,9 @@ def print_finetuned(done: Finetuned, said: Words | None = None) -> None:
 
 def bar(unit: UnitPolicy) -> str:
     """`██████······  50 %  3/6`."""
-    share = unit.kept / unit.groups
-    full = round(share * BAR)
-    return f"{'█' * full}{'·' * (BAR - full)} {share:4.0%} {unit.kept:>5}/{unit.groups}"
+    full = round(unit.density * BAR)
+    left = form_of(unit.as_level).short(unit.as_level)
+    return f"{'█' * full}{'·' * (BAR - full)} {unit.density:4.0%} {left:>5}/{unit.groups:,}"
 
 
 def _kept(dense: float, policy: float) -> list[str]:

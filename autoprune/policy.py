@@ -1,15 +1,17 @@
-"""The policy file: how much of every unit is kept, which groups, at what cost and loss, and where it came from.
+"""The policy file: the level of every unit, which groups are kept, at what cost and loss, and where it came from.
 
-`policy.json`, schema `autoprune.policy/1`:
+`policy.json`, schema `autoprune.policy/2`:
 
-    {"schema": "autoprune.policy/1",
-     "units": [{"name": "3.mlp", "kind": "mlp", "block": 3, "groups": 512, "level": 4, "kept": 256,
+    {"schema": "autoprune.policy/2",
+     "units": [{"name": "3.mlp", "kind": "mlp", "block": 3, "groups": 512, "level": 4,
+                "form": "groups", "kept": 256, "density": 0.5, "options": {},       the level as a record (level.py)
                 "kept_groups": "0-3,7,9-11,..."}, ...],       level: null where single groups were searched
      "costs": {"params": {"dense": ..., "policy": ..., "budget": ..., "network": {"dense": ..., "policy": ...}}, ...},
      "losses": {"search": ..., "search_tokens": ..., "validation": {...}},
      "provenance": {"model": ..., "model_hash": ..., "data_hash": ..., "agent": ..., "seed": ..., "versions": {...}}}
 
-Groups are numbered as in the original network; ranges include both ends.
+Groups are numbered as in the original network; ranges include both ends. Files of schema `autoprune.policy/1` are read:
+they have neither `form` nor `density` nor `options`, since every level was of the form `groups`.
 """
 
 import json
@@ -22,6 +24,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from autoprune.files.reading import explained, read_json
 from autoprune.files.writing import write_atomically
+from autoprune.level import GROUPS, Level
+
+SCHEMA: Literal["autoprune.policy/2"] = "autoprune.policy/2"
+EARLIER = "autoprune.policy/1"
 
 MOST_GROUPS = 10**7
 """Of a unit: more is a damaged file."""
@@ -79,15 +85,26 @@ class _Record(BaseModel):
 
 
 class UnitPolicy(_Record):
-    """What is kept of one unit."""
+    """The level of one unit, and which groups it keeps.
+
+    `level` is its number among the levels of the search; None where single groups were searched.
+    """
 
     name: str
     kind: str
     block: int = Field(ge=0)
     groups: int = Field(gt=0, le=MOST_GROUPS)
     level: int | None = Field(ge=0)
+    form: str = Field(GROUPS, min_length=1)
     kept: int = Field(ge=0)
+    density: float = Field(ge=0, le=1)
+    options: dict[str, int | float | str] = {}
     kept_groups: Annotated[str, AfterValidator(_checked_ranges)]
+
+    @property
+    def as_level(self) -> Level:
+        """Its level."""
+        return Level(self.kept, self.density, self.form, tuple(self.options.items()))
 
     @model_validator(mode="after")
     def _consistent(self) -> "UnitPolicy":
@@ -97,6 +114,8 @@ class UnitPolicy(_Record):
                 f"unit {self.name}: kept_groups '{self.kept_groups}' names {len(numbers)} groups of {self.groups}, "
                 f"kept says {self.kept}"
             )
+        if self.form == GROUPS and self.density != self.kept / self.groups:
+            raise ValueError(f"unit {self.name}: {self.kept} of {self.groups} groups have no density of {self.density}")
         return self
 
 
@@ -122,7 +141,7 @@ class Cost(_Record):
 class Policy(_Record):
     """A pruning policy and its provenance."""
 
-    schema_: Literal["autoprune.policy/1"] = Field("autoprune.policy/1", alias="schema")
+    schema_: Literal["autoprune.policy/2"] = Field(SCHEMA, alias="schema")
     units: list[UnitPolicy]
     costs: dict[str, Cost]
     losses: Annotated[dict[str, Any], AfterValidator(_checked_losses)]
@@ -144,7 +163,22 @@ class Policy(_Record):
             UserError: no such file, not JSON, or not of the schema.
         """
         with explained("the policy", path):
-            return cls.model_validate(read_json(path))
+            return cls.model_validate(_of_today(read_json(path)))
+
+
+def _of_today(record: Any) -> Any:
+    """What an earlier schema says, as the present one says it; anything else as it is."""
+    if not isinstance(record, dict) or record.get("schema") != EARLIER or not isinstance(record.get("units"), list):
+        return record
+    units = [_with_density(one) if isinstance(one, dict) else one for one in record["units"]]
+    return record | {"schema": SCHEMA, "units": units}
+
+
+def _with_density(unit: dict[str, Any]) -> dict[str, Any]:
+    kept, groups = unit.get("kept"), unit.get("groups")
+    if isinstance(kept, int) and isinstance(groups, int) and groups > 0:
+        return unit | {"density": kept / groups}
+    return unit  # what is wrong with it is told where it is checked
 
 
 def to_json(record: Any, indent: int | None = None) -> str:

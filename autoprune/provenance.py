@@ -11,8 +11,9 @@ import torch
 
 from autoprune.assembly import Assembly
 from autoprune.errors import UserError
+from autoprune.level import Level
 from autoprune.mask import Mask
-from autoprune.policy import Cost, Policy, Totals, UnitPolicy, ranges, unranges
+from autoprune.policy import SCHEMA, Cost, Policy, Totals, UnitPolicy, ranges, unranges
 from autoprune.space import Levels, Proposal, Unit
 
 
@@ -46,9 +47,7 @@ def make_policy(
             "python": platform.python_version(),
         },
     }
-    return Policy(
-        schema="autoprune.policy/1", units=_units(assembly, proposal), costs=costs, losses=losses, provenance=provenance
-    )
+    return Policy(schema=SCHEMA, units=_units(assembly, proposal), costs=costs, losses=losses, provenance=provenance)
 
 
 def proposal_of(assembly: Assembly, policy: Policy) -> Proposal:
@@ -76,13 +75,13 @@ def _in_groups(policy: Policy, units: Sequence[Unit]) -> Policy:
     """A policy of an earlier version, whose groups were what are bundles now, in today's groups and levels."""
     found = []
     for one, unit in zip(policy.units, units, strict=False):
-        kept = one.kept * unit.bundle
-        if unit.bundle > 1 and one.groups == unit.bundles(unit.groups) and (one.level is None or kept in unit.kept):
+        kept, keys = one.kept * unit.bundle, [level.key for level in unit.levels]
+        if unit.bundle > 1 and one.groups == unit.bundles(unit.groups) and (one.level is None or kept in keys):
             firsts = (group * unit.bundle for group in unranges(one.kept_groups))
             groups = [group for first in firsts for group in range(first, first + unit.bundle)]
-            level = None if one.level is None else unit.kept.index(kept)
-            changes = {"groups": unit.groups, "level": level, "kept": kept, "kept_groups": ranges(groups)}
-            one = one.model_copy(update=changes)
+            level, density = None if one.level is None else keys.index(kept), kept / unit.groups
+            changes = {"groups": unit.groups, "level": level, "kept": kept, "density": density}
+            one = one.model_copy(update=changes | {"kept_groups": ranges(groups)})
         found.append(one)
     return policy.model_copy(update={"units": [*found, *policy.units[len(found) :]]})
 
@@ -104,14 +103,16 @@ def _mask(assembly: Assembly, policy: Policy) -> Mask:
 def _units(assembly: Assembly, proposal: Proposal) -> list[UnitPolicy]:
     space = assembly.space
     space.check(proposal)
-    levels: list[int | None] = [None] * len(space.units) if isinstance(proposal, Mask) else list(proposal)
-    return [
-        UnitPolicy(
-            name=unit.name, kind=unit.kind, block=unit.block, groups=unit.groups, level=level, kept=len(groups),
-            kept_groups=ranges(groups),
-        )
-        for unit, level, groups in zip(space.units, levels, _kept_groups(assembly, proposal), strict=True)
-    ]  # fmt: skip
+    numbers: list[int | None] = [None] * len(space.units) if isinstance(proposal, Mask) else list(proposal)
+    rows = zip(space.units, numbers, space.levels_of(proposal), _kept_groups(assembly, proposal), strict=True)
+    return [_unit(unit, number, level, groups) for unit, number, level, groups in rows]
+
+
+def _unit(unit: Unit, number: int | None, level: Level, groups: list[int]) -> UnitPolicy:
+    return UnitPolicy(
+        name=unit.name, kind=unit.kind, block=unit.block, groups=unit.groups, level=number, form=level.form,
+        kept=level.kept, density=level.density, options=dict(level.options), kept_groups=ranges(groups),
+    )  # fmt: skip
 
 
 def _kept_groups(assembly: Assembly, proposal: Proposal) -> list[list[int]]:

@@ -61,6 +61,7 @@ PARTS: dict[str, dict[str, str]] = {
         "taylor": "autoprune.levels.taylor:Taylor",
         "bn-scale": "autoprune.levels.bn_scale:BatchNormScale",
     },
+    "forms": {"groups": "autoprune.levels.groups:Groups"},
     "losses": {
         "kl": "autoprune.calibration.losses:KullbackLeibler",
         "ce": "autoprune.calibration.losses:CrossEntropy",

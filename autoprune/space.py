@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.errors import UserError
+from autoprune.level import Key, Level, form_of, group_levels
 from autoprune.mask import Mask
 from autoprune.wording import Words
 
@@ -40,7 +41,7 @@ class Unit:
         kind: attention, mlp, ...
         block: index of its block.
         groups: how many removable groups it has.
-        kept: groups kept at each level, from `groups` downwards.
+        levels: ways it can be, the dense one first; none is denser or costs more than the one before it.
         group_params: parameters that leave with one group.
         fixed_params: parameters that leave only with the last group (bias of the consumer, norms). No cost counts
             them, so that half of the groups is half of the cost; dropping a unit saves them on top.
@@ -59,7 +60,7 @@ class Unit:
     kind: str
     block: int
     groups: int
-    kept: tuple[int, ...]
+    levels: tuple[Level, ...]
     group_params: int
     fixed_params: int = 0
     group_macs: int = 0
@@ -90,18 +91,18 @@ class Unit:
         return self.bundles(kept) * self.group_cache
 
 
-def kept_groups(groups: int, fractions: Sequence[float], round_to: int = 1, bundle: int = 1) -> tuple[int, ...]:
-    """Groups kept at each level: `fractions` of `groups`, rounded to multiples of `round_to`, denser first.
+def kept_groups(groups: int, fractions: Sequence[float], round_to: int = 1, bundle: int = 1) -> tuple[Level, ...]:
+    """Levels that keep `fractions` of `groups`, rounded to multiples of `round_to`, denser first.
 
-    Always starts at `groups`; equal levels are merged, so a unit with few groups has fewer levels. Of bundles a
-    level keeps whole ones, or some of the groups of one alone: 9 groups in bundles of 3 have 9, 6, 3, 2, 1 and 0.
+    The first keeps all groups; equal levels are merged, so a unit with few groups has fewer levels. Of bundles a level
+    keeps whole ones, or some of the groups of one alone: 9 groups in bundles of 3 have 9, 6, 3, 2, 1 and 0.
     """
     kept = {groups}
     for fraction in fractions:
         wanted = fraction * groups
         step = 1 if wanted < bundle > 1 else max(round_to, bundle)
         kept.add(min(groups, step * round(wanted / step)))
-    return tuple(sorted(kept, reverse=True))
+    return group_levels(groups, sorted(kept, reverse=True))
 
 
 class SearchSpace:
@@ -145,7 +146,7 @@ class SearchSpace:
         self.group_costs = {
             metric: [np.asarray(row, dtype=np.float64) for row in rows] for metric, rows in (group_costs or {}).items()
         }
-        self.n_levels_U = np.array([len(unit.kept) for unit in self.units])
+        self.n_levels_U = np.array([len(unit.levels) for unit in self.units])
         self._given = {metric: self._padded(metric, rows) for metric, rows in costs.items()}
         self.fixed = {metric: float((fixed or {}).get(metric, 0.0)) for metric in self._given}
         self.costs = {m: self._over(m) if m in self.peaks else cost_UL for m, cost_UL in self._given.items()}
@@ -171,7 +172,7 @@ class SearchSpace:
             if np.any(np.diff(values) > 0):
                 raise UserError(
                     f"the metric '{metric}' gives {values.tolist()} for unit {unit.name} at "
-                    f"{list(unit.kept)} groups kept: a level may not cost more than a denser one."
+                    f"{[level.key for level in unit.levels]} groups kept: a level may not cost more than a denser one."
                 )
             cost_UL[u, : len(values)] = values
         return cost_UL
@@ -226,12 +227,37 @@ class SearchSpace:
         units = sum(row[k] for row, k in zip(self.group_costs[metric], kept, strict=True))
         return self.fixed[metric] + float(units)
 
+    @cached_property
+    def density_UL(self) -> NDArray[np.float64]:
+        """Density of every level; 0 where a unit has no such level."""
+        density_UL = np.zeros((len(self.units), int(self.n_levels_U.max())))
+        for u, unit in enumerate(self.units):
+            density_UL[u, : len(unit.levels)] = [level.density for level in unit.levels]
+        return density_UL
+
+    def levels_of(self, proposal: Proposal) -> list[Level]:
+        """The level of each unit; of a mask the one that keeps as many groups."""
+        if isinstance(proposal, Mask):
+            counts = zip(self.kept(proposal), self.units, strict=True)
+            return [Level.of_groups(kept, unit.groups) for kept, unit in counts]
+        return [unit.levels[level] for unit, level in zip(self.units, proposal, strict=True)]
+
+    def keys(self, proposal: Proposal) -> tuple[Key, ...]:
+        """The key of each unit's level; proposals with the same keys cost the same."""
+        if isinstance(proposal, Mask):
+            return tuple(self.kept(proposal))
+        return tuple(row[level] for row, level in zip(self._keys, proposal, strict=True))
+
+    @cached_property
+    def _keys(self) -> list[list[Key]]:
+        return [[level.key for level in unit.levels] for unit in self.units]
+
     def kept(self, proposal: Proposal) -> list[int]:
-        """Groups kept of each unit."""
+        """Groups of each unit of which anything stays."""
         if isinstance(proposal, Mask):
             counts = (int(np.bitwise_count(bits).sum()) for bits in proposal.split(self.groups))
             return [count * unit.bundle for count, unit in zip(counts, self.units, strict=True)]
-        return [unit.kept[level] for unit, level in zip(self.units, proposal, strict=True)]
+        return [unit.levels[level].kept for unit, level in zip(self.units, proposal, strict=True)]
 
     def feasible(self, proposal: Proposal) -> bool:
         """Whether every budget holds."""
@@ -267,6 +293,10 @@ class SearchSpace:
         stays as it is, and the others go on, so that a baseline does not lose by an unspent budget: the result is
         maximal, as that of `repair`.
         """
+        return self._uniform
+
+    @cached_property
+    def _uniform(self) -> Levels:
         current, used = list(self.sparsest), self._used(self.sparsest)
         for u in self._growth():
             denser = self._moved(used, u, current[u], current[u] - 1)
@@ -287,7 +317,8 @@ class SearchSpace:
             members = sorted((u for u, unit in enumerate(self.units) if unit.kind == kind), key=spread_U.__getitem__)
             for rank, u in enumerate(members):
                 turn, groups = (rank + 0.5) / len(members), self.units[u].groups
-                for denser, sparser in itertools.pairwise(self.units[u].kept):
+                sizes = [form_of(level).size(level, groups) for level in self.units[u].levels]
+                for denser, sparser in itertools.pairwise(sizes):
                     steps.append(((sparser + turn * (denser - sparser)) / groups, spread_U[u], u))
         return [u for _share, _spread, u in sorted(steps)]
 

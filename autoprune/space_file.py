@@ -1,9 +1,9 @@
 """The space file of a run, `space.json`: units, costs, budgets and statistics, so that reports need no network.
 
-Schema `autoprune.space/1`:
+Schema `autoprune.space/2`:
 
-    {"schema": "autoprune.space/1", "task": "text", "words": {"task": ..., "item": "token", "sample": "sequence", ...},
-     "units": [{"name": "3.mlp", "kind": "mlp", "block": 3, "groups": 512, "kept": [512, 448, ...], ...}, ...],
+    {"schema": "autoprune.space/2", "task": "text", "words": {"task": ..., "item": "token", "sample": "sequence", ...},
+     "units": [{"name": "3.mlp", "kind": "mlp", "block": 3, "groups": 512, "levels": [512, 448, ...], ...}, ...],
      "costs": {"params": [[cost at level 0, at level 1, ...] of each unit], ...},
      "group_costs": {"params": [[cost of 0 groups, of 1, ...] of each unit], ...},
      "budgets": {"params": <absolute bound>},
@@ -13,7 +13,8 @@ Schema `autoprune.space/1`:
      "coverage": {"units": 17, "shares": {"params": <share of the whole network that units are>, ...},
                   "left": [{"why": ..., "layers": 3, "params": <share of the network's>}, ...], "told": <the same>}}
 
-`group_costs` is there where masks were searched.
+Levels are written as level.py says. `group_costs` is there where masks were searched. Files of schema
+`autoprune.space/1` are read: `kept` stood there in the place of `levels`.
 """
 
 import math
@@ -26,13 +27,15 @@ from pydantic import BaseModel, Field
 
 from autoprune.files.reading import DAMAGE, explained, read_json
 from autoprune.files.writing import write_atomically
+from autoprune.level import Level
 from autoprune.policy import MOST_GROUPS, to_json
 from autoprune.space import SearchSpace, Unit
 from autoprune.statistics import UnitStatistics
 from autoprune.task_choice import words_of
 from autoprune.wording import Words
 
-SCHEMA = "autoprune.space/1"
+SCHEMA = "autoprune.space/2"
+EARLIER = "autoprune.space/1"
 
 
 class Covering(Protocol):
@@ -63,7 +66,7 @@ def save_space(
         "schema": SCHEMA,
         "task": space.words.task,
         "words": asdict(space.words),
-        "units": [asdict(unit) for unit in space.units],
+        "units": [asdict(unit) | {"levels": [level.to_json() for level in unit.levels]} for unit in space.units],
         "costs": {metric: space.rows(metric) for metric in space.costs},
         "group_costs": {metric: [row.tolist() for row in rows] for metric, rows in space.group_costs.items()},
         "budgets": space.budgets,
@@ -102,6 +105,8 @@ def load_space(path: Path) -> tuple[SearchSpace, list[UnitStatistics]]:
     """
     with explained("the space file", path, "`autoprune resume` writes it anew"):
         record = read_json(path)
+        kept = "kept" if record.get("schema") == EARLIER else "levels"
+        record["units"] = [_with_levels(one, kept) for one in record["units"]]
         record["statistics"] = [_with_nan(one) for one in record["statistics"]]
         file = _File.model_validate(record)
         file.check()
@@ -127,7 +132,7 @@ class _Coverage(BaseModel):
 class _File(BaseModel):
     """The file as read; those of earlier versions lack what has a default."""
 
-    schema_: Literal["autoprune.space/1"] = Field(alias="schema")
+    schema_: Literal["autoprune.space/1", "autoprune.space/2"] = Field(alias="schema")
     units: list[Unit] = Field(min_length=1)
     costs: dict[str, list[list[float]]]
     group_costs: dict[str, list[list[float]]]
@@ -140,20 +145,30 @@ class _File(BaseModel):
         """Raise a ValueError where its parts do not fit together."""
         for unit in self.units:
             numbers = [number for number in vars(unit).values() if isinstance(number, int)]
-            descending = list(unit.kept) == sorted(set(unit.kept), reverse=True)
+            densities = [level.density for level in unit.levels]
+            distinct = len({level.key for level in unit.levels}) == len(densities)
             if min(numbers) < 0 or not 0 < unit.groups <= MOST_GROUPS:
                 raise ValueError(f"the unit {unit.name} has a number out of range")
-            if not unit.kept or not descending or unit.kept[0] != unit.groups or unit.kept[-1] < 0:
+            if not distinct or densities != sorted(densities, reverse=True) or unit.levels[0].key != unit.groups:
                 raise ValueError(f"the levels of the unit {unit.name} are not from all of its groups downwards")
         if not self.budgets or not self.budgets.keys() <= self.costs.keys():
             raise ValueError("its budgets are not of its costs")
-        counts = {"costs": [len(unit.kept) for unit in self.units], "group_costs": [u.groups + 1 for u in self.units]}
+        counts = {"costs": [len(unit.levels) for unit in self.units], "group_costs": [u.groups + 1 for u in self.units]}
         for name, wanted in counts.items():
             for metric, rows in getattr(self, name).items():
                 if [len(row) for row in rows] != wanted:
                     raise ValueError(f"{name}.{metric} has not one number for each level of each unit")
         if self.statistics and [len(one.output_errors) for one in self.statistics] != counts["costs"]:
             raise ValueError("its statistics are of other units")
+
+
+def _with_levels(record: dict[str, Any], key: str) -> dict[str, Any]:
+    """A unit with its levels, which stand under a key, as records."""
+    levels, groups = record[key], record["groups"]
+    if not isinstance(levels, list) or not levels:
+        raise ValueError(f"a unit has no list of {key}")
+    rest = {name: value for name, value in record.items() if name != key}
+    return rest | {"levels": [Level.from_json(level, groups) for level in levels]}
 
 
 def _with_nan(record: dict[str, Any]) -> dict[str, Any]:

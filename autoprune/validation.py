@@ -16,6 +16,7 @@ from autoprune.assembly import Assembly
 from autoprune.evaluation.timing import speeds
 from autoprune.files.names import slug
 from autoprune.files.writing import own_folder
+from autoprune.level import form_of
 from autoprune.objective import Objective
 from autoprune.policy import Totals
 from autoprune.ports.task import Progress
@@ -139,9 +140,9 @@ def save_front(
 
 def total_params(assembly: Assembly, proposal: Proposal) -> int:
     """Parameters of the whole network under a policy, embeddings and what a dropped unit takes along included."""
-    units = list(zip(assembly.space.units, assembly.space.kept(proposal), strict=True))
-    saved = sum(unit.params(unit.groups) - unit.params(kept) for unit, kept in units)
-    return assembly.loaded.n_params - saved - sum(unit.fixed_params for unit, kept in units if kept == 0)
+    units = list(zip(assembly.space.units, assembly.space.levels_of(proposal), strict=True))
+    saved = sum(unit.params(unit.groups) - form_of(level).params(unit, level) for unit, level in units)
+    return round(assembly.loaded.n_params - saved - sum(unit.fixed_params for unit, level in units if not level.kept))
 
 
 def total_macs(assembly: Assembly, proposal: Proposal) -> float:

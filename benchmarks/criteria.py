@@ -70,7 +70,9 @@ def measured(assembly: Assembly, tokens_NT: Tensor) -> dict[str, list[float]]:
     test, policies = assembly.evaluator(tokens_NT, *losses), [assembly.space.dense]
     for fraction in FRACTIONS:
         units = assembly.space.units
-        policies.append(tuple(next(i for i, k in enumerate(u.kept) if k <= fraction * u.groups) for u in units))
+        policies.append(
+            tuple(next(i for i, one in enumerate(u.levels) if one.kept <= fraction * u.groups) for u in units)
+        )
     values_LP = test.score_each(policies, range(test.n_sequences)).mean(axis=2)
     return {name: values_P.tolist() for name, values_P in zip(losses, values_LP, strict=True)}
 

@@ -91,7 +91,7 @@ def measured(assembly: Assembly, policies: dict[str, Levels], rounds: int, expor
     timed: dict[tuple[str, bool], Callable[[], float]] = {}
 
     def live(policy: Levels) -> float:
-        latency.place(view, space.kept(policy))
+        latency.place(view, space.levels_of(policy))
         return latency.best_seconds(assembly.task.forward_pass(view, workload), device)
 
     def loaded(model: Any) -> float:

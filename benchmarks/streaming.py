@@ -106,9 +106,9 @@ def write_store(folder: Path, view: BlockView, units: Sequence[Unit]) -> None:
     for unit, width in zip(units, (width for row in view.widths for width in row), strict=True):
         tensors = {"order": torch.arange(unit.groups)}
         size = width.consumer_weight.shape[1] // unit.groups
-        for level, kept in enumerate(unit.kept):
-            if 0 < kept < unit.groups:
-                tensors[f"level.{level}"] = width.consumer_weight[:, : kept * size].cpu().contiguous()
+        for number, level in enumerate(unit.levels):
+            if 0 < level.kept < unit.groups:
+                tensors[f"level.{number}"] = width.consumer_weight[:, : level.kept * size].cpu().contiguous()
         save_file(tensors, folder / f"{unit.name}.safetensors")
     nothing = asdict(UnitStatistics(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, ()))
     (folder / "manifest.json").write_text(json.dumps({"statistics": [nothing] * len(units)}))
@@ -137,7 +137,7 @@ def measure(
     elif streamer is not None:
         measured.peak_bytes = streamer.peak_bytes
     else:
-        levels = (store.consumer(u, level) for u, unit in enumerate(space.units) for level in range(len(unit.kept)))
+        levels = (store.consumer(u, level) for u, unit in enumerate(space.units) for level in range(len(unit.levels)))
         stored = sum(weight.numel() * weight.element_size() for weight in levels if weight is not None)
         measured.peak_bytes = weight_bytes(view) + stored + activations(args, view)
     return measured

@@ -161,7 +161,7 @@ class Episodes:
         """A bar of the share kept for every unit set so far, block by block; at the end, of what was scored."""
         rows, policy = [], self.policies()[i]
         for u, unit in enumerate(self.task.objective.space.units[: self.walk.step]):
-            share = self.walk.kept_UL[u, policy[u]]
+            share = self.walk.density_UL[u, policy[u]]
             rows.append(f"{unit.name:>14} {'█' * round(20 * share):·<20} {share:4.0%}")
         return "\n".join(rows)
 
@@ -206,7 +206,7 @@ class Episodes:
             step=self.walk.step,
             steps=self.walk.n_units,
             unit=self.task.objective.space.units[u],
-            kept=float(self.walk.kept_UL[u, level_N[i]]),
+            kept=float(self.walk.density_UL[u, level_N[i]]),
             loss=float(self._losses_N[i]),
             previous_loss=float(previous_N[i]),
             dense_loss=self._dense,

@@ -99,10 +99,7 @@ class Observer:
         columns = _shape_columns(objective) | _statistics_columns(objective)
         if added_UL is not None:
             columns |= _sensitivity_columns(objective, added_UL)
-        units = objective.space.units
-        columns["reference"] = np.array(
-            [unit.kept[level] / unit.groups for unit, level in zip(units, reference, strict=True)]
-        )
+        columns["reference"] = objective.space.density_UL[np.arange(n_units), list(reference)]
         self.static_UF = np.zeros((n_units, len(TABLE)))
         for name, values_U in columns.items():
             self.static_UF[:, NAMES.index(name)] = values_U
@@ -115,16 +112,16 @@ class Observer:
         """
         u = walk.unit
         observed_NF = np.repeat(self.static_UF[[u]], walk.episodes, axis=0)
-        allowed_NL, kept_L = walk.allowed(), walk.kept_UL[u]
+        allowed_NL, density_L = walk.allowed(), walk.density_UL[u]
         pace_NM = walk.left() / np.maximum(walk.to_come_MU[:, u], walk.slack_M)
         dynamic = {
             "used": (walk.used_NM / np.maximum(walk.bound_M, walk.slack_M)).max(axis=1),
             "room": walk.room().min(axis=1),
             "to_come": (walk.to_come_MU[:, u] / walk.dense_M).mean(),
             "pace": pace_NM.min(axis=1),
-            "sparsest": np.where(allowed_NL, kept_L, np.inf).min(axis=1),
-            "densest": np.where(allowed_NL, kept_L, -np.inf).max(axis=1),
-            "previous": walk.kept_UL[walk.step - 1, walk.levels_NU[:, walk.step - 1]] if walk.step else 1.0,
+            "sparsest": np.where(allowed_NL, density_L, np.inf).min(axis=1),
+            "densest": np.where(allowed_NL, density_L, -np.inf).max(axis=1),
+            "previous": walk.density_UL[walk.step - 1, walk.levels_NU[:, walk.step - 1]] if walk.step else 1.0,
             "loss": running_N / 4,
         }
         for name, values_N in dynamic.items():
@@ -169,8 +166,8 @@ def _statistics_columns(objective: Objective) -> dict[str, Floats]:
     errors = {
         f"error_{percent}": np.array(
             [
-                np.interp(1 - percent / 100, 1 - np.array(unit.kept) / unit.groups, one.output_errors)
-                for unit, one in zip(objective.space.units, known, strict=True)
+                np.interp(1 - percent / 100, 1 - density_L[: len(one.output_errors)], one.output_errors)
+                for density_L, one in zip(objective.space.density_UL, known, strict=True)
             ]
         )
         for percent in (75, 50, 25)

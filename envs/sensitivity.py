@@ -93,8 +93,8 @@ def measure(objective: Objective, sequences: Sequence[int], points: int = 3, bas
 
 
 def _interpolated(objective: Objective, u: int, known: dict[int, float], levels: int) -> Floats:
-    unit, n = objective.space.units[u], int(objective.space.n_levels_U[u])
-    abscissa_L = 1 - np.array(unit.kept) / unit.groups
+    n = int(objective.space.n_levels_U[u])
+    abscissa_L = 1 - objective.space.density_UL[u, :n]
     if objective.statistics:
         # a little of the plain ratio, since levels of equal error must not coincide
         abscissa_L = np.array(objective.statistics[u].output_errors) + 1e-3 * abscissa_L

@@ -32,12 +32,10 @@ class Walk:
         self.dense_MU = self.cost_MUL[:, units, 0]
         self.dense_M = np.maximum(self.dense_MU.sum(axis=1), 1e-300)
         self.slack_M = SLACK * self.dense_M  # what sums may miss by rounding; costs below it are none
-        self.kept_UL = np.zeros((self.n_units, self.n_levels))  # share of groups; 0 where a unit has no such level
-        for u, unit in enumerate(space.units):
-            self.kept_UL[u, : len(unit.kept)] = np.array(unit.kept) / unit.groups
+        self.density_UL = space.density_UL
         self._rest_MU = _behind(self.cost_MUL[:, units, space.sparsest])
         self.to_come_MU = self.dense_MU[:, ::-1].cumsum(axis=1)[:, ::-1]  # this unit and those behind it, dense
-        self._reference_U = None if reference is None else self.kept_UL[units, list(reference)]
+        self._reference_U = None if reference is None else self.density_UL[units, list(reference)]
         self._reference_MU = np.zeros_like(self.dense_MU)
         if reference is not None:
             self._reference_MU = self.cost_MUL[:, units, list(reference)][:, ::-1].cumsum(axis=1)[:, ::-1]
@@ -68,8 +66,8 @@ class Walk:
         return np.asarray(allowed_NL)
 
     def levels_at(self, ratio_N: Floats) -> Ints:
-        """The allowed levels whose kept share is nearest to a ratio, `[N]` (AMC, He et al. 2018, algorithm 1)."""
-        distance_NL = np.abs(self.kept_UL[self.unit] - ratio_N[:, None])
+        """The allowed levels whose density is nearest to a ratio, `[N]` (AMC, He et al. 2018, algorithm 1)."""
+        distance_NL = np.abs(self.density_UL[self.unit] - ratio_N[:, None])
         return np.asarray(np.where(self.allowed(), distance_NL, np.inf).argmin(axis=1))
 
     def nearest_allowed(self, action_N: Ints) -> Ints:

@@ -40,16 +40,16 @@ def measure(path: Path, rounds: int = 15) -> None:
         assembly.view.run(units[u].block, hidden_1TD)
         return time.perf_counter() - begun
 
-    every = [(u, level) for u, unit in enumerate(units) for level in range(len(unit.kept))]
+    every = [(u, level) for u, unit in enumerate(units) for level in range(len(unit.levels))]
     times = [{at: block_seconds(*at) for at in every} for _ in range(rounds)]  # a slow moment hits all levels alike
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["unit", "kept", "cost"])
         for u, unit in enumerate(units):
-            seconds_L = np.median([[row[u, level] for level in range(len(unit.kept))] for row in times], axis=0)
+            seconds_L = np.median([[row[u, level] for level in range(len(unit.levels))] for row in times], axis=0)
             cost_L = np.maximum(seconds_L - seconds_L[-1], 0)  # the last level is without the unit
             cost_L = np.minimum.accumulate(cost_L)  # no level may cost more than a denser one
-            writer.writerows((unit.name, kept, cost) for kept, cost in zip(unit.kept, cost_L, strict=True))
+            writer.writerows((unit.name, level.kept, cost) for level, cost in zip(unit.levels, cost_L, strict=True))
 
 
 parser = argparse.ArgumentParser()

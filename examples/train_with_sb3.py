@@ -47,6 +47,6 @@ while not done:
     action, _ = model.predict(observation, deterministic=True)
     observation, _, done, _, info = env.step(action)
 for unit, level in zip(units, info["levels"], strict=True):
-    print(f"{unit.name:>12} keeps {unit.kept[level]:>3} of {unit.groups}")
+    print(f"{unit.name:>12} keeps {unit.levels[level].kept:>3} of {unit.groups}")
 uniform, learned = objective([objective.space.uniform(), info["levels"]])  # on all of the search split
 print(f"uniform: loss {uniform:.4f}, ppo: loss {learned:.4f}")

@@ -20,7 +20,8 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("ext
 
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording"},
-    {"registry", "space", "policy", "config", "journal", "rundir", "space_file", "scorer", "ports"} | {"task_choice"},
+    {"registry", "level", "space", "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
+      "task_choice"},
     {"cutting"},
     {"networks", "models", "calibration", "budgets"},
     {"levels"},
@@ -35,7 +36,7 @@ LAYERS = (
     {"api", "reports"},
     {"testing", "extend"},
     {"cli", "console", "display", "listing", "on_import", "options", "progress", "__main__"},
-)
+)  # fmt: skip
 """The engine from the ground up; a module imports from its own layer and from those before it."""
 
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

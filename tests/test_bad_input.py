@@ -403,7 +403,7 @@ def test_policy_of_other_groups(refused: Refused, run_copy: Path) -> None:
     ("damage", "seen"),
     [
         (lambda text: text[:100], "no JSON"),
-        (lambda text: text.replace("autoprune.policy/1", "autoprune.policy/9"), "schema"),
+        (lambda text: text.replace("autoprune.policy/2", "autoprune.policy/9"), "schema"),
         (lambda text: text.replace('"kept"', '"kep"', 1), "kept"),
         (lambda text: text.replace('"kept_groups": "', '"kept_groups": "9-3,', 1), "9-3"),
     ],
@@ -567,7 +567,7 @@ def test_own_metric_that_gives_no_cost(own_metric: Refused, value: str, seen: st
     ],
 )
 def test_own_metric_of_another_form(own_metric: Refused, code: str, seen: str) -> None:
-    own_metric(code, seen=(seen, "(unit, kept, workload) -> cost"))
+    own_metric(code, seen=(seen, "(unit, level, workload) -> cost"))
 
 
 @pytest.mark.parametrize(

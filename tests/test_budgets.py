@@ -21,13 +21,18 @@ from autoprune.budgets import latency as measuring
 from autoprune.budgets.metric import Network, cost_rows, fixed_cost, metric_of, of_network
 from autoprune.budgets.table import Table, read
 from autoprune.errors import UserError
+from autoprune.level import group_levels
 from autoprune.space import Unit, kept_groups
+from autoprune.testing.toys import at, counts
 from autoprune.workload import Workload
 from tests.conftest import Answer
 from tests.toy_network import additive, counting_clock, toy_network
 
 WORKLOAD = Workload(context=32)
-UNITS = [Unit("0.attention", "attention", 0, 2, (2, 1, 0), 4), Unit("0.mlp", "mlp", 0, 96, (96, 48, 0), 3)]
+UNITS = [
+    Unit("0.attention", "attention", 0, 2, group_levels(2, (2, 1, 0)), 4),
+    Unit("0.mlp", "mlp", 0, 96, group_levels(96, (96, 48, 0)), 3),
+]
 
 OF_IMAGES = {"activation"}
 """What runs a network that reads images: test_image_budgets.py has its contract."""
@@ -44,7 +49,8 @@ def units(draw: st.DrawFn) -> Unit:
     count = st.integers(0, 10**9)
     kind = draw(st.sampled_from(["attention", "mlp"]))
     return Unit(
-        f"7.{kind}", kind, 7, groups, tuple(kept), draw(count) + 1, draw(count), draw(count) + 1, draw(count)
+        f"7.{kind}", kind, 7, groups, group_levels(groups, kept), draw(count) + 1, draw(count), draw(count) + 1,
+        draw(count),
     )  # fmt: skip
 
 
@@ -72,7 +78,7 @@ def test_no_level_costs_less_than_nothing_or_more_than_a_denser_one(
 ) -> None:
     workload = Workload(context, 1, phase, hardware="h100")
     metric = metric_of(name, toy_network([unit], workload, cache))
-    row = [metric(unit, kept, workload) for kept in unit.kept]
+    row = [metric(unit, level, workload) for level in unit.levels]
     assert all(math.isfinite(cost) and cost >= 0 for cost in row)
     assert row == sorted(row, reverse=True)
     assert cost_rows(name, [unit], workload, metric) == [[float(cost) for cost in row]]
@@ -120,7 +126,7 @@ def test_a_metric_is_asked_for_every_level_of_every_unit(costs: Costs) -> None:
         return kept * workload.context
 
     assert costs(energy) == [[64, 32, 0], [3072, 1536, 0]]
-    assert asked == [(unit, kept, WORKLOAD) for unit in UNITS for kept in unit.kept]
+    assert asked == [(unit, kept, WORKLOAD) for unit in UNITS for kept in counts(unit)]
 
 
 @pytest.mark.parametrize("number", [int, float, Fraction, np.int64, np.uint8, np.float16, np.float32, np.float64])
@@ -178,7 +184,7 @@ def test_everything_together_costs_a_finite_number_above_0(costs: Costs, value: 
 @pytest.mark.parametrize(
     ("metric", "seen"),
     [
-        (lambda unit, kept: kept, r"takes \(unit, kept\): a metric is a function \(unit, kept, workload\) -> cost"),
+        (lambda unit, kept: kept, r"takes \(unit, kept\): a metric is a function \(unit, level, workload\) -> cost"),
         (lambda unit, *, kept, workload: kept, r"takes \(unit, \*, kept, workload\)"),
         ({"mlp": 3}, r"'mine' is a dict and cannot be called"),
         (max, r"'max' raised TypeError: "),
@@ -245,13 +251,13 @@ def test_any_file_is_a_table_or_gets_a_sentence(csv_path: Path, data: bytes) -> 
 
 @given(tables, units())
 def test_a_table_answers_or_names_what_it_lacks(costs: dict[str, dict[int, float]], unit: Unit) -> None:
-    table = Table(Path("t.csv"), costs | {"mlp": dict.fromkeys(unit.kept, 1.0)})
+    table = Table(Path("t.csv"), costs | {"mlp": dict.fromkeys(counts(unit), 1.0)})
     if unit.kind == "mlp":
         table.check_units([unit])
-        assert [table(unit, kept, WORKLOAD) for kept in unit.kept] == [1.0] * len(unit.kept)
+        assert [table(unit, level, WORKLOAD) for level in unit.levels] == [1.0] * len(unit.levels)
         return
-    lacking = ", ".join(str(kept) for kept in unit.kept if kept > 0)
-    for ask in (lambda: table.check_units([unit]), lambda: table(unit, unit.groups, WORKLOAD)):
+    lacking = ", ".join(str(kept) for kept in counts(unit) if kept > 0)
+    for ask in (lambda: table.check_units([unit]), lambda: table(unit, unit.levels[0], WORKLOAD)):
         with pytest.raises(
             UserError, match=f"'t.csv' lacks unit 7.attention at {lacking} of {unit.groups} groups kept"
         ):
@@ -260,10 +266,10 @@ def test_a_table_answers_or_names_what_it_lacks(costs: dict[str, dict[int, float
 
 def test_a_units_own_rows_win_and_nothing_kept_costs_nothing() -> None:
     table = Table(Path("t.csv"), {"mlp": {96: 5.0, 48: 3.0}, "0.mlp": {48: 2.0}})
-    assert [table(UNITS[1], kept, WORKLOAD) for kept in (96, 48, 0)] == [5.0, 2.0, 0.0]
-    assert Table(Path("t.csv"), {"mlp": {0: 0.5}})(UNITS[1], 0, WORKLOAD) == 0.5
+    assert [table(UNITS[1], level, WORKLOAD) for level in UNITS[1].levels] == [5.0, 2.0, 0.0]
+    assert Table(Path("t.csv"), {"mlp": {0: 0.5}})(UNITS[1], UNITS[1].levels[-1], WORKLOAD) == 0.5
     with pytest.raises(UserError, match=r"lacks unit 0\.mlp at 7 of 96 groups kept: add rows"):
-        table(UNITS[1], 7, WORKLOAD)
+        table(UNITS[1], at(UNITS[1], 7), WORKLOAD)
 
 
 @given(st.integers(1, 12), st.integers(2, 12), st.lists(st.floats(0, 1)))

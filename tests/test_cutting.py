@@ -403,7 +403,7 @@ def test_padding_gives_the_full_size_and_changes_nothing(made: Made) -> None:
 
 
 def test_parameters_of_a_unit_are_a_recount(made: Made) -> None:
-    unit = made.live.unit(0, (GROUPS, 0))
+    unit = made.live.unit(0, ())
     dense = sum(parameter.numel() for parameter in made.block.parameters())
     for kept in made.sizes():
         made.live.keep(kept)
@@ -490,5 +490,5 @@ def test_stacked_experts_that_are_cut_are_a_smaller_network_of_transformers(widt
     smaller = mixtral(kept, 8) if width is EXPERTS else mixtral(6, kept)
     smaller.load_state_dict(model.state_dict())
     assert torch.equal(model(input_ids=tokens_BT).logits, smaller(input_ids=tokens_BT).logits)
-    unit = live.unit(0, (width.groups, kept))
+    unit = live.unit(0, ())
     assert model.num_parameters() == mixtral(6, 8).num_parameters() - unit.params(width.groups) + unit.params(kept)

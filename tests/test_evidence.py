@@ -19,6 +19,7 @@ from autoprune.config import load_config
 from autoprune.cutting import reading
 from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
+from autoprune.level import group_levels
 from autoprune.levels.evidence import check_needs, gather
 from autoprune.levels.store import LevelStore, build
 from autoprune.networks.blocks import BlockView
@@ -159,7 +160,7 @@ def test_every_criterion_builds_the_levels_of_networks_that_read_images(
         return
     check_needs(criterion, part, view)
     units = [
-        width.unit(b, (width.width.groups, width.width.groups // 2))
+        width.unit(b, group_levels(width.width.groups, (width.width.groups, width.width.groups // 2)))
         for b, row in enumerate(view.widths)
         for width in row
     ]
@@ -173,7 +174,7 @@ def test_every_criterion_builds_the_levels_of_networks_that_read_images(
         width.permute(*store.orders(u))
     assert torch.allclose(view(tokens_NT), dense, rtol=1e-3, atol=1e-4)
     for u, width in enumerate(width for row in view.widths for width in row):
-        width.keep(units[u].kept[1], store.weights(u, 1))
+        width.keep(units[u].levels[1].kept, store.weights(u, 1))
     assert torch.isfinite(view(tokens_NT)).all()
 
 

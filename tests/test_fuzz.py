@@ -35,6 +35,7 @@ from autoprune.config import SearchConfig, load_config, parse_override
 from autoprune.envs.observation import NAMES
 from autoprune.errors import UserError
 from autoprune.journal import Journal
+from autoprune.level import group_levels
 from autoprune.levels.seal import sealed
 from autoprune.levels.store import LevelStore, file_of
 from autoprune.policy import Policy
@@ -182,7 +183,7 @@ def loaders(folder: Path) -> dict[str, Loader]:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(data)
     load_images(folder)
-    unit = Unit("0.mlp", "mlp", 0, 4, (4, 2, 0), 10)
+    unit = Unit("0.mlp", "mlp", 0, 4, group_levels(4, (4, 2, 0)), 10)
     store = make_store(folder / "store", unit)
     model: Any = SimpleNamespace(policy=torch.nn.Linear(3, 2))
     of_agent = {"algorithm": "PPO", "observation": json.dumps(NAMES)}

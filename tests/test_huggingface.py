@@ -20,6 +20,7 @@ from autoprune.networks.slots import cache_slots, can_cache
 from autoprune.policy import Policy
 from autoprune.space import Levels
 from autoprune.tasks.text_directory import evaluate_directory
+from autoprune.testing.toys import counts
 from autoprune.validation import total_params
 from tests import families
 from tests.contracts.test_exporters import Loader, awkward_levels, export, is_exact, placed_logits, tiny_assembly
@@ -38,7 +39,7 @@ def policy_of(assembly: Assembly, levels: Levels | None = None) -> Policy:
 
 def without(assembly: Assembly, kind: str, blocks: set[int]) -> Levels:
     """Dense but for one kind of unit in some blocks."""
-    return tuple(len(u.kept) - 1 if u.kind == kind and u.block in blocks else 0 for u in assembly.space.units)
+    return tuple(len(u.levels) - 1 if u.kind == kind and u.block in blocks else 0 for u in assembly.space.units)
 
 
 # -- the cache -------------------------------------------------------------------------------------------------
@@ -178,7 +179,7 @@ def test_padding_takes_the_fewest_heads_that_the_class_can_have(
         shape["num_key_value_heads"] = 6
     assembly = tiny_assembly(name, tmp_path / "dense", text_file, shape=shape, levels=[1.0, 5 / 6, 4 / 6, 3 / 6])
     heads = {}
-    for level, kept in enumerate(assembly.space.units[0].kept):
+    for level, kept in enumerate(counts(assembly.space.units[0])):
         levels = (level, 0) * families.LAYERS
         path = study.export_policy(assembly, policy_of(assembly, levels), tmp_path / "out", "hf", uniform=True)
         heads[kept] = AutoConfig.from_pretrained(path).num_attention_heads
@@ -190,7 +191,7 @@ def test_padding_takes_the_fewest_heads_that_the_class_can_have(
 
 @pytest.mark.parametrize("uniform", [False, True])
 def test_a_network_of_which_every_unit_is_dropped(llama: Assembly, tmp_path: Path, uniform: bool) -> None:
-    levels = tuple(len(unit.kept) - 1 for unit in llama.space.units)
+    levels = tuple(len(unit.levels) - 1 for unit in llama.space.units)
     path = study.export_policy(llama, policy_of(llama, levels), tmp_path / "out", "hf", uniform=uniform)
     loaded = AutoModelForCausalLM.from_pretrained(path)
     assert torch.allclose(loaded(input_ids=TOKENS).logits, placed_logits(llama, levels, TOKENS), atol=1e-4)

@@ -28,6 +28,7 @@ from autoprune.budgets.passes import example_pass_of
 from autoprune.config import load_config
 from autoprune.errors import LimitReached, UserError
 from autoprune.journal import Journal
+from autoprune.level import Level, group_levels
 from autoprune.networks.images import ImageView
 from autoprune.objective import Limits, Objective
 from autoprune.reports.page import write_report
@@ -35,7 +36,7 @@ from autoprune.reports.tables import amount
 from autoprune.space import SLACK, SearchSpace, Unit
 from autoprune.space_file import load_space, save_space
 from autoprune.task_choice import load_task
-from autoprune.testing.toys import ToyScorer, toy_space
+from autoprune.testing.toys import ToyScorer, at, counts, toy_space
 from autoprune.workload import Workload
 from tests import image_families
 from tests.conftest import Answer
@@ -54,11 +55,11 @@ def live(name: str, batch: int = 1) -> tuple[Network, ImageView]:
     return Network(view, units, Workload(8, batch), Path("nowhere"), task=load_task("images")), view
 
 
-def cuts(units: Sequence[Unit], count: int = 4) -> list[tuple[int, ...]]:
+def cuts(units: Sequence[Unit], count: int = 4) -> list[tuple[Level, ...]]:
     """The dense network, the sparsest, and others at random levels."""
     rng = np.random.default_rng(0)
-    ends = [tuple(unit.kept[end] for unit in units) for end in (0, -1)]
-    return [*ends, *(tuple(int(rng.choice(unit.kept)) for unit in units) for _ in range(count))]
+    ends = [tuple(unit.levels[end] for unit in units) for end in (0, -1)]
+    return [*ends, *(tuple(unit.levels[rng.integers(len(unit.levels))] for unit in units) for _ in range(count))]
 
 
 @torch.no_grad()
@@ -84,7 +85,7 @@ def test_units_of_a_class_are_alike_in_shape_and_place(name: str) -> None:
         of_class = [network.units[u] for u in one.members]
         assert len({replace(unit, name="", block=0) for unit in of_class}) == 1
         assert len({view.places[unit.block] for unit in of_class}) == 1
-        assert {widths[u].droppable for u in one.members} == {one.kept[0] == 0}
+        assert {widths[u].droppable for u in one.members} == {one.levels[0].kept == 0}
 
 
 def test_the_same_unit_at_another_place_is_of_another_class() -> None:
@@ -111,9 +112,9 @@ def test_a_table_of_times_that_add_is_exact(name: str, monkeypatch: pytest.Monke
     assert torch.equal(logits_of(view, pixels), before), "the network is as it was"
     droppable = {(b, w.width.kind): w.width.droppable for b, row in enumerate(view.widths) for w in row}
     assert all(k > 0 or droppable[unit] for kept in seen for unit, (k, _) in kept.items())
-    for kept_U in cuts(network.units):
-        whole = {(u.block, u.kind): (k, u.groups) for u, k in zip(network.units, kept_U, strict=True)}
-        assert table.total(network.units, kept_U, network.workload) == pytest.approx(counted(whole), abs=1e-6)
+    for levels_U in cuts(network.units):
+        whole = {(u.block, u.kind): (one.kept, u.groups) for u, one in zip(network.units, levels_U, strict=True)}
+        assert table.total(network.units, levels_U, network.workload) == pytest.approx(counted(whole), abs=1e-6)
     assert table.largest_error < 1e-6
     cost_rows("latency", network.units, network.workload, table)
 
@@ -195,10 +196,10 @@ def test_the_peak_of_units_is_that_of_the_whole_network(name: str) -> None:
     peaks = activation(network)
     assert torch.equal(logits_of(view, pixels), before), "the network is as it was"
     space = space_of(network, peaks)
-    for kept_U in cuts(units, 8):
-        place(view, kept_U)
+    for levels_U in cuts(units, 8):
+        place(view, levels_U)
         measured = peak_bytes(lambda: view.model(pixels))
-        predicted = space.cost([unit.kept.index(k) for unit, k in zip(units, kept_U, strict=True)], "activation")
+        predicted = space.cost([u.levels.index(one) for u, one in zip(units, levels_U, strict=True)], "activation")
         assert predicted <= measured <= HELD.get(name, 1.0) * predicted
 
 
@@ -214,12 +215,12 @@ def test_levels_cost_no_more_than_denser_ones_and_a_batch_as_often(name: str) ->
     thrice, once = activation(network), activation(replace(network, workload=Workload(8)))
     assert thrice.fixed == 3 * once.fixed > 0
     for unit in network.units:
-        row = [thrice(unit, kept, network.workload) for kept in unit.kept]
+        row = [thrice(unit, level, network.workload) for level in unit.levels]
         assert row == sorted(row, reverse=True)
-        assert row == [3 * once(unit, kept, network.workload) for kept in unit.kept]
+        assert row == [3 * once(unit, level, network.workload) for level in unit.levels]
         assert min(row) >= thrice.fixed
         with pytest.raises(UserError, match="was not measured"):
-            thrice(unit, unit.groups + 1, network.workload)
+            thrice(unit, at(unit, unit.groups + 1), network.workload)
 
 
 def test_activations_are_in_place_where_the_network_has_them_so() -> None:
@@ -235,7 +236,7 @@ def test_activations_are_in_place_where_the_network_has_them_so() -> None:
 def test_a_batch_takes_as_many_times_the_memory() -> None:
     network, view = live("convnext", batch=5)
     peaks, whole = activation(network), example_pass_of(view, network.workload)
-    assert peak_bytes(whole) == max(peaks(unit, unit.groups, network.workload) for unit in network.units)
+    assert peak_bytes(whole) == max(peaks(unit, unit.levels[0], network.workload) for unit in network.units)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -243,10 +244,10 @@ def test_a_dropped_block_takes_no_more_than_the_least_of_it(name: str) -> None:
     """What stands inside of it is one channel, not all of them."""
     network, view = live(name)
     pixels = view.pixels(torch.arange(1))
-    least = tuple(min(k for k in unit.kept if k) for unit in network.units)
+    least = tuple([level for level in unit.levels if level.kept][-1] for unit in network.units)
     place(view, least)
     thin = peak_bytes(lambda: view.model(pixels))
-    place(view, tuple(unit.kept[-1] for unit in network.units))
+    place(view, tuple(unit.levels[-1] for unit in network.units))
     assert peak_bytes(lambda: view.model(pixels)) <= thin
 
 
@@ -287,7 +288,7 @@ def test_a_denser_level_never_costs_less(costs: list[int]) -> None:
 
 
 def test_what_has_no_peak_is_refused(tmp_path: Path) -> None:
-    unit = Unit("0.mlp", "mlp", 0, 4, (4, 2, 0), 3)
+    unit = Unit("0.mlp", "mlp", 0, 4, group_levels(4, (4, 2, 0)), 3)
     with pytest.raises(UserError, match="activation is of networks that read images"):
         activation(toy_network([unit], Workload(8), tmp_path))
     network, _ = live("plain-basic")
@@ -303,7 +304,7 @@ def peak_space(bound: float = 0.6, params: float = 0.6, seed: int = 0) -> Search
     toy = toy_space(seed=seed)
     rng = np.random.default_rng(seed)
     prices = rng.integers(2, 9, len(toy.units)).tolist()
-    rows = [[3 + price * k for k in unit.kept] for price, unit in zip(prices, toy.units, strict=True)]
+    rows = [[3 + price * k for k in counts(unit)] for price, unit in zip(prices, toy.units, strict=True)]
     costs = {"params": toy.rows("params"), "memory": rows}
     budgets = {
         "params": params * toy.cost(toy.dense, "params"),

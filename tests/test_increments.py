@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.agents.increments import OVERSHOT, Increments
+from autoprune.level import group_levels
 from autoprune.space import SearchSpace, Unit
-from autoprune.testing.toys import toy_space
+from autoprune.testing.toys import counts, toy_space
 
 NAN = np.nan
 
@@ -15,8 +16,11 @@ NAN = np.nan
 def ragged_space() -> SearchSpace:
     """Units of five, three and one levels."""
     kept = [(8, 6, 4, 2, 0), (8, 4, 0), (8,)]
-    units = [Unit(f"{i}.mlp", "mlp", i, 8, levels, group_params=10, group_macs=10) for i, levels in enumerate(kept)]
-    return SearchSpace(units, {"params": [[10.0 * k for k in unit.kept] for unit in units]}, {"params": 200.0})
+    units = [
+        Unit(f"{i}.mlp", "mlp", i, 8, group_levels(8, levels), group_params=10, group_macs=10)
+        for i, levels in enumerate(kept)
+    ]
+    return SearchSpace(units, {"params": [[10.0 * k for k in counts(unit)] for unit in units]}, {"params": 200.0})
 
 
 @given(st.integers(0, 2**32 - 1))

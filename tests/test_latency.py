@@ -25,6 +25,7 @@ from autoprune.budgets.latency_table import FILE, Check, ClassTimes, LatencyTabl
 from autoprune.budgets.metric import Network
 from autoprune.config import load_config
 from autoprune.errors import UserError
+from autoprune.level import group_levels
 from autoprune.networks.loading import family_of
 from autoprune.networks.slots import can_cache, layer_types
 from autoprune.networks.text import TextView
@@ -33,6 +34,7 @@ from autoprune.space import SLACK, Unit, kept_groups
 from autoprune.space_file import load_space
 from autoprune.task_choice import load_task
 from autoprune.tasks.text_passes import pass_of
+from autoprune.testing.toys import at
 from autoprune.workload import Workload
 from tests import families
 from tests.conftest import Answer
@@ -40,7 +42,7 @@ from tests.toy_network import additive, counting_clock, noisy, toy_network
 
 WORKLOAD = Workload(context=32)
 UNITS = [
-    Unit(f"{b}.{kind}", kind, b, groups, kept, 3, 0, 3, 2 if kind == "attention" else 0)
+    Unit(f"{b}.{kind}", kind, b, groups, group_levels(groups, kept), 3, 0, 3, 2 if kind == "attention" else 0)
     for b in range(3)
     for kind, groups, kept in (("attention", 4, (4, 3, 2, 1, 0)), ("mlp", 96, (96, 72, 48, 24, 0)))
 ]
@@ -78,7 +80,9 @@ def priced(draw: st.DrawFn) -> tuple[list[Unit], dict[str, list[float]], float]:
     for kind in ("attention", "mlp"):
         groups = draw(st.integers(1, 30))
         kept = tuple(sorted(draw(st.sets(st.integers(0, groups), max_size=4)) | {groups}, reverse=True))
-        units += [Unit(f"{b}.{kind}", kind, b, groups, kept, 1) for b in range(draw(st.integers(1, 3)))]
+        units += [
+            Unit(f"{b}.{kind}", kind, b, groups, group_levels(groups, kept), 1) for b in range(draw(st.integers(1, 3)))
+        ]
         steps = draw(st.lists(st.floats(0, 5), min_size=len({0, *kept}) - 1, max_size=len({0, *kept}) - 1))
         prices[kind] = [0.0, *np.cumsum(steps).tolist()]
     return units, prices, draw(st.floats(0.5, 10))
@@ -89,16 +93,16 @@ def test_times_that_add_are_found_exactly(case: tuple[list[Unit], dict[str, list
     units, prices, fixed = case
     classes = classes_of(units, ["full_attention"] * 3)
     networks = design(classes)
-    price_C = [dict(zip(one.kept, prices[units[one.members[0]].kind], strict=True)) for one in classes]
+    price_C = [dict(zip(one.levels, prices[units[one.members[0]].kind], strict=True)) for one in classes]
     price_U = [
         price for u in range(len(units)) for one, price in zip(classes, price_C, strict=True) if u in one.members
     ]
-    time_N = np.array([fixed + sum(p[k] for p, k in zip(price_U, kept, strict=True)) for kept in networks])
+    time_N = np.array([fixed + sum(p[one] for p, one in zip(price_U, levels, strict=True)) for levels in networks])
     found, rows = fit(classes, networks, time_N)
     assert found == pytest.approx(fixed, abs=1e-6)
     for one, price, row in zip(classes, price_C, rows, strict=True):
-        assert row == pytest.approx([price[k] for k in one.kept], abs=1e-6)
-    assert len(networks) <= 3 * sum(len(one.kept) for one in classes) + MIXED
+        assert row == pytest.approx([price[level] for level in one.levels], abs=1e-6)
+    assert len(networks) <= 3 * sum(len(one.levels) for one in classes) + MIXED
 
 
 def test_units_of_other_shapes_or_attention_are_other_classes() -> None:
@@ -116,12 +120,12 @@ def test_noise_makes_no_sparser_level_dearer(monkeypatch: pytest.MonkeyPatch, tm
     table = build(toy_network(UNITS, WORKLOAD, tmp_path), {})
     exact = additive()
     for unit in UNITS:
-        row = [table(unit, kept, WORKLOAD) for kept in unit.kept]
+        row = [table(unit, level, WORKLOAD) for level in unit.levels]
         assert row == sorted(row, reverse=True)
         assert row[-1] == 0
-    for name, kept in measuring.checks(UNITS, classes_of(UNITS, [""] * 3)).items():
-        whole = {(u.block, u.kind): (k, u.groups) for u, k in zip(UNITS, kept, strict=True)}
-        assert table.total(UNITS, kept, WORKLOAD) == pytest.approx(exact(whole), rel=0.1), name
+    for name, levels in measuring.checks(UNITS, classes_of(UNITS, [""] * 3)).items():
+        whole = {(u.block, u.kind): (level.kept, u.groups) for u, level in zip(UNITS, levels, strict=True)}
+        assert table.total(UNITS, levels, WORKLOAD) == pytest.approx(exact(whole), rel=0.1), name
     assert 0 < table.largest_error < 0.1
 
 
@@ -195,12 +199,12 @@ def test_a_table_that_cannot_be_is_refused(table_path: Path, changed: dict[str, 
 def test_between_measured_numbers_of_groups_it_is_interpolated() -> None:
     row = ClassTimes(units=["0.mlp"], kept=[0, 48, 96], ms=[0, 2, 3])
     table = LatencyTable(schema="autoprune.latency/1", measured_on={}, fixed=1, classes=[row], checks=[])
-    unit = Unit("0.mlp", "mlp", 0, 96, (96, 0), 1)
-    assert [table(unit, kept, WORKLOAD) for kept in (0, 24, 48, 72, 96)] == [0, 1, 2, 2.5, 3]
-    assert table.total([unit], [72], WORKLOAD) == 3.5
-    for other in (replace(unit, name="1.mlp"), replace(unit, groups=97, kept=(97, 0))):
+    unit = Unit("0.mlp", "mlp", 0, 96, group_levels(96, (96, 0)), 1)
+    assert [table(unit, at(unit, kept), WORKLOAD) for kept in (0, 24, 48, 72, 96)] == [0, 1, 2, 2.5, 3]
+    assert table.total([unit], [at(unit, 72)], WORKLOAD) == 3.5
+    for other in (replace(unit, name="1.mlp"), replace(unit, groups=97, levels=group_levels(97, (97, 0)))):
         with pytest.raises(UserError, match=f"lacks unit {other.name} at {other.groups} groups"):
-            table(other, other.groups, WORKLOAD)
+            table(other, other.levels[0], WORKLOAD)
 
 
 # -- where tables are found ------------------------------------------------------------------------------------------
@@ -283,7 +287,7 @@ def test_every_family_decodes_behind_a_cache_of_what_is_kept(name: str) -> None:
     ]
     cuts.append([0 if u.name == "0.attention" else u.groups for u in units])  # the slot that lengths are read from
     for kept in cuts:
-        measuring.place(view, kept)
+        measuring.place(view, [at(u, k) for u, k in zip(units, kept, strict=True)])
         if any(k for u, k in zip(units, kept, strict=True) if u.kind == "attention"):
             attends = [any(w.kept for w in row if w.width.kind == "attention") for row in view.widths]
             if not can_cache(attends, layer_types(view.model.config)):
@@ -296,7 +300,8 @@ def test_every_family_decodes_behind_a_cache_of_what_is_kept(name: str) -> None:
 
 def test_a_decoded_token_sees_the_whole_cache_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     network, units = live("llama", context=9)
-    measuring.place(network.view, [0 if u.name == "0.attention" else max(1, u.groups - u.bundle) for u in units])
+    less = [0 if u.name == "0.attention" else max(1, u.groups - u.bundle) for u in units]
+    measuring.place(network.view, [at(u, k) for u, k in zip(units, less, strict=True)])
     seen: list[tuple[int, ...]] = []
     attention = torch.nn.functional.scaled_dot_product_attention
 
@@ -327,7 +332,7 @@ def test_measuring_leaves_the_network_as_it_was(
     assert {n: p.stride() for n, p in model.named_parameters()} == shapes
     assert [m.layer_idx for m in model.modules() if hasattr(m, "layer_idx")] == slots
     assert table.fixed == pytest.approx(3.0)
-    assert table(units[0], units[0].groups, network.workload) == pytest.approx(1.5)
+    assert table(units[0], units[0].levels[0], network.workload) == pytest.approx(1.5)
 
     def broken(network: Network) -> float:
         raise KeyboardInterrupt
@@ -341,7 +346,7 @@ def test_measuring_leaves_the_network_as_it_was(
 def test_what_is_timed_is_what_an_export_holds() -> None:
     """No view of a wider matrix: how far apart the rows lie changes what a product takes."""
     network, units = live("gpt2", context=9)
-    measuring.place(network.view, [max(1, u.groups // 2) for u in units])
+    measuring.place(network.view, [at(u, max(1, u.groups // 2)) for u in units])
     assert all(parameter.is_contiguous() for parameter in network.view.model.parameters())
 
 

@@ -92,7 +92,7 @@ def test_continuous_batching_is_refused_where_its_pages_do_not_fit(
         AutoModelForCausalLM.from_pretrained(exported).generate_batch(
             inputs=[[1, 2, 3]], generation_config=GenerationConfig(max_new_tokens=2)
         )
-    levels = tuple(len(u.kept) - 1 if u.name in ("0.attention", "1.mlp") else 0 for u in llama.space.units)
+    levels = tuple(len(u.levels) - 1 if u.name in ("0.attention", "1.mlp") else 0 for u in llama.space.units)
     whole = AutoModelForCausalLM.from_pretrained(written(llama, levels, tmp_path / "skips"))
     asked: list[Any] = []
     monkeypatch.setattr(
@@ -216,7 +216,7 @@ def test_an_mlp_of_no_neurons_is_no_unit(name: str, tmp_path: Path, text_file: s
     width = {"ffn_dim": 0} if name == "opt" else {"intermediate_size": 0}
     assembly = tiny_assembly(name, tmp_path / "dense", text_file, shape=width)
     assert {unit.kind for unit in assembly.space.units} == {"attention"}
-    levels = tuple(1 if unit.block % 2 else len(unit.kept) - 1 for unit in assembly.space.units)
+    levels = tuple(1 if unit.block % 2 else len(unit.levels) - 1 for unit in assembly.space.units)
     assembly.placer.place(levels)
     expected = assembly.loaded.model(input_ids=TOKENS).logits
     assembly.placer.release()

@@ -18,13 +18,14 @@ from autoprune.agents.projection import Projection
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config
 from autoprune.errors import UserError
+from autoprune.level import group_levels
 from autoprune.mask import Mask
 from autoprune.networks.loading import load_model
 from autoprune.policy import Policy, ranges, unranges
 from autoprune.provenance import make_policy, proposal_of
 from autoprune.space import SearchSpace, Unit
 from autoprune.space_file import load_space, save_space
-from autoprune.testing.toys import toy_space
+from autoprune.testing.toys import counts, toy_space
 from tests.conftest import Answer
 from tests.families import save_tiny
 
@@ -36,10 +37,10 @@ def fine_space(groups: tuple[int, ...] = (6, 40, 6, 40), budget: float = 0.5) ->
     kinds = ["attention" if size == 6 else "mlp" for size in groups]
     price = {"attention": 20, "mlp": 3}
     units = [
-        Unit(f"{u}.{kind}", kind, u, size, (size, 0), price[kind])
+        Unit(f"{u}.{kind}", kind, u, size, group_levels(size, (size, 0)), price[kind])
         for u, (kind, size) in enumerate(zip(kinds, groups, strict=True))
     ]
-    costs = {"params": [[unit.params(k) for k in unit.kept] for unit in units]}
+    costs = {"params": [[unit.params(k) for k in counts(unit)] for unit in units]}
     single = {"params": [[unit.params(k) for k in range(unit.groups + 1)] for unit in units]}
     return SearchSpace(units, costs, {"params": budget * sum(row[0] for row in costs["params"])}, single)
 
@@ -238,7 +239,7 @@ def test_a_policy_of_whole_kv_groups_is_read_in_todays_heads(assembly: Assembly,
     """As files of earlier versions have it, whose levels kept 2, 1 or 0 KV groups of two heads."""
     space = assembly.space
     kept = [4 if unit.kind == "attention" and unit.block else 2 for unit in space.units]
-    levels = tuple(unit.kept.index(k) if k in unit.kept else 1 for unit, k in zip(space.units, kept, strict=True))
+    levels = tuple(counts(unit).index(k) if k in counts(unit) else 1 for unit, k in zip(space.units, kept, strict=True))
     bundles = [unit.bundles(k) for k, unit in zip(space.kept(levels), space.units, strict=True)]
     proposal = Mask.prefix(bundles, space.groups) if masked else levels
     today = make_policy(assembly, proposal, {})

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from autoprune.comparing.entrants import run_name
 from autoprune.files.names import LONGEST, slug
+from autoprune.level import group_levels
 from autoprune.levels.store import file_of
 from autoprune.rundir import new_run_path
 from autoprune.space import SearchSpace, Unit
@@ -46,14 +47,14 @@ def test_names_that_fit_stay_and_others_do_not_meet() -> None:
 
 @pytest.mark.parametrize("name", NASTY)
 def test_every_name_that_becomes_a_file_is_one_part_of_a_path(name: str) -> None:
-    unit = Unit(name, "mlp", 0, 4, (4, 2, 0), 10)
+    unit = Unit(name, "mlp", 0, 4, group_levels(4, (4, 2, 0)), 10)
     space = SearchSpace([unit], {name: [[4.0, 2.0, 0.0]]}, {name: 2.0}, {})
     made = [run_name(name, 0), new_run_path(name, 0).name, file_of(unit), *front_names(space, [(0,), (1,)])]
     assert all(Path(one).name == one and len(one) < 200 for one in made)
 
 
 def test_policies_of_a_front_with_equal_shares_are_all_kept() -> None:
-    unit = Unit("0.mlp", "mlp", 0, 4, (4, 2, 1), 10)
+    unit = Unit("0.mlp", "mlp", 0, 4, group_levels(4, (4, 2, 1)), 10)
     space = SearchSpace([unit], {"params": [[1.0, 1.0, 1.0]]}, {"params": 1.0}, {})
     assert list(front_names(space, [(0,), (1,), (2,)])) == ["params-1.000", "params-1.000-2", "params-1.000-3"]
 

@@ -16,6 +16,7 @@ from autoprune.envs.rewards.amc import amc
 from autoprune.envs.rewards.purl import purl
 from autoprune.envs.sensitivity import measure
 from autoprune.envs.walk import Walk
+from autoprune.level import group_levels
 from autoprune.objective import Limits, Objective
 from autoprune.space import SearchSpace, Unit
 from autoprune.statistics import UnitStatistics
@@ -107,7 +108,7 @@ def test_budgets_as_they_are_spent() -> None:
     walk = Walk(space)
     walk.set(np.array([1]))
     walk.set(np.array([3]))
-    kept = walk.kept_UL[2][walk.allowed()[0]]
+    kept = walk.density_UL[2][walk.allowed()[0]]
     assert (seen["sparsest"], seen["densest"]) == (kept.min(), kept.max())
 
 
@@ -185,7 +186,7 @@ def test_features_that_are_equal_for_all_units_are_0() -> None:
 
 @pytest.mark.parametrize(("follow", "reward", "kind"), list(product([False, True], [amc, purl], ["attention", "mlp"])))
 def test_a_single_unit_is_a_whole_episode(follow: bool, reward: object, kind: str) -> None:
-    unit = Unit("0." + kind, kind, 0, 4, (4, 3, 2, 1, 0), 5)
+    unit = Unit("0." + kind, kind, 0, 4, group_levels(4, (4, 3, 2, 1, 0)), 5)
     space = SearchSpace([unit], {"params": [[20, 15, 10, 5, 0]]}, {"params": 10})
     task = toy_task(reward, ToyScorer(space), space.uniform() if follow else None)  # type: ignore[arg-type]
     env = PruningEnv(task)
@@ -199,7 +200,10 @@ def test_a_single_unit_is_a_whole_episode(follow: bool, reward: object, kind: st
 
 
 def test_units_of_other_kinds_and_few_levels_have_their_place() -> None:
-    units = [Unit("0.expert", "expert", 0, 1, (1,), 5), Unit("0.mlp", "mlp", 0, 4, (4, 2, 0), 1 << 31)]
+    units = [
+        Unit("0.expert", "expert", 0, 1, group_levels(1, (1,)), 5),
+        Unit("0.mlp", "mlp", 0, 4, group_levels(4, (4, 2, 0)), 1 << 31),
+    ]
     space = SearchSpace(units, {"params": [[5.0], [4.0 * 2**31, 2.0 * 2**31, 0.0]]}, {"params": 2.0**32 + 5})
     objective = Objective(space, ToyScorer(toy_space(units=2)), Limits(), statistics=toy_statistics(space))
     observer = Observer(objective, np.zeros((2, 3)), space.uniform())

@@ -16,6 +16,7 @@ from autoprune import ports, registry, search
 from autoprune.agents.evolution import Evolution
 from autoprune.calibration.losses import KullbackLeibler, is_linear
 from autoprune.errors import UserError
+from autoprune.level import group_levels
 from autoprune.ports.adapting import as_port
 from autoprune.ports.agent import Agent, load_agent
 from autoprune.ports.criterion import Criterion, load_criterion
@@ -34,7 +35,7 @@ PORTS: dict[str, tuple[type, Callable[[str], Any]]] = {
     "exporters": (Exporter, load_exporter),
     "losses": (Loss, load_loss),
 }
-UNIT, WORKLOAD = Unit("0.mlp", "mlp", 0, 96, (96, 48, 0), 192), Workload(32)
+UNIT, WORKLOAD = Unit("0.mlp", "mlp", 0, 96, group_levels(96, (96, 48, 0)), 192), Workload(32)
 OWN = """
 from dataclasses import dataclass
 from functools import partial

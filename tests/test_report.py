@@ -20,6 +20,7 @@ from autoprune.comparing.league import table_of
 from autoprune.config import SearchConfig
 from autoprune.errors import UserError
 from autoprune.journal import Journal, Score
+from autoprune.level import group_levels
 from autoprune.mask import Mask
 from autoprune.policy import Cost, Policy, UnitPolicy, ranges, to_json
 from autoprune.reports import scales
@@ -33,7 +34,7 @@ from autoprune.reports.searching import front
 from autoprune.reports.sensitivities import measured
 from autoprune.space import Proposal, SearchSpace, Unit
 from autoprune.space_file import save_space
-from autoprune.testing.toys import ToyScorer, toy_space, toy_statistics
+from autoprune.testing.toys import ToyScorer, counts, toy_space, toy_statistics
 from autoprune.wording import Words
 
 quick = settings(max_examples=40)  # the machine may be busy
@@ -85,12 +86,12 @@ def make_run(
 
 def finish(path: Path, space: SearchSpace, best: Score) -> None:
     """The two files of a finished run."""
-    kept = space.kept(best.proposal)
+    kept = space.levels_of(best.proposal)
     levels = [None] * len(kept) if isinstance(best.proposal, Mask) else best.proposal
     units = [
         UnitPolicy(
-            name=unit.name, kind=unit.kind, block=unit.block, groups=unit.groups, level=level, kept=k,
-            kept_groups=ranges(list(range(k))),
+            name=unit.name, kind=unit.kind, block=unit.block, groups=unit.groups, level=level, kept=k.kept,
+            density=k.density, kept_groups=ranges(list(range(k.kept))),
         )
         for unit, k, level in zip(space.units, kept, levels, strict=True)
     ]  # fmt: skip
@@ -100,7 +101,7 @@ def finish(path: Path, space: SearchSpace, best: Score) -> None:
     }
     losses = {"search": float(np.mean(best.losses)), "search_tokens": 32 * len(best.losses), "validation": {}}
     provenance = {"model": "toy", "model_hash": "abc<def>", "versions": {"torch": "2.0", "python": "3.11"}}
-    policy = Policy(schema="autoprune.policy/1", units=units, costs=costs, losses=losses, provenance=provenance)
+    policy = Policy(schema="autoprune.policy/2", units=units, costs=costs, losses=losses, provenance=provenance)
     policy.save(path / "policy.json")
     row = {"validation_ce": 2.0, "perplexity": 7.4, "params": 1000, "macs": 2000.0, "tokens_per_second": 100.0}
     table = [
@@ -114,7 +115,7 @@ def finish(path: Path, space: SearchSpace, best: Score) -> None:
 def masked(space: SearchSpace) -> SearchSpace:
     """The same with what every number of groups costs."""
     rows = [[unit.params(k) for k in range(unit.groups + 1)] for unit in space.units]
-    costs = {"params": [[unit.params(k) for k in unit.kept] for unit in space.units]}
+    costs = {"params": [[unit.params(k) for k in counts(unit)] for unit in space.units]}
     return SearchSpace(space.units, costs, space.budgets, {"params": rows})
 
 
@@ -230,7 +231,7 @@ def test_the_best_so_far_is_the_objectives(tmp_path: Path) -> None:
     scores = [Score(few, (0,), [0.1], 1.0), Score(many, (0, 1), [0.5, 0.7], 2.0), Score(worse, (0, 1), [1.0, 1.0], 3.0)]
     best = read_run(make_run(tmp_path / "run", space, scores, finished=False)).best
     assert best is not None
-    assert (best.levels, best.sequences) == (many, 2)
+    assert (best.numbers, best.sequences) == (many, 2)
     assert best.loss == pytest.approx(0.6)
 
 
@@ -258,15 +259,17 @@ def test_masks(tmp_path: Path) -> None:
     assert "errors of the units’ outputs" in page  # no single units were scored
     unfinished = read_run(make_run(tmp_path / "other", space, scores, finished=False))
     assert unfinished.best is not None
-    assert unfinished.best.kept == tuple(space.kept(proposals[0]))
-    assert unfinished.best.levels is None
+    assert unfinished.best.keys == space.keys(proposals[0])
+    assert unfinished.best.numbers is None
 
 
 def test_whatever_a_user_controls_is_escaped(tmp_path: Path) -> None:
     toy = toy_space()
-    units = [Unit(f"{u.block}.<b>{NASTY}", "<i>" + NASTY, u.block, u.groups, u.kept, u.group_params) for u in toy.units]
+    units = [
+        Unit(f"{u.block}.<b>{NASTY}", "<i>" + NASTY, u.block, u.groups, u.levels, u.group_params) for u in toy.units
+    ]
     metric = "x.py:<u>\"joules'"
-    costs = {metric: [[float(unit.params(k)) for k in unit.kept] for unit in units]}
+    costs = {metric: [[float(unit.params(k)) for k in counts(unit)] for unit in units]}
     space = SearchSpace(units, costs, {metric: toy.budgets["params"]})
     settings = {"model": NASTY, "data": NASTY, "agent_options": {NASTY: NASTY}, "loss": NASTY, "agent": NASTY}
     run = make_run(tmp_path / "<script>x", space, budgets={metric: 0.5}, **settings)
@@ -405,8 +408,11 @@ def test_a_policy_of_other_units_or_levels(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="other units"):
         write_report(run)
     toy = toy_space()
-    units = [Unit(u.name, u.kind, u.block, u.groups, (u.groups, 0), u.group_params) for u in toy.units]
-    costs = {"params": [[unit.params(k) for k in unit.kept] for unit in units]}
+    units = [
+        Unit(u.name, u.kind, u.block, u.groups, group_levels(u.groups, (u.groups, 0)), u.group_params)
+        for u in toy.units
+    ]
+    costs = {"params": [[unit.params(k) for k in counts(unit)] for unit in units]}
     save_space(run / "space.json", SearchSpace(units, costs, toy.budgets))
     with pytest.raises(UserError, match="other levels"):
         write_report(run)
@@ -419,7 +425,7 @@ def test_sensitivities_are_those_of_single_units(tmp_path: Path) -> None:
     space = toy_space()
     run = read_run(make_run(tmp_path / "run", space))
     found = measured(run)
-    assert set(found) == {(u, space.units[u].kept[level]) for u, level in _single(space)}
+    assert set(found) == {(u, space.units[u].levels[level].kept) for u, level in _single(space)}
 
 
 @quick

@@ -22,7 +22,7 @@ from autoprune.reports.page import write_report
 from autoprune.space import SearchSpace
 from autoprune.space_file import load_space, save_space, words_of_run
 from autoprune.task_choice import built_in
-from autoprune.testing.toys import toy_space
+from autoprune.testing.toys import counts, toy_space
 from tests.conftest import Answer
 from tests.test_images import NETWORK
 from tests.test_report import NASTY, check, make_league, make_run, searched, sections
@@ -36,7 +36,7 @@ def image_space(units: int = 9) -> SearchSpace:
     """The toy's units as convolutions."""
     toy = toy_space(units)
     made = [replace(unit, name=f"{u}.conv", kind="conv", block=u) for u, unit in enumerate(toy.units)]
-    costs = {"params": [[unit.params(k) for k in unit.kept] for unit in made]}
+    costs = {"params": [[unit.params(k) for k in counts(unit)] for unit in made]}
     return SearchSpace(made, costs, toy.budgets, words=built_in()["images"])
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from autoprune.budgets.metric import Network, cost_rows
 from autoprune.budgets.roofline import DEVICES, Device, Roofline, device_of, read_devices, roofline
 from autoprune.errors import UserError
+from autoprune.level import Level, group_levels
 from autoprune.networks.family import Family
 from autoprune.networks.loading import family_of
 from autoprune.networks.text import TextView
@@ -44,36 +45,41 @@ def workloads(draw: st.DrawFn) -> Workload:
 def test_less_kept_is_never_dearer_and_a_faster_device_never_slower(
     device: Device, workload: Workload, groups: int, macs: int, context_macs: int
 ) -> None:
-    unit = Unit("0.mlp", "mlp", 0, groups, (groups, groups // 2, 0), macs, 0, macs, context_macs, context_macs // 2, 3)
+    unit = Unit(
+        "0.mlp", "mlp", 0, groups, group_levels(groups, (groups, groups // 2, 0)), macs, 0, macs,
+        context_macs, context_macs // 2, 3,
+    )  # fmt: skip
     metric = Roofline(device, "float32", (1000, 64), workload)
-    row = [metric(unit, kept, workload) for kept in (groups, groups // 2, 0)]
+    row = [metric(unit, level, workload) for level in unit.levels]
     assert row == sorted(row, reverse=True)
     assert row[-1] == 0
     faster = Device(
         flops={"float32": 2 * device.flops["float32"]}, bandwidth=2 * device.bandwidth, launch=device.launch
     )
     twice = Roofline(faster, "float32", (1000, 64), workload)
-    assert row[0] / 2 * (1 - 1e-9) <= twice(unit, groups, workload) <= row[0]
+    assert row[0] / 2 * (1 - 1e-9) <= twice(unit, unit.levels[0], workload) <= row[0]
     assert twice.fixed <= metric.fixed
 
 
 def test_prefill_is_bound_by_flops_and_decode_by_bytes() -> None:
-    unit = Unit("0.mlp", "mlp", 0, 10, (10, 0), 1000, 0, 1000, matrices=3)
+    unit = Unit("0.mlp", "mlp", 0, 10, group_levels(10, (10, 0)), 1000, 0, 1000, matrices=3)
     prefill, decode = Workload(512), Workload(512, phase="decode")
     metric = Roofline(FAST, "float32", (0, 0), prefill)
     assert metric.fixed == 0
-    assert metric(unit, 10, prefill) == pytest.approx(1e3 * (2 * 512 * 10_000 / 1e12 + 3e-6))
-    assert metric(unit, 10, decode) == pytest.approx(1e3 * (4 * 10_000 / 1e11 + 3e-6))
+    assert metric(unit, unit.levels[0], prefill) == pytest.approx(1e3 * (2 * 512 * 10_000 / 1e12 + 3e-6))
+    assert metric(unit, unit.levels[0], decode) == pytest.approx(1e3 * (4 * 10_000 / 1e11 + 3e-6))
     half = Roofline(FAST, "float16", (0, 0), prefill)
-    assert half(unit, 5, decode) == pytest.approx(1e3 * (2 * 5_000 / 1e11 + 3e-6))
+    assert half(unit, Level.of_groups(5, 10), decode) == pytest.approx(1e3 * (2 * 5_000 / 1e11 + 3e-6))
 
 
 def test_decode_reads_the_cache_of_what_is_kept() -> None:
-    unit = Unit("0.attention", "attention", 0, 2, (2, 1, 0), 100, 0, 100, 64, 32, 4)
+    unit = Unit("0.attention", "attention", 0, 2, group_levels(2, (2, 1, 0)), 100, 0, 100, 64, 32, 4)
     decode = Workload(1000, 4, "decode")
     launches = 1e3 * 5 * FAST.launch
     weights, cache = (1e3 * 4 * kept / 1e11 for kept in (100, 4 * 1000 * 32))
-    assert Roofline(FAST, "float32", (0, 0), decode)(unit, 1, decode) == pytest.approx(weights + cache + launches)
+    assert Roofline(FAST, "float32", (0, 0), decode)(unit, unit.levels[1], decode) == pytest.approx(
+        weights + cache + launches
+    )
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "qwen3"])
@@ -82,7 +88,11 @@ def test_costs_are_those_of_the_matrices_that_are_left(name: str) -> None:
     model = families.tiny_model(name)
     family: Family = family_of(model.config.model_type)
     view = TextView(model, family)
-    units = [w.unit(b, (w.width.groups, 1, 0)) for b, row in enumerate(view.widths) for w in row]
+    units = [
+        w.unit(b, group_levels(w.width.groups, (w.width.groups, 1, 0)))
+        for b, row in enumerate(view.widths)
+        for w in row
+    ]
     workload = Workload(1, phase="decode", hardware="h100", dtype="float32")
     metric = roofline(Network(view, units, workload, Path("nowhere"), task=load_task("text")))
     rows = cost_rows("roofline", units, workload, metric)
@@ -104,7 +114,7 @@ def test_the_cache_of_a_group_is_its_keys_and_values() -> None:
     for name, entries in (("llama", 2 * 16), ("gpt2", 2 * 8), ("opt", 2 * 8)):
         model = families.tiny_model(name)
         (attention, mlp), *_ = TextView(model, family_of(model.config.model_type)).widths
-        assert (attention.unit(0, (1,)).group_cache, mlp.unit(0, (1,)).group_cache) == (entries, 0)
+        assert (attention.unit(0, ()).group_cache, mlp.unit(0, ()).group_cache) == (entries, 0)
 
 
 # -- devices ---------------------------------------------------------------------------------------------------------

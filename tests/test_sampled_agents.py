@@ -91,7 +91,7 @@ def test_a_search_whose_tokens_are_spent_before_the_first_batch_has_no_front() -
 def test_a_front_begins_where_levels_end() -> None:
     """The last level keeps half: no policy is at half of the budget."""
     toy = toy_space(units=6)
-    units = [replace(unit, kept=unit.kept[:3]) for unit in toy.units]
+    units = [replace(unit, levels=unit.levels[:3]) for unit in toy.units]
     costs = {"params": [row[:3] for row in toy.rows("params")]}
     space = SearchSpace(units, costs, {"params": 0.6 * toy.cost(toy.dense, "params")})
     assert all(space.feasible(levels) for levels in NSGA2().first(space, space.uniform(), None))

@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoprune.farm.schedule import Costs, makespan, plan
+from autoprune.level import group_levels
 from autoprune.mask import Mask
 from autoprune.space import Levels, SearchSpace, Unit
+from autoprune.testing.toys import counts
 
 BLOCKS, LEVELS = 4, 4
 
@@ -15,11 +17,13 @@ BLOCKS, LEVELS = 4, 4
 def space() -> SearchSpace:
     """Two units a block, of 96 and 160 multiply-accumulates a group."""
     units = [
-        Unit(f"{block}.{kind}", kind, block, 12, (12, 8, 4, 0), group_params=params, group_macs=params)
+        Unit(
+            f"{block}.{kind}", kind, block, 12, group_levels(12, (12, 8, 4, 0)), group_params=params, group_macs=params
+        )
         for block in range(BLOCKS)
         for kind, params in (("attention", 96), ("mlp", 160))
     ]
-    costs = {"macs": [[float(unit.macs(kept, 0)) for kept in unit.kept] for unit in units]}
+    costs = {"macs": [[float(unit.macs(kept, 0)) for kept in counts(unit)] for unit in units]}
     groups = {"macs": [[float(unit.macs(kept, 0)) for kept in range(13)] for unit in units]}
     return SearchSpace(units, costs, {}, groups)
 

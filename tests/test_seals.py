@@ -12,13 +12,14 @@ from safetensors.torch import save_file
 
 from autoprune.errors import UserError
 from autoprune.files.reading import explained
+from autoprune.level import group_levels
 from autoprune.levels import store as stores
 from autoprune.levels.seal import check, sealed
 from autoprune.levels.store import LevelStore, file_of
 from autoprune.space import Unit
 from tests.test_fuzz import make_store
 
-UNIT = Unit("0.mlp", "mlp", 0, 4, (4, 2, 0), 10)
+UNIT = Unit("0.mlp", "mlp", 0, 4, group_levels(4, (4, 2, 0)), 10)
 
 
 def resealed(path: Path, tensors: dict[str, torch.Tensor]) -> None:

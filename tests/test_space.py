@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from autoprune.envs import sensitivity
 from autoprune.envs.walk import Walk
 from autoprune.errors import UserError
+from autoprune.level import group_levels
 from autoprune.space import SearchSpace, Unit, kept_groups
-from autoprune.testing.toys import toy_space
+from autoprune.testing.toys import counts, toy_space
 
 
 @st.composite
@@ -19,7 +20,10 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
     """Random units with one or two random non-increasing metrics and reachable budgets."""
     n_levels = draw(st.lists(st.integers(2, 6), min_size=2, max_size=8))
     metrics = draw(st.sampled_from([["params"], ["params", "latency"]]))
-    units = [Unit(f"{u}.mlp", "mlp", u, n - 1, tuple(range(n - 1, -1, -1)), 1) for u, n in enumerate(n_levels)]
+    units = [
+        Unit(f"{u}.mlp", "mlp", u, n - 1, group_levels(n - 1, tuple(range(n - 1, -1, -1))), 1)
+        for u, n in enumerate(n_levels)
+    ]
     costs, budgets = {}, {}
     for metric in metrics:
         whole = metric == "params"
@@ -86,7 +90,7 @@ def test_operators_are_seeded() -> None:
 
 
 def test_an_impossible_budget_names_the_smallest_reachable_value() -> None:
-    units = [Unit("0.mlp", "mlp", 0, 4, (4, 1), 25)]
+    units = [Unit("0.mlp", "mlp", 0, 4, group_levels(4, (4, 1)), 25)]
     with pytest.raises(UserError, match=r"params=10 .* smallest reachable value is 25 \(0\.250 of dense, 100\)"):
         SearchSpace(units, {"params": [[100, 25]]}, {"params": 10})
 
@@ -96,7 +100,7 @@ def test_an_impossible_budget_names_the_smallest_reachable_value() -> None:
 )
 def test_a_metric_that_makes_no_sense_is_refused(row: list[float], word: str) -> None:
     with pytest.raises(UserError, match=word):
-        SearchSpace([Unit("0.mlp", "mlp", 0, 1, (1, 0), 1)], {"mine": [row]}, {"mine": 1.0})
+        SearchSpace([Unit("0.mlp", "mlp", 0, 1, group_levels(1, (1, 0)), 1)], {"mine": [row]}, {"mine": 1.0})
 
 
 def test_uniform_is_half_of_everything_where_half_exists() -> None:
@@ -106,7 +110,7 @@ def test_uniform_is_half_of_everything_where_half_exists() -> None:
 
 @given(st.integers(1, 5000), st.integers(2, 17), st.integers(1, 64))
 def test_kept_groups_start_dense_and_fall(groups: int, levels: int, round_to: int) -> None:
-    kept = kept_groups(groups, [1 - i / (levels - 1) for i in range(levels)], round_to)
+    kept = [level.kept for level in kept_groups(groups, [1 - i / (levels - 1) for i in range(levels)], round_to)]
     assert kept[0] == groups
     assert kept[-1] == 0
     assert all(a > b for a, b in itertools.pairwise(kept))
@@ -119,12 +123,12 @@ def test_kept_groups_start_dense_and_fall(groups: int, levels: int, round_to: in
 )
 def test_levels_keep_whole_bundles_or_some_groups_of_one(groups: int, bundle: int, kept: tuple[int, ...]) -> None:
     """SmolLM2-135M; a network with one KV group; one whose KV groups alone give every level."""
-    assert kept_groups(groups, [i / 8 for i in range(9)], bundle=bundle) == kept
+    assert kept_groups(groups, [i / 8 for i in range(9)], bundle=bundle) == group_levels(groups, kept)
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.lists(st.floats(0, 1)))
 def test_levels_leave_bundles_of_one_size(bundles: int, bundle: int, fractions: list[float]) -> None:
-    kept = kept_groups(bundles * bundle, fractions, bundle=bundle)
+    kept = [level.kept for level in kept_groups(bundles * bundle, fractions, bundle=bundle)]
     assert kept[0] == bundles * bundle
     assert all(k < bundle or k % bundle == 0 for k in kept)
     nearest = [min(abs(k - fraction * bundles * bundle) for k in kept) for fraction in fractions]
@@ -143,7 +147,7 @@ def networks(draw: st.DrawFn) -> tuple[SearchSpace, float]:
         for b in range(blocks)
         for k, (groups, params) in enumerate(shapes)
     ]
-    rows = [[unit.params(kept) for kept in unit.kept] for unit in units]
+    rows = [[unit.params(kept) for kept in counts(unit)] for unit in units]
     return SearchSpace(units, {"params": rows}, {"params": share * sum(row[0] for row in rows)}), share
 
 
@@ -158,7 +162,7 @@ def test_uniform_keeps_the_budgets_share_of_every_kind(network: tuple[SearchSpac
         mean[kind] = sum(kept[u] for u in members) / one.groups / len(members)
         cost[kind] = one.params(one.groups) * len(members)
         # one unit of the kind may round the other way: the share that moves
-        rounding[kind] = max(a - b for a, b in itertools.pairwise(one.kept)) / one.groups / len(members)
+        rounding[kind] = max(a - b for a, b in itertools.pairwise(counts(one))) / one.groups / len(members)
     for kind in kinds:
         allowed = (rounding[kind] + max(rounding.values())) / 2 + 1e-6
         assert mean[kind] >= share - allowed
@@ -185,7 +189,7 @@ def test_uniform_is_uniform_where_a_kind_has_few_groups(heads: int, blocks: int,
         for b in range(blocks)
         for kind, groups, params in (("attention", heads, 294_912), ("mlp", 1536, 1728))
     ]
-    rows = [[unit.params(kept) for kept in unit.kept] for unit in units]
+    rows = [[unit.params(kept) for kept in counts(unit)] for unit in units]
     space = SearchSpace(units, {"params": rows}, {"params": share * sum(row[0] for row in rows)})
     kept = space.kept(space.uniform())
     assert sum(kept[::2]) == pytest.approx(share * heads * blocks, abs=1)
@@ -236,7 +240,7 @@ def test_what_is_fixed_is_in_totals_and_budgets_and_changes_no_choice(
 
 
 def test_a_budget_below_what_is_fixed_cannot_be_met() -> None:
-    units = [Unit("0.mlp", "mlp", 0, 4, (4, 1), 25)]
+    units = [Unit("0.mlp", "mlp", 0, 4, group_levels(4, (4, 1)), 25)]
     seen = r"latency=10 cannot be met: the smallest reachable value is 31 ms \(0\.238 of dense, 130 ms\)"
     with pytest.raises(UserError, match=seen):
         SearchSpace(units, {"latency": [[100, 1]]}, {"latency": 10}, None, {"latency": 30}, {"latency": "ms"})

@@ -15,6 +15,7 @@ from autoprune.config import load_config
 from autoprune.cutting.live import LiveWidth
 from autoprune.cutting.widths import Slice, Width
 from autoprune.errors import UserError
+from autoprune.level import group_levels
 from autoprune.levels.criterion import reconstruct
 from autoprune.levels.statistics import measure
 from autoprune.levels.store import LevelStore
@@ -57,7 +58,7 @@ def statistics_of(
             if 0 < count < GROUPS:
                 new_OK = reconstruct(consumer, h_DD, inputs_of(levels["order"], count))
                 levels[f"level.{level}"] = new_OK.T.contiguous() if transposed else new_OK
-    return measure(Unit("0.mlp", "mlp", 0, GROUPS, kept, 1), live, h_DD, levels)
+    return measure(Unit("0.mlp", "mlp", 0, GROUPS, group_levels(GROUPS, kept), 1), live, h_DD, levels)
 
 
 def inputs_of(order_G: Tensor, count: int) -> Tensor:
@@ -169,7 +170,7 @@ def test_a_store_that_is_reopened_has_the_same_statistics(assembly: Assembly) ->
 
 def test_statistics_of_a_real_network_are_sound(assembly: Assembly) -> None:
     for unit, one in zip(assembly.space.units, assembly.store.statistics, strict=True):
-        assert len(one.output_errors) == len(unit.kept)
+        assert len(one.output_errors) == len(unit.levels)
         assert (one.output_errors[0], one.output_errors[-1]) == (0, 1)
         assert list(one.output_errors) == sorted(one.output_errors)
         assert one.weight_rms == pytest.approx(0.1, rel=0.05), "as it was initialised"

@@ -219,7 +219,7 @@ def test_exports_reload_without_autoprune(
     dense = assembly.loaded.model(pixels)
     for name, policy in {
         "some": assembly.space.uniform(),
-        "least": tuple(len(u.kept) - 1 for u in assembly.space.units),
+        "least": tuple(len(u.levels) - 1 for u in assembly.space.units),
     }.items():
         study.export_policy(assembly, make_policy(assembly, policy, {}), tmp_path / name, "module")
         assembly.placer.place(policy)

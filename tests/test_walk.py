@@ -6,6 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from autoprune.envs.walk import Walk
+from autoprune.level import group_levels
 from autoprune.space import Levels, SearchSpace, Unit
 from autoprune.testing.toys import toy_space
 from tests.test_space import spaces
@@ -14,7 +15,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def kept_share(space: SearchSpace, levels: Levels) -> float:
-    return float(np.mean([unit.kept[level] / unit.groups for unit, level in zip(space.units, levels, strict=True)]))
+    return float(np.mean([unit.levels[level].density for unit, level in zip(space.units, levels, strict=True)]))
 
 
 def walked(space: SearchSpace, reference: Levels | None, actions_UN: np.ndarray, discrete: bool) -> Walk:
@@ -134,7 +135,7 @@ def test_the_neutral_action_follows_a_reference_that_spends_its_budget_exactly(s
     reference = space.sample(np.random.default_rng(seed))
     budgets = {metric: space.cost(reference, metric) for metric in space.budgets}
     costs = {
-        metric: [row[: len(unit.kept)].tolist() for row, unit in zip(space.costs[metric], space.units, strict=True)]
+        metric: [row[: len(unit.levels)].tolist() for row, unit in zip(space.costs[metric], space.units, strict=True)]
         for metric in budgets
     }
     exact = SearchSpace(space.units, costs, budgets)
@@ -204,7 +205,7 @@ def test_the_pace_scales_what_the_reference_keeps_or_drops_of_all_units_to_come(
 
 def test_a_metric_of_other_units_does_not_slow_the_pace() -> None:
     """The last unit costs nothing in a budget that is spent to its last bit: rounding must not drop the unit."""
-    units = [Unit(f"{u}.mlp", "mlp", u, 3, (3, 2, 1, 0), 1) for u in range(4)]
+    units = [Unit(f"{u}.mlp", "mlp", u, 3, group_levels(3, (3, 2, 1, 0)), 1) for u in range(4)]
     energy = [[0.3, 0.2, 0.1, 0.0]] * 3 + [[0.0] * 4]
     params = [[3.0, 2.0, 1.0, 0.0]] * 4
     space = SearchSpace(units, {"energy": energy, "params": params}, {"energy": 0.3, "params": 9.0})

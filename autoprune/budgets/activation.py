@@ -12,18 +12,22 @@ head) nothing can cost.
 Shapes: U units.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import TypeVar
 
 import torch
 
 from autoprune.budgets.alive import peak_bytes
 from autoprune.budgets.latency import checks, classes_in, dense_afterwards, place
 from autoprune.errors import UserError
+from autoprune.level import Key, Level, form_of
 from autoprune.ports.metric import Metric, Network, of_network
 from autoprune.space import Unit
 from autoprune.workload import Workload
+
+One = TypeVar("One", bound=Hashable)
 
 STAGE = "measuring activations"
 TOLERANCE = 0.01  # what a whole network may be above its units before the user is warned
@@ -35,13 +39,14 @@ class Peaks(Metric):
 
     Args:
         least: of a pass in which every unit is at its least.
-        of_unit: name -> groups kept -> bytes of a pass with this unit so and all others at their least.
+        of_unit: name -> key of a level (level.py) -> bytes of a pass with this unit at it and all others
+            at their least.
         batch: items of a pass.
         above: by how much whole networks were above what their units say, at most, as a share.
     """
 
     least: int
-    of_unit: Mapping[str, Mapping[int, int]]
+    of_unit: Mapping[str, Mapping[Key, int]]
     batch: int
     above: float
 
@@ -72,15 +77,16 @@ class Peaks(Metric):
             f"{100 * self.above:.1f} % more than the budget's cost says."
         )
 
-    def __call__(self, unit: Unit, kept: int, workload: Workload) -> int:
-        """Bytes with `kept` groups of a unit, one of its levels.
+    def __call__(self, unit: Unit, level: Level, workload: Workload) -> int:
+        """Bytes with a unit at one of its levels.
 
         Raises:
             UserError: it was not measured.
         """
-        found = self.of_unit.get(unit.name, {}).get(kept)
+        found = self.of_unit.get(unit.name, {}).get(level.key)
         if found is None:
-            raise UserError(f"activation was not measured for unit {unit.name} at {kept} groups, only at its levels.")
+            at = form_of(level).told(level, unit.groups, unit.kind)
+            raise UserError(f"activation was not measured for unit {unit.name} at {at}, only at its levels.")
         return self.batch * found
 
 
@@ -97,30 +103,31 @@ def activation(network: Network) -> Peaks:
     if workload.dtype not in (None, dtype):
         raise UserError(f"activation is measured in the search's dtype, {dtype}: set dtype={workload.dtype}.")
     one = network.task.forward_pass(view, Workload(workload.context))
-    least_U = tuple(min(unit.kept) for unit in units)
+    least_U = tuple(unit.levels[-1] for unit in units)
 
     @cache
-    def peak(kept_U: tuple[int, ...]) -> int:
-        place(view, kept_U)
+    def peak(levels_U: tuple[Level, ...]) -> int:
+        place(view, levels_U)
         return peak_bytes(one)
 
-    def alone(u: int, kept: int) -> int:
-        return peak((*least_U[:u], kept, *least_U[u + 1 :]))
+    def alone(u: int, level: Level) -> int:
+        return peak((*least_U[:u], level, *least_U[u + 1 :]))
 
-    of_unit: dict[str, dict[int, int]] = {}
+    of_unit: dict[str, dict[Key, int]] = {}
     with torch.no_grad(), dense_afterwards(view):
         for u, unit in enumerate(units):
             network.progress(STAGE, u / len(units))
-            of_unit[unit.name] = levels(unit.kept[::-1], partial(alone, u))
-        whole = [tuple(kept_U) for kept_U in checks(units, classes_in(network)).values()]
-        above = max(peak(kept_U) / _largest(of_unit, units, kept_U) for kept_U in whole) - 1
+            costs = levels(unit.levels[::-1], partial(alone, u))
+            of_unit[unit.name] = {level.key: cost for level, cost in costs.items()}
+        whole = [tuple(levels_U) for levels_U in checks(units, classes_in(network)).values()]
+        above = max(peak(levels_U) / _largest(of_unit, units, levels_U) for levels_U in whole) - 1
         network.progress(STAGE, 1.0)
         return Peaks(peak(least_U), of_unit, workload.batch, above)
 
 
-def levels(ascending: Sequence[int], peak: Callable[[int], int]) -> dict[int, int]:
+def levels(ascending: Sequence[One], peak: Callable[[One], int]) -> dict[One, int]:
     """What each of a unit's levels costs, no denser one less; between two that cost the same nothing is measured."""
-    costs = {kept: peak(kept) for kept in {ascending[0], ascending[-1]}}
+    costs = {level: peak(level) for level in dict.fromkeys([ascending[0], ascending[-1]])}
 
     def between(low: int, high: int) -> None:
         if high - low < 2:
@@ -135,10 +142,10 @@ def levels(ascending: Sequence[int], peak: Callable[[int], int]) -> dict[int, in
 
     between(0, len(ascending) - 1)
     highest = 0
-    for kept in ascending:
-        costs[kept] = highest = max(highest, costs[kept])
+    for level in ascending:
+        costs[level] = highest = max(highest, costs[level])
     return costs
 
 
-def _largest(of_unit: Mapping[str, Mapping[int, int]], units: Sequence[Unit], kept_U: Sequence[int]) -> int:
-    return max(of_unit[unit.name][kept] for unit, kept in zip(units, kept_U, strict=True))
+def _largest(of_unit: Mapping[str, Mapping[Key, int]], units: Sequence[Unit], levels_U: Sequence[Level]) -> int:
+    return max(of_unit[unit.name][level.key] for unit, level in zip(units, levels_U, strict=True))

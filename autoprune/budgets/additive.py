@@ -14,6 +14,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.level import Level
 from autoprune.space import Unit
 
 OTHERS = (0.0, 0.5, 1.0)  # where the other classes are kept: the share of their levels
@@ -26,12 +27,12 @@ class UnitClass:
 
     Args:
         members: their numbers.
-        kept: the groups at which they are measured, from the fewest that there can be upwards: 0 where units of the
-            class can be dropped.
+        levels: at which they are measured, from the least that there can be upwards: none of the groups where units of
+            the class can be dropped.
     """
 
     members: tuple[int, ...]
-    kept: tuple[int, ...]
+    levels: tuple[Level, ...]
 
 
 def classes_of(
@@ -49,54 +50,57 @@ def classes_of(
         _, kind, block, *shape = astuple(unit)
         place = places[block] if places else ""
         members.setdefault((kind, layers[block] if unit.context_macs else "", place, u in stay, *shape), []).append(u)
-    return [
-        UnitClass(tuple(row), tuple(sorted({*units[row[0]].kept, *(() if row[0] in stay else (0,))})))
-        for row in members.values()
-    ]
+    return [UnitClass(tuple(row), _upwards(units[row[0]], row[0] not in stay)) for row in members.values()]
 
 
-def design(classes: Sequence[UnitClass]) -> list[tuple[int, ...]]:
-    """The networks to be measured: groups kept of every unit."""
-    networks: dict[tuple[int, ...], None] = {}
+def _upwards(unit: Unit, droppable: bool) -> tuple[Level, ...]:
+    """The levels of a unit from the least upwards, and first none of its groups where it can be dropped."""
+    levels = unit.levels[::-1]
+    return levels if not droppable or 0 in [level.key for level in levels] else (Level(0, 0.0), *levels)
+
+
+def design(classes: Sequence[UnitClass]) -> list[tuple[Level, ...]]:
+    """The networks to be measured: a level of every unit."""
+    networks: dict[tuple[Level, ...], None] = {}
     for share in OTHERS:
-        others = [one.kept[round(share * (len(one.kept) - 1))] for one in classes]
+        others = [one.levels[round(share * (len(one.levels) - 1))] for one in classes]
         for c, one in enumerate(classes):
-            networks |= {_spread(classes, [*others[:c], kept, *others[c + 1 :]]): None for kept in one.kept}
+            networks |= {_spread(classes, [*others[:c], level, *others[c + 1 :]]): None for level in one.levels}
     return [*networks, *mixed(classes, MIXED, seed=0)]
 
 
-def mixed(classes: Sequence[UnitClass], number: int, seed: int) -> list[tuple[int, ...]]:
+def mixed(classes: Sequence[UnitClass], number: int, seed: int) -> list[tuple[Level, ...]]:
     """Networks with a random level of every unit."""
     rng = np.random.default_rng(seed)
-    kept_of = {u: one.kept for one in classes for u in one.members}
-    return [tuple(int(rng.choice(kept_of[u])) for u in sorted(kept_of)) for _ in range(number)]
+    levels_of = {u: one.levels for one in classes for u in one.members}
+    return [tuple(levels_of[u][int(rng.integers(len(levels_of[u])))] for u in sorted(levels_of)) for _ in range(number)]
 
 
-def _spread(classes: Sequence[UnitClass], kept: Sequence[int]) -> tuple[int, ...]:
+def _spread(classes: Sequence[UnitClass], levels: Sequence[Level]) -> tuple[Level, ...]:
     """From classes to units."""
-    of_unit = {u: groups for one, groups in zip(classes, kept, strict=True) for u in one.members}
+    of_unit = {u: level for one, level in zip(classes, levels, strict=True) for u in one.members}
     return tuple(of_unit[u] for u in sorted(of_unit))
 
 
 def fit(
-    classes: Sequence[UnitClass], kept_NU: Sequence[Sequence[int]], time_N: NDArray[np.float64]
+    classes: Sequence[UnitClass], levels_NU: Sequence[Sequence[Level]], time_N: NDArray[np.float64]
 ) -> tuple[float, list[list[float]]]:
-    """What is left when of every unit the least is kept, and for each class what one unit takes more at its `kept`.
+    """What is left when every unit is at its least, and for each class what one unit takes more at each level.
 
     Least squares of relative errors, since those are what a budget is kept within; then each row the nearest one that
     never falls, so that noise makes no sparser level dearer.
     """
-    levels = [(one.members[0], kept) for one in classes for kept in one.kept[1:]]
+    levels = [(one.members[0], level) for one in classes for level in one.levels[1:]]
     class_of = {u: one for one in classes for u in one.members}
     column = {level: x for x, level in enumerate(levels, 1)}
-    count_NX = np.zeros((len(kept_NU), len(levels) + 1))
+    count_NX = np.zeros((len(levels_NU), len(levels) + 1))
     count_NX[:, 0] = 1
-    for n, kept_U in enumerate(kept_NU):
-        for u, kept in enumerate(kept_U):
-            if kept != class_of[u].kept[0]:
-                count_NX[n, column[class_of[u].members[0], kept]] += 1
-    solution_X = np.linalg.lstsq(count_NX / time_N[:, None], np.ones(len(kept_NU)), rcond=None)[0]
-    rows = [isotonic([float(solution_X[column[one.members[0], kept]]) for kept in one.kept[1:]]) for one in classes]
+    for n, levels_U in enumerate(levels_NU):
+        for u, level in enumerate(levels_U):
+            if level != class_of[u].levels[0]:
+                count_NX[n, column[class_of[u].members[0], level]] += 1
+    solution_X = np.linalg.lstsq(count_NX / time_N[:, None], np.ones(len(levels_NU)), rcond=None)[0]
+    rows = [isotonic([float(solution_X[column[one.members[0], level]]) for level in one.levels[1:]]) for one in classes]
     return max(0.0, float(solution_X[0])), [[0.0, *(max(0.0, value) for value in row)] for row in rows]
 
 

@@ -31,6 +31,7 @@ from autoprune.budgets.additive import UnitClass, classes_of, design, fit, mixed
 from autoprune.budgets.latency_table import FILE, Check, ClassTimes, LatencyTable, load_table
 from autoprune.budgets.passes import Pass, seconds_of
 from autoprune.errors import UserError
+from autoprune.level import Level, form_of
 from autoprune.networks.blocks import BlockView
 from autoprune.ports.metric import Network, of_network
 from autoprune.space import Unit
@@ -73,7 +74,7 @@ def latency(network: Network) -> LatencyTable:
     if own is not None and own.is_file():
         return _of_run(own, network.units)
     about = _about(network)
-    described = [VERSION, about, [asdict(unit) for unit in network.units], network.view.shape()]
+    described = [VERSION, about, [_numbers(unit) for unit in network.units], network.view.shape()]
     key = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:16]
     path = network.cache / "latency" / f"{key}.json"
     try:
@@ -100,23 +101,22 @@ def build(network: Network, about: dict[str, Any]) -> LatencyTable:
     classes = classes_in(network)
     networks = design(classes)
     checked_with = checks(units, classes)
-    kept_NU = [*networks, *checked_with.values()]
-    time_N = 1e3 * _measure(network, kept_NU)
+    time_N = 1e3 * _measure(network, [*networks, *checked_with.values()])
     fixed, rows = fit(classes, networks, time_N[: len(networks)])
     table = LatencyTable(
         schema="autoprune.latency/1",
         measured_on=about,
         fixed=fixed,
         classes=[
-            ClassTimes(units=[units[u].name for u in one.members], kept=list(one.kept), ms=row)
+            ClassTimes(units=[units[u].name for u in one.members], kept=[level.key for level in one.levels], ms=row)
             for one, row in zip(classes, rows, strict=True)
         ],
         checks=[],
     )
     measured = zip(checked_with.items(), time_N[len(networks) :], strict=True)
     checked = [
-        Check(network=name, predicted=table.total(units, kept, workload), measured=float(ms))
-        for (name, kept), ms in measured
+        Check(network=name, predicted=table.total(units, levels, workload), measured=float(ms))
+        for (name, levels), ms in measured
     ]
     return table.model_copy(update={"checks": checked})
 
@@ -132,16 +132,16 @@ def classes_in(network: Network) -> list[UnitClass]:
 # -- measuring -------------------------------------------------------------------------------------------------------
 
 
-def _measure(network: Network, kept_NU: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+def _measure(network: Network, levels_NU: Sequence[Sequence[Level]]) -> NDArray[np.float64]:
     """Median seconds of every network: a round to warm up, which tells how many there can be, then those."""
     view, rng, times_RN = network.view, np.random.default_rng(0), []
     network.progress(STAGE, 0.0)
     with dense_afterwards(view):
 
         def timed() -> list[float]:
-            times = [0.0] * len(kept_NU)
-            for n in rng.permutation(len(kept_NU)):
-                place(view, kept_NU[n])
+            times = [0.0] * len(levels_NU)
+            for n in rng.permutation(len(levels_NU)):
+                place(view, levels_NU[n])
                 times[n] = clock(network)
             return times
 
@@ -154,12 +154,11 @@ def _measure(network: Network, kept_NU: Sequence[Sequence[int]]) -> NDArray[np.f
     return np.asarray(np.median(times_RN, axis=0))
 
 
-def place(view: BlockView, kept_U: Sequence[int]) -> None:
+def place(view: BlockView, levels_U: Sequence[Level]) -> None:
     """Cut the live network as an export would be: weights in memory of their own, cache slots of those that attend."""
     widths = [width for row in view.widths for width in row]
-    for width, kept in zip(widths, kept_U, strict=True):
-        if width.kept != kept:
-            width.keep(kept)
+    for width, level in zip(widths, levels_U, strict=True):
+        if form_of(level).shape(level, width):
             for parameter in width.dense.parameters():
                 parameter.data = parameter.data.contiguous()
     view.number_caches()
@@ -173,16 +172,19 @@ def dense_afterwards(view: BlockView) -> Iterator[None]:
             yield
     finally:
         widths = [width for row in view.widths for width in row]
-        place(view, [width.width.groups for width in widths])
+        place(view, [Level.of_groups(width.width.groups, width.width.groups) for width in widths])
         for width in widths:
             width.keep(width.width.groups)
 
 
-def checks(units: Sequence[Unit], classes: Sequence[UnitClass]) -> dict[str, Sequence[int]]:
-    """Networks that costs are checked with, of which a table has seen the first two: name -> groups kept of units."""
-    half = [min(unit.kept, key=lambda kept: abs(kept - unit.groups / 2)) for unit in units]
-    named: dict[str, Sequence[int]] = {"dense": [unit.groups for unit in units], "half": half}
-    return named | {f"random {i + 1}": kept for i, kept in enumerate(mixed(classes, RANDOM_CHECKS, seed=1))}
+def checks(units: Sequence[Unit], classes: Sequence[UnitClass]) -> dict[str, Sequence[Level]]:
+    """Networks that costs are checked with, of which a table has seen the first two: name -> a level of every unit."""
+    half = [
+        min(unit.levels, key=lambda level: abs(form_of(level).size(level, unit.groups) - unit.groups / 2))
+        for unit in units
+    ]
+    named: dict[str, Sequence[Level]] = {"dense": [unit.levels[0] for unit in units], "half": half}
+    return named | {f"random {i + 1}": levels for i, levels in enumerate(mixed(classes, RANDOM_CHECKS, seed=1))}
 
 
 # -- what a table is of ----------------------------------------------------------------------------------------------
@@ -204,7 +206,7 @@ def _of_run(path: Path, units: Sequence[Unit]) -> LatencyTable:
 
 def _covers(table: LatencyTable, units: Sequence[Unit]) -> bool:
     measured = {name: one.kept for one in table.classes for name in one.units}
-    return all(set(unit.kept) <= set(measured.get(unit.name, ())) for unit in units)
+    return all({level.key for level in unit.levels} <= set(measured.get(unit.name, ())) for unit in units)
 
 
 def _check_measurable(network: Network) -> None:
@@ -235,6 +237,13 @@ def _about(network: Network) -> dict[str, Any]:
         "attention": str(getattr(getattr(model, "config", None), "_attn_implementation", None)),
         "workload": workload,
     }
+
+
+def _numbers(unit: Unit) -> dict[str, Any]:
+    """A unit as the name of its table has it, which is older than levels."""
+    numbers = asdict(unit) | {"kept": [level.key for level in unit.levels]}
+    del numbers["levels"]
+    return numbers
 
 
 def _dtype(view: BlockView) -> str:

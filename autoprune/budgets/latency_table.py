@@ -8,7 +8,8 @@ Schema `autoprune.latency/1`, times in milliseconds of one forward pass:
      "classes": [{"units": ["0.mlp", "1.mlp", ...], "kept": [0, 128, ...], "ms": [0.0, 0.41, ...]}, ...],
      "checks": [{"network": "dense", "predicted": 24.9, "measured": 25.2}, ...]}
 
-A class's `ms` is what one of its units takes with so many groups kept. Units that are never dropped begin at the fewest
+A class's `ms` is what one of its units takes with so many groups kept; a level of another form than `groups` stands in
+`kept` by its name. Units that are never dropped begin at the fewest
 groups of their levels, and what these take is a part of `fixed`. `checks` are whole networks, and what the table sums
 up to for them.
 """
@@ -25,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from autoprune.errors import UserError
 from autoprune.files.reading import first_of, read_json
 from autoprune.files.writing import write_atomically
+from autoprune.level import GROUPS, Level
 from autoprune.ports.metric import Metric
 from autoprune.space import Unit
 from autoprune.workload import Workload
@@ -41,18 +43,29 @@ class ClassTimes(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     units: list[str] = Field(min_length=1)
-    kept: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    kept: list[Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=":")]] = Field(min_length=1)
     ms: list[Milliseconds]
 
     @model_validator(mode="after")
     def _rows(self) -> "ClassTimes":
         if len(self.kept) != len(self.ms) or self.ms[0] != 0:
             raise ValueError("there must be a time for every number of groups, the first of them 0 ms")
-        if any(b <= a for a, b in pairwise(self.kept)):
+        if any(b <= a for a, b in pairwise(self.counted[0])):
             raise ValueError("the numbers of groups must rise")
         if any(b < a for a, b in pairwise(self.ms)):
             raise ValueError("fewer groups may not take longer")
         return self
+
+    @cached_property
+    def counted(self) -> tuple[list[int], list[float]]:
+        """Numbers of groups kept, and what they take."""
+        found = [(key, ms) for key, ms in zip(self.kept, self.ms, strict=False) if isinstance(key, int)]
+        return [key for key, _ in found], [ms for _, ms in found]
+
+    @cached_property
+    def named(self) -> dict[str, float]:
+        """What levels of other forms take, by name."""
+        return {key: ms for key, ms in zip(self.kept, self.ms, strict=True) if isinstance(key, str)}
 
 
 class Check(BaseModel):
@@ -71,7 +84,7 @@ class Check(BaseModel):
 
 
 class LatencyTable(BaseModel, Metric):
-    """Milliseconds by unit and groups kept; between measured numbers of groups it is interpolated linearly."""
+    """Milliseconds by unit and level; between measured numbers of groups they are interpolated linearly."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -113,20 +126,24 @@ class LatencyTable(BaseModel, Metric):
             f"'{self.measured_on.get('file', FILE)}'."
         )
 
-    def __call__(self, unit: Unit, kept: int, workload: Workload) -> float:
-        """Milliseconds of `kept` groups of `unit`, in the workload that was measured.
+    def __call__(self, unit: Unit, level: Level, workload: Workload) -> float:
+        """Milliseconds of a level of `unit`, in the workload that was measured.
 
         Raises:
-            UserError: the table lacks the unit.
+            UserError: the table lacks the unit or the level.
         """
         found = self._class_of.get(unit.name)
-        if found is None or kept > found.kept[-1]:
-            raise UserError(f"the latency table lacks unit {unit.name} at {kept} groups: it is of another network.")
-        return float(np.interp(kept, found.kept, found.ms))
+        if found is not None and level.key in found.named:
+            return found.named[level.name]
+        kept, ms = ([], []) if found is None else found.counted
+        if level.form != GROUPS or not kept or level.kept > kept[-1]:
+            lacking = f"{level.kept} groups" if level.form == GROUPS else level.name
+            raise UserError(f"the latency table lacks unit {unit.name} at {lacking}: it is of another network.")
+        return float(np.interp(level.kept, kept, ms))
 
-    def total(self, units: Sequence[Unit], kept: Sequence[int], workload: Workload) -> float:
+    def total(self, units: Sequence[Unit], levels: Sequence[Level], workload: Workload) -> float:
         """Milliseconds of a whole network."""
-        return self.fixed + sum(self(unit, k, workload) for unit, k in zip(units, kept, strict=True))
+        return self.fixed + sum(self(unit, level, workload) for unit, level in zip(units, levels, strict=True))
 
     def save(self, directory: Path) -> None:
         """Write `latency.json` of a run; one that is there holds the same."""

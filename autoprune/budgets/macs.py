@@ -4,10 +4,11 @@ That is what fvcore and torch's FlopCounterMode count with eager attention. With
 both leave the scores out.
 """
 
+from autoprune.level import Level, form_of
 from autoprune.space import Unit
 from autoprune.workload import Workload
 
 
-def macs(unit: Unit, kept: int, workload: Workload) -> float:
-    """MACs per token of `unit` with `kept` groups at `workload.context` positions."""
-    return unit.macs(kept, workload.context)
+def macs(unit: Unit, level: Level, workload: Workload) -> float:
+    """MACs per token of `unit` at a level and `workload.context` positions."""
+    return form_of(level).macs(unit, level, workload.context)

@@ -2,6 +2,9 @@
 
 autoprune/ports/metric.py says what a metric is. One that must see the network is made by a function with the decorator
 `of_network`, called once with a `Network`.
+
+A function whose second parameter has another name than `level` is given the number of groups kept, `(unit, kept,
+workload)`: it counts levels of the form `groups` alone.
 """
 
 import inspect
@@ -13,6 +16,7 @@ from typing import Any
 
 from autoprune import usercode
 from autoprune.errors import UserError
+from autoprune.level import GROUPS, Level, form_of
 from autoprune.ports.metric import FORM, Metric, Network, load_metric, of_network
 from autoprune.space import Unit
 from autoprune.workload import Workload
@@ -42,7 +46,7 @@ def fixed_cost(name: str, metric: Metric | None = None) -> float:
 
 
 def cost_rows(name: str, units: Sequence[Unit], workload: Workload, metric: Metric | None = None) -> list[list[float]]:
-    """The metric called `name` at every level of every unit: for each unit, the cost of each of `unit.kept`.
+    """The metric called `name` at every level of every unit: for each unit, the cost of each of `unit.levels`.
 
     Args:
         name: a name, `package.module:Object`, `file.py:Object` or the path of a table.
@@ -51,14 +55,15 @@ def cost_rows(name: str, units: Sequence[Unit], workload: Workload, metric: Metr
         metric: what `metric_of` returned; None loads it by name.
 
     Raises:
-        UserError: there is no such metric; it is no function of a unit, the groups kept and the workload; it raises an
+        UserError: there is no such metric; it is no function of a unit, a level and the workload; it raises an
             exception; a cost is no number (a Python or NumPy scalar), not finite or below 0; a level costs more than a
             denser one; everything together costs nothing; or a table lacks a level.
     """
     metric = metric or load_metric(name)
     _check_form(metric)
     metric.check_units(units)
-    rows = [[_cost(metric, unit, kept, workload) for kept in unit.kept] for unit in units]
+    by_number = counts_groups(metric)
+    rows = [[_cost(metric, by_number, unit, level, workload) for level in unit.levels] for unit in units]
     for unit, row in zip(units, rows, strict=True):
         _check_order(metric, unit, row)
     dense = sum(row[0] for row in rows)
@@ -68,6 +73,16 @@ def cost_rows(name: str, units: Sequence[Unit], workload: Workload, metric: Metr
             f"{len(units)} units kept: there is nothing to bound unless that is a finite number above 0."
         )
     return rows
+
+
+def counts_groups(metric: Metric) -> bool:
+    """Whether a metric takes the number of groups kept in the place of a level, as all metrics once did."""
+    try:
+        second = list(inspect.signature(metric).parameters.values())[1]
+    except (TypeError, ValueError, IndexError):  # some builtins have no signature
+        return True
+    annotation = str(getattr(second.annotation, "__name__", second.annotation))
+    return second.name != "level" and annotation.split(".")[-1] != Level.__name__
 
 
 def _check_form(metric: Metric) -> None:
@@ -81,10 +96,15 @@ def _check_form(metric: Metric) -> None:
         raise UserError(f"the budget {metric.described} takes {signature}: {FORM}.") from error
 
 
-def _cost(metric: Metric, unit: Unit, kept: int, workload: Workload) -> float:
-    value = usercode.call("budget", metric, unit, kept, workload)
+def _cost(metric: Metric, by_number: bool, unit: Unit, level: Level, workload: Workload) -> float:
+    if by_number and level.form != GROUPS:
+        raise UserError(
+            f"the budget {metric.described} counts groups kept, and the unit {unit.name} has the level "
+            f"{level.name}: {FORM}."
+        )
+    value = usercode.call("budget", metric, unit, level.kept if by_number else level, workload)
     given = f"the budget {metric.described} gives"
-    where = f"for unit {unit.name} at {kept} of {unit.groups} groups kept"
+    where = f"for unit {unit.name} at {_told(unit, level)}"
     if isinstance(value, bool) or not isinstance(value, Real):  # NumPy's scalars are Real, its arrays and bools not
         raise UserError(f"{given} {_shown(value)} (a {_type(value)}) {where}: a cost is one plain number.")
     try:
@@ -99,11 +119,16 @@ def _cost(metric: Metric, unit: Unit, kept: int, workload: Workload) -> float:
 def _check_order(metric: Metric, unit: Unit, row: Sequence[float]) -> None:
     for level in range(1, len(row)):
         if row[level] > row[level - 1]:
+            denser, sparser = unit.levels[level - 1], unit.levels[level]
             raise UserError(
                 f"the budget {metric.described} gives {row[level - 1]:g} for unit {unit.name} at "
-                f"{unit.kept[level - 1]} of {unit.groups} groups kept, and {row[level]:g} at {unit.kept[level]}: a "
-                "level may not cost more than a denser one."
+                f"{_told(unit, denser)}, and {row[level]:g} at {form_of(sparser).short(sparser)}: a level may not cost "
+                "more than a denser one."
             )
+
+
+def _told(unit: Unit, level: Level) -> str:
+    return form_of(level).told(level, unit.groups, unit.kind)
 
 
 def _type(value: object) -> str:

@@ -1,9 +1,10 @@
 """Parameters: weights, biases and norms that belong to a unit."""
 
+from autoprune.level import Level, form_of
 from autoprune.space import Unit
 from autoprune.workload import Workload
 
 
-def params(unit: Unit, kept: int, workload: Workload) -> float:
-    """Parameters of `unit` with `kept` groups."""
-    return unit.params(kept)
+def params(unit: Unit, level: Level, workload: Workload) -> float:
+    """Parameters of `unit` at a level."""
+    return form_of(level).params(unit, level)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from autoprune.errors import UserError
 from autoprune.files.reading import explained, read_yaml
+from autoprune.level import Level, form_of
 from autoprune.ports.metric import Metric, Network, of_network
 from autoprune.space import Unit
 from autoprune.workload import Workload
@@ -69,16 +70,17 @@ class Roofline(Metric):
         embedding = self._seconds(0, tokens * hidden * size)
         return 1e3 * (head + embedding + 2 * self.device.launch)
 
-    def __call__(self, unit: Unit, kept: int, workload: Workload) -> float:
-        """Milliseconds of `kept` groups of `unit`: its matrices, and where it attends, the attention."""
-        if kept == 0:
+    def __call__(self, unit: Unit, level: Level, workload: Workload) -> float:
+        """Milliseconds of `unit` at a level: its matrices, and where it attends, the attention."""
+        form = form_of(level)
+        if form.drops(level):
             return 0.0
         tokens, positions = workload.tokens, workload.batch * workload.context
         # a unit's matrices have the same FLOPs for each byte, so the larger bound is the same for all: one sum
-        macs = unit.macs(kept, 0)
+        macs = form.macs(unit, level, 0)
         seconds = self._seconds(tokens * macs, macs * self._itemsize)
-        attention = tokens * workload.context * kept * unit.context_macs
-        seconds += self._seconds(attention, positions * unit.cache(kept) * self._itemsize)
+        attention = tokens * (form.macs(unit, level, workload.context) - macs)
+        seconds += self._seconds(attention, positions * form.cache(unit, level) * self._itemsize)
         return 1e3 * (seconds + (unit.matrices + (unit.context_macs > 0)) * self.device.launch)
 
     def _seconds(self, macs: float, nbytes: float) -> float:

@@ -11,7 +11,7 @@ A CSV file in UTF-8 with a header and the columns `unit`, `kept` and `cost`, in 
 
 - `unit` is a unit's name (`3.mlp`) or a kind (`mlp`) for all units of it. Where both give a cost, the unit's own holds.
 - `kept` is how many groups of the unit are kept, as policies count them: query heads of an attention, neurons of an
-  MLP. A search needs all levels of its units.
+  MLP. A level of another form than `groups` stands there by its name. A search needs all levels of its units.
 - `cost` is what that takes, in any measure that adds over units. `kept` 0 may be left out and costs 0: a dropped unit
   is not run.
 """
@@ -26,6 +26,7 @@ from pathlib import Path
 
 from autoprune.errors import UserError
 from autoprune.files.reading import explained, read_bytes
+from autoprune.level import Key, Level
 from autoprune.ports.metric import Metric
 from autoprune.space import Unit
 from autoprune.workload import Workload
@@ -43,27 +44,27 @@ class Table(Metric):
 
     Args:
         path: the file it was read from, for messages.
-        costs: name or kind of a unit -> groups kept -> cost.
+        costs: name or kind of a unit -> key of a level (level.py) -> cost.
     """
 
     path: Path
-    costs: Mapping[str, Mapping[int, float]]
+    costs: Mapping[str, Mapping[Key, float]]
 
     @property
     def described(self) -> str:
         """How messages name it."""
         return f"'{self.path}'"
 
-    def __call__(self, unit: Unit, kept: int, workload: Workload) -> float:
-        """The cost of `kept` groups of `unit`. The workload is the one that was measured.
+    def __call__(self, unit: Unit, level: Level, workload: Workload) -> float:
+        """The cost of a level of `unit`. The workload is the one that was measured.
 
         Raises:
             UserError: the table lacks it; names all levels of the unit that it lacks.
         """
         costs = self._costs(unit)
-        if kept not in costs:
-            raise UserError(self._lacks(unit, [k for k in unit.kept if k not in costs] or [kept]))
-        return costs[kept]
+        if level.key not in costs:
+            raise UserError(self._lacks(unit, self._missing(unit) or [level.key]))
+        return costs[level.key]
 
     def check_units(self, units: Iterable[Unit]) -> None:
         """Nothing, when every level of the units has a cost.
@@ -71,16 +72,18 @@ class Table(Metric):
         Raises:
             UserError: some lack theirs; names the levels of the first such unit and counts the other units.
         """
-        lacking = [
-            (unit, missing) for unit in units if (missing := [k for k in unit.kept if k not in self._costs(unit)])
-        ]
+        lacking = [(unit, missing) for unit in units if (missing := self._missing(unit))]
         if lacking:
             raise UserError(self._lacks(*lacking[0], others=len(lacking) - 1))
 
-    def _costs(self, unit: Unit) -> dict[int, float]:
+    def _missing(self, unit: Unit) -> list[Key]:
+        costs = self._costs(unit)
+        return [level.key for level in unit.levels if level.key not in costs]
+
+    def _costs(self, unit: Unit) -> dict[Key, float]:
         return {0: 0.0, **self.costs.get(unit.kind, {}), **self.costs.get(unit.name, {})}
 
-    def _lacks(self, unit: Unit, missing: Iterable[int], others: int = 0) -> str:
+    def _lacks(self, unit: Unit, missing: Iterable[Key], others: int = 0) -> str:
         more = f" (and levels of {others} other unit{'s' if others > 1 else ''})" if others else ""
         counted = f" Groups are query heads: what the table has for N KV groups is for {unit.bundle} x N of them."
         return (
@@ -96,7 +99,7 @@ def read(path: Path) -> Table:
     Raises:
         UserError: the file cannot be read, is not UTF-8, or a line is not of the form; names the line.
     """
-    costs: dict[str, dict[int, float]] = {}
+    costs: dict[str, dict[Key, float]] = {}
     with explained("the table", path):
         text = read_bytes(path, BYTES).decode("utf-8-sig")  # -sig: spreadsheets write a byte order mark
     for line, unit, kept, cost in _rows(path, io.StringIO(text, newline="")):
@@ -106,8 +109,8 @@ def read(path: Path) -> Table:
     return Table(path, costs)
 
 
-def _rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, str, int, float]]:
-    """Line number, unit, groups kept and cost of every row."""
+def _rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, str, Key, float]]:
+    """Line number, unit, key of the level and cost of every row."""
     reader = csv.reader(lines, strict=True)
     try:
         header = [field.strip() for field in next(reader, [])]
@@ -126,15 +129,18 @@ def _rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, str, int, flo
         raise _malformed(path, reader.line_num, f"no CSV ({error})") from error
 
 
-def _values(path: Path, line: int, row: Mapping[str, str]) -> tuple[str, int, float]:
+def _values(path: Path, line: int, row: Mapping[str, str]) -> tuple[str, Key, float]:
     if not row["unit"]:
         raise _malformed(path, line, "the unit is empty")
-    try:
-        kept = int(row["kept"])
-    except ValueError:
-        kept = -1
-    if kept < 0:
-        raise _malformed(path, line, f"kept is {SHORT.repr(row['kept'])}, and must be a number of groups, as 0 or 12")
+    kept: Key = row["kept"]
+    if ":" not in row["kept"]:  # which the name of a level has
+        try:
+            kept = int(row["kept"])
+        except ValueError:
+            kept = -1
+        if kept < 0:
+            seen = SHORT.repr(row["kept"])
+            raise _malformed(path, line, f"kept is {seen}, and must be a number of groups, as 0 or 12")
     try:
         cost = float(row["cost"])
     except ValueError:

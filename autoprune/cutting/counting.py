@@ -6,19 +6,20 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from autoprune.level import Level
 from autoprune.space import Unit
 
 if TYPE_CHECKING:
     from autoprune.cutting.live import LiveWidth
 
 
-def unit_of(live: "LiveWidth", block: int, kept: tuple[int, ...]) -> Unit:
+def unit_of(live: "LiveWidth", block: int, levels: tuple[Level, ...]) -> Unit:
     """The numbers of a width.
 
     Args:
         live: the width, whole.
         block: the index of its block.
-        kept: groups at each level.
+        levels: what it can be.
     """
     width = live.width
     size, shared, square = _costs(live, {})
@@ -27,7 +28,7 @@ def unit_of(live: "LiveWidth", block: int, kept: tuple[int, ...]) -> Unit:
     inside |= {id(p): p.numel() for module in live.dense.modules.values() for p in module.parameters(recurse=False)}
     groups, tokens = width.groups, live.positions.get(width.consumer.module)
     unit = Unit(
-        name=f"{block}.{width.kind}", kind=width.kind, block=block, groups=groups, kept=kept,
+        name=f"{block}.{width.kind}", kind=width.kind, block=block, groups=groups, levels=levels,
         group_params=size,
         # an image is its own context, of a length that is known
         group_macs=macs + (width.context_macs * tokens**2 if tokens else 0),

@@ -17,6 +17,7 @@ from autoprune.cutting.dropping import Dropping
 from autoprune.cutting.layer_config import Counts
 from autoprune.cutting.layouts import consumer_layout, layout_of
 from autoprune.cutting.widths import Key, Width
+from autoprune.level import Level
 from autoprune.space import Unit
 
 
@@ -102,9 +103,9 @@ class LiveWidth:
         yield from self.dense.modules.values()
         yield from self.dropping.inside()
 
-    def unit(self, block: int, kept: tuple[int, ...]) -> Unit:
+    def unit(self, block: int, levels: tuple[Level, ...]) -> Unit:
         """The numbers of this width as a `Unit` of the search space (torch-free)."""
-        return counting.unit_of(self, block, kept)
+        return counting.unit_of(self, block, levels)
 
     # -- what is kept ----------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from autoprune.config import SearchConfig, is_module
 from autoprune.exporters import card, load_module
 from autoprune.exporters.directory import check_target, neighbour
 from autoprune.exporters.source import Source
+from autoprune.level import form_of
 from autoprune.policy import Policy
 from autoprune.ports.exporter import Exporter
 
@@ -76,7 +77,7 @@ def _stand_ins(assembly: Assembly, policy: Policy) -> dict[str, str]:
     return {
         _path(assembly.loaded.model, block, path): EXPORTED[stand_in.partition("-")[0]]
         for (block, width), unit in zip(blocks, policy.units, strict=True)
-        if unit.kept == 0
+        if form_of(unit.as_level).drops(unit.as_level)
         for path, stand_in in width.on_drop.items()
     }
 

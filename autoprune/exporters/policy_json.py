@@ -1,4 +1,4 @@
-"""The policy alone, as a file: what is kept of every unit, its costs, losses and provenance."""
+"""The policy alone, as a file: the level of every unit, its costs, losses and provenance."""
 
 from pathlib import Path
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autoprune.level import Level
+from autoprune.levels.form import LiveForm, live_form
 from autoprune.levels.masked import MaskedWeights
 from autoprune.levels.store import LevelStore
 from autoprune.mask import Mask
@@ -33,6 +35,8 @@ class Placer:
         self.view, self.space, self.store, self.masked = view, space, store, masked
         self._separable: dict[int, bool] = {}
         self._widths = [width for row in view.widths for width in row]
+        self._forms = [[live_form(level) for level in unit.levels] for unit in space.units]
+        self._standing: list[tuple[LiveForm, Level] | None] = [None] * len(space.units)
         self.units_of_block = [
             [u for u, unit in enumerate(space.units) if unit.block == b] for b in range(len(view.blocks))
         ]
@@ -59,7 +63,7 @@ class Placer:
             if i == unit:
                 self._place_unit(u, choice)
             else:
-                self._widths[u].keep(0)
+                self._keep(u, 0)
 
     @torch.no_grad()
     def separable(self, block: int, hidden_BTD: Tensor) -> bool:
@@ -71,7 +75,7 @@ class Placer:
         """
         if block not in self._separable:
             drawn_BTD = torch.randn(hidden_BTD.shape, generator=torch.Generator().manual_seed(0)).to(hidden_BTD)
-            choices: list[Choice] = [min(1, len(self.space.units[u].kept) - 1) for u in self.units_of_block[block]]
+            choices: list[Choice] = [min(1, len(self.space.units[u].levels) - 1) for u in self.units_of_block[block]]
             self.place_block(block, choices)
             whole_BTD, parts_BTD = self.view.run(block, drawn_BTD), drawn_BTD
             for unit, choice in enumerate(choices):
@@ -81,14 +85,23 @@ class Placer:
         return self._separable[block]
 
     def keeps(self, block: int, unit: int, choice: Choice) -> bool:
-        """Whether anything is kept of one of a block's units."""
-        kept = self.space.units[self.units_of_block[block][unit]].kept
-        return kept[choice] > 0 if isinstance(choice, int) else any(choice)
+        """Whether anything of one of a block's units is run."""
+        u = self.units_of_block[block][unit]
+        if isinstance(choice, int):
+            return not self._forms[u][choice].drops(self.space.units[u].levels[choice])
+        return any(choice)
+
+    def refits(self, block: int, unit: int, choice: Choice) -> bool:
+        """Whether the consumer of one of a block's units may be solved once more."""
+        return not isinstance(choice, int) or self._forms[self.units_of_block[block][unit]][choice].refits
 
     def _place_unit(self, u: int, choice: Choice) -> None:
         width, unit = self._widths[u], self.space.units[u]
+        self._lift(u)
         if isinstance(choice, int):
-            width.keep(unit.kept[choice], self.store.weights(u, choice))
+            form, level = self._forms[u][choice], unit.levels[choice]
+            form.place(level, width, self.store.weights(u, choice), self.store.own(u, choice))
+            self._standing[u] = form, level
             return
         kept_G = np.unpackbits(np.frombuffer(choice, np.uint8))[: unit.bundles(unit.groups)].repeat(unit.bundle)
         index = torch.from_numpy(np.flatnonzero(kept_G))
@@ -112,7 +125,19 @@ class Placer:
     def release_block(self, block: int) -> None:
         """Put one dense block back."""
         for u in self.units_of_block[block]:
-            self._widths[u].keep(self.space.units[u].groups)
+            self._keep(u, self.space.units[u].groups)
+
+    def _keep(self, u: int, groups: int) -> None:
+        """Keep the first groups of a unit with their dense weights, or none."""
+        self._lift(u)
+        self._widths[u].keep(groups)
+
+    def _lift(self, u: int) -> None:
+        """Take off what the form of a unit's present level put there besides weights."""
+        standing, self._standing[u] = self._standing[u], None
+        if standing is not None:
+            form, level = standing
+            form.lift(level, self._widths[u])
 
     def _bits(self, mask: Mask) -> list[bytes]:
         return [bits.tobytes() for bits in mask.split(self.space.groups)]

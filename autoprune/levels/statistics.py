@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from autoprune.cutting import reading
 from autoprune.cutting.counting import weights_of
 from autoprune.cutting.live import LiveWidth
+from autoprune.levels.form import live_form
 from autoprune.space import Unit
 from autoprune.statistics import UnitStatistics
 
@@ -46,15 +46,8 @@ def _output_errors(
     inputs = (order_G[:, None] * size + torch.arange(size, device=order_G.device)).flatten()
     whole = float((weight_OD @ h_DD * weight_OD).sum())
     errors = [0.0]
-    for level, kept in enumerate(unit.kept[1:], 1):
-        difference_OD = weight_OD.clone()
-        if kept:
-            kept_K, stored = inputs[: kept * size], levels.get(f"level.{level}")
-            if stored is None:
-                difference_OD[:, kept_K] = 0
-            else:
-                new_OK = reading.matrix(width, stored)
-                difference_OD[:, kept_K] -= new_OK.double().to(weight_OD.device)
+    for number, level in enumerate(unit.levels[1:], 1):
+        difference_OD = weight_OD - live_form(level).consumer(level, levels.get(f"level.{number}"), width, inputs)
         error = float((difference_OD @ h_DD * difference_OD).sum()) / whole if whole > 0 else 0.0
         errors.append(min(1.0, max(errors[-1], error)))
     return tuple(errors)

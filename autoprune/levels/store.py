@@ -1,11 +1,12 @@
 """The level store: the order of every unit's groups and its consumer's weights at every level, built once.
 
 On disk, in `<cache>/levels/<key>/`: one `<unit>.safetensors` for each unit (its name's slug, files/names.py) with
-`order` `[G]` and, where the criterion reconstructs, `level.<l>`, the consumer's weight at level l in the module's own
-layout, columns in `order`; where BatchNorm reads the consumer `norm.<l>`, its mean and variance at level l; likewise
-`behind.order`, ... of a width behind; and `manifest.json`, written last, with the units' statistics and seals of the
-files (seal.py). The key is a hash of model, data, levels and criterion. Files are memory-mapped, and looked through
-before anything is taken from them: version, units, sizes, shapes, and that every order is one.
+`order` `[G]` and what the form of level l has built (form.py): where the criterion reconstructs, `level.<l>`, the
+consumer's weight in the module's own layout, columns in `order`; where BatchNorm reads the consumer `norm.<l>`, its
+mean and variance; likewise `behind.order`, ... of a width behind; and `manifest.json`, written last, with the units'
+statistics and seals of the files (seal.py). The key is a hash of model, data, levels and criterion. Files are
+memory-mapped, and looked through before anything is taken from them: version, units, sizes, shapes, and that every
+order is one.
 Weights are rounded to the checkpoint's dtype, so that what is scored is what is shipped.
 """
 
@@ -13,9 +14,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import cache
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +38,7 @@ from autoprune.files.reading import explained, read_json
 from autoprune.files.writing import BUILDING, scratch
 from autoprune.levels.criterion import Reconstruction, order_of, workspace_bytes
 from autoprune.levels.evidence import Evidence
+from autoprune.levels.form import Building, live_form
 from autoprune.levels.seal import SMALL, Seal, check, sealed
 from autoprune.levels.statistics import measure
 from autoprune.networks.blocks import BlockView
@@ -45,6 +48,8 @@ from autoprune.statistics import UnitStatistics
 
 VERSION: Literal[4] = 4
 BEHIND = "behind."
+SHARED = ("level", "norm")
+"""Names of tensors that mean the same in every form."""
 
 
 def cache_directory() -> Path:
@@ -54,7 +59,8 @@ def cache_directory() -> Path:
 
 def store_key(units: Sequence[Unit], *parts: str) -> str:
     """The name of a store: a hash of its units' levels and of `parts` (model, data and criterion)."""
-    described = [VERSION, [[unit.name, unit.groups, unit.kept] for unit in units], *parts]
+    levels = [[unit.name, unit.groups, [level.key for level in unit.levels]] for unit in units]
+    described = [VERSION, levels, *parts]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
 
 
@@ -70,7 +76,7 @@ class _Manifest(BaseModel):
         """Raise a ValueError where it is of other units."""
         if self.units != [unit.name for unit in units]:
             raise ValueError("it is of other units")
-        if [len(one.output_errors) for one in self.statistics] != [len(unit.kept) for unit in units]:
+        if [len(one.output_errors) for one in self.statistics] != [len(unit.levels) for unit in units]:
             raise ValueError("its statistics are of other levels")
 
 
@@ -79,15 +85,13 @@ def _check_unit(unit: Unit, tensors: dict[str, Tensor]) -> None:
     if "order" not in tensors:
         raise ValueError(f"{unit.name} has no order")
     for name, tensor in tensors.items():
-        what, _, level = name[len(BEHIND) * name.count(BEHIND) :].partition(".")
-        kept = unit.kept[int(level)] if level.isdigit() and int(level) < len(unit.kept) else 0
+        what, _, number = name[len(BEHIND) * name.count(BEHIND) :].partition(".")
         if what == "order":
             fits = tensor.dtype == torch.int64 and tensor.shape == (unit.groups,)
             fits = fits and torch.equal(tensor.sort().values.cpu(), torch.arange(unit.groups))
-        elif what == "norm":
-            fits = kept > 0 and tensor.is_floating_point() and tensor.dim() == 2 and len(tensor) == 2
         else:
-            fits = what == "level" and kept > 0 and tensor.is_floating_point() and tensor.numel() % kept == 0
+            level = unit.levels[int(number)] if number.isdecimal() and int(number) < len(unit.levels) else None
+            fits = level is not None and live_form(level).fits(level, what, tensor)
         if not fits:
             raise ValueError(f"{name} of {unit.name} is {tensor.dtype} {tuple(tensor.shape)} and does not fit the unit")
 
@@ -116,6 +120,9 @@ class LevelStore:
                 check(directory / file_of(unit), seal, whole=small)
                 self._tensors.append(read_tensors(directory / file_of(unit), device))
                 _check_unit(unit, self._tensors[-1])
+        tables = list(zip(self._tensors, (len(unit.levels) for unit in units), strict=True))
+        self._weights = [_weights(tensors, levels) for tensors, levels in tables]
+        self._own = [_own(tensors, levels) for tensors, levels in tables]
 
     def order(self, u: int) -> Tensor:
         """Groups of unit `u`, most important first, `[G]`."""
@@ -123,25 +130,53 @@ class LevelStore:
 
     def orders(self, u: int) -> list[Tensor]:
         """The same of its width and of those behind."""
-        names = [name for name in sorted(self._tensors[u], key=len) if name.split(".")[-1] == "order"]
-        return [self._tensors[u][name] for name in names]
+        return _orders(self._tensors[u])
 
     def consumer(self, u: int, level: int) -> Tensor | None:
         """The reconstructed weight of unit `u`'s consumer, or None where the dense weight's prefix serves."""
         return self._tensors[u].get(f"level.{level}")
 
     def weights(self, u: int, level: int) -> LevelWeights:
-        """All that a level of unit `u` puts in place."""
-        weights = None
-        for behind in reversed(range(len(self.orders(u)))):
-            prefix, tensors = BEHIND * behind, self._tensors[u]
-            weights = LevelWeights(tensors.get(f"{prefix}level.{level}"), tensors.get(f"{prefix}norm.{level}"), weights)
-        assert weights is not None
-        return weights
+        """The weights that a level of unit `u` puts in place."""
+        return self._weights[u][level]
+
+    def own(self, u: int, level: int) -> Mapping[str, Tensor]:
+        """What the form of a level of unit `u` keeps besides weights."""
+        return self._own[u][level]
 
     def kept_groups(self, u: int, kept: int) -> list[int]:
         """The groups that stay when `kept` are kept, by their number in the original network, ascending."""
         return sorted(int(g) for g in self.order(u)[:kept])
+
+
+def _orders(tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    """Orders of the groups of a width and of those behind it."""
+    names = [name for name in sorted(tensors, key=len) if name.split(".")[-1] == "order"]
+    return [tensors[name] for name in names]
+
+
+def _weights(tensors: Mapping[str, Tensor], levels: int) -> list[LevelWeights]:
+    """The weights of each of so many levels, of a width and of those behind it."""
+    found: list[LevelWeights] = []
+    links = len(_orders(tensors))
+    for level in range(levels):
+        weights = None
+        for prefix in (BEHIND * link for link in reversed(range(links))):
+            consumer, norm = (tensors.get(f"{prefix}{what}.{level}") for what in SHARED)
+            weights = LevelWeights(consumer, norm, weights)
+        assert weights is not None
+        found.append(weights)
+    return found
+
+
+def _own(tensors: Mapping[str, Tensor], levels: int) -> list[dict[str, Tensor]]:
+    """The tensors of each of so many levels that only their forms know, by name."""
+    found: list[dict[str, Tensor]] = [{} for _ in range(levels)]
+    for name, tensor in tensors.items():
+        what, _, level = name.rpartition(".")
+        if what and what.split(".")[-1] not in SHARED and level != "order":
+            found[int(level)][what] = tensor
+    return found
 
 
 def file_of(unit: Unit) -> str:
@@ -254,35 +289,10 @@ def _levels(
     evidence = {name: tensor.to(weight_OD.device) for name, tensor in evidence.items()}
     order = order_of(criterion, weight_OD, h_DD, unit.groups, unit.bundle, evidence)
     tensors = {"order": order.cpu()}
-    if not criterion.reconstructs and mean_D is None:
-        return tensors
     size = weight_OD.shape[1] // unit.groups
-    inputs = (order[:, None] * size + torch.arange(size, device=order.device)).flatten()
-    reconstruction = Reconstruction(weight_OD, h_DD)
-    for level, kept in enumerate(unit.kept):
-        if not 0 < kept < unit.groups:
-            continue
-        kept_K, new_OK = inputs[: kept * size], weight_OD[:, inputs[: kept * size]]
-        if criterion.reconstructs:
-            new_OK = reconstruction.on(kept_K).to(dtype).to(weight_OD.dtype)
-            tensors[f"level.{level}"] = reading.laid_out(width, new_OK).cpu().contiguous()
-        if mean_D is not None:
-            tensors[f"norm.{level}"] = _normalised(width, h_DD, mean_D, kept_K, new_OK).cpu()
+    inputs_D = (order[:, None] * size + torch.arange(size, device=order.device)).flatten()
+    reconstruction = cache(lambda: Reconstruction(weight_OD, h_DD))
+    of = Building(unit, width, h_DD, mean_D, inputs_D, criterion.reconstructs, reconstruction, dtype)
+    for number, level in enumerate(unit.levels):
+        tensors |= {f"{name}.{number}": tensor for name, tensor in live_form(level).build(level, of).items()}
     return tensors
-
-
-def _normalised(width: LiveWidth, h_DD: Tensor, mean_D: Tensor, kept_K: Tensor, new_OK: Tensor) -> Tensor:
-    """BatchNorm's mean and variance behind a consumer with these inputs alone, `[2, out]`, in closed form.
-
-    From the dense network's inputs to the block, as the reconstruction is. What training left is shifted and scaled by
-    what changes on the calibration images, so that a few of them do.
-    """
-    known = reading.statistics(width)
-    assert known is not None
-    mean_O, variance_O = (statistic.double() for statistic in known)
-    dense_OD, new_OK = width.consumer_weight.double(), new_OK.double()
-    before_O, after_O = dense_OD @ mean_D, new_OK @ mean_D[kept_K]
-    spread_O = (dense_OD @ h_DD * dense_OD).sum(1) - before_O.square()
-    left_O = (new_OK @ h_DD[kept_K][:, kept_K] * new_OK).sum(1) - after_O.square()
-    ratio_O = (left_O.clamp_min(0) / spread_O.clamp_min(1e-12)).where(spread_O > 0, 1.0)
-    return torch.stack([mean_O + after_O - before_O, variance_O * ratio_O]).float()

@@ -1,6 +1,6 @@
 """The port of a metric: what a unit costs at a level, in whatever the metric counts.
 
-Costs add over units, are at least 0, and never grow as less is kept (autoprune/budgets/metric.py checks this).
+Costs add over units, are at least 0, and never grow from a level to the next (autoprune/budgets/metric.py checks this).
 """
 
 from abc import ABC, abstractmethod
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from autoprune import registry, usercode
 from autoprune.errors import UserError
+from autoprune.level import Level
 from autoprune.ports.adapting import as_port, has_mark
 from autoprune.ports.task import Task
 from autoprune.space import Unit
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 Maker = TypeVar("Maker", bound=Callable[..., Any])
 
-FORM = "a metric is a function (unit, kept, workload) -> cost"
+FORM = "a metric is a function (unit, level, workload) -> cost"
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,11 @@ class Network:
 
 
 class Metric(ABC):
-    """A metric. Only the call must be there; a function `(unit, kept, workload)` is a metric with all defaults."""
+    """A metric. Only the call must be there; a function `(unit, level, workload)` is a metric with all defaults."""
 
     @abstractmethod
-    def __call__(self, unit: Unit, kept: int, workload: Workload) -> float:
-        """What `unit` costs with `kept` of its groups."""
+    def __call__(self, unit: Unit, level: Level, workload: Workload) -> float:
+        """What `unit` costs at one of its levels."""
 
     @property
     def fixed(self) -> float:
@@ -120,7 +121,7 @@ class _OfNetwork(Metric):
         """What the function returns."""
         return _as_metric(self.described, usercode.call("budget", self.__wrapped__, network))
 
-    def __call__(self, unit: Unit, kept: int, workload: Workload) -> float:
+    def __call__(self, unit: Unit, level: Level, workload: Workload) -> float:
         raise AssertionError("made for no network yet")
 
 

@@ -27,7 +27,7 @@ class Trials:
         self._seconds: dict[Proposal, float] = {}
         self._trained: dict[Proposal, int] = {}
         self._dense = {metric: space.cost(space.dense, metric) or 1.0 for metric in space.costs}
-        levels = {unit.name: IntDistribution(0, len(unit.kept) - 1) for unit in space.units}
+        levels = {unit.name: IntDistribution(0, len(unit.levels) - 1) for unit in space.units}
         kept = {f"{unit.name}.kept": IntDistribution(0, unit.groups) for unit in space.units}
         self._distributions: Mapping[str, BaseDistribution] = levels | kept
 

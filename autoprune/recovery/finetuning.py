@@ -21,6 +21,7 @@ from autoprune.config import load_config
 from autoprune.exporters.source import Source
 from autoprune.exporting import form_of, make_exporter, reopen
 from autoprune.files.writing import write_atomically
+from autoprune.level import GROUPS
 from autoprune.policy import Policy, to_json
 from autoprune.ports.task import Progress
 from autoprune.ports.training import Worth
@@ -179,6 +180,7 @@ def round_weights(assembly: Assembly, student: nn.Module) -> None:
 
 
 def _mark(policy: Policy) -> str:
-    """Of which model and groups a network is."""
-    units = "".join(f"{unit.name} {unit.kept_groups};" for unit in policy.units)
+    """Of which model, groups and levels of other forms a network is."""
+    forms = ("" if unit.form == GROUPS else f" {unit.as_level.name}" for unit in policy.units)
+    units = "".join(f"{unit.name} {unit.kept_groups}{form};" for unit, form in zip(policy.units, forms, strict=True))
     return f"{policy.provenance.get('model_hash')}/{hashlib.sha256(units.encode()).hexdigest()[:16]}"

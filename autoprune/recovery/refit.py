@@ -79,10 +79,12 @@ def place_refitted(
         wanted = [_step(view, block, hidden) for hidden in dense]
         placer.place_block(block, choices)
         links = links_of(view.widths[block])
+        refits = [placer.refits(block, unit, choice) for unit, choice in enumerate(choices)]
+        of_unit = [unit for unit, width in enumerate(view.widths[block]) for _ in width.links]
         stream = [number for number, link in enumerate(links) if link.behind is None]
         added = bool(stream) and _adds(wanted[0], stream)
         for number, link in enumerate(links):
-            if link.kept:
+            if link.kept and refits[of_unit[number]]:
                 lost = [m for m in stream if m < number] if added and number in stream else None
                 _refit(link, _pairs(view, block, pruned, wanted, number, lost), min(HELD_OUT, len(wanted)))
         dense = [step.after for step in wanted]

@@ -133,7 +133,7 @@ def _budgets(run: Run) -> list[tuple[str, str, str]]:
         return []
     rows = []
     for metric, bound in run.space.budgets.items():
-        used, dense = run.used(metric, run.best.kept), run.space.cost(run.space.dense, metric)
+        used, dense = run.used(metric, run.best.keys), run.space.cost(run.space.dense, metric)
         met = "met" if used <= bound + SLACK * dense else "not met"
         what = " that can be pruned" if metric in OF_UNITS else ""
         told = f"{met}; at most {percent(bound, dense)} of {amount(dense)}{what}"

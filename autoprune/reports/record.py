@@ -1,6 +1,6 @@
 """What a report is made of: one frozen record of a run.
 
-Kept counts stand for proposals here: levels and masks that keep as many groups of a unit cost the same.
+Keys of levels (autoprune/level.py) stand for proposals here: levels and masks that keep as many groups cost the same.
 """
 
 import math
@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from autoprune.config import SearchConfig
+from autoprune.level import Key, Level
 from autoprune.policy import Policy
 from autoprune.recovery.result import Finetuned
 from autoprune.space import SearchSpace
@@ -73,13 +74,13 @@ class Scored:
     """Everything that was scored of one proposal.
 
     Args:
-        kept: groups kept of each unit.
+        keys: of each unit's level.
         losses: by sequence, nats per token or image as a rule.
         feasible: whether every budget holds; what breaks one was a probe.
         steps: training steps that its network had taken before these losses.
     """
 
-    kept: tuple[int, ...]
+    keys: tuple[Key, ...]
     losses: dict[int, float]
     feasible: bool
     steps: int = 0
@@ -96,16 +97,21 @@ class Best:
     """The policy that the report is about.
 
     Args:
-        kept: groups kept of each unit.
-        levels: of each unit; None where single groups were searched.
+        levels: of each unit.
+        numbers: of each unit's level among those of the search; None where single groups were searched.
         loss: on the search split.
         sequences: that the loss is the mean of.
     """
 
-    kept: tuple[int, ...]
-    levels: tuple[int, ...] | None
+    levels: tuple[Level, ...]
+    numbers: tuple[int, ...] | None
     loss: float
     sequences: int
+
+    @cached_property
+    def keys(self) -> tuple[Key, ...]:
+        """Of each unit's level."""
+        return tuple(level.key for level in self.levels)
 
 
 @dataclass(frozen=True)
@@ -151,20 +157,20 @@ class Run:
         return self.space.words
 
     @cached_property
-    def uniform(self) -> tuple[int, ...]:
-        """Groups that the uniform policy keeps of each unit."""
-        return tuple(self.space.kept(self.space.uniform()))
+    def uniform(self) -> tuple[Key, ...]:
+        """Keys of the levels of the uniform policy."""
+        return self.space.keys(self.space.uniform())
 
-    def costs(self, metric: str) -> list[Mapping[int, float]]:
-        """For each unit, from groups kept to cost."""
+    def costs(self, metric: str) -> list[Mapping[Key, float]]:
+        """For each unit, from a level's key to its cost."""
         if metric in self.space.group_costs:
             return [dict(enumerate(row.tolist())) for row in self.space.group_costs[metric]]
         rows = zip(self.space.units, self.space.rows(metric), strict=True)
-        return [dict(zip(unit.kept, row, strict=True)) for unit, row in rows]
+        return [{level.key: cost for level, cost in zip(unit.levels, row, strict=True)} for unit, row in rows]
 
-    def used(self, metric: str, kept: Sequence[int]) -> float:
-        """Total of a metric where so many groups of each unit are kept."""
-        return self.space.total(metric, [cost[k] for cost, k in zip(self.costs(metric), kept, strict=True)])
+    def used(self, metric: str, keys: Sequence[Key]) -> float:
+        """Total of a metric at levels with these keys."""
+        return self.space.total(metric, [cost[key] for cost, key in zip(self.costs(metric), keys, strict=True)])
 
     def row(self, name: str) -> Row | None:
         """A line of the final table by name; None while there is none."""

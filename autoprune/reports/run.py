@@ -39,7 +39,7 @@ def read_run(path: Path) -> Run:
             space,
             statistics,
             [*records.values()],
-            _leader(records),
+            _leader(space, records),
             spent,
             history,
             None,
@@ -105,7 +105,7 @@ def _gather(
     for score in scores:
         proposal = score.proposal
         if proposal not in records or score.steps > records[proposal].steps:
-            records[proposal] = Scored(tuple(space.kept(proposal)), {}, space.feasible(proposal), score.steps)
+            records[proposal] = Scored(space.keys(proposal), {}, space.feasible(proposal), score.steps)
         one = records[proposal]
         evals, tokens, seconds = evals + 1, tokens + len(score.sequences) * sequence_length, score.seconds
         if score.steps == one.steps:  # losses after fewer training steps are of other weights
@@ -121,20 +121,21 @@ def _rank(one: Scored) -> tuple[bool, int, int, float]:
     return math.isfinite(one.loss), one.steps, len(one.losses), -one.loss
 
 
-def _leader(records: dict[Proposal, Scored]) -> Best | None:
+def _leader(space: SearchSpace, records: dict[Proposal, Scored]) -> Best | None:
     """Of a run without a policy: the lowest loss at the highest fidelity, as the objective chooses."""
     feasible = [(proposal, one) for proposal, one in records.items() if one.feasible and math.isfinite(one.loss)]
     if not feasible:
         return None
     proposal, one = max(feasible, key=lambda pair: _rank(pair[1]))
-    return Best(one.kept, proposal if isinstance(proposal, tuple) else None, one.loss, len(one.losses))
+    levels = tuple(space.levels_of(proposal))
+    return Best(levels, proposal if isinstance(proposal, tuple) else None, one.loss, len(one.losses))
 
 
 def _found(policy: Policy, sequence_length: int) -> Best:
     loss, tokens = policy.losses.get("search"), policy.losses.get("search_tokens")
     known = [unit.level for unit in policy.units if unit.level is not None]
     return Best(
-        tuple(unit.kept for unit in policy.units),
+        tuple(unit.as_level for unit in policy.units),
         tuple(known) if len(known) == len(policy.units) else None,
         float(loss) if isinstance(loss, int | float) else math.inf,
         max(1, int(tokens) // sequence_length) if isinstance(tokens, int | float) else 1,
@@ -148,7 +149,8 @@ def _end(path: Path, space: SearchSpace) -> tuple[Policy | None, Result | None]:
     policy = Policy.load(path / "policy.json")
     if [(unit.name, unit.groups) for unit in policy.units] != [(unit.name, unit.groups) for unit in space.units]:
         raise UserError(f"policy.json and space.json of '{path}' are of other units: `autoprune resume {path}`.")
-    if not space.group_costs and any(p.kept not in u.kept for p, u in zip(policy.units, space.units, strict=True)):
+    units = zip(policy.units, space.units, strict=True)
+    if not space.group_costs and any(found.as_level not in unit.levels for found, unit in units):
         raise UserError(f"policy.json and space.json of '{path}' are of other levels: `autoprune resume {path}`.")
     with explained("the result", path / "result.json", f"`autoprune resume {path}` writes it anew"):
         return policy, Result.model_validate(read_json(path / "result.json"))

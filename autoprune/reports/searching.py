@@ -24,7 +24,7 @@ def curve(run: Run) -> Markup | None:
     reference = [
         (f"uniform, {count(len(one.losses), run.words.sample)}", one.loss)
         for one in run.scored
-        if one.kept == run.uniform
+        if one.keys == run.uniform
     ]
     y_label = f"loss of the best so far ({run.unit_of_loss})"
     drawn = [
@@ -67,7 +67,7 @@ def trade_off(run: Run) -> Markup | None:
         drawn.append(figure(f"{first}, with probes that break a budget", _chart(run, first, within, probes)))
     hidden = sum(1 for one in run.scored if one.feasible) - len(within)
     shown = [("best", "c1"), ("candidates", "c0 seen")]
-    shown += [("uniform", "c2")] if any(one.kept == run.uniform for one in within) else []
+    shown += [("uniform", "c2")] if any(one.keys == run.uniform for one in within) else []
     shown += [("probes", "probe")] if probes else []
     return section(
         "Cost and loss",
@@ -105,7 +105,7 @@ def _chart(run: Run, metric: str, within: list[Scored], probes: list[Scored]) ->
 
     def dots(scored: list[Scored]) -> list[_Dot]:
         return [
-            _Dot(one, 100 * total(metric, [cost[k] for cost, k in zip(costs, one.kept, strict=True)]) / dense)
+            _Dot(one, 100 * total(metric, [cost[key] for cost, key in zip(costs, one.keys, strict=True)]) / dense)
             for one in scored
         ]
 
@@ -120,8 +120,8 @@ def _chart(run: Run, metric: str, within: list[Scored], probes: list[Scored]) ->
             points(dots(probes), "probe", 2.6),
             points(candidates, "c0 seen", 3.4),
             points([dot for dot in ahead if dot.one.feasible], "c0 onfront", 4.0),
-            points([dot for dot in candidates if dot.one.kept == run.uniform], "c2 best", 5.5),
-            points([dot for dot in candidates if run.best and dot.one.kept == run.best.kept], "c1 best", 6.5),
+            points([dot for dot in candidates if dot.one.keys == run.uniform], "c2 best", 5.5),
+            points([dot for dot in candidates if run.best and dot.one.keys == run.best.keys], "c1 best", 6.5),
         ],
         f"{metric} against loss: {len(within)} candidates, {len(probes)} probes, {len(ahead)} of them on the front",
         f"{metric} (% of dense)",

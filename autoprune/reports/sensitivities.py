@@ -1,5 +1,6 @@
 """How much every unit matters by itself: scores of policies that change one unit, or else the levels' output errors."""
 
+from autoprune.level import Key, form_of
 from autoprune.reports.heatmap import heatmap, scale_note, shading
 from autoprune.reports.markup import Markup
 from autoprune.reports.record import Run
@@ -17,8 +18,8 @@ NOTHING = (
 )
 HINTS = 800  # cells of a map with a tooltip each: more would make the page large
 
-Values = dict[tuple[int, int], float]
-"""From a unit and the groups that it keeps to a loss or an error."""
+Values = dict[tuple[int, Key], float]
+"""From a unit and the key of a level to a loss or an error."""
 
 
 def sensitivities(run: Run) -> Markup | None:
@@ -43,11 +44,11 @@ def sensitivities(run: Run) -> Markup | None:
 def measured(run: Run) -> Values:
     """Mean losses of policies that differ from dense in exactly one unit."""
     found: Values = {}
+    dense = run.space.keys(run.space.dense)
     for one in run.scored:
-        units = zip(one.kept, run.space.units, strict=True)
-        changed = [u for u, (kept, unit) in enumerate(units) if kept < unit.groups]
+        changed = [u for u, (key, full) in enumerate(zip(one.keys, dense, strict=True)) if key != full]
         if len(changed) == 1:
-            found[changed[0], one.kept[changed[0]]] = one.loss
+            found[changed[0], one.keys[changed[0]]] = one.loss
     return found
 
 
@@ -55,22 +56,20 @@ def output_errors(run: Run) -> Values:
     """Errors of the levels below dense, from the statistics; empty where there are none."""
     rows = zip(run.space.units, run.statistics, strict=False)
     return {
-        (u, kept): error
+        (u, level.key): error
         for u, (unit, known) in enumerate(rows)
-        for kept, error in zip(unit.kept[1:], known.output_errors[1:], strict=False)
+        for level, error in zip(unit.levels[1:], known.output_errors[1:], strict=False)
     }
 
 
 def _map(run: Run, kind: str, members: list[int], values: Values, shade: Scale) -> Markup:
     units = [run.space.units[u] for u in members]
-    depth = max(len(unit.kept) for unit in units)
-    levels = [i for i in range(1, depth) if any((u, _at(run, u, i)) in values for u in members)]
+    depth = max(len(unit.levels) for unit in units)
+    levels = [i for i in range(1, depth) if any(_value(run, u, i, values) is not None for u in members)]
     rows = [_share(units, i) for i in levels]
-    cells = [[values.get((u, _at(run, u, i))) for u in members] for i in levels]
+    cells = [[_value(run, u, i, values) for u in members] for i in levels]
     titles = (
-        None
-        if len(levels) * len(members) > HINTS
-        else [[_title(run, u, _at(run, u, i), values) for u in members] for i in levels]
+        None if len(levels) * len(members) > HINTS else [[_title(run, u, i, values) for u in members] for i in levels]
     )
     chart = heatmap(
         rows, [str(unit.block) for unit in units], cells, titles,
@@ -86,19 +85,19 @@ def _known(members: list[int], values: Values) -> bool:
 
 def _share(units: list[Unit], level: int) -> str:
     """What a level keeps, where that is the same for all."""
-    shares = {f"{100 * unit.kept[level] / unit.groups:.0f} %" for unit in units if level < len(unit.kept)}
+    shares = {f"{100 * unit.levels[level].density:.0f} %" for unit in units if level < len(unit.levels)}
     return shares.pop() if len(shares) == 1 else f"level {level}"
 
 
-def _at(run: Run, u: int, level: int) -> int:
-    kept = run.space.units[u].kept
-    return kept[level] if level < len(kept) else -1
+def _value(run: Run, u: int, level: int, values: Values) -> float | None:
+    levels = run.space.units[u].levels
+    return values.get((u, levels[level].key)) if level < len(levels) else None
 
 
-def _title(run: Run, u: int, kept: int, values: Values) -> str:
+def _title(run: Run, u: int, number: int, values: Values) -> str:
     unit = run.space.units[u]
-    if kept < 0:
+    if number >= len(unit.levels):
         return f"{unit.name} has no such level"
-    known = values.get((u, kept))
+    level, known = unit.levels[number], _value(run, u, number, values)
     told = "not scored" if known is None else loss(known)
-    return f"{unit.name}, {kept:,} of {unit.groups:,} {groups([unit.kind])} kept: {told}"
+    return f"{unit.name}, {form_of(level).told(level, unit.groups, unit.kind)}: {told}"

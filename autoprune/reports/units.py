@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from autoprune.level import Level, form_of
 from autoprune.reports.bars import Bar, bar_chart
 from autoprune.reports.charts import colour, legend
 from autoprune.reports.markup import Markup, tag
@@ -23,13 +24,13 @@ def by_depth(run: Run) -> Markup | None:
     """The share kept of every unit, kind by kind, from the first block to the last."""
     if run.best is None:
         return None
-    drawn = []
+    drawn, uniform = [], run.space.levels_of(run.space.uniform())
     for i, (kind, members) in enumerate(kinds(run).items()):
         bars = [
-            Bar(str(unit.block), 100 * kept / unit.groups, _kept(unit, kept), 100.0, i)
-            for unit, kept in _pairs(run, members)
+            Bar(str(unit.block), 100 * level.density, _told(unit, level), 100.0, i)
+            for unit, level in _pairs(run, members)
         ]
-        even = sum(100 * run.uniform[u] / run.space.units[u].groups for u in members) / len(members)
+        even = sum(100 * uniform[u].density for u in members) / len(members)
         mean = sum(bar.value for bar in bars) / len(bars)
         chart = bar_chart(
             bars, f"Share kept of the {kind} units of {len(bars)} blocks, {mean:.0f} % on average", "block",
@@ -52,11 +53,11 @@ def costs(run: Run) -> Markup | None:
     for metric in run.space.costs:
         cost_U, dense = run.costs(metric), run.space.cost(run.space.dense, metric)
         bars = []
-        for u, (unit, kept) in enumerate(_pairs(run, range(len(run.space.units)))):
-            now, full = cost_U[u][kept], cost_U[u][unit.groups]
+        for u, (unit, level) in enumerate(_pairs(run, range(len(run.space.units)))):
+            now, full = cost_U[u][level.key], cost_U[u][unit.levels[0].key]
             title = f"{unit.name}: {amount(now)} of {amount(full)} {metric} ({percent(now, full)})"
             bars.append(Bar(str(unit.block), now, title, full, names.index(unit.kind)))
-        total = run.used(metric, run.best.kept)
+        total = run.used(metric, run.best.keys)
         chart = bar_chart(
             bars, f"{metric} of every unit: {amount(total)} of {amount(dense)} kept", "block", f"{metric} of a unit"
         )
@@ -79,22 +80,22 @@ def layers(run: Run) -> Markup | None:
         [
             unit.name,
             f"{unit.groups:,}",
-            f"{kept:,}",
-            tag("td", percent(kept, unit.groups), _meter(kept / unit.groups, order.index(unit.kind))),
-            "mask" if run.best.levels is None else str(run.best.levels[u]),
+            form_of(level).short(level),
+            tag("td", percent(level.density, 1), _meter(level.density, order.index(unit.kind))),
+            "mask" if run.best.numbers is None else str(run.best.numbers[u]),
         ]
-        for u, (unit, kept) in enumerate(_pairs(run, range(len(run.space.units))))
+        for u, (unit, level) in enumerate(_pairs(run, range(len(run.space.units))))
     ]
     return section("Layers", table("Layers", ("unit", of, "kept", "share kept", "level"), rows))
 
 
-def _pairs(run: Run, members: Iterable[int]) -> list[tuple[Unit, int]]:
+def _pairs(run: Run, members: Iterable[int]) -> list[tuple[Unit, Level]]:
     assert run.best is not None
-    return [(run.space.units[u], run.best.kept[u]) for u in members]
+    return [(run.space.units[u], run.best.levels[u]) for u in members]
 
 
-def _kept(unit: Unit, kept: int) -> str:
-    return f"{unit.name}: {kept:,} of {unit.groups:,} {groups([unit.kind])} kept ({percent(kept, unit.groups)})"
+def _told(unit: Unit, level: Level) -> str:
+    return f"{unit.name}: {form_of(level).told(level, unit.groups, unit.kind)} ({percent(level.density, 1)})"
 
 
 def _meter(share: float, number: int) -> Markup:

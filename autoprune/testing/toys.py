@@ -9,11 +9,22 @@ from numpy.typing import NDArray
 from autoprune.envs import sensitivity
 from autoprune.envs.episodes import Task
 from autoprune.envs.rewards.record import Reward
+from autoprune.level import Level, group_levels
 from autoprune.objective import Limits, Objective
 from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal, SearchSpace, Unit
 from autoprune.statistics import UnitStatistics
 from autoprune.task_choice import DEFAULT, built_in
+
+
+def counts(unit: Unit) -> list[int]:
+    """Groups kept at each level."""
+    return [level.kept for level in unit.levels]
+
+
+def at(unit: Unit, kept: int) -> Level:
+    """The level of a unit that keeps so many groups."""
+    return Level.of_groups(kept, unit.groups)
 
 
 def toy_space(
@@ -31,17 +42,24 @@ def toy_space(
         kept = tuple(range(levels - 1, -1, -1))
         kind = "attention" if u % 2 == 0 else "mlp"
         made.append(
-            Unit(f"{u // 2}.{kind}", kind, u // 2, levels - 1, kept, int(rng.integers(2, 9) if kind == "mlp" else 3))
+            Unit(
+                f"{u // 2}.{kind}",
+                kind,
+                u // 2,
+                levels - 1,
+                group_levels(levels - 1, kept),
+                int(rng.integers(2, 9) if kind == "mlp" else 3),
+            )
         )
-    costs: dict[str, list[list[float]]] = {"params": [[unit.params(k) for k in unit.kept] for unit in made]}
+    costs: dict[str, list[list[float]]] = {"params": [[unit.params(k) for k in counts(unit)] for unit in made]}
     budgets = {"params": budget * sum(row[0] for row in costs["params"])}
     if latency is not None:
-        costs["latency"] = [[(k > 0) * (u + 1) + 0.7 * k for k in unit.kept] for u, unit in enumerate(made)]
+        costs["latency"] = [[(k > 0) * (u + 1) + 0.7 * k for k in counts(unit)] for u, unit in enumerate(made)]
         budgets["latency"] = latency * sum(row[0] for row in costs["latency"])
     for m in range(more):
         price_U = rng.exponential(1.0, units) + 0.05
         costs[f"metric{m}"] = [
-            [price * k for k in unit.kept] for unit, price in zip(made, price_U.tolist(), strict=True)
+            [price * k for k in counts(unit)] for unit, price in zip(made, price_U.tolist(), strict=True)
         ]
         budgets[f"metric{m}"] = rng.uniform(0.9, 1.2) * budget * sum(row[0] for row in costs[f"metric{m}"])
     # with one group less at each level, masks cost what levels do
@@ -107,7 +125,7 @@ def toy_statistics(space: SearchSpace) -> list[UnitStatistics]:
 
 
 def _errors(unit: Unit) -> list[float]:
-    return [(1 - kept / unit.groups) ** 2 for kept in unit.kept]
+    return [(1 - kept / unit.groups) ** 2 for kept in counts(unit)]
 
 
 def toy_task(reward: Reward, scorer: ToyScorer, reference: Levels | None = None, **options: Any) -> Task:

@@ -34,7 +34,7 @@ class RewardRecord:
         step: how many units are set, from 1.
         steps: how many units there are; the episode ends when `step` reaches it.
         unit: the unit that was set.
-        kept: share of its groups that was kept.
+        kept: share of it that was kept: its level's density (autoprune/level.py), of groups their share.
         loss: of the policy so far, units to come dense.
         previous_loss: of the policy a step before; the dense network's at the first step. Only with `every_step`,
             otherwise the dense network's.

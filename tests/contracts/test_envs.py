@@ -24,7 +24,7 @@ from autoprune.errors import LimitReached
 from autoprune.objective import Limits, Objective
 from autoprune.space import Levels, SearchSpace
 from autoprune.testing import check_env
-from autoprune.testing.toys import ToyScorer, toy_space, toy_task
+from autoprune.testing.toys import ToyScorer, counts, toy_space, toy_task
 
 ACTIONS = ("discrete", "continuous")
 REWARDS = registry.names("rewards")
@@ -138,7 +138,7 @@ def test_observations_are_finite_and_in_their_space(actions: str, observation: s
 def test_observations_are_finite_where_units_cost_nothing() -> None:
     """A metric may count one kind of unit only: then nothing that costs anything is left at the end."""
     toy = toy_space(units=5)
-    rows = [[float(10**9 * k if unit.kind == "attention" else 0) for k in unit.kept] for unit in toy.units[:4]]
+    rows = [[float(10**9 * k if unit.kind == "attention" else 0) for k in counts(unit)] for unit in toy.units[:4]]
     costs = {"energy": rows, "params": [list(row) for row in toy.costs["params"][:4]]}
     bounds = {metric: sum(row[0] for row in rows) / 2 for metric, rows in costs.items()}
     space = SearchSpace(toy.units[:4], costs, bounds)
@@ -410,7 +410,9 @@ def test_policies_are_filled_up_to_the_budget() -> None:
     assert space.repair(policy) == policy != chosen
     assert env.levels == policy
     shown = [int(row.split()[-1].rstrip("%")) for row in str(env.render()).splitlines()]
-    assert shown == [100 * unit.kept[level] // unit.groups for unit, level in zip(space.units, policy, strict=True)]
+    assert shown == [
+        100 * unit.levels[level].kept // unit.groups for unit, level in zip(space.units, policy, strict=True)
+    ]
 
 
 def test_a_step_needs_an_episode() -> None:

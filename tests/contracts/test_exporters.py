@@ -51,7 +51,7 @@ def awkward_levels(assembly: Assembly, densest: int = 0) -> Levels:
     gone = {(0, "attention"), (1, "mlp"), (2, "attention"), (2, "mlp")}
     levels = []
     for unit in assembly.space.units:
-        last = len(unit.kept) - 1
+        last = len(unit.levels) - 1
         thinned = (unit.block + (unit.kind == "mlp")) % last
         levels.append(last if (unit.block, unit.kind) in gone else max(thinned, min(densest, last - 1)))
     return tuple(levels)
@@ -183,7 +183,9 @@ def test_networks_that_read_images(
 
 def awkward_images(assembly: Assembly) -> Levels:
     """Every third unit as sparse as it may be, the others at changing levels."""
-    return tuple(len(u.kept) - 1 if i % 3 == 1 else i % (len(u.kept) - 1) for i, u in enumerate(assembly.space.units))
+    return tuple(
+        len(u.levels) - 1 if i % 3 == 1 else i % (len(u.levels) - 1) for i, u in enumerate(assembly.space.units)
+    )
 
 
 def refused(assembly: Assembly, levels: Levels, folder: Path, to: str, way: str) -> None:

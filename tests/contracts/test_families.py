@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from autoprune.cutting import zeros
 from autoprune.cutting.live import LiveWidth
 from autoprune.cutting.stand_ins import ZeroAttention
+from autoprune.level import group_levels
 from autoprune.networks.blocks import BlockView
 from autoprune.networks.loading import family_of
 from autoprune.networks.text import TextView
@@ -137,7 +138,7 @@ def test_costs_are_a_recount(name: str) -> None:
         block = view.blocks[b]
         for width in row:
             groups = width.width.groups
-            unit = width.unit(b, (groups, 0))
+            unit = width.unit(b, group_levels(groups, (groups, 0)))
             dense = count(block)
             kept = drawn_kept(width, generator)
             width.keep(kept)

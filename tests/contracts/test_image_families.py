@@ -12,7 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from autoprune import registry
 from autoprune.config import load_config
 from autoprune.cutting.live import LiveWidth
+from autoprune.level import group_levels
 from autoprune.networks.images import ImageView
+from autoprune.testing.toys import at
 from tests import image_families
 
 pytestmark = pytest.mark.parametrize("name", image_families.names())
@@ -100,7 +102,7 @@ def test_macs_and_params_are_a_recount(name: str) -> None:
     """What a policy saves is what torch counts less (fvcore counts alike), and what is claimed is there."""
     view = image_families.view_of(name)
     widths = [(b, width) for b, row in enumerate(view.widths) for width in row]
-    units = [width.unit(b, (width.width.groups,)) for b, width in widths]
+    units = [width.unit(b, group_levels(width.width.groups, (width.width.groups,))) for b, width in widths]
     workload = load_config(None, {}).workload_of()
     metrics = {metric: registry.load("budgets", metric) for metric in ("params", "macs")}
     dense = counted(view)
@@ -109,7 +111,7 @@ def test_macs_and_params_are_a_recount(name: str) -> None:
         kept_U = [int(torch.randint(1, unit.groups + 1, (), generator=draw)) for unit in units]
         saved = {
             metric: sum(
-                cost(unit, unit.groups, workload) - cost(unit, kept, workload)
+                cost(unit, unit.levels[0], workload) - cost(unit, at(unit, kept), workload)
                 for unit, kept in zip(units, kept_U, strict=True)
             )
             for metric, cost in metrics.items()

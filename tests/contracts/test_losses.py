@@ -17,6 +17,7 @@ from autoprune.networks.head import linear_head
 from autoprune.networks.loading import family_of
 from autoprune.networks.text import TextView
 from autoprune.space import Levels, SearchSpace, kept_groups
+from autoprune.testing.toys import counts
 from tests import families
 
 LENGTH = 11
@@ -38,6 +39,10 @@ class Bare(LevelStore):
         """Prefixes of the dense ones."""
         return AS_DENSE
 
+    def own(self, u: int, level: int) -> dict[str, Tensor]:
+        """Nothing more."""
+        return {}
+
 
 def placer_of(name: str, dtype: torch.dtype = torch.float32) -> Placer:
     model = families.tiny_model(name).to(dtype)
@@ -47,7 +52,7 @@ def placer_of(name: str, dtype: torch.dtype = torch.float32) -> Placer:
         for b, row in enumerate(view.widths)
         for width in row
     ]
-    return Placer(view, SearchSpace(units, {"params": [[u.params(k) for k in u.kept] for u in units]}, {}), Bare())
+    return Placer(view, SearchSpace(units, {"params": [[u.params(k) for k in counts(u)] for u in units]}, {}), Bare())
 
 
 def plain(placer: Placer, policies: Sequence[Levels], tokens_NT: Tensor) -> NDArray[np.float64]:

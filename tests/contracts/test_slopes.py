@@ -15,6 +15,7 @@ from autoprune.evaluation.slopes import Slopes, Stage
 from autoprune.levels.placing import Placer
 from autoprune.networks.head import LinearHead, linear_head
 from autoprune.space import Levels, SearchSpace, kept_groups
+from autoprune.testing.toys import counts
 from tests import families
 from tests.contracts.test_losses import CAPPED, LENGTH, Bare, placer_of
 
@@ -161,7 +162,7 @@ def test_a_module_may_compute_with_its_weight_in_any_way(kind: str) -> None:
         run=lambda block, x: blocks[block](x),
     )  # fmt: skip
     units = [row[0].unit(b, kept_groups(inside, (1.0, 0.5, 0.25))) for b, row in enumerate(view.widths)]
-    space = SearchSpace(units, {"params": [[u.params(k) for k in u.kept] for u in units]}, {})
+    space = SearchSpace(units, {"params": [[u.params(k) for k in counts(u)] for u in units]}, {})
     norm, matrix = (
         nn.LayerNorm(hidden).requires_grad_(False),
         nn.Linear(hidden, families.VOCABULARY).requires_grad_(False),

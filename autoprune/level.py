@@ -1,0 +1,198 @@
+"""A level: one way that a unit can be, as a record of its form and of how much is left.
+
+A form says what the numbers of its levels mean: how they are named, counted, reconstructed and put in place. `groups`
+keeps so many whole groups of a unit. A form is one class in a file of its own and one line in the registry: its half
+without tensors derives from `Form`, which is here, and its half with tensors from `LiveForm` (levels/form.py).
+
+In files a level is the number of groups kept where its form is `groups`, and otherwise a mapping:
+
+    {"form": "bits", "kept": 512, "density": 0.25, "options": {"bits": 4}}
+"""
+
+import functools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from autoprune import registry
+from autoprune.errors import UserError
+from autoprune.wording import groups as called
+
+if TYPE_CHECKING:
+    from autoprune.space import Unit
+
+GROUPS = "groups"
+"""The form in which whole groups stay or leave."""
+
+Key = int | str
+"""What tells a level from the others of its unit: groups kept where its form is `groups`, otherwise its name."""
+
+Option = int | float | str
+
+
+@dataclass(frozen=True)
+class Level:
+    """One way that a unit can be.
+
+    Args:
+        kept: groups of the unit of which anything stays.
+        density: share of the unit's weights that are stored, in [0, 1]. A weight that is stored in fewer bits than the
+            dense one counts by its share of them, so that this says how much of a unit is left in any form.
+        form: name of the form, as in the registry.
+        options: what else the form has to say, as `(("bits", 4),)`, in the form's own order.
+    """
+
+    kept: int
+    density: float
+    form: str = GROUPS
+    options: tuple[tuple[str, Option], ...] = ()
+
+    @classmethod
+    def of_groups(cls, kept: int, groups: int) -> "Level":
+        """The level that keeps so many of a unit's groups."""
+        return cls(kept, kept / groups)
+
+    @functools.cached_property
+    def name(self) -> str:
+        """The level's name, which is the same in every run: `groups:256`, `bits:512,bits=4`."""
+        return ",".join([f"{self.form}:{self.kept}", *(f"{key}={value}" for key, value in self.options)])
+
+    @functools.cached_property
+    def key(self) -> Key:
+        """What tells it from other levels of its unit."""
+        return self.kept if self.form == GROUPS else self.name
+
+    def option(self, name: str) -> Option:
+        """What the form says by that name.
+
+        Raises:
+            KeyError: it says nothing of it.
+        """
+        return dict(self.options)[name]
+
+    def to_json(self) -> int | dict[str, Any]:
+        """As files have it."""
+        if self.form == GROUPS:
+            return self.kept
+        return {"form": self.form, "kept": self.kept, "density": self.density, "options": dict(self.options)}
+
+    @classmethod
+    def from_json(cls, value: Any, groups: int) -> "Level":
+        """A level as files have it, of a unit with so many groups.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if isinstance(value, Mapping):
+            options = value.get("options", {})
+            if not isinstance(options, Mapping):
+                raise ValueError("the options of a level are no mapping")
+            pairs = tuple((str(key), option) for key, option in options.items())
+            level = cls(value.get("kept", -1), value.get("density", math.nan), value.get("form", ""), pairs)
+        else:
+            level = cls(value, value / groups if _is_count(value, groups) else math.nan)
+        level.check(groups)
+        return level
+
+    def check(self, groups: int) -> None:
+        """Raise a ValueError unless it can be a level of a unit with so many groups."""
+        if not isinstance(self.form, str) or not self.form:
+            raise ValueError("a level has no form")
+        if not _is_count(self.kept, groups):
+            raise ValueError(f"a level keeps {self.kept!r} of {groups} groups")
+        if isinstance(self.density, bool) or not isinstance(self.density, int | float) or not 0 <= self.density <= 1:
+            raise ValueError(f"a level's density is {self.density!r}")
+        if any(not isinstance(option, int | float | str) for _, option in self.options):
+            raise ValueError(f"an option of the level {self.form} is neither a number nor a text")
+
+
+def group_levels(groups: int, kept: Iterable[int]) -> tuple[Level, ...]:
+    """Levels that keep so many of a unit's groups, in the order given."""
+    return tuple(Level.of_groups(number, groups) for number in kept)
+
+
+def _is_count(value: Any, groups: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= groups and groups > 0
+
+
+class Width(Protocol):
+    """What a clock needs of a live width."""
+
+    kept: int
+
+    def keep(self, groups: int) -> None:
+        """Keep the first groups."""
+        ...
+
+
+class Form:
+    """What the levels of one form mean, without tensors: words, costs, shapes.
+
+    By default a level stores all weights of the groups that it keeps, as the dense network does.
+    """
+
+    def drops(self, level: Level) -> bool:
+        """Whether nothing of the unit is run at this level."""
+        return level.kept == 0
+
+    def size(self, level: Level, groups: int) -> float:
+        """How much of a unit a level keeps, counted in groups; parts of a group count by their density."""
+        return level.density * groups
+
+    def short(self, level: Level) -> str:
+        """How tables name a level of a unit."""
+        return level.name
+
+    def told(self, level: Level, groups: int, kind: str) -> str:
+        """How messages name a level, behind "at": `48 of 96 groups kept`.
+
+        Args:
+            level: the level.
+            groups: of the unit.
+            kind: of the unit.
+        """
+        kept = f"{level.kept:,} of {groups:,} {called([kind])} kept"
+        return kept if level.form == GROUPS else f"{kept} as {level.name}"
+
+    def params(self, unit: "Unit", level: Level) -> float:
+        """Parameters that are stored, without those that leave only with the last group (`Unit.fixed_params`)."""
+        return unit.params(level.kept)
+
+    def macs(self, unit: "Unit", level: Level, context: int) -> float:
+        """Multiply-accumulates per token when `context` positions are attended to."""
+        return unit.macs(level.kept, context)
+
+    def cache(self, unit: "Unit", level: Level) -> float:
+        """Entries of the cache of keys and values of one position."""
+        return unit.cache(level.kept)
+
+    def shape(self, level: Level, width: Width) -> bool:
+        """Give a live width the shape of a level, with any weights, for clocks; whether that changed anything."""
+        changed = width.kept != level.kept
+        if changed:
+            width.keep(level.kept)
+        return changed
+
+
+@functools.cache
+def form_called(name: str) -> Form:
+    """The form of that name.
+
+    Raises:
+        UserError: there is none, or what is registered is no form.
+    """
+    part = registry.load("forms", name)
+    form = part() if isinstance(part, type) else part
+    if not isinstance(form, Form):
+        raise UserError(f"the form '{name}' is a {type(form).__name__}: it must derive from autoprune.level.Form.")
+    return form
+
+
+def form_of(level: Level) -> Form:
+    """The form of a level.
+
+    Raises:
+        UserError: as `form_called`.
+    """
+    return form_called(level.form)

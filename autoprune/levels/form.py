@@ -1,0 +1,121 @@
+"""The port of a level's form: how levels are reconstructed, stored, put in place on the live network and taken off it.
+
+No module of a form imports torch or the models when it is imported: reports know forms, and they start at once.
+
+Shapes: O outputs, D inputs of the consumer.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from autoprune.errors import UserError
+from autoprune.level import Form, Level, form_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from autoprune.cutting.live import LevelWeights, LiveWidth
+    from autoprune.levels.criterion import Reconstruction
+    from autoprune.space import Unit
+
+
+@dataclass(frozen=True)
+class Building:
+    """What a form builds the levels of one width from. Inputs and groups are in the dense network's order.
+
+    Args:
+        unit: that the width is of.
+        width: the live width, dense.
+        moments: second moments of the consumer's inputs, `[D, D]`.
+        mean: their means, `[D]`; None where no BatchNorm reads the consumer.
+        inputs: numbers of the consumer's inputs, `[D]`, those of the most important group first.
+        reconstructs: whether the criterion gives the consumer new weights.
+        reconstruction: makes the least-squares weights on some inputs; it is worked out once for all levels.
+        dtype: the checkpoint's, which weights are rounded to.
+    """
+
+    unit: "Unit"
+    width: "LiveWidth"
+    moments: "Tensor"
+    mean: "Tensor | None"
+    inputs: "Tensor"
+    reconstructs: bool
+    reconstruction: "Callable[[], Reconstruction]"
+    dtype: "torch.dtype"
+
+    @property
+    def size(self) -> int:
+        """Inputs of the consumer that belong to one group."""
+        return len(self.inputs) // self.unit.groups
+
+
+class LiveForm(Form):
+    """A form with its half that needs tensors. By default a level is the prefix of its groups with weights of its own.
+
+    Attributes:
+        refits: whether consumers of such a level may be solved once more without leaving the form (tuning/refit.py).
+    """
+
+    refits: bool = False
+
+    def build(self, level: Level, of: Building) -> "Mapping[str, Tensor]":
+        """Tensors that the store keeps of a level: `level` is the consumer's weight in the layout of its module, with
+        the groups in the store's order, and `norm` is the mean and variance of the BatchNorm that reads the consumer,
+        `[2, O]`. Other names are the form's own.
+        """
+        raise NotImplementedError
+
+    def consumer(self, level: Level, stored: "Tensor | None", of: "LiveWidth", inputs_D: "Tensor") -> "Tensor":
+        """What the consumer multiplies with at a level, `[O, D]` float64, 0 where an input is gone.
+
+        Args:
+            level: the level.
+            stored: the tensor `level` of the store; None where it has none.
+            of: the live width, dense.
+            inputs_D: as `Building.inputs`.
+        """
+        from autoprune.cutting import reading
+
+        weight_OD = of.consumer_weight.double()
+        new_OD = weight_OD.new_zeros(weight_OD.shape)
+        inputs_K = inputs_D[: level.kept * (len(inputs_D) // of.width.groups)]
+        if len(inputs_K):
+            kept_OK = (
+                weight_OD[:, inputs_K] if stored is None else reading.matrix(of, stored).double().to(weight_OD.device)
+            )
+            new_OD[:, inputs_K] = kept_OK
+        return new_OD
+
+    def fits(self, level: Level, what: str, tensor: "Tensor") -> bool:
+        """Whether a tensor that the store has of a level under a name can be of it."""
+        if what == "norm":
+            return tensor.is_floating_point() and tensor.dim() == 2 and len(tensor) == 2
+        return what == "level" and tensor.is_floating_point() and tensor.numel() % max(1, level.kept) == 0
+
+    def place(self, level: Level, width: "LiveWidth", weights: "LevelWeights", own: "Mapping[str, Tensor]") -> None:
+        """Put a level in place on the live network, whose groups are in the store's order.
+
+        Args:
+            level: the level.
+            width: where.
+            weights: the tensors `level` and `norm` of the store, of the width and of those behind it.
+            own: its tensors of other names.
+        """
+        width.keep(level.kept, weights)
+
+    def lift(self, level: Level, width: "LiveWidth") -> None:
+        """Take off the live network what `place` put there besides weights, before another form is put in place."""
+
+
+def live_form(level: Level) -> LiveForm:
+    """The form of a level, of which networks can be made.
+
+    Raises:
+        UserError: there is no such form, or it lacks this half.
+    """
+    form = form_of(level)
+    if not isinstance(form, LiveForm):
+        raise UserError(f"the form '{level.form}' must derive from autoprune.levels.form.LiveForm.")
+    return form
