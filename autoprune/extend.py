@@ -9,7 +9,7 @@ torch. `autoprune.testing` has the contract of every kind of part.
 |---|---|---|
 | agent | `Agent`, `Sb3Agent` or `SampledAgent` | `Objective`, which has the `SearchSpace` of `Unit`s and `Limits` |
 | reward | a function; `every_step` marks one that is paid at every step | `RewardRecord` |
-| budget | `Metric` or a function; `of_network` marks a maker of one | `Unit`, `Workload`, `Network` |
+| budget | `Metric` or a function; `of_network` marks a maker of one | `Unit`, `Level`, `Workload`, `Network` |
 | criterion | `Criterion`; `reconstruct` gives the consumer's weights | tensors |
 | loss | `Loss` | tensors |
 | family | `Family`: `Width`s of `Slice`s, with `Bundles` and `Segment`s | a block's module |
@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # what type checkers know; a name here is exported
     from autoprune.errors import LimitReached as LimitReached
     from autoprune.errors import UserError as UserError
     from autoprune.exporters.source import Source as Source
+    from autoprune.level import Level as Level
     from autoprune.levels.criterion import reconstruct as reconstruct
     from autoprune.mask import Mask as Mask
     from autoprune.networks.family import Family as Family
@@ -67,6 +68,7 @@ if TYPE_CHECKING:  # what type checkers know; a name here is exported
 _HOME = {
     "Bundles": "cutting.widths",
     "Family": "networks.family",
+    "Level": "level",
     "Levels": "space",
     "LimitReached": "errors",
     "Limits": "objective",
