@@ -7,9 +7,7 @@ scores found in the journal are charged as they were, but not computed again.
 Shapes: P policies, S sequences, U units, L levels.
 """
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,32 +19,14 @@ from autoprune.journal import End, Estimate, Journal, Score
 from autoprune.mask import Mask
 from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal, SearchSpace
+from autoprune.spending import Account, Limits, Spent
 from autoprune.statistics import UnitStatistics
+
+__all__ = ["IDLE", "Answer", "Limits", "Objective", "Spent"]
 
 IDLE = 100
 """Calls in a row in which nothing is new, for each unit and a hundred times besides, that end a limited search. Agents
 that look out for it end after 50 batches, of at most a call a unit and a dozen for a race."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bounds on a search; None is unbounded. Tokens count policies x tokens, whatever prefixes are shared."""
-
-    evals: int | None = None
-    tokens: int | None = None
-    seconds: float | None = None
-
-
-@dataclass
-class Spent:
-    """What a search has used. An evaluation is a policy scored on at least one new sequence.
-
-    What else is charged counts in forward passes, in evaluations as in tokens: slopes, and training steps.
-    """
-
-    evals: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
 
 
 class Answer(NamedTuple):
@@ -86,7 +66,7 @@ class Objective:
         on_score: Callable[["Objective"], None] | None = None,
         statistics: Sequence[UnitStatistics] = (),
     ) -> None:
-        self.space, self.limits, self.spent, self.statistics = space, limits, Spent(), tuple(statistics)
+        self.space, self.statistics, self._account = space, tuple(statistics), Account(limits)
         self.history: list[tuple[int, float, float]] = []
         self.incumbents: list[Answer] = []
         self.computed = 0
@@ -96,11 +76,19 @@ class Objective:
         self._dense: dict[int, float] = {}
         self._replay = self._journal.replay()
         self._declared: Proposal | None = None
-        self._started = time.monotonic()
-        self._seconds_before = 0.0
         self._looks, self._idle = 0, 0
 
     # -- what agents use ---------------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> Limits:
+        """Bounds on the search."""
+        return self._account.limits
+
+    @property
+    def spent(self) -> Spent:
+        """What the search has used so far."""
+        return self._account.spent
 
     @property
     def n_sequences(self) -> int:
@@ -115,17 +103,12 @@ class Objective:
     @property
     def tokens_left(self) -> float:
         """Tokens that may still be spent; infinite without a limit."""
-        return np.inf if self.limits.tokens is None else self.limits.tokens - self.spent.tokens
+        return self._account.tokens_left
 
     @property
     def progress(self) -> float:
         """Share of the tightest limit that is spent, in [0, 1]; 0 without limits. Time cannot be replayed: left out."""
-        limits, spent = self.limits, self.spent
-        shares = [
-            spent.evals / limits.evals if limits.evals else 0.0,
-            spent.tokens / limits.tokens if limits.tokens else 0.0,
-        ]
-        return min(1.0, max(shares))
+        return self._account.progress
 
     def __call__(self, policies: Sequence[Proposal], tokens: int | None = None, steps: int = 0) -> NDArray[np.float64]:
         """Mean losses on the first `tokens` tokens of the search split (all by default), `[P]`.
@@ -194,26 +177,23 @@ class Objective:
         """
         if not self.slope_passes:
             return None
-        passes = self.slope_passes * len(sequences)
-        limits, spent = self.limits, self.spent
-        if limits.evals is not None and spent.evals + passes > limits.evals:
-            raise LimitReached
-        if self.tokens_left < passes * self.tokens_per_sequence or self._late(spent.seconds):
+        passes, account = self.slope_passes * len(sequences), self._account
+        tokens = passes * self.tokens_per_sequence
+        if account.is_late or not account.allows(passes, tokens):
             raise LimitReached
         replayed = self._replay.take_estimate(policy, sequences)
         if replayed is not None:
             slopes_UL = np.array(replayed.slopes)
-            self._went_on(replayed.seconds)
+            account.goes_on(replayed.seconds)
         else:
             found_UL = self._scorer.slopes(policy, sequences)
             if found_UL is None:
                 return None
             slopes_UL = np.asarray(found_UL)
-            self.computed += passes * self.tokens_per_sequence
-            self.spent.seconds = self._clock()
-            self._journal.append_estimate(Estimate(policy, tuple(sequences), slopes_UL.tolist(), self.spent.seconds))
-        spent.evals += passes
-        spent.tokens += passes * self.tokens_per_sequence
+            self.computed += tokens
+            now = account.stop_clock()
+            self._journal.append_estimate(Estimate(policy, tuple(sequences), slopes_UL.tolist(), now))
+        account.charge(passes, tokens)
         return slopes_UL
 
     @property
@@ -236,12 +216,11 @@ class Objective:
         """
         self._looks += 1
         end = self._replay.end
-        if end is not None and end.look == self._looks and self._late(end.seconds):
-            self._went_on(end.seconds)
+        if end is not None and end.look == self._looks and self._account.is_over(end.seconds):
+            self._account.goes_on(end.seconds)
             raise LimitReached
-        if not len(self._replay) and self._late(self._clock()):  # the time that replaying takes is not the search's
-            self.spent.seconds = self._clock()
-            self._journal.append_end(End(self._looks, self.spent.seconds))
+        if not len(self._replay) and self._account.is_over(self._account.clock()):  # replaying is not the search's time
+            self._journal.append_end(End(self._looks, self._account.stop_clock()))
             raise LimitReached
 
     def declare(self, policy: Proposal) -> None:
@@ -321,18 +300,12 @@ class Objective:
     def _charge(self, todo: dict[Proposal, list[int]], steps: int) -> dict[Proposal, list[int]]:
         """The part of the work that the limits allow, in order; it is counted as spent."""
         allowed: dict[Proposal, list[int]] = {}
-        limits, spent = self.limits, self.spent
-        if self._late(spent.seconds):
+        if self._account.is_late:
             return allowed
         for policy, new in todo.items():
             passes = 0 if not steps or self._archive.is_trained(policy, steps) else steps * self.step_passes
-            tokens = (passes + len(new)) * self.tokens_per_sequence
-            if limits.evals is not None and spent.evals + 1 + passes > limits.evals:
+            if not self._account.charge(1 + passes, (passes + len(new)) * self.tokens_per_sequence):
                 break
-            if limits.tokens is not None and spent.tokens + tokens > limits.tokens:
-                break
-            spent.evals += 1 + passes
-            spent.tokens += tokens
             allowed[policy] = new
         return allowed
 
@@ -345,13 +318,13 @@ class Objective:
                 fresh.setdefault(tuple(new), []).append(policy)
                 continue
             self._archive.add(policy, new, replayed.losses, steps)
-            self._went_on(replayed.seconds)
+            self._account.goes_on(replayed.seconds)
         for sequences, policies in fresh.items():
             losses_PS = self._scored(policies, sequences, steps)
             self.computed += losses_PS.size * self.tokens_per_sequence
-            self.spent.seconds, failures = self._clock(), self._scorer.failures
+            now, failures = self._account.stop_clock(), self._scorer.failures
             scores = [
-                Score(p, sequences, row.tolist(), self.spent.seconds, failures.get(p), steps)
+                Score(p, sequences, row.tolist(), now, failures.get(p), steps)
                 for p, row in zip(policies, losses_PS, strict=True)
             ]
             self._journal.append(scores)
@@ -365,18 +338,6 @@ class Objective:
         else:
             losses_PS = self._scorer.score(policies, sequences)
         return np.where(np.isfinite(losses_PS), losses_PS, np.inf)
-
-    def _late(self, seconds: float) -> bool:
-        return self.limits.seconds is not None and seconds >= self.limits.seconds
-
-    def _clock(self) -> float:
-        """Seconds of the search, those of earlier lives included."""
-        return self._seconds_before + time.monotonic() - self._started
-
-    def _went_on(self, seconds: float) -> None:
-        """The clock of an earlier life."""
-        self.spent.seconds = self._seconds_before = seconds
-        self._started = time.monotonic()
 
     def _answer(self) -> Proposal | None:
         return self._archive.leader() if self._declared is None else self._declared

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from autoprune.models.modules import load_module
-from autoprune.models.tracing import image_view
 from torch import Tensor, nn
 
 import autoprune
 from autoprune.calibration.examples import Examples, split_examples
+from autoprune.networks.modules import load_module
+from autoprune.networks.tracing import image_view
 from autoprune.ports import Loss
 from autoprune.ports.task import Prepared
 from autoprune.tasks.examples import TaskOfExamples

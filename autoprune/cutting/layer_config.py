@@ -37,24 +37,26 @@ class Counts:
     """The integer attributes of a block that follow one width.
 
     Args:
-        block: a module whose configuration is among the paths gets a `LayerConfig` in its place.
+        block: whole, so that the modules that own the attributes are there. A module whose configuration is among the
+            paths gets a `LayerConfig` in its place.
         width: names the attributes.
     """
 
     def __init__(self, block: nn.Module, width: Width) -> None:
-        self._block, self._width = block, width
+        self._width = width
+        self._owners: dict[str, tuple[Any, str]] = {}
         for path in width.attributes_of(width.groups):
-            owner, _, last = path.rpartition(".")[0].rpartition(".")
+            owner, _, attribute = path.rpartition(".")
+            before, _, last = owner.rpartition(".")
+            module: Any = block.get_submodule(before if last == CONFIG else owner)
             if last == CONFIG:
-                module: Any = block.get_submodule(owner)
                 shared = module.config
                 module.config = shared if isinstance(shared, LayerConfig) else LayerConfig(shared)
+            self._owners[path] = (module.config if last == CONFIG else module), attribute
 
     def set(self, groups: int) -> None:
         """Have the modules say that there are so many groups, at least one."""
         for path, value in self._width.attributes_of(groups).items():
-            owner, _, attribute = path.rpartition(".")
-            before, _, last = owner.rpartition(".")
-            config = last == CONFIG
-            module: Any = self._block.get_submodule(before if config else owner)
-            setattr(module.config if config else module, attribute, value)
+            owner, attribute = self._owners[path]
+            if getattr(owner, attribute, None) != value:
+                setattr(owner, attribute, value)

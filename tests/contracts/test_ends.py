@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoprune import objective as module
 from autoprune import registry
+from autoprune import spending as module
 from autoprune.errors import LimitReached
 from autoprune.journal import Journal
 from autoprune.objective import IDLE, Limits, Objective
