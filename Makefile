@@ -5,11 +5,12 @@ PYTHON = python3
 BIN = .venv/bin
 WORKERS = 2
 
-.PHONY: help venv demo test lint docs bench clean
+.PHONY: help venv demo test coverage lint docs bench clean
 
 help:
 	@echo 'make demo    set up, then prune the embedded model'
 	@echo 'make test    set up, then run all tests (WORKERS=$(WORKERS))'
+	@echo 'make coverage    all tests, and the share of lines that they run'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make docs    the guides and the reference as a site, in site/'
 	@echo 'make bench   what can be measured, and how'
@@ -34,6 +35,9 @@ demo: venv
 test: venv
 	$(BIN)/python -m pytest -n $(WORKERS)
 
+coverage: venv
+	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term
+
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,5 +52,5 @@ bench:
 	@for file in benchmarks/*.py; do printf '%s\n' "$$file"; sed -n '1,/^"""$$/p' "$$file" | sed '/^"""$$/d; s/^"""//; s/^/    /'; done
 
 clean:
-	rm -rf .venv site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv site build dist *.egg-info .pytest_cache .coverage .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

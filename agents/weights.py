@@ -2,15 +2,20 @@
 
 The zip is for stable-baselines3's own users; it holds pickles, so nothing here ever reads it. `agent.safetensors` has
 in its header what the weights belong to: the algorithm and the columns of the observation table.
+
+Columns are known by name. A table may have got columns since the agent was saved, as for another kind of unit: they
+begin with weights of 0, so that the agent chooses as it did.
 """
 
 import json
 import os
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from stable_baselines3.common.base_class import BaseAlgorithm
+from torch import Tensor
 
 from autoprune.envs.observation import NAMES
 from autoprune.errors import UserError
@@ -53,7 +58,7 @@ def load(model: BaseAlgorithm, path: Path, algorithm: str) -> None:
         path: a run's directory, or the file itself.
 
     Raises:
-        UserError: there are none, they are damaged, or of another algorithm, table or shape.
+        UserError: there are none, they are damaged, of another algorithm or shape, or of columns that are gone.
     """
     file = find(path)
     with explained("the trained agent", file):
@@ -64,9 +69,13 @@ def load(model: BaseAlgorithm, path: Path, algorithm: str) -> None:
         raise UserError(
             f"the trained agent '{file}' is of {header.get('algorithm')}, and this search is of {algorithm}."
         )
-    if observed != list(NAMES):
-        raise UserError(f"the trained agent '{file}' observed another table than this version of autoprune shows.")
     own = model.policy.state_dict()
+    if observed != list(NAMES):
+        fits = isinstance(observed, list) and all(name in NAMES for name in observed)
+        wide = {name: _widened(tensor, own.get(name), observed) for name, tensor in tensors.items()} if fits else {}
+        if all(tensor is None for tensor in wide.values()):
+            raise UserError(f"the trained agent '{file}' observed another table than this version of autoprune shows.")
+        tensors |= {name: tensor for name, tensor in wide.items() if tensor is not None}
     for name in sorted(own.keys() | tensors.keys()):
         shapes = [tuple(t[name].shape) if name in t else None for t in (tensors, own)]
         if shapes[0] != shapes[1]:
@@ -75,3 +84,22 @@ def load(model: BaseAlgorithm, path: Path, algorithm: str) -> None:
                 "net_arch, actions and number of levels that it was trained with."
             )
     model.policy.load_state_dict(tensors)
+
+
+def _widened(tensor: Tensor, own: Tensor | None, observed: list[str]) -> Tensor | None:
+    """A layer that reads the table, on today's columns; None for any other tensor.
+
+    Args:
+        tensor: saved, `[outputs, columns of its time + others]`; critics read the action behind the table.
+        own: the layer that it is for.
+        observed: the columns of its time.
+    """
+    if own is None or tensor.dim() != 2 or own.dim() != 2 or len(tensor) != len(own):
+        return None
+    others = tensor.shape[1] - len(observed)
+    if others < 0 or own.shape[1] != len(NAMES) + others:
+        return None
+    wide = torch.zeros(own.shape, dtype=tensor.dtype)
+    wide[:, [NAMES.index(name) for name in observed]] = tensor[:, : len(observed)]
+    wide[:, len(NAMES) :] = tensor[:, len(observed) :]
+    return wide

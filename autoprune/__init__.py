@@ -5,14 +5,17 @@ from typing import TYPE_CHECKING, Any
 from autoprune import on_import as _on_import
 
 if TYPE_CHECKING:
-    from autoprune.api import compare, finetune, resume, search
+    from autoprune.api import compare, evaluate, finetune, resume, search
     from autoprune.config import SearchConfig
     from autoprune.envs.make import make_env
     from autoprune.errors import UserError
     from autoprune.policy import Policy
     from autoprune.study import SearchResult
 
-__all__ = ["Policy", "SearchConfig", "SearchResult", "UserError", "compare", "finetune", "make_env", "resume", "search"]
+__all__ = [
+    "Policy", "SearchConfig", "SearchResult", "UserError", "compare", "evaluate", "finetune", "make_env", "resume",
+    "search",
+]  # fmt: skip
 
 _on_import.install()
 
@@ -22,6 +25,7 @@ _HOME = {
     "SearchResult": "study",
     "UserError": "errors",
     "compare": "api",
+    "evaluate": "api",
     "finetune": "api",
     "make_env": "envs.make",
     "resume": "api",

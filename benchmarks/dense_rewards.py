@@ -157,7 +157,7 @@ def learn(run: Run) -> Learned:
 def toy(seed: int) -> tuple[Paced, Any, Any]:
     """A problem without a network, another for each seed: objective, scorer and true losses."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from tests.toys import ToyScorer, toy_space
+    from autoprune.testing.toys import ToyScorer, toy_space
 
     space = toy_space(seed=seed)
     scorer = ToyScorer(space, seed)

@@ -34,7 +34,7 @@ class Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """Three stages of `(depth - 2) / 6` blocks with 16, 32 and 64 channels, in the naming of akamaster's checkpoints."""
+    """Three stages of `(depth - 2) / 6` blocks with 16, 32 and 64 channels."""
 
     def __init__(self, depth: int) -> None:
         super().__init__()

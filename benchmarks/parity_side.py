@@ -1,7 +1,7 @@
 """One side of `parity.py`, and no benchmark itself: searches with whatever autoprune PYTHONPATH leads to.
 
-Reads one JSON object a line from stdin (a search, or a cost to measure) and answers with one on stdout. It uses only what
-every version has: `search`, `resume`, `finetune` and the files of a run.
+Reads a search from every line of stdin, as a JSON object, and answers with one on stdout. It uses only what every
+version has: `search`, `resume`, `finetune` and the files of a run.
 """
 
 import json

@@ -14,6 +14,10 @@ from autoprune.space import Levels
 
 Floats = NDArray[np.float64]
 
+KINDS = ("attention", "mlp")
+"""Kinds of units with a column of their own. A unit of any other kind, known or not, has 0 in all of them, and is told
+apart by its sizes, statistics and sensitivities: an agent that was trained on some kinds works on others."""
+
 POINTS = 3  # levels at which sensitivities are shown: kept 2/3, 1/3 and nothing
 FREQUENCIES = 3
 
@@ -142,8 +146,7 @@ def _shape_columns(objective: Objective) -> dict[str, Floats]:
     columns = {
         "position": np.arange(len(units)) / len(units),
         "depth": depth_U,
-        "attention": np.array([float(unit.kind == "attention") for unit in units]),
-        "mlp": np.array([float(unit.kind == "mlp") for unit in units]),
+        **{kind: np.array([float(unit.kind == kind) for unit in units]) for kind in KINDS},
         "groups": np.log2([unit.groups for unit in units]) / 20,
         "group_params": np.log2([max(1, unit.group_params) for unit in units]) / 30,
         "levels": objective.space.n_levels_U / objective.space.n_levels_U.max(),

@@ -12,7 +12,13 @@ PYTHON = """# Python
 
 ::: autoprune
     options:
-      members: [search, resume, compare, finetune, make_env]
+      members: [search, resume, compare, finetune, evaluate, make_env]
+
+::: autoprune.extend
+
+::: autoprune.testing
+    options:
+      members: true
 """
 
 

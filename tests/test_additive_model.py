@@ -5,8 +5,8 @@ import pytest
 
 from autoprune.agents.additive_model import AdditiveModel, added, guess
 from autoprune.space import Levels
+from autoprune.testing.toys import ToyScorer, toy_space
 from tests.test_sensitivity import true_losses
-from tests.toys import ToyScorer, toy_space
 
 Table = np.ndarray
 

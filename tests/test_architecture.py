@@ -15,7 +15,8 @@ from autoprune import registry
 
 ROOT = Path(__file__).parent.parent
 WINGS = ("agents", "envs", "search_spaces", "tasks")
-MAY_IMPORT_WING = {("agents", "envs"), ("", "envs")}  # the package itself lends its front door to make_env
+MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("extend", "envs"), ("testing", "envs")}
+"""The package itself lends its front door to make_env; what is for plug-ins leads to all of their parts."""
 
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording", "spending"}
@@ -34,6 +35,7 @@ LAYERS = (
     {"study"},
     {"comparing", "recovery"},
     {"api", "reports"},
+    {"testing", "extend"},
     {"cli", "console", "display", "listing", "on_import", "options", "progress", "__main__"},
 )  # fmt: skip
 """The engine from the ground up; a module imports from its own layer and from those before it."""

@@ -23,10 +23,10 @@ from autoprune.budgets.table import Table, read
 from autoprune.errors import UserError
 from autoprune.level import group_levels
 from autoprune.space import Unit, kept_groups
+from autoprune.testing.toys import at, counts
 from autoprune.workload import Workload
 from tests.conftest import Answer
 from tests.toy_network import additive, counting_clock, toy_network
-from tests.toys import at, counts
 
 WORKLOAD = Workload(context=32)
 UNITS = [

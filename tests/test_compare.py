@@ -22,10 +22,10 @@ from autoprune.comparing.league import curves_of, load_league, table_of
 from autoprune.errors import LimitReached, UserError
 from autoprune.objective import Answer, Limits, Objective
 from autoprune.policy import Policy, to_json
+from autoprune.testing.toys import ToyScorer, toy_space
 from autoprune.wording import Words
 from tests.conftest import Answer as Said
 from tests.test_resume import command, outcome, wait_for_scores
-from tests.toys import ToyScorer, toy_space
 
 Cli = Callable[..., Said]
 AGENTS = ["evolution", "random", "uniform"]

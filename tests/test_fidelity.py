@@ -12,7 +12,7 @@ from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
 from autoprune.ports.scorer import ScorerWrapper
 from autoprune.space import Proposal, SearchSpace
-from tests.toys import ToyScorer, toy_space
+from autoprune.testing.toys import ToyScorer, toy_space
 
 LENGTH, PASSES = 32, 6
 

@@ -20,10 +20,10 @@ from autoprune.networks.slots import cache_slots, can_cache
 from autoprune.policy import Policy
 from autoprune.space import Levels
 from autoprune.tasks.text_directory import evaluate_directory
+from autoprune.testing.toys import counts
 from autoprune.validation import total_params
 from tests import families
 from tests.contracts.test_exporters import Loader, awkward_levels, export, is_exact, placed_logits, tiny_assembly
-from tests.toys import counts
 
 TOKENS = families.random_tokens(2, 13)
 

@@ -36,12 +36,12 @@ from autoprune.reports.tables import amount
 from autoprune.space import SLACK, SearchSpace, Unit
 from autoprune.space_file import load_space, save_space
 from autoprune.task_choice import load_task
+from autoprune.testing.toys import ToyScorer, at, counts, toy_space
 from autoprune.workload import Workload
 from tests import image_families
 from tests.conftest import Answer
 from tests.contracts.test_agents import OPTIONS
 from tests.toy_network import Kept, counting_clock, toy_network
-from tests.toys import ToyScorer, at, counts, toy_space
 
 NAMES = image_families.names()
 HELD = {"vit": 1.03, "deit": 1.03}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from autoprune.agents.increments import OVERSHOT, Increments
 from autoprune.level import group_levels
 from autoprune.space import SearchSpace, Unit
-from tests.toys import counts, toy_space
+from autoprune.testing.toys import counts, toy_space
 
 NAN = np.nan
 

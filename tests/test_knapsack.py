@@ -12,9 +12,9 @@ from autoprune.agents import knapsack
 from autoprune.envs.sensitivity import additive_solution
 from autoprune.errors import UserError
 from autoprune.space import SLACK, Levels, SearchSpace
+from autoprune.testing.toys import ToyScorer, toy_space
 from tests.test_sensitivity import least, total, true_losses
 from tests.test_space import spaces
-from tests.toys import ToyScorer, toy_space
 
 Table = np.ndarray
 

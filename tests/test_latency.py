@@ -34,11 +34,11 @@ from autoprune.space import SLACK, Unit, kept_groups
 from autoprune.space_file import load_space
 from autoprune.task_choice import load_task
 from autoprune.tasks.text_passes import pass_of
+from autoprune.testing.toys import at
 from autoprune.workload import Workload
 from tests import families
 from tests.conftest import Answer
 from tests.toy_network import additive, counting_clock, noisy, toy_network
-from tests.toys import at
 
 WORKLOAD = Workload(context=32)
 UNITS = [

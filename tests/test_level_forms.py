@@ -29,11 +29,11 @@ from autoprune.provenance import make_policy, proposal_of
 from autoprune.reports.page import write_report
 from autoprune.space import Unit, kept_groups
 from autoprune.space_file import load_space, save_space
+from autoprune.testing.toys import toy_space
 from autoprune.workload import Workload
 from tests.conftest import Answer
 from tests.second_form import HALF, mixed_levels, scaled
 from tests.toy_network import additive, counting_clock, toy_network
-from tests.toys import toy_space
 
 WORKLOAD = Workload(context=32)
 

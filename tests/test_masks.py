@@ -25,9 +25,9 @@ from autoprune.policy import Policy, ranges, unranges
 from autoprune.provenance import make_policy, proposal_of
 from autoprune.space import SearchSpace, Unit
 from autoprune.space_file import load_space, save_space
+from autoprune.testing.toys import counts, toy_space
 from tests.conftest import Answer
 from tests.families import save_tiny
-from tests.toys import counts, toy_space
 
 kept_groups = st.lists(st.lists(st.booleans(), min_size=1, max_size=20), min_size=1, max_size=6)
 

@@ -17,7 +17,7 @@ from autoprune.errors import LimitReached, UserError
 from autoprune.journal import HEADER, Journal, Score
 from autoprune.mask import Mask
 from autoprune.objective import Limits, Objective
-from tests.toys import ToyScorer, toy_space
+from autoprune.testing.toys import ToyScorer, toy_space
 
 
 @pytest.fixture

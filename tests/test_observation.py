@@ -20,7 +20,7 @@ from autoprune.level import group_levels
 from autoprune.objective import Limits, Objective
 from autoprune.space import SearchSpace, Unit
 from autoprune.statistics import UnitStatistics
-from tests.toys import ToyScorer, toy_space, toy_statistics, toy_task
+from autoprune.testing.toys import ToyScorer, toy_space, toy_statistics, toy_task
 
 
 def shown(task: Task, *levels: int) -> dict[str, float]:

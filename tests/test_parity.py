@@ -42,7 +42,7 @@ def difference(parity: Any, folder: Path, lines: Any = LINES, policy: Any = POLI
     try:
         sides = written(folder / "old", LINES, POLICY), written(folder / "new", lines, policy)
         parity.Comparison(parity.Row("x", True), tolerance).runs(*sides)
-    except parity.Differs as error:
+    except parity.DifferenceError as error:
         return str(error)
     return ""
 
@@ -83,7 +83,7 @@ def test_a_tolerance_is_relative(parity: Any, tmp_path: Path) -> None:
     assert difference(parity, tmp_path, lines, tolerance=1e-6) == ""
 
 
-def test_only_changes_that_move_policies_excuse_a_row(parity: Any) -> None:
+def test_only_known_changes_excuse_a_row(parity: Any) -> None:
     assert parity.Row("x", False, changes=["uniform"]).excused
     assert not parity.Row("x", True, changes=["uniform"]).excused
     assert not parity.Row("x", False).excused

@@ -14,8 +14,8 @@ from autoprune.journal import Journal
 from autoprune.objective import Answer, Limits, Objective, Spent
 from autoprune.progress import FIRST_GAP, LAST_GAP, Display
 from autoprune.task_choice import built_in
+from autoprune.testing.toys import ToyScorer, toy_space
 from tests.conftest import Answer as Said
-from tests.toys import ToyScorer, toy_space
 
 Cli = Callable[..., Said]
 

@@ -29,9 +29,9 @@ from autoprune.mask import Mask
 from autoprune.records.record import Record, finalists
 from autoprune.records.storage import FILE, check_storage, open_storage
 from autoprune.space import Proposal, SearchSpace
+from autoprune.testing.toys import ToyScorer, toy_space
 from autoprune.written import without_password
 from tests.conftest import Answer
-from tests.toys import ToyScorer, toy_space
 
 Refused = Callable[..., str]
 Cli = Callable[..., Answer]

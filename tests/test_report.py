@@ -34,8 +34,8 @@ from autoprune.reports.searching import front
 from autoprune.reports.sensitivities import measured
 from autoprune.space import Proposal, SearchSpace, Unit
 from autoprune.space_file import save_space
+from autoprune.testing.toys import ToyScorer, counts, toy_space, toy_statistics
 from autoprune.wording import Words
-from tests.toys import ToyScorer, counts, toy_space, toy_statistics
 
 quick = settings(max_examples=40)  # the machine may be busy
 

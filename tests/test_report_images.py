@@ -22,10 +22,10 @@ from autoprune.reports.page import write_report
 from autoprune.space import SearchSpace
 from autoprune.space_file import load_space, save_space, words_of_run
 from autoprune.task_choice import built_in
+from autoprune.testing.toys import counts, toy_space
 from tests.conftest import Answer
 from tests.test_images import NETWORK
 from tests.test_report import NASTY, check, make_league, make_run, searched, sections
-from tests.toys import counts, toy_space
 
 Cli = Callable[..., Answer]
 OF_TEXT = re.compile(r"(?i)\b(tokens?|sequences?|perplexity|neurons?|heads?|text|groups)\b")

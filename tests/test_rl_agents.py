@@ -2,9 +2,11 @@
 
 import functools
 import itertools
+import json
 import random
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,10 +25,11 @@ from autoprune.agents.racing import PATIENCE
 from autoprune.agents.replay import DecayingNoise, ReturnBuffer
 from autoprune.agents.sb3 import Sb3Agent
 from autoprune.envs.episodes import Episodes
+from autoprune.envs.observation import NAMES
 from autoprune.errors import LimitReached, UserError
 from autoprune.objective import Limits, Objective
-from autoprune.space import Levels
-from tests.toys import ToyScorer, toy_space
+from autoprune.space import Levels, SearchSpace
+from autoprune.testing.toys import ToyScorer, toy_space
 
 AGENTS = ("ppo", "maskable-ppo", "dqn", "ddpg", "td3", "sac")
 OFF_POLICY = ("dqn", "ddpg", "td3", "sac")
@@ -364,6 +367,39 @@ def test_pretrained_weights_of_another_table_are_refused(ppo_run: Path, tmp_path
     save_file(tensors, tmp_path / "agent.safetensors")
     with pytest.raises(UserError, match="is of None, and this search is of PPO"):
         searched(made("ppo", pretrained=str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_agent_survives_kinds_of_units_that_it_has_not_seen(name: str, tmp_path: Path) -> None:
+    first = made(name)
+    searched(first)
+    run = saved(first, tmp_path / "run")
+    known = toy()
+    units = [replace(unit, kind=kind) for unit, kind in zip(known.space.units, itertools.cycle(["conv", "expert"]))]
+    space = SearchSpace(units, {"params": known.space.costs["params"].tolist()}, known.space.budgets)
+    second = made(name, pretrained=str(run))
+    assert searched(second, scorer=ToyScorer(space, seed=2, noise=0)).archive()
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_agent_survives_columns_that_the_table_got_since(name: str, tmp_path: Path) -> None:
+    """As another kind of unit brings: an agent of before chooses as if they were always 0."""
+    first = made(name)
+    searched(first)
+    run = saved(first, tmp_path / "run")
+    later = ["depth", "mlp", "pace"]
+    at, left = [NAMES.index(one) for one in later], [one for one in NAMES if one not in later]
+    tensors = {key: value.clone() for key, value in load_file(run / "agent.safetensors").items()}
+    reading = [key for key, value in tensors.items() if value.dim() == 2 and value.shape[1] >= len(NAMES)]
+    assert reading
+    for key in reading:
+        tensors[key][:, at] = 0
+    columns = {key: [i for i in range(tensors[key].shape[1]) if i not in at] for key in reading}
+    older = tensors | {key: tensors[key][:, columns[key]].contiguous() for key in reading}
+    save_file(older, run / "agent.safetensors", {"algorithm": type(first).__name__, "observation": json.dumps(left)})
+    First.weights.clear()
+    searched(made(name, pretrained=str(run), callback=f"{__name__}:First"))
+    assert all(torch.equal(First.weights[0][key], tensor) for key, tensor in tensors.items())
 
 
 @pytest.mark.parametrize("length", [0, 7, 100, -1])

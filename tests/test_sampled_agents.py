@@ -17,8 +17,8 @@ from autoprune.objective import Limits, Objective
 from autoprune.policy import Policy
 from autoprune.space import SearchSpace
 from autoprune.study import make_agent
+from autoprune.testing.toys import ToyScorer, best_loss, toy_space
 from tests.conftest import Answer
-from tests.toys import ToyScorer, best_loss, toy_space
 
 TOY = {"tokens": 64, "race_tokens": 128, "sensitivity_tokens": 0, "radius": 0}
 

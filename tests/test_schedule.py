@@ -9,7 +9,7 @@ from autoprune.farm.schedule import Costs, makespan, plan
 from autoprune.level import group_levels
 from autoprune.mask import Mask
 from autoprune.space import Levels, SearchSpace, Unit
-from tests.toys import counts
+from autoprune.testing.toys import counts
 
 BLOCKS, LEVELS = 4, 4
 

@@ -14,7 +14,7 @@ from autoprune.farm.farm import FarmScorer
 from autoprune.objective import Limits, Objective
 from autoprune.ports.scorer import POLICIES_AT_ONCE, Scorer, ScorerWrapper
 from autoprune.space import Levels, Proposal
-from tests.toys import ToyScorer, toy_space
+from autoprune.testing.toys import ToyScorer, toy_space
 
 ROOT = Path(__file__).parent.parent
 REMOTE = {"Worker"}

@@ -13,8 +13,8 @@ from autoprune.envs.sensitivity import additive_solution, measure, measured_leve
 from autoprune.errors import LimitReached
 from autoprune.objective import Limits, Objective
 from autoprune.space import Levels, SearchSpace
+from autoprune.testing.toys import ToyScorer, toy_space, toy_statistics
 from tests.test_space import spaces
-from tests.toys import ToyScorer, toy_space, toy_statistics
 
 Table = np.ndarray
 

@@ -18,7 +18,7 @@ from autoprune.evaluation.slopes import PASSES, REACH
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
 from autoprune.space import Levels, SearchSpace
-from tests.toys import ToyScorer, best_loss, toy_space
+from autoprune.testing.toys import ToyScorer, best_loss, toy_space
 
 STEP = 0.02
 

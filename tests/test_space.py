@@ -12,7 +12,7 @@ from autoprune.envs.walk import Walk
 from autoprune.errors import UserError
 from autoprune.level import group_levels
 from autoprune.space import SearchSpace, Unit, kept_groups
-from tests.toys import counts, toy_space
+from autoprune.testing.toys import counts, toy_space
 
 
 @st.composite

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from autoprune.envs.walk import Walk
 from autoprune.level import group_levels
 from autoprune.space import Levels, SearchSpace, Unit
+from autoprune.testing.toys import toy_space
 from tests.test_space import spaces
-from tests.toys import toy_space
 
 seeds = st.integers(0, 2**32 - 1)
 

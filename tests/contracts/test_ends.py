@@ -17,7 +17,7 @@ from autoprune.errors import LimitReached
 from autoprune.journal import Journal
 from autoprune.objective import IDLE, Limits, Objective
 from autoprune.space import SearchSpace
-from tests.toys import ToyScorer, toy_space
+from autoprune.testing.toys import ToyScorer, toy_space
 from tests.watchdog import within
 
 AGENTS = registry.names("agents")

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
-from gymnasium.utils.env_checker import check_env
+from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
@@ -23,7 +23,8 @@ from autoprune.envs.vectorized import PruningVecEnv
 from autoprune.errors import LimitReached
 from autoprune.objective import Limits, Objective
 from autoprune.space import Levels, SearchSpace
-from tests.toys import ToyScorer, counts, toy_space, toy_task
+from autoprune.testing import check_env
+from autoprune.testing.toys import ToyScorer, counts, toy_space, toy_task
 
 ACTIONS = ("discrete", "continuous")
 REWARDS = registry.names("rewards")
@@ -71,10 +72,9 @@ def flat(observation: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("actions", "observation", "reward", "follow"), KINDS)
-def test_the_checkers_of_gymnasium_and_sb3_pass(actions: str, observation: str, reward: str, follow: bool) -> None:
-    task = task_of(reward, follow=follow, actions=actions, observation=observation)
-    check_env(PruningEnv(task, "ansi"), skip_render_check=True)
-    sb3_check_env(PruningEnv(task, "ansi"))
+def test_the_contract_of_environments(actions: str, observation: str, reward: str, follow: bool) -> None:
+    options = {"actions": actions, "observation": observation}
+    check_env(lambda: PruningEnv(task_of(reward, follow=follow, **options), "ansi"))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_the_checkers_pass_on_a_real_network(actions: str, small: dict[str, Any]
         "autoprune/Pruning-v0", **small, actions=actions, tokens=32, reference="additive", shaping=1.0, reward="purl",
         observation="dict", budgets={"params": 0.5, "macs": "0.6"}, render_mode="ansi",
     )  # fmt: skip
-    check_env(made.unwrapped)
+    gymnasium_check_env(made.unwrapped)
     for observation, *_ in played(made, np.random.default_rng(0)):
         assert made.observation_space.contains(observation)
     env = autoprune.make_env(**small, actions=actions, tokens=64)

@@ -14,8 +14,8 @@ from autoprune.config import load_config
 from autoprune.cutting.live import LiveWidth
 from autoprune.level import group_levels
 from autoprune.networks.images import ImageView
+from autoprune.testing.toys import at
 from tests import image_families
-from tests.toys import at
 
 pytestmark = pytest.mark.parametrize("name", image_families.names())
 NUMBERS = torch.arange(4).view(2, 2)

@@ -17,8 +17,8 @@ from autoprune.networks.head import linear_head
 from autoprune.networks.loading import family_of
 from autoprune.networks.text import TextView
 from autoprune.space import Levels, SearchSpace, kept_groups
+from autoprune.testing.toys import counts
 from tests import families
-from tests.toys import counts
 
 LENGTH = 11
 CAPPED = {"gemma2", "vaultgemma"}

@@ -14,8 +14,8 @@ from autoprune.networks.loading import family_of
 from autoprune.networks.text import TextView
 from autoprune.recovery.refit import place_refitted
 from autoprune.space import Levels, SearchSpace, kept_groups
+from autoprune.testing.toys import counts
 from tests import families, image_families
-from tests.toys import counts
 
 IMAGES = image_families.names()
 NAMES = [*families.names(), *IMAGES]

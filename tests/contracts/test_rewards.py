@@ -6,42 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from autoprune import registry
 from autoprune.envs.episodes import Task
 from autoprune.envs.pruning import PruningEnv
 from autoprune.envs.rewards import RewardRecord, every_step
-from autoprune.envs.rewards.record import HIGHEST_LOSS, pay, pays_every_step
+from autoprune.envs.rewards.record import pay, pays_every_step
 from autoprune.envs.vectorized import PruningVecEnv
 from autoprune.errors import UserError
-from tests.toys import ToyScorer, toy_space, toy_task
+from autoprune.testing import check_reward
+from autoprune.testing.toys import ToyScorer, toy_space, toy_task
 
 REWARDS = registry.names("rewards")
 DENSE = {"purl"}
 UNIT = toy_space(units=1).units[0]
-
-
-@st.composite
-def records(draw: st.DrawFn) -> RewardRecord:
-    """Any step of any episode."""
-    dense = draw(st.floats(0, 20))
-    losses = st.floats(0, HIGHEST_LOSS)
-    steps = draw(st.integers(1, 100))
-    metrics = draw(st.sampled_from([["params"], ["params", "energy"]]))
-    return RewardRecord(
-        step=draw(st.integers(1, steps)),
-        steps=steps,
-        unit=UNIT,
-        kept=draw(st.floats(0, 1)),
-        loss=draw(losses),
-        previous_loss=draw(losses),
-        dense_loss=dense,
-        uniform_loss=draw(losses),
-        costs={metric: draw(st.floats(0, 1)) for metric in metrics},
-        budgets={metric: draw(st.floats(0.001, 1.5)) for metric in metrics},
-    )
 
 
 def record(**changes: object) -> RewardRecord:
@@ -54,18 +32,8 @@ def record(**changes: object) -> RewardRecord:
 
 
 @pytest.mark.parametrize("name", REWARDS)
-@given(seen=records())
-def test_a_reward_is_a_finite_number(name: str, seen: RewardRecord) -> None:
-    value = pay(registry.load("rewards", name), seen)
-    assert isinstance(value, float)
-    assert math.isfinite(value)
-
-
-@pytest.mark.parametrize("name", REWARDS)
-@given(seen=records(), less=st.floats(0, 1))
-def test_a_better_loss_at_equal_cost_never_pays_less(name: str, seen: RewardRecord, less: float) -> None:
-    reward = registry.load("rewards", name)
-    assert reward(replace(seen, loss=seen.loss * less)) >= reward(seen)
+def test_the_contract_of_rewards(name: str) -> None:
+    check_reward(name)
 
 
 @pytest.mark.parametrize("name", REWARDS)

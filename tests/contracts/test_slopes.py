@@ -15,9 +15,9 @@ from autoprune.evaluation.slopes import Slopes, Stage
 from autoprune.levels.placing import Placer
 from autoprune.networks.head import LinearHead, linear_head
 from autoprune.space import Levels, SearchSpace, kept_groups
+from autoprune.testing.toys import counts
 from tests import families
 from tests.contracts.test_losses import CAPPED, LENGTH, Bare, placer_of
-from tests.toys import counts
 
 STEP, DENSER, HERE, SPARSER = 1e-3, 0, 1, 2
 RELATIVE, ABSOLUTE = 1e-2, 5e-5  # norms compute in float32 in any network

@@ -1,4 +1,4 @@
-"""Search spaces without a network, with a known optimum."""
+"""Search spaces without a network, with a known optimum, for agents, rewards and environments."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -91,17 +91,20 @@ class ToyScorer(Scorer):
 
     def depth(self, policy: Proposal) -> NDArray[np.float64]:
         """Share that is gone of each unit, `[U]`."""
-        return 1 - np.array(self.space.kept(policy)) / np.array(self.space.groups)
+        return np.asarray(1 - np.array(self.space.kept(policy)) / np.array(self.space.groups))
 
     def true_loss(self, policy: Proposal) -> float:
+        """Nats that a policy loses on all sequences, without their noise."""
         depth_U = self.depth(policy)
         pairs = float((depth_U[:-1] * depth_U[1:]).sum())
         return float((self.importance_U * depth_U**2).sum()) + self.pairs * pairs
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
-        return self.common_S[list(sequences)]
+        """The noise that sequences share over policies, `[S]`."""
+        return np.asarray(self.common_S[list(sequences)])
 
     def score(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> NDArray[np.float64]:
+        """Losses `[P, S]`."""
         self.calls += len(policies)
         self.batches.append(len(policies))
         rows = []

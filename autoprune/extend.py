@@ -1,0 +1,104 @@
+"""What a plug-in imports: the ports that parts derive from, and the records that they are handed.
+
+    from autoprune.extend import Agent, Objective
+
+Every name stays here, wherever the engine keeps it. A name is imported when it is used, so that a reward needs no
+torch. `autoprune.testing` has the contract of every kind of part.
+
+| part | it derives from | it is handed |
+|---|---|---|
+| agent | `Agent`, `Sb3Agent` or `SampledAgent` | `Objective`, which has the `SearchSpace` of `Unit`s and `Limits` |
+| reward | a function; `every_step` marks one that is paid at every step | `RewardRecord` |
+| budget | `Metric` or a function; `of_network` marks a maker of one | `Unit`, `Level`, `Workload`, `Network` |
+| criterion | `Criterion`; `reconstruct` gives the consumer's weights | tensors |
+| loss | `Loss` | tensors |
+| family | `Family`: `Width`s of `Slice`s, with `Bundles` and `Segment`s | a block's module |
+| exporter | `Exporter` | `Source`, which has the `Policy` |
+| task | `Task`, which gives a `TrainingSet`; `Worth` is what a network measures there | the run's settings |
+| scorer | `Scorer`, `ScorerWrapper` | policies: each a `Proposal`, which is `Levels` or a `Mask` |
+
+`UnitStatistics` describe a unit, and `LimitReached` ends a search: an agent lets it pass.
+
+A user's mistake is a `UserError`: what is wrong, the value seen, what would be right.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from autoprune import ports
+
+if TYPE_CHECKING:  # what type checkers know; a name here is exported
+    from autoprune.agents.sampled import SampledAgent as SampledAgent
+    from autoprune.agents.sb3 import Sb3Agent as Sb3Agent
+    from autoprune.cutting.widths import Bundles as Bundles
+    from autoprune.cutting.widths import Segment as Segment
+    from autoprune.cutting.widths import Slice as Slice
+    from autoprune.cutting.widths import Width as Width
+    from autoprune.envs.rewards.record import RewardRecord as RewardRecord
+    from autoprune.envs.rewards.record import every_step as every_step
+    from autoprune.errors import LimitReached as LimitReached
+    from autoprune.errors import UserError as UserError
+    from autoprune.exporters.source import Source as Source
+    from autoprune.level import Level as Level
+    from autoprune.levels.criterion import reconstruct as reconstruct
+    from autoprune.mask import Mask as Mask
+    from autoprune.networks.family import Family as Family
+    from autoprune.objective import Limits as Limits
+    from autoprune.objective import Objective as Objective
+    from autoprune.policy import Policy as Policy
+    from autoprune.ports import Agent as Agent
+    from autoprune.ports import Criterion as Criterion
+    from autoprune.ports import Exporter as Exporter
+    from autoprune.ports import Loss as Loss
+    from autoprune.ports import Metric as Metric
+    from autoprune.ports import Network as Network
+    from autoprune.ports import Scorer as Scorer
+    from autoprune.ports import ScorerWrapper as ScorerWrapper
+    from autoprune.ports import Task as Task
+    from autoprune.ports import TrainingSet as TrainingSet
+    from autoprune.ports import Worth as Worth
+    from autoprune.ports import of_network as of_network
+    from autoprune.space import Levels as Levels
+    from autoprune.space import Proposal as Proposal
+    from autoprune.space import SearchSpace as SearchSpace
+    from autoprune.space import Unit as Unit
+    from autoprune.statistics import UnitStatistics as UnitStatistics
+    from autoprune.workload import Workload as Workload
+
+_HOME = {
+    "Bundles": "cutting.widths",
+    "Family": "networks.family",
+    "Level": "level",
+    "Levels": "space",
+    "LimitReached": "errors",
+    "Limits": "objective",
+    "Mask": "mask",
+    "Objective": "objective",
+    "Policy": "policy",
+    "Proposal": "space",
+    "RewardRecord": "envs.rewards.record",
+    "SampledAgent": "agents.sampled",
+    "Sb3Agent": "agents.sb3",
+    "SearchSpace": "space",
+    "Segment": "cutting.widths",
+    "Slice": "cutting.widths",
+    "Source": "exporters.source",
+    "Unit": "space",
+    "UnitStatistics": "statistics",
+    "UserError": "errors",
+    "Width": "cutting.widths",
+    "Workload": "workload",
+    "every_step": "envs.rewards.record",
+    "reconstruct": "levels.criterion",
+}
+"""Name -> module of the engine; the ports come besides."""
+
+__all__ = sorted([*_HOME, *ports.__all__])  # a port that is added is here at once
+
+
+def __getattr__(name: str) -> Any:
+    if name in ports.__all__:
+        return getattr(ports, name)
+    if name not in _HOME:
+        raise AttributeError(f"module 'autoprune.extend' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"autoprune.{_HOME[name]}"), name)
