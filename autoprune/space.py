@@ -8,7 +8,6 @@ Costs add over units. A peak metric (memory) takes the maximum over units instea
 each level's excess over the bound: the budget holds when the excesses sum to zero.
 """
 
-import itertools
 import operator
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
@@ -17,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.errors import UserError
-from autoprune.level import Key, Level, form_of
+from autoprune.growth import growth
+from autoprune.level import Key, Level
 from autoprune.mask import Mask
 from autoprune.unit import Unit, kept_groups
 from autoprune.wording import Words
@@ -30,7 +30,6 @@ Levels = tuple[int, ...]
 Proposal = Levels | Mask
 """What agents propose: levels, or a mask of single groups."""
 
-GOLDEN = 0.6180339887  # multiples of it, modulo 1, are spread evenly however many are taken
 SLACK = 1e-9  # of dense: sums of floats may miss an exact budget by rounding
 
 
@@ -227,29 +226,11 @@ class SearchSpace:
     @cached_property
     def _uniform(self) -> Levels:
         current, used = list(self.sparsest), self._used(self.sparsest)
-        for u in self._growth():
+        for u in growth(self.units):
             denser = self._moved(used, u, current[u], current[u] - 1)
             if self._holds(denser):
                 current[u], used = current[u] - 1, denser
         return tuple(current)
-
-    def _growth(self) -> list[int]:
-        """Units in the order in which they grow by a level, from all at their last level to all dense.
-
-        At each point of it each kind keeps the same share of its groups, as nearly as its levels allow: where the share
-        lies between two levels of a kind, as many of its units as it takes are at the denser one, spread over the
-        depth.
-        """
-        spread_U = (np.arange(len(self.units)) * GOLDEN) % 1
-        steps = []
-        for kind in {unit.kind for unit in self.units}:
-            members = sorted((u for u, unit in enumerate(self.units) if unit.kind == kind), key=spread_U.__getitem__)
-            for rank, u in enumerate(members):
-                turn, groups = (rank + 0.5) / len(members), self.units[u].groups
-                sizes = [form_of(level).size(level, groups) for level in self.units[u].levels]
-                for denser, sparser in itertools.pairwise(sizes):
-                    steps.append(((sparser + turn * (denser - sparser)) / groups, spread_U[u], u))
-        return [u for _share, _spread, u in sorted(steps)]
 
     def sample(self, rng: np.random.Generator) -> Levels:
         """A random policy within the budgets: independent uniform levels, then `repair`."""

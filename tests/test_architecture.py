@@ -21,7 +21,8 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("ext
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording", "spending"}
     | {"written"},
-    {"registry", "level", "unit", "space", "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
+    {"registry", "level", "unit", "growth", "space", "incumbents",
+      "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
       "task_choice"},
     {"cutting"},
     {"networks", "models", "calibration", "budgets"},
