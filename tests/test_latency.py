@@ -4,7 +4,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -160,7 +160,7 @@ def tables(draw: st.DrawFn) -> LatencyTable:
 
 
 @pytest.fixture(scope="module")
-def table_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def table_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where hypothesis writes its tables."""
     return tmp_path_factory.mktemp("latency") / "table.json"
 

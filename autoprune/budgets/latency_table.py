@@ -86,7 +86,7 @@ class Check(BaseModel):
 class LatencyTable(BaseModel, Metric):
     """Milliseconds by unit and level; between measured numbers of groups they are interpolated linearly."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_: Literal["autoprune.latency/1"] = Field(alias="schema")
     measured_on: dict[str, Any]
