@@ -13,6 +13,7 @@ import pickle
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 (order,) = sys.argv[1:]
 if order == "before":
@@ -74,6 +75,8 @@ def of_module(path: Path, reference: dict[str, torch.Tensor]) -> dict[str, objec
     from tests.plain_networks import NETWORKS
 
     spec = importlib.util.spec_from_file_location("load_module", path / "load_module.py")
+    assert spec is not None
+    assert spec.loader is not None
     loader = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loader)
     network = loader.load(NETWORKS[path.name]())
@@ -94,20 +97,21 @@ def left_padded(tokens_BT: torch.Tensor, pads: int) -> dict[str, torch.Tensor]:
     return {"input_ids": rows, "attention_mask": mask}
 
 
-def padded(model: torch.nn.Module, tokens_BT: torch.Tensor, expected: torch.Tensor, pads: int = 3) -> float:
+def padded(model: Any, tokens_BT: torch.Tensor, expected: torch.Tensor, pads: int = 3) -> float:
     batch = left_padded(tokens_BT, pads)
     positions = (batch["attention_mask"].cumsum(-1) - 1).clamp_min(0)
     logits = model(**batch, position_ids=positions).logits
     return max(difference(logits[:1], expected[:1]), difference(logits[1:, pads:], expected[1:, :-pads]))
 
 
-def generated(model: torch.nn.Module, tokens_BT: torch.Tensor) -> dict[str, object]:
+def generated(model: Any, tokens_BT: torch.Tensor) -> dict[str, object]:
     """Greedy tokens of a padded batch by each kind of cache, of its rows alone, and guessed ahead; those of a beam."""
     batch = left_padded(tokens_BT, 3)
     greedy = {"do_sample": False, "max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "disable_compile": True}
 
     def tokens(inputs: dict[str, torch.Tensor], **cache: object) -> list[list[int]]:
-        return model.generate(**inputs, **greedy, **cache)[:, -NEW_TOKENS:].tolist()
+        found: list[list[int]] = model.generate(**inputs, **greedy, **cache)[:, -NEW_TOKENS:].tolist()
+        return found
 
     def rows(**how: object) -> list[list[int]]:
         alone = [row[None, mask.bool()] for row, mask in zip(*batch.values(), strict=True)]

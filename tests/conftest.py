@@ -83,7 +83,7 @@ def finished_run(quick: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
     """A finished search with evolution, every evaluation of which is a score. Copy it before changing it."""
     from autoprune import search
 
-    own = {"agent_options": {"slope_sequences": 0}, "out": tmp_path_factory.mktemp("runs") / "finished"}
+    own: dict[str, Any] = {"agent_options": {"slope_sequences": 0}, "out": tmp_path_factory.mktemp("runs") / "finished"}
     return search(**quick, **own).path
 
 

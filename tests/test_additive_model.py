@@ -28,7 +28,8 @@ def taught(model: AdditiveModel, scorer: ToyScorer, comparisons: int) -> None:
 
 
 def mean(model: AdditiveModel, tables: int = 400) -> Table:
-    return model.draw(np.random.default_rng(1), tables).mean(axis=0)
+    added_UL: Table = model.draw(np.random.default_rng(1), tables).mean(axis=0)
+    return added_UL
 
 
 def test_before_anything_is_seen_it_believes_what_it_was_told() -> None:

@@ -163,7 +163,7 @@ def test_settings_of_another_type(name: str, wrong: Any) -> None:
 
 @pytest.mark.parametrize(
     ("call", "seen"),
-    [
+    [  # what is ignored below is what is tested: arguments of a type that the signature does not have
         (lambda: autoprune.search(out=5), "search: out"),  # type: ignore[arg-type]
         (lambda: autoprune.search(config={"seed": 1}), "search: config"),  # type: ignore[arg-type]
         (lambda: autoprune.compare(5), "compare: agents"),  # type: ignore[arg-type]
@@ -175,9 +175,9 @@ def test_settings_of_another_type(name: str, wrong: Any) -> None:
         (lambda: autoprune.make_env(tokens="all"), "make_env: tokens"),  # type: ignore[arg-type]
         (lambda: autoprune.make_env(reward=5), "make_env: reward"),  # type: ignore[arg-type]
         (lambda: autoprune.make_env(budgets=True), "budgets"),
-        (lambda: api.evaluate(5), "evaluate: path"),
+        (lambda: api.evaluate(5), "evaluate: path"),  # type: ignore[arg-type]
         (lambda: api.evaluate("x", max_sequences=0), "evaluate: max_sequences"),
-        (lambda: api.evaluate("x", tokens=3), "evaluate: tokens"),
+        (lambda: api.evaluate("x", tokens=3), "evaluate: tokens"),  # type: ignore[call-arg]
     ],
 )
 def test_arguments_of_another_type(call: Callable[[], object], seen: str) -> None:

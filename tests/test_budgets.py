@@ -21,7 +21,7 @@ from autoprune.budgets import latency as measuring
 from autoprune.budgets.metric import Network, cost_rows, fixed_cost, metric_of, of_network
 from autoprune.budgets.table import Table, read
 from autoprune.errors import UserError
-from autoprune.level import group_levels
+from autoprune.level import Key, group_levels
 from autoprune.space import Unit, kept_groups
 from autoprune.testing.toys import at, counts
 from autoprune.workload import Workload
@@ -87,8 +87,9 @@ def test_no_level_costs_less_than_nothing_or_more_than_a_denser_one(
 
 @pytest.mark.parametrize("fixed", [-1.0, math.nan, math.inf, True, "3"])
 def test_what_is_fixed_is_a_number_too(fixed: Any) -> None:
+    metric: Any = SimpleNamespace(fixed=fixed)
     with pytest.raises(UserError, match=r"'mine' has the fixed cost .*: it is a finite number of at least 0"):
-        fixed_cost("mine", SimpleNamespace(fixed=fixed))
+        fixed_cost("mine", metric)
 
 
 def test_a_metric_of_ones_own_may_see_the_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -201,15 +202,16 @@ def test_what_is_no_metric_is_refused(costs: Costs, metric: Any, seen: str) -> N
 names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(
     lambda text: text == text.strip() != ""
 )
+keys: st.SearchStrategy[Key] = st.integers(0, 10**6)
 tables = st.dictionaries(
     names,
-    st.dictionaries(st.integers(0, 10**6), st.floats(0, allow_infinity=False), min_size=1, max_size=4),
+    st.dictionaries(keys, st.floats(0, allow_infinity=False), min_size=1, max_size=4),
     max_size=6,
 )
 
 
 @st.composite
-def files(draw: st.DrawFn) -> tuple[bytes, dict[str, dict[int, float]]]:
+def files(draw: st.DrawFn) -> tuple[bytes, dict[str, dict[Key, float]]]:
     """A table, and its text as some program may have written it: other columns, orders, quotes and line ends."""
     table = draw(tables)
     rows = [{"unit": u, "kept": k, "cost": repr(c)} for u, costs in table.items() for k, c in costs.items()]
@@ -225,14 +227,14 @@ def files(draw: st.DrawFn) -> tuple[bytes, dict[str, dict[int, float]]]:
 
 
 @pytest.fixture(scope="module")
-def csv_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def csv_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where hypothesis writes its tables."""
     return tmp_path_factory.mktemp("tables") / "table.csv"
 
 
 @settings(deadline=None)  # the disk takes its time
 @given(written=files())
-def test_a_table_is_read_as_it_was_written(csv_path: Path, written: tuple[bytes, dict[str, dict[int, float]]]) -> None:
+def test_a_table_is_read_as_it_was_written(csv_path: Path, written: tuple[bytes, dict[str, dict[Key, float]]]) -> None:
     csv_path.write_bytes(written[0])
     assert read(csv_path) == Table(csv_path, written[1])
 
@@ -246,11 +248,12 @@ def test_any_file_is_a_table_or_gets_a_sentence(csv_path: Path, data: bytes) -> 
     except UserError as error:
         message = str(error)
     assert message is None or (message.startswith(f"the table '{csv_path}'") and len(message.splitlines()) == 1)
-    assert all(kept >= 0 and 0 <= cost < math.inf for row in table.costs.values() for kept, cost in row.items())
+    rows = [row for costs in table.costs.values() for row in costs.items()]
+    assert all(isinstance(kept, int) and kept >= 0 and 0 <= cost < math.inf for kept, cost in rows)
 
 
 @given(tables, units())
-def test_a_table_answers_or_names_what_it_lacks(costs: dict[str, dict[int, float]], unit: Unit) -> None:
+def test_a_table_answers_or_names_what_it_lacks(costs: dict[str, dict[Key, float]], unit: Unit) -> None:
     table = Table(Path("t.csv"), costs | {"mlp": dict.fromkeys(counts(unit), 1.0)})
     if unit.kind == "mlp":
         table.check_units([unit])

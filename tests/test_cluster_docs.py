@@ -55,12 +55,13 @@ TAKES_FALSE = {"include-dashboard", "log-color"}  # of any other flag KubeRay dr
 @cache
 def manifest() -> dict[str, dict[str, Any]]:
     """The objects of rayjob.yaml by kind."""
-    documents = yaml.safe_load_all((KUBERAY / "rayjob.yaml").read_text(encoding="utf-8"))
+    documents: Iterator[dict[str, Any]] = yaml.safe_load_all((KUBERAY / "rayjob.yaml").read_text(encoding="utf-8"))
     return {document["kind"]: document for document in documents}
 
 
 def job() -> dict[str, Any]:
-    return manifest()["RayJob"]["spec"]
+    spec: dict[str, Any] = manifest()["RayJob"]["spec"]
+    return spec
 
 
 def groups() -> list[dict[str, Any]]:
@@ -87,7 +88,8 @@ def ray_options() -> dict[str, dict[str, bool]]:
         "print(json.dumps({name: options(command) for name, command in cli.commands.items()}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+    options: dict[str, dict[str, bool]] = json.loads(done.stdout)
+    return options
 
 
 def commands() -> Iterator[list[str]]:
@@ -112,7 +114,8 @@ def parse(words: list[str]) -> dict[str, Any]:
     program, name, *rest = words
     assert program == "autoprune"
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
-    return command.make_context(name, rest).params
+    params: dict[str, Any] = command.make_context(name, rest).params
+    return params
 
 
 def test_the_manifest_has_a_claim_and_a_job() -> None:

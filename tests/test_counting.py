@@ -1,6 +1,7 @@
 """Parameters and multiply-accumulates that are shown are both of the whole network, everywhere."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,6 @@ def test_speeds_are_medians_of_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that slows down for some rounds slows all networks down, and moves no median by much."""
     import torch
 
-    from autoprune.evaluation import timing
-
     clock, passes, standing = [0.0], [0], [0]
 
     def run(_: torch.Tensor) -> None:
@@ -90,7 +89,7 @@ def test_speeds_are_medians_of_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
         clock[0] += slow * (1.0, 2.0)[standing[0]] + 0.01 * (passes[0] // 2)
         passes[0] += 1
 
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     places = [lambda network=network: standing.__setitem__(0, network) for network in (0, 1)]
     first, second = speeds(places, run, torch.zeros(1, 10))
     assert first.per_second == pytest.approx(10, rel=0.06)

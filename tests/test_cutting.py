@@ -384,6 +384,7 @@ def test_the_matrix_on_the_rows_that_are_read_is_what_the_consumer_writes(made: 
     read, written = seen[0]
     rows_NO = reading.rows(live, read) @ live.consumer_weight.T
     if live.consumer.bias is not None:
+        assert isinstance(live.consumer.bias, Tensor)
         rows_NO = rows_NO + live.consumer.bias
     channels_last = written.movedim(1, -1) if written.dim() == 4 else written
     assert close(rows_NO, channels_last.reshape(rows_NO.shape))
@@ -440,12 +441,13 @@ def test_a_layers_configuration_is_its_own_and_what_it_does_not_have_is_shared()
 
 def test_blocks_that_read_a_shared_configuration_are_cut_one_by_one() -> None:
     shared = Shared()
-    blocks = [Holding(Fused()) for _ in range(2)]
-    for block in blocks:
-        block.inner.config = shared
+    inners = [Fused() for _ in range(2)]
+    blocks = [Holding(inner) for inner in inners]
+    for inner in inners:
+        inner.config = shared
     lives = [LiveWidth(block, CASES["fused"].width) for block in blocks]
     lives[0].keep(3)
-    assert [block.inner.config.heads for block in blocks] == [3, GROUPS]
+    assert [inner.config.heads for inner in inners] == [3, GROUPS]
     assert shared.heads == GROUPS
     assert blocks[0](torch.randn(2, HIDDEN)).shape == blocks[1](torch.randn(2, HIDDEN)).shape
 

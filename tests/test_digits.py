@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ sklearn = pytest.importorskip("sklearn.datasets")
 
 from autoprune.calibration import digits  # noqa: E402 (behind the check for scikit-learn)
 
-QUICK = {"budgets": {"params": 0.5}, "levels": 5, "max_evals": 12, "agent": "random"}
+QUICK: dict[str, Any] = {"budgets": {"params": 0.5}, "levels": 5, "max_evals": 12, "agent": "random"}
 
 
 def test_halves_share_no_image_and_are_all_there_are() -> None:

@@ -61,7 +61,12 @@ def runs_of(assembly: Assembly, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The blocks that are run from now on, in order."""
     runs: list[int] = []
     plain = assembly.view.run
-    monkeypatch.setattr(assembly.view, "run", lambda block, hidden: runs.append(block) or plain(block, hidden))
+
+    def run(block: int, hidden: torch.Tensor) -> torch.Tensor:
+        runs.append(block)
+        return plain(block, hidden)
+
+    monkeypatch.setattr(assembly.view, "run", run)
     return runs
 
 
@@ -109,6 +114,7 @@ def test_levels_are_mapped_from_the_store_not_copied(assembly: Assembly) -> None
     for u, width in enumerate(width for row in assembly.view.widths for width in row):
         stored = assembly.store.consumer(u, 1)
         assert stored is not None
+        assert isinstance(width.consumer.weight, torch.Tensor)
         assert width.consumer.weight.data_ptr() == stored.data_ptr()
     if Path("/proc/self/maps").exists():
         assert str(assembly.store.directory) in Path("/proc/self/maps").read_text()

@@ -75,7 +75,10 @@ def gate(link: LiveWidth, group: int, value: float) -> Iterator[None]:
 def test_derivatives_of_gates_are_finite_differences(name: str) -> None:
     view, tokens_NT = view_of(name)
     view.model.double()  # before the widths look at its weights, which keep float32 otherwise
-    view = type(view)(view.model, view.family, *([view.images] if isinstance(view, ImageView) else []))
+    if isinstance(view, ImageView):
+        view = ImageView(view.model, view.family, view.images)
+    else:
+        view = TextView(view.model, view.family)
     found = [gradients_NG for row in gate_gradients(view, tokens_NT, 2) for gradients_NG in row]
     links, step = all_links(view), STEPS.get(name, 1e-6)
     assert len(found) == len(links)
@@ -107,10 +110,11 @@ def test_taylor_sees_behind_the_consumer_what_weights_and_inputs_do_not_tell() -
     """A channel is read with the largest weights of all, and what they give is read by nobody; another is amplified."""
     view, tokens_NT = view_of("plain-basic")
     block: Any = view.blocks[-1]
+    fc: Any = view.model.get_submodule("fc")
     with torch.no_grad():
         block.conv2.weight[:, 2] = 0
         block.conv2.weight[5, 2] = 100
-        view.model.get_submodule("fc").weight[:, 5] = 0
+        fc.weight[:, 5] = 0
         block.conv2.weight[:5, 7] *= 20
     view = ImageView(view.model, view.family, image_families.images())
     moments, width = list(collect(view, tokens_NT, 2)), view.widths[-1][0]

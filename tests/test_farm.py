@@ -21,6 +21,7 @@ from autoprune.farm.farm import Farm
 from autoprune.journal import Journal
 from autoprune.mask import Mask
 from autoprune.objective import Limits, Objective
+from autoprune.space import Proposal
 from autoprune.study import Watch
 from tests.test_farm_runs import children
 from tests.test_resume import scores
@@ -56,7 +57,7 @@ def test_losses_are_those_of_one_process(running: Running) -> None:
         levels = [assembly.space.sample(rng) for _ in range(size)]
         masks = [Mask.pack([rng.random(n) < 0.6 for n in assembly.space.groups]) for _ in range(size // 3)]
         sequences = [int(s) for s in rng.permutation(here.n_sequences)[: 1 + size % 5]]
-        batch = [*levels, *masks, assembly.space.dense]
+        batch: list[Proposal] = [*levels, *masks, assembly.space.dense]
         assert np.array_equal(farm.score(batch, sequences), here.score(batch, sequences))
     assert (farm.dense_losses([0, 1]) == 0).all()
     assert (farm.n_sequences, farm.tokens_per_sequence) == (here.n_sequences, here.tokens_per_sequence)

@@ -1,5 +1,6 @@
 """Losses after training steps: known apart from those before, charged in forward passes, journalled and replayed."""
 
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from autoprune.errors import LimitReached
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
 from autoprune.ports.scorer import ScorerWrapper
-from autoprune.space import Proposal, SearchSpace
+from autoprune.space import Levels, Proposal, SearchSpace
 from autoprune.testing.toys import ToyScorer, toy_space
 
 LENGTH, PASSES = 32, 6
@@ -28,7 +29,7 @@ class TrainedToy(ToyScorer):
     def step_passes(self) -> int:
         return PASSES
 
-    def score_trained(self, policies: list[Proposal], sequences: list[int], steps: int) -> NDArray[np.float64]:
+    def score_trained(self, policies: Sequence[Proposal], sequences: Sequence[int], steps: int) -> NDArray[np.float64]:
         self.trained += [(policy, steps) for policy in policies]
         won = np.array([self.importance_U[0] * self.depth(policy)[0] ** 2 for policy in policies])
         return self.score(policies, sequences) - won[:, None] * (1 - 0.5**steps)
@@ -39,7 +40,7 @@ def space() -> SearchSpace:
     return toy_space()
 
 
-def policies_of(space: SearchSpace, count: int) -> list[Proposal]:
+def policies_of(space: SearchSpace, count: int) -> list[Levels]:
     rng = np.random.default_rng(0)
     return list(dict.fromkeys(space.sample(rng) for _ in range(2 * count)))[:count]
 
@@ -52,7 +53,9 @@ def test_a_loss_is_known_by_policy_sequence_and_steps(space: SearchSpace) -> Non
     assert objective([one], tokens=4 * LENGTH)[0] == before
     assert objective([one], tokens=4 * LENGTH, steps=3)[0] == after
     assert scorer.trained == [(one, 3)]
-    assert objective.loss(one) == (pytest.approx(after), 4 * LENGTH), "the loss of a policy is that after most steps"
+    loss, tokens = objective.loss(one)
+    assert tokens == 4 * LENGTH
+    assert loss == pytest.approx(after), "the loss of a policy is that after most steps"
 
 
 def test_steps_are_charged_once_as_forward_passes(space: SearchSpace) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import autoprune
@@ -21,7 +22,7 @@ from autoprune.errors import UserError
 from autoprune.ports.training import Worth
 from autoprune.recovery import finetuning
 from autoprune.recovery.finetuning import better
-from autoprune.tasks.text_training import DEFAULTS, TextTraining
+from autoprune.tasks.text_training import DEFAULTS, TextTraining, TextWorth
 from autoprune.training import adapters, loop
 from autoprune.training.blending import blended
 from autoprune.training.settings import LAYERNORM
@@ -68,6 +69,9 @@ def copied(run: Path, to: Path) -> Path:
 def test_a_pruned_network_gets_better_and_is_exported(run: Path, tmp_path: Path, rank: int) -> None:
     own = copied(run, tmp_path / "run")
     tuned = finetuning.finetune(own, given(epochs=1, batch=32, at_once=32, lora=rank))
+    assert isinstance(tuned.dense, TextWorth)
+    assert isinstance(tuned.before, TextWorth)
+    assert isinstance(tuned.after, TextWorth)
     assert tuned.dense.kl == 0
     assert tuned.before.kl > 0.01
     assert tuned.after.ce < tuned.before.ce
@@ -263,7 +267,7 @@ def test_a_full_disk_loses_nothing(
 
     assembly, policy, lesson = opened
     settled, folder = how(lora=4), tmp_path / "state"
-    real, saved = state.save_file, 0
+    real, saved = save_file, 0
 
     def full(tensors: Any, path: Path, told: Any) -> None:
         nonlocal saved
@@ -325,7 +329,8 @@ def test_the_better_network_is_handed_over(
         RuntimeWarning, match="^the training made it worse .*: the network as it was found is the result"
     ):
         tuned = finetuning.finetune(own, {**spoiling, "refit": False})
-    assert tuned.trained is not None
+    assert isinstance(tuned.before, TextWorth)
+    assert isinstance(tuned.trained, TextWorth)
     assert (tuned.after, tuned.refitted) == (tuned.before, None)
     assert tuned.before.ce < tuned.trained.ce
     told = json.loads((own / "finetuned" / "result.json").read_text())

@@ -208,20 +208,27 @@ def loaders(folder: Path) -> dict[str, Loader]:
     def report() -> None:
         write_report(run, folder / "run.html")
 
+    def space() -> None:
+        words_of_run(run)
+        load_space(run / "space.json")
+        report()
+
+    def fine_tuning() -> None:
+        read_finetuned(run)
+        report()
+
     def journal() -> None:
         Journal(run / "journal.jsonl", json.loads(SUBJECT.get("line", "{}")).get("subject", "")).close()
 
     SUBJECT["line"] = (run / "journal.jsonl").read_text().splitlines()[0]
     return {
         "policy": Loader(run / "policy.json", shown, as_json),
-        "space": Loader(
-            run / "space.json", lambda: (words_of_run(run), load_space(run / "space.json"), report()), as_json
-        ),
+        "space": Loader(run / "space.json", space, as_json),
         "result": Loader(run / "result.json", report, as_json),
         "config": Loader(run / "config.yaml", lambda: load_config(run / "config.yaml").fractions(), as_yaml),
         "journal": Loader(run / "journal.jsonl", journal, as_lines),
         "journal of a report": Loader(run / "journal.jsonl", lambda: render(read_run(run)), as_lines),
-        "fine-tuning": Loader(run / "finetuned/result.json", lambda: (read_finetuned(run), report()), as_json),
+        "fine-tuning": Loader(run / "finetuned/result.json", fine_tuning, as_json),
         "league": Loader(compared / "league.json", league, as_json),
         "plan": Loader(compared / "compare.yaml", lambda: Entrants.load(compared), as_yaml),
         "result of a comparison": Loader(one / "result.json", finished, as_json),

@@ -114,7 +114,7 @@ def test_weights_have_the_checkpoints_dtype_and_tied_ones_are_one(tmp_path: Path
 
 
 def test_generation_settings_are_kept_even_odd_ones(llama: Assembly, tmp_path: Path) -> None:
-    settings = llama.loaded.model.generation_config
+    settings: Any = llama.loaded.model.generation_config
     settings.temperature = 0.3  # with do_sample unset, transformers loads it and refuses to save it
     path = export_policy(llama, policy_of(llama), tmp_path / "out", "hf")
     settings.temperature = None

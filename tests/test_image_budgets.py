@@ -159,7 +159,7 @@ def test_what_is_alive_is_counted() -> None:
     x, linear, kilo = torch.randn(10, 100), nn.Linear(100, 100), 4000
 
     def freed() -> Tensor:
-        y = linear(x)  # kilo
+        y: Tensor = linear(x)  # kilo
         view = y.view(-1)[::2]  # the same memory
         del y
         z = view + 1  # half of it
@@ -199,7 +199,7 @@ def test_the_peak_of_units_is_that_of_the_whole_network(name: str) -> None:
     for levels_U in cuts(units, 8):
         place(view, levels_U)
         measured = peak_bytes(lambda: view.model(pixels))
-        predicted = space.cost([u.levels.index(one) for u, one in zip(units, levels_U, strict=True)], "activation")
+        predicted = space.cost(tuple(u.levels.index(one) for u, one in zip(units, levels_U, strict=True)), "activation")
         assert predicted <= measured <= HELD.get(name, 1.0) * predicted
 
 

@@ -10,6 +10,7 @@ import autoprune
 from autoprune import exporting, training
 from autoprune.api import evaluate
 from autoprune.assembly import assemble
+from autoprune.calibration.images import ImageSet
 from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.exporters.huggingface import HuggingFace
@@ -114,9 +115,9 @@ def test_images_are_normalised_as_the_checkpoint_says(data: Path, tmp_path: Path
     def means(**given: object) -> list[float]:
         view = assemble(load_config(None, {**chosen, **given})).view
         assert isinstance(view, ImageView)
-        return [
-            round(value, 3) for value in (*view.images.mean.flatten().tolist(), *view.images.std.flatten().tolist())
-        ]
+        images = view.images
+        assert isinstance(images, ImageSet)
+        return [round(value, 3) for value in (*images.mean.flatten().tolist(), *images.std.flatten().tolist())]
 
     chosen = settings("vit", tmp_path, data)
     file = tmp_path / "vit" / "preprocessor_config.json"

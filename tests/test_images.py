@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -161,11 +162,13 @@ def test_norms_of_levels_are_what_the_calibration_images_give(assembly: Assembly
     """In closed form from moments, or measured: the same change of mean and variance."""
     view, numbers = view_of(assembly), assembly.splits.reconstruction
     hidden = view.embed(numbers)
-    block, width = view.blocks[0], view.widths[0][0]
+    block: Any = view.blocks[0]
+    width = view.widths[0][0]
 
     def outputs() -> Tensor:
         x = hidden.flatten(0, 1)
-        return block.conv2(functional.relu(block.bn1(block.conv1(x))))  # type: ignore[operator, union-attr]
+        out: Tensor = block.conv2(functional.relu(block.bn1(block.conv1(x))))
+        return out
 
     assembly.placer.release()
     with torch.no_grad():

@@ -34,7 +34,8 @@ def table(space: SearchSpace, seed: int, rough: bool) -> Table:
     rng = np.random.default_rng(seed)
     shape = len(space.units), int(space.n_levels_U.max())
     steps_UL = rng.choice([0.0, 0.1, 5.0], shape) if rough else rng.exponential(1e-3, shape)
-    return np.cumsum(steps_UL, axis=1) - steps_UL[:, :1]
+    added_UL: Table = np.cumsum(steps_UL, axis=1) - steps_UL[:, :1]
+    return added_UL
 
 
 def distance(a: Levels, b: Levels) -> int:

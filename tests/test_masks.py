@@ -23,7 +23,7 @@ from autoprune.mask import Mask
 from autoprune.networks.loading import load_model
 from autoprune.policy import Policy, ranges, unranges
 from autoprune.provenance import make_policy, proposal_of
-from autoprune.space import SearchSpace, Unit
+from autoprune.space import Proposal, SearchSpace, Unit
 from autoprune.space_file import load_space, save_space
 from autoprune.testing.toys import counts, toy_space
 from tests.conftest import Answer
@@ -164,7 +164,7 @@ def test_reconstruction_helps(assembly: Assembly) -> None:
 def test_levels_and_masks_share_a_batch(assembly: Assembly) -> None:
     space = assembly.space
     evaluator = assembly.evaluator(assembly.splits.search, "kl")
-    mixed = [space.uniform(), drawn(space, 1), space.dense, drawn(space, 2)]
+    mixed: list[Proposal] = [space.uniform(), drawn(space, 1), space.dense, drawn(space, 2)]
     together = evaluator.score(mixed, [0, 1])
     alone = np.concatenate([evaluator.score([one], [0, 1]) for one in mixed])
     assert np.array_equal(together, alone)

@@ -36,6 +36,7 @@ def shown(task: Task, *levels: int) -> dict[str, float]:
 
 
 def test_the_docstring_holds_exactly_the_table() -> None:
+    assert PruningEnv.__doc__ is not None
     rows = re.findall(
         r"^    \| (\d+) \| (.+?) \| (.+) \| (.+?) \| (\S+) to (\S+) \| (\w+) \|$", PruningEnv.__doc__, re.M
     )

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from autoprune.assembly import Assembly, assemble
+from autoprune.calibration.images import ImageSet
 from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.exporters import onnx, onnx_check
@@ -142,6 +143,7 @@ def check_images(assembly: Assembly, levels: Levels, path: Path) -> None:
     assert described["check"]["shapes"] == [[1, 3, 12, 12], [3, 3, 12, 12]]
     view, numbers = assembly.view, assembly.splits.validation.flatten()
     assert isinstance(view, ImageView)
+    assert isinstance(view.images, ImageSet)
     scale = described["normalisation"]
     mean, std = (torch.tensor(scale[name]).view(-1, 1, 1) for name in ("mean", "std"))
     pixels = [(view.images.images[numbers[:n]].float() / scale["scale"] - mean) / std for n in (1, 2, 7)]

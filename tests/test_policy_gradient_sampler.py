@@ -4,7 +4,7 @@ import math
 import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import optuna
@@ -25,6 +25,7 @@ WEIGHT_N = np.random.default_rng(7).normal(size=32)
 TARGET_M = np.random.default_rng(8).integers(0, 6, 12)
 Params = list[dict[str, Any]]
 Objective = Callable[[Trial], float]
+Direction = Literal["minimize", "maximize"]
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,9 @@ def integers(trial: Trial) -> float:
     return float(np.abs(np.array(x_M) - TARGET_M).sum())
 
 
-def study_of(sampler: BaseSampler, direction: str = "minimize", storage: BaseStorage | None = None) -> optuna.Study:
+def study_of(
+    sampler: BaseSampler, direction: Direction = "minimize", storage: BaseStorage | None = None
+) -> optuna.Study:
     return optuna.create_study(
         sampler=sampler, direction=direction, storage=storage, study_name="one", load_if_exists=True
     )
@@ -55,7 +58,9 @@ def params(study: optuna.Study) -> Params:
     return [trial.params for trial in study.get_trials(deepcopy=False)]
 
 
-def optimized(sampler: BaseSampler, objective: Objective, trials: int, direction: str = "minimize") -> optuna.Study:
+def optimized(
+    sampler: BaseSampler, objective: Objective, trials: int, direction: Direction = "minimize"
+) -> optuna.Study:
     study = study_of(sampler, direction)
     study.optimize(objective, n_trials=trials)
     return study

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 
 import optuna
 import pytest
@@ -95,10 +96,9 @@ def test_two_processes_share_a_study_and_one_is_killed(server: str, quick_argume
         return command("search", *settings, f"seed={seed}", "--out", str(run), *options, pause=pause)
 
     subprocess.run(search(whole, 4, 0.0), check=True, capture_output=True)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     with (
-        subprocess.Popen(search(killed, 4, 0.05, *shared), **quiet) as first,
-        subprocess.Popen(search(other, 5, 0.05, *shared), **quiet) as second,
+        subprocess.Popen(search(killed, 4, 0.05, *shared), stdout=DEVNULL, stderr=PIPE) as first,
+        subprocess.Popen(search(other, 5, 0.05, *shared), stdout=DEVNULL, stderr=PIPE) as second,
     ):
         wait_for_scores(killed, random.Random(2).randrange(20, EVALS // 2), first)
         first.kill()

@@ -165,8 +165,9 @@ def test_a_search_without_a_known_end_is_told_too(clock: Clock, capsys: pytest.C
     objective.limits = Limits()
     with Display() as shown:
         for second in range(600):
-            objective.went_on(second, second * 100, second * 100, second).progress = 0.0
-            shown.score(objective)
+            searching = objective.went_on(second, second * 100, second * 100, second)
+            searching.progress = 0.0
+            shown.score(searching)
             clock.now += 1
     assert 5 < len(capsys.readouterr().err.splitlines()) < 20
 

@@ -28,7 +28,7 @@ from autoprune.journal import HEADER, Journal, Score
 from autoprune.mask import Mask
 from autoprune.records.record import Record, finalists
 from autoprune.records.storage import FILE, check_storage, open_storage
-from autoprune.space import Proposal, SearchSpace
+from autoprune.space import Levels, Proposal, SearchSpace
 from autoprune.testing.toys import ToyScorer, toy_space
 from autoprune.written import without_password
 from tests.conftest import Answer
@@ -47,7 +47,7 @@ def masked_space() -> SearchSpace:
     """The toy with costs of every number of groups, which masks need."""
     space = toy_space()
     costs = {"params": [[unit.params(kept) for kept in range(unit.groups + 1)] for unit in space.units]}
-    return SearchSpace(space.units, space.costs, space.budgets, costs)
+    return SearchSpace(space.units, {"params": space.rows("params")}, space.budgets, costs)
 
 
 def searched(space: SearchSpace, candidates: int = 12) -> list[Score]:
@@ -200,7 +200,7 @@ def archive(scores: Sequence[Score], space: SearchSpace) -> list[tuple[Proposal,
 
 
 @pytest.fixture
-def misleading() -> tuple[SearchSpace, list[Score], Proposal, Proposal]:
+def misleading() -> tuple[SearchSpace, list[Score], Levels, Levels]:
     """Scores of which the answer is not the lowest, the answer, and one that is as well known."""
     space, rng, everything = toy_space(), np.random.default_rng(0), tuple(range(SEQUENCES))
     lucky, other, found, half = (space.sample(rng) for _ in range(4))
@@ -217,7 +217,7 @@ def misleading() -> tuple[SearchSpace, list[Score], Proposal, Proposal]:
 
 
 def test_best_trial_is_the_answer(
-    tmp_path: Path, misleading: tuple[SearchSpace, list[Score], Proposal, Proposal], sqlite: str
+    tmp_path: Path, misleading: tuple[SearchSpace, list[Score], Levels, Levels], sqlite: str
 ) -> None:
     """For Optuna, for dashboards, which ask the storage, and where two runs share a study."""
     space, scores, found, other = misleading

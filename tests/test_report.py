@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -271,7 +272,8 @@ def test_whatever_a_user_controls_is_escaped(tmp_path: Path) -> None:
     metric = "x.py:<u>\"joules'"
     costs = {metric: [[float(unit.params(k)) for k in counts(unit)] for unit in units]}
     space = SearchSpace(units, costs, {metric: toy.budgets["params"]})
-    settings = {"model": NASTY, "data": NASTY, "agent_options": {NASTY: NASTY}, "loss": NASTY, "agent": NASTY}
+    settings: dict[str, Any] = {"model": NASTY, "data": NASTY, "loss": NASTY, "agent": NASTY}
+    settings["agent_options"] = {NASTY: NASTY}
     run = make_run(tmp_path / "<script>x", space, budgets={metric: 0.5}, **settings)
     for page in (report(run), report(make_run(tmp_path / "y<script>", space, finished=False, **settings))):
         parser = check(page)

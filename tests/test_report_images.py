@@ -219,7 +219,8 @@ def image_league(path: Path) -> Path:
         searches.append(one | {"curve": [[64, 0.3, 1.5], [640, 3.0, 0.5]]})
     searches.append({"agent": "tpe", "seed": 0, "run": "tpe-s0", "failed": "no answer"})
     reference = {"loss": 0.0, "ce": 0.1, "perplexity": 1.1, "accuracy": 0.925, "params": 2e5, "macs": 4e6}
-    changes = {"task": "images", "config": SearchConfig(model="net.py:net", max_tokens=640).model_dump()}
+    config = SearchConfig(model="net.py:net", max_tokens=640).model_dump()
+    changes: dict[str, Any] = {"task": "images", "config": config}
     changes |= {
         "searches": searches,
         "table": table_of(searches, built_in()["images"]),

@@ -28,7 +28,7 @@ from autoprune.envs.episodes import Episodes
 from autoprune.envs.observation import NAMES
 from autoprune.errors import LimitReached, UserError
 from autoprune.objective import Limits, Objective
-from autoprune.space import Levels, SearchSpace
+from autoprune.space import Levels, Proposal, SearchSpace
 from autoprune.testing.toys import ToyScorer, toy_space
 
 AGENTS = ("ppo", "maskable-ppo", "dqn", "ddpg", "td3", "sac")
@@ -104,7 +104,7 @@ class Watch(BaseCallback):
         return self.num_timesteps < self.steps
 
 
-def returned(scorer: ToyScorer, policy: Levels) -> float:
+def returned(scorer: ToyScorer, policy: Proposal) -> float:
     """Return of a policy: 0 is as uniform, 1 the optimum."""
     uniform, best = scorer.true_loss(scorer.space.uniform()), optimum(len(scorer.space.units), scorer.seed)
     return (uniform - scorer.true_loss(policy)) / (uniform - best)
@@ -202,12 +202,14 @@ def test_the_processs_randomness_is_left_as_it_was(name: str) -> None:
     random.seed(11)
     np.random.seed(12)
     torch.manual_seed(13)
-    state = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    numpy_state: Any = np.random.get_state()
+    state = random.getstate(), torch.random.get_rng_state()
     searched(made(name))
     assert random.getstate() == state[0]
-    assert np.array_equal(np.random.get_state()[1], state[1][1])
-    assert np.random.get_state()[2:] == state[1][2:]
-    assert torch.equal(torch.random.get_rng_state(), state[2])
+    numpy_now: Any = np.random.get_state()
+    assert np.array_equal(numpy_now[1], numpy_state[1])
+    assert numpy_now[2:] == numpy_state[2:]
+    assert torch.equal(torch.random.get_rng_state(), state[1])
 
 
 COUNTING = """
@@ -279,8 +281,8 @@ def test_sb3_loads_what_is_saved_and_it_chooses_alike(name: str, tmp_path: Path)
     model, again = trained(agent), loader(name).load(run / "model.zip")
     rng = np.random.default_rng(0)
     observed_NF = rng.uniform(0, 1, (32, *model.observation_space.shape)).astype(np.float32)  # type: ignore[misc]
-    chosen = [m.predict(observed_NF, deterministic=True)[0] for m in (model, again)]
-    assert np.array_equal(*chosen)
+    one, other = (m.predict(observed_NF, deterministic=True)[0] for m in (model, again))
+    assert np.array_equal(one, other)
     tensors = load_file(run / "agent.safetensors")
     state = again.policy.state_dict()
     assert tensors.keys() == state.keys()
@@ -289,7 +291,7 @@ def test_sb3_loads_what_is_saved_and_it_chooses_alike(name: str, tmp_path: Path)
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_two_seeded_searches_save_equal_weights(name: str, tmp_path: Path) -> None:
-    files = []
+    files: list[dict[str, torch.Tensor]] = []
     for seed in (3, 3, 4):
         agent = made(name)
         searched(agent, seed)

@@ -1,6 +1,6 @@
 """The roofline: devices from YAML, checked; costs that add up to those of the network as it stands."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ def test_known_devices_are_there() -> None:
 
 
 @pytest.fixture(scope="module")
-def yaml_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def yaml_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where hypothesis writes its files."""
     return tmp_path_factory.mktemp("devices") / "mine.yaml"
 

@@ -84,7 +84,7 @@ def test_a_search_whose_tokens_are_spent_before_the_first_batch_has_no_front() -
         agent.sensitivity_tokens = 32
         with suppress(LimitReached):
             agent.search(objective, np.random.default_rng(0))
-        assert space.feasible(objective.best)  # type: ignore[arg-type]
+        assert space.feasible(objective.best)
         assert all(space.feasible(policy) for policy in agent.front(objective))
 
 

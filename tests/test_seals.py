@@ -14,7 +14,7 @@ from autoprune.errors import UserError
 from autoprune.files.reading import explained
 from autoprune.level import group_levels
 from autoprune.levels import store as stores
-from autoprune.levels.seal import check, sealed
+from autoprune.levels.seal import Seal, check, sealed
 from autoprune.levels.store import LevelStore, file_of
 from autoprune.space import Unit
 from tests.test_fuzz import make_store
@@ -86,7 +86,7 @@ def test_of_a_large_store_sizes_and_headers_are_read(tmp_path: Path, monkeypatch
     LevelStore(path, [UNIT])  # as the docstring says, this is not seen
     file = tmp_path / "big.safetensors"
     save_file({"level.1": torch.zeros(2**24)}, file)
-    seal = stores.Seal.model_validate(sealed(file))
+    seal = Seal.model_validate(sealed(file))
     begun = time.process_time()
     for _ in range(100):
         check(file, seal, whole=False)

@@ -1,6 +1,7 @@
 """Single-unit sensitivities and the policy that is best under their sum, against toys that are sums."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ Table = np.ndarray
 def true_losses(scorer: ToyScorer) -> Table:
     """What every level of every unit alone adds, `[U, L]`."""
     depth_L = np.arange(scorer.space.n_levels_U.max()) / (scorer.space.n_levels_U[0] - 1)
-    return scorer.importance_U[:, None] * depth_L**2
+    added_UL: Table = scorer.importance_U[:, None] * depth_L**2
+    return added_UL
 
 
 def additive(levels: int = 7, noise: float = 0.0, units: int = 6) -> ToyScorer:
@@ -198,8 +200,14 @@ def test_under_many_budgets_the_additive_solution_is_near_the_optimum() -> None:
 
 
 def test_forty_budgets_take_a_few_mixes(monkeypatch: pytest.MonkeyPatch) -> None:
-    solved, solution = [], sensitivity._Prices.solution
-    monkeypatch.setattr(sensitivity._Prices, "solution", lambda *args: solved.append(1) or solution(*args))
+    solved: list[int] = []
+    solution = sensitivity._Prices.solution
+
+    def counted(*args: Any) -> Any:
+        solved.append(1)
+        return solution(*args)
+
+    monkeypatch.setattr(sensitivity._Prices, "solution", counted)
     for more in (2, 11, 39):
         space = toy_space(10, more=more)
         solved.clear()

@@ -92,7 +92,8 @@ def test_a_network_that_overflows_tells_nothing(assembly: Assembly, monkeypatch:
     evaluator, space = assembly.evaluator(assembly.splits.search, "kl"), assembly.space
     u, policy = space.units.index(next(unit for unit in space.units if unit.kind == "mlp")), space.uniform()
     before = evaluator.slopes(policy, [0])
-    placed, run, here = assembly.placer.place_alone, assembly.view.run, []
+    placed, run = assembly.placer.place_alone, assembly.view.run
+    here: list[Any] = []
 
     def place(*which: Any) -> None:
         placed(*which)

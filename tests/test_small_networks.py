@@ -7,6 +7,7 @@ import pytest
 
 import autoprune
 from autoprune.errors import UserError
+from autoprune.tasks.image_training import ImageWorth
 
 NETWORK = """
 import torch
@@ -43,6 +44,8 @@ def test_steps_of_one_image(single: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="larger batch"):
         autoprune.finetune(tmp_path / "run", epochs=1, batch=1)
     tuned = autoprune.finetune(tmp_path / "run", epochs=4, batch=32, lr=0.01)  # 97 images: the last step has one left
+    assert isinstance(tuned.before, ImageWorth)
+    assert isinstance(tuned.after, ImageWorth)
     assert tuned.after.ce < tuned.before.ce
 
 

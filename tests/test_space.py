@@ -216,7 +216,8 @@ def test_what_is_fixed_is_in_totals_and_budgets_and_changes_no_choice(
     fixed_costs = {metric: fixed * (1 + m) for m, metric in enumerate(plain.costs)}
     budgets = {metric: bound + fixed_costs[metric] for metric, bound in plain.budgets.items()}
     costs = {metric: plain.rows(metric) for metric in plain.costs}
-    space = SearchSpace(plain.units, costs, budgets, plain.group_costs, fixed_costs)
+    group_costs = {metric: [row.tolist() for row in rows] for metric, rows in plain.group_costs.items()}
+    space = SearchSpace(plain.units, costs, budgets, group_costs, fixed_costs)
     rng = np.random.default_rng(seed)
     for metric in space.costs:
         assert space.cost(space.dense, metric) == pytest.approx(plain.cost(plain.dense, metric) + fixed_costs[metric])

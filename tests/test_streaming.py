@@ -22,6 +22,7 @@ from autoprune.levels.store import cache_directory
 from autoprune.mask import Mask
 from autoprune.networks import streamer as streaming
 from autoprune.networks.blocks import BlockView
+from autoprune.networks.courier import Courier
 from autoprune.networks.images import ImageView
 from autoprune.networks.loading import load_model
 from autoprune.networks.streamer import Streamer
@@ -79,8 +80,8 @@ def really_held(assembly: Assembly) -> Iterator[list[int]]:
     home |= {t.untyped_storage().data_ptr() for t in [*stored, *latest]}
     run = assembly.view.run
 
-    def measured(block: int, hidden: Tensor) -> Tensor:
-        out = run(block, hidden)
+    def measured(block: int, hidden_BTD: Tensor) -> Tensor:
+        out = run(block, hidden_BTD)
         masked = list(assembly.placer.masked._latest.values()) if assembly.placer.masked else []
         here = [p.data for row in rows for width in row for p in width.dense.parameters()]
         here += [t for copy in streamer_of(assembly)._held.values() for t in copy.device]
@@ -93,7 +94,7 @@ def really_held(assembly: Assembly) -> Iterator[list[int]]:
     try:
         yield seen
     finally:
-        del assembly.view.run  # type: ignore[method-assign]
+        del assembly.view.run
 
 
 @pytest.mark.parametrize("masks", [False, True])
@@ -143,8 +144,8 @@ def test_levels_and_moments_are_the_same(
         assemble(load_config(None, settings | {"device_memory": memory}), masks=True)
         files.append({p.relative_to(cache_directory()): load_file(p) for p in cache_directory().rglob("*.safetensors")})
     assert files[0].keys() == files[1].keys()
-    for name, tensors in files[0].items():
-        assert all(torch.equal(tensor, files[1][name][key]) for key, tensor in tensors.items())
+    for path, tensors in files[0].items():
+        assert all(torch.equal(tensor, files[1][path][key]) for key, tensor in tensors.items())
 
 
 # -- what is brought, and when -----------------------------------------------------------------------------------
@@ -236,7 +237,7 @@ def test_a_thread_that_fails_is_heard(quick: dict[str, Any], monkeypatch: pytest
     def fail(self: Any, host: Sequence[Tensor], device: Sequence[Tensor], ready: Any) -> Any:
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(streaming.Courier, "_copy", fail)
+    monkeypatch.setattr(Courier, "_copy", fail)
     with pytest.raises(OSError, match="the disk is gone"):
         assembly.view.run(0, hidden)
 
@@ -291,7 +292,7 @@ def test_hidden_states_wait_in_the_hosts_memory_where_the_device_has_no_room(qui
 
 def test_a_search_finds_the_same(quick: dict[str, Any], tmp_path: Path) -> None:
     memory = smallest_memory(quick) + 50_000
-    own = {"agent_options": {"slope_sequences": 0}}  # which there are none of where blocks are streamed
+    own: dict[str, Any] = {"agent_options": {"slope_sequences": 0}}  # which there are none of where blocks are streamed
     plain, streamed = (
         search(**quick, **own, out=tmp_path / name, device_memory=size)
         for name, size in [("plain", None), ("streamed", memory)]
@@ -372,8 +373,8 @@ def test_a_network_that_reads_images_is_the_same_bit_for_bit(name: str) -> None:
             assert torch.equal(wrapped(numbers), plain.head(expected))
     assert wrapped.streamer.peak_bytes <= memory
     wrapped.rest()
-    for ours, theirs in zip(wrapped.model.parameters(), plain.model.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
+    for back, before in zip(wrapped.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(back, before)
 
 
 def test_a_copy_of_a_wrapped_network_brings_nothing() -> None:

@@ -33,7 +33,7 @@ from autoprune.networks.tracing import TracedView, image_view
 from autoprune.provenance import make_policy
 from autoprune.recovery.refit import RIDGES, Affine, Fit, _refit
 from autoprune.reports.page import write_report
-from autoprune.tasks.image_training import augmented
+from autoprune.tasks.image_training import ImageWorth, augmented
 from tests import image_families, traced_networks
 from tests.conftest import Answer
 
@@ -253,7 +253,8 @@ def test_what_is_covered_is_told(cli: Callable[..., Answer], files: Path, tmp_pa
     assert answer.status == 0, answer.err
     told = json.loads(answer.out)["coverage"]
     model = traced_networks.Dense()
-    inner = [module for layer in model.layers for module in (layer.conv1, layer.norm2, layer.conv2)]
+    layers: Any = model.layers
+    inner: list[nn.Module] = [module for layer in layers for module in (layer.conv1, layer.norm2, layer.conv2)]
     params = sum(p.numel() for module in inner for p in module.parameters())
     whole = sum(p.numel() for p in model.parameters())
     macs = 16 * 16 * sum(module.weight.numel() for module in inner if isinstance(module, nn.Conv2d))
@@ -299,6 +300,8 @@ def test_what_views_its_inputs_goes_every_way(files: Path, tmp_path: Path, monke
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # some steps teach a random network little
             tuned = autoprune.finetune(run, epochs=1, batch=32, augment=True)
+        assert isinstance(tuned.before, ImageWorth)
+        assert isinstance(tuned.after, ImageWorth)
         assert tuned.after.ce <= tuned.before.ce
     assembly, _ = exporting.reopen(tmp_path / "obs")
     network = Network(assembly.view, assembly.space.units, assembly.config.workload_of(), tmp_path, task=assembly.task)
@@ -341,5 +344,7 @@ def test_search_and_fine_tuning(files: Path, tmp_path: Path, monkeypatch: pytest
     result = autoprune.search(**settings, budgets={"macs": 0.6}, max_evals=20, out=tmp_path / "run")  # type: ignore[arg-type]
     assert result.policy.costs["macs"].policy <= 0.6 * result.policy.costs["macs"].dense
     tuned = autoprune.finetune(tmp_path / "run", epochs=3, batch=32, lr=0.005)
+    assert isinstance(tuned.before, ImageWorth)
+    assert isinstance(tuned.after, ImageWorth)
     assert tuned.after.ce < tuned.before.ce
     assert (tuned.path / "model.safetensors").is_file()

@@ -78,9 +78,9 @@ class PreActivation(nn.Module):
         y = functional.relu(self.bn1(x))
         shortcut = x if self.shortcut is None else self.shortcut(y)
         y = self.conv1(y)
-        y = self.conv2(functional.relu(self.bn2(y)))
-        y += shortcut
-        return y
+        out: Tensor = self.conv2(functional.relu(self.bn2(y)))
+        out += shortcut
+        return out
 
 
 class PreActivated(nn.Module):
@@ -223,14 +223,15 @@ class _Doubled(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         s = torch.sigmoid(x)
-        return gradients[0] * s * (1 + x * (1 - s))
+        gradient: Tensor = gradients[0] * s * (1 + x * (1 - s))
+        return gradient
 
 
 class Swish(nn.Module):
     """An activation that torch.fx cannot look into."""
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = _Doubled.apply(x)
+        out: Tensor = _Doubled.apply(x)  # type: ignore[no-untyped-call]  # torch has no types for it
         return out
 
 
@@ -280,7 +281,8 @@ class Squeezed(nn.Module):
         y = self.act(self.norm1(self.expand(x)))
         y = self.gate(self.act(self.norm2(self.depth(y))))
         y = self.norm3(self.project(y))
-        return x + self.skip(y) if self.residual else y
+        out: Tensor = x + self.skip(y) if self.residual else y
+        return out
 
 
 class Efficient(nn.Module):

@@ -99,8 +99,8 @@ class Regression(TaskOfExamples):
     def quality(self, losses: Mapping[str, float]) -> dict[str, float]:
         return {"mse": losses["mse"], "r2": 1 - losses["mse"] / losses["variance"]}
 
-    def training(self, prepared: Prepared) -> TrainingSet:
-        return Taught(as_examples(prepared.view), *numbers_left(prepared))
+    def training(self, prepared: Prepared, candidates: bool = False) -> TrainingSet:
+        return Taught(as_examples(prepared.view), *numbers_left(prepared, candidates))
 
     def graph_input(self, prepared: Prepared) -> GraphInput:
         view = as_examples(prepared.view)

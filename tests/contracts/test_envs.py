@@ -16,7 +16,7 @@ from stable_baselines3.common.monitor import Monitor
 
 import autoprune
 from autoprune import registry
-from autoprune.envs.episodes import InvalidAction, Outcome, Task
+from autoprune.envs.episodes import Actions, InvalidAction, Outcome, Task
 from autoprune.envs.pruning import PruningEnv
 from autoprune.envs.rewards.record import pays_every_step
 from autoprune.envs.vectorized import PruningVecEnv
@@ -73,7 +73,7 @@ def flat(observation: Any) -> np.ndarray:
 
 @pytest.mark.parametrize(("actions", "observation", "reward", "follow"), KINDS)
 def test_the_contract_of_environments(actions: str, observation: str, reward: str, follow: bool) -> None:
-    options = {"actions": actions, "observation": observation}
+    options: dict[str, Any] = {"actions": actions, "observation": observation}
     check_env(lambda: PruningEnv(task_of(reward, follow=follow, **options), "ansi"))
 
 
@@ -84,7 +84,7 @@ def small(quick: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("actions", ACTIONS)
-def test_the_checkers_pass_on_a_real_network(actions: str, small: dict[str, Any]) -> None:
+def test_the_checkers_pass_on_a_real_network(actions: Actions, small: dict[str, Any]) -> None:
     made = gymnasium.make(
         "autoprune/Pruning-v0", **small, actions=actions, tokens=32, reference="additive", shaping=1.0, reward="purl",
         observation="dict", budgets={"params": 0.5, "macs": "0.6"}, render_mode="ansi",
@@ -112,7 +112,8 @@ def test_the_budget_holds_whatever_the_actions(
 ) -> None:
     space = toy_space(budget=params, latency=latency)
     env = PruningEnv(task_of(space=space, follow=follow, actions=actions))
-    lowest, highest = (np.int64(0), np.int64(4)) if actions == "discrete" else (np.float32([-1]), np.float32([1]))
+    ends = [np.int64(0), np.int64(4)] if actions == "discrete" else [np.array([one], np.float32) for one in (-1, 1)]
+    lowest, highest = ends
     for episode in range(12):
         rng = np.random.default_rng(episode)
         env.reset(seed=episode)
@@ -161,7 +162,7 @@ def test_the_same_seed_is_the_same_trajectory(actions: str, reward: str) -> None
 
 
 def test_episodes_read_other_sequences_only_where_asked(small: dict[str, Any]) -> None:
-    samples = {}
+    samples: dict[bool, list[tuple[int, ...]]] = {}
     for resample in (False, True):
         env = autoprune.make_env(**small, tokens=64, resample=resample, sensitivities=False)
         samples[resample] = []
@@ -209,7 +210,7 @@ def test_an_action_outside_the_space_is_refused(actions: str, action: Any, seen:
     with pytest.raises(InvalidAction, match=seen):
         env.step(np.array([action]) if actions == "continuous" else action)
     assert env.levels == (), "nothing was set"
-    env.step(np.float32([0]) if actions == "continuous" else 0)
+    env.step(np.array([0], np.float32) if actions == "continuous" else 0)
     assert len(env.levels) == 1
 
 
@@ -383,7 +384,7 @@ def test_an_action_outside_the_space_is_refused_for_any_of_them() -> None:
 
 
 def test_all_that_a_user_may_call_wrongly_is_a_sentence(small: dict[str, Any]) -> None:
-    for options, seen in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"actions": "both"}, "actions: Input should be 'discrete' or 'continuous' (got 'both')"),
         ({"observation": "image"}, "observation: Input should be 'vector' or 'dict' (got 'image')"),
         ({"reference": "best"}, "reference: Input should be 'uniform' or 'additive' (got 'best')"),
@@ -392,7 +393,8 @@ def test_all_that_a_user_may_call_wrongly_is_a_sentence(small: dict[str, Any]) -
         ({"reward": "acm"}, "Did you mean 'amc'"),
         ({"budgets": {"params": "half"}}, "METRIC=VALUE"),
         ({"levls": 3}, "Did you mean 'levels'"),
-    ]:
+    ]
+    for options, seen in wrong:
         with pytest.raises(autoprune.UserError) as raised:
             autoprune.make_env(**small | options)
         assert seen in str(raised.value)

@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,7 +157,7 @@ def totals(task: Task, seed: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("seed", range(3))
 def test_shaping_moves_reward_between_steps_and_adds_nothing(name: str, actions: str, seed: int) -> None:
     scorer = ToyScorer(toy_space(units=8, seed=seed), seed=seed)
-    options = {"actions": actions, "reference": scorer.space.uniform() if seed % 2 else None}
+    options: dict[str, Any] = {"actions": actions, "reference": scorer.space.uniform() if seed % 2 else None}
     reward = registry.load("rewards", name)
     plain, plain_N = totals(toy_task(reward, scorer, **options), seed)
     shaped, shaped_N = totals(toy_task(reward, scorer, shaping=2.0, **options), seed)
