@@ -141,7 +141,7 @@ def test_two_nodes_of_which_one_dies(quick_arguments: list[str], tmp_path: Path)
         time.sleep(2)  # until it has joined: workers are as many as the cluster has processors
         arguments = [*main, "search", *settings, "--ray-address", f"127.0.0.1:{port}", "--out", str(run)]
         with subprocess.Popen(arguments, env=secret, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as search:
-            wait_for(lambda: list(cache.glob("kits/*/kit.json")) != [] or search.poll() is not None)
+            wait_for(lambda: list(cache.glob("bundles/*/bundle.json")) != [] or search.poll() is not None)
             wait_for(lambda: any(is_at_work(pid) for pid in children(second.pid)))
             wait_for(lambda: len(scores(run / "journal.jsonl")) > 20 if (run / "journal.jsonl").exists() else False)
             for pid in children(second.pid):
@@ -149,7 +149,7 @@ def test_two_nodes_of_which_one_dies(quick_arguments: list[str], tmp_path: Path)
             said = search.communicate(timeout=120)[1].decode()
     assert search.returncode == 0, said
     assert "it is replaced" in said, said
-    assert list(cache.glob("kits/*/network/*.safetensors"))
+    assert list(cache.glob("bundles/*/network/*.safetensors"))
     assert outcome(run) == outcome(whole)
     assert scores(run / "journal.jsonl") == scores(whole / "journal.jsonl")
 
@@ -264,7 +264,7 @@ def test_a_dead_crew_says_so(quick: dict[str, Any], tmp_path: Path, monkeypatch:
         scorer = farm.scorer(assembly)
         scorer.score([assembly.space.dense], [0])
         wait_for(lambda: len(farm.pids) == 1)
-        (Path(farm._crew._kit.directory) / "kit.json").write_text("{")  # type: ignore[union-attr]
+        (Path(farm._crew._bundle.directory) / "bundle.json").write_text("{")  # type: ignore[union-attr]
         for pid in farm.pids:
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(UserError, match="damaged"):

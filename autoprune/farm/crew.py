@@ -16,7 +16,7 @@ from typing import Any
 
 from autoprune.errors import UserError
 from autoprune.farm.cluster import Cluster
-from autoprune.farm.kit import Kit, Part, parts_of
+from autoprune.farm.bundle import Bundle, Part, parts_of
 from autoprune.farm.schedule import Task
 from autoprune.farm.worker import Worker
 from autoprune.space import Proposal
@@ -96,18 +96,18 @@ class Crew:
         self.broken: BaseException | None = None
         self.died = 0
         self._told_late = False
-        self._kit: Kit | None = None
+        self._bundle: Bundle | None = None
         self._parts: list[Part] | None = None
         self._rate, self._dense = 0.0, 1.0  # seconds for a unit of cost; cost of a dense pass
         self._place_more()
 
     # -- life ----------------------------------------------------------------------------------------------------
 
-    def equip(self, kit: Kit, dense: float) -> None:
+    def equip(self, bundle: Bundle, dense: float) -> None:
         """Give all workers what they need; `dense` is what the dense network costs on one sequence."""
-        if kit == self._kit:
+        if bundle == self._bundle:
             return
-        self._kit, self._parts, self._dense, self._rate = kit, None, dense, 0.0
+        self._bundle, self._parts, self._dense, self._rate = bundle, None, dense, 0.0
         for hand in self.hands:
             if hand.actor is not None:
                 self._load(hand)
@@ -133,12 +133,12 @@ class Crew:
         remote: Any = ray.remote(**self._cluster.options)(Worker)
         hand.actor, hand.ready, hand.known = remote.remote(self._cluster.threads), False, set()
         hand.begun, hand.limit = time.monotonic(), START_SECONDS
-        if self._kit is not None:
+        if self._bundle is not None:
             self._load(hand)
 
     def _load(self, hand: Hand, parts: list[Part] | None = None) -> None:
         hand.begun, hand.limit = time.monotonic(), START_SECONDS
-        self._await(hand, hand.actor.load.remote(self._kit, parts), self._loaded)
+        self._await(hand, hand.actor.load.remote(self._bundle, parts), self._loaded)
 
     def _loaded(self, hand: Hand, answer: tuple[int, float] | None) -> None:
         if answer is not None:
@@ -147,8 +147,8 @@ class Crew:
             self._place_more()
             return
         if self._parts is None:
-            assert self._kit is not None
-            self._parts = parts_of(self._kit)
+            assert self._bundle is not None
+            self._parts = parts_of(self._bundle)
         self._load(hand, self._parts)
 
     def _await(self, hand: Hand, reference: Any, then: Callable[[Hand, Any], None]) -> None:
@@ -246,7 +246,7 @@ class Crew:
 
     def _expected(self, hand: Hand) -> bool:
         """Whether an answer is: it works, or loads what there is to load."""
-        return hand.actor is not None and (hand.work is not None or (not hand.ready and self._kit is not None))
+        return hand.actor is not None and (hand.work is not None or (not hand.ready and self._bundle is not None))
 
     def _next(self, hand: Hand) -> Work | None:
         """Of the earliest batch, what needs fewest dense references that the worker lacks; of these, the longest."""

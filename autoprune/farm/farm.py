@@ -23,7 +23,7 @@ from autoprune.assembly import Assembly
 from autoprune.config import SearchConfig
 from autoprune.farm.cluster import Cluster
 from autoprune.farm.crew import Crew, Work
-from autoprune.farm.kit import Kit, write_kit
+from autoprune.farm.bundle import Bundle, write_bundle
 from autoprune.farm.schedule import Costs, Task, plan
 from autoprune.ports.scorer import POLICIES_AT_ONCE, Scorer
 from autoprune.space import Levels, Proposal
@@ -97,8 +97,8 @@ class Farm:
             UserError: what workers need could not be written.
         """
         workers = self.workers
-        kit, scorer = write_kit(assembly, _node(), workers), FarmScorer(self, assembly, workers)
-        self._events.put(partial(self._equip, kit, scorer.costs.dense))
+        bundle, scorer = write_bundle(assembly, _node(), workers), FarmScorer(self, assembly, workers)
+        self._events.put(partial(self._equip, bundle, scorer.costs.dense))
         return scorer
 
     def run(
@@ -161,8 +161,8 @@ class Farm:
             self._fail(crew.broken)
         return True
 
-    def _equip(self, kit: Kit, dense: float) -> None:
-        self._crew.equip(kit, dense)
+    def _equip(self, bundle: Bundle, dense: float) -> None:
+        self._crew.equip(bundle, dense)
 
     def _take(self, batch: "_Batch", work: list[Work]) -> None:
         self._batches[batch.number] = batch
