@@ -47,7 +47,7 @@ CHUNK = 32 * 2**20  # bytes of a file that travel as one object
 
 
 @dataclass(frozen=True)
-class Bundle:
+class FileBundle:
     """Where a bundle is, and how it is used; small enough to be sent with a call.
 
     Args:
@@ -86,7 +86,7 @@ class _Described(BaseModel):
     checkpoint_dtype: str
 
 
-def write_bundle(assembly: Assembly, node: str, workers: int) -> Bundle:
+def write_bundle(assembly: Assembly, node: str, workers: int) -> FileBundle:
     """The bundle of an assembly, written unless an earlier search left it.
 
     Raises:
@@ -102,7 +102,7 @@ def write_bundle(assembly: Assembly, node: str, workers: int) -> Bundle:
     except (OSError, SafetensorError) as error:
         raise UserError(f"what workers need could not be written to '{directory}' ({error}).") from error
     config = assembly.config.model_copy(update={"storage": None})  # its URL may hold a password
-    return Bundle(key, str(directory), node, config, workers)
+    return FileBundle(key, str(directory), node, config, workers)
 
 
 def _fill(assembly: Assembly, directory: Path) -> None:
@@ -124,7 +124,7 @@ def _fill(assembly: Assembly, directory: Path) -> None:
         temporary.rename(directory)
 
 
-def open_bundle(bundle: Bundle, node: str) -> Evaluator:
+def open_bundle(bundle: FileBundle, node: str) -> Evaluator:
     """An evaluator on the search split, on mapped files.
 
     Raises:
@@ -170,12 +170,12 @@ def _network(path: Path, config: SearchConfig) -> Any:
 # -- on other machines ------------------------------------------------------------------------------------------------
 
 
-def is_here(bundle: Bundle, node: str) -> bool:
+def is_here(bundle: FileBundle, node: str) -> bool:
     """Whether a bundle's files are on this machine."""
     return (_directory(bundle, node) / "bundle.json").is_file()
 
 
-def parts_of(bundle: Bundle) -> list[Part]:
+def parts_of(bundle: FileBundle) -> list[Part]:
     """The files of a bundle in Ray's object store, those in links too; `bundle.json` is the last."""
     import ray
 
@@ -187,7 +187,7 @@ def parts_of(bundle: Bundle) -> list[Part]:
     return [Part(str(file), ray.put(chunk)) for file in ordered for chunk in _read(root / file)]
 
 
-def receive(bundle: Bundle, parts: Sequence[Part]) -> None:
+def receive(bundle: FileBundle, parts: Sequence[Part]) -> None:
     """Write a bundle's files to this machine's cache, unless another worker of the machine has.
 
     Raises:
@@ -212,7 +212,7 @@ def receive(bundle: Bundle, parts: Sequence[Part]) -> None:
         raise UserError(f"what workers need could not be written to '{directory}' ({error}).") from error
 
 
-def _directory(bundle: Bundle, node: str) -> Path:
+def _directory(bundle: FileBundle, node: str) -> Path:
     return Path(bundle.directory) if node == bundle.node else cache_directory() / "bundles" / bundle.key
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from autoprune.errors import UserError
 from autoprune.farm.cluster import Cluster
-from autoprune.farm.bundle import Bundle, Part, parts_of
+from autoprune.farm.bundle import FileBundle, Part, parts_of
 from autoprune.farm.schedule import Task
 from autoprune.farm.worker import Worker
 from autoprune.space import Proposal
@@ -96,14 +96,14 @@ class Crew:
         self.broken: BaseException | None = None
         self.died = 0
         self._told_late = False
-        self._bundle: Bundle | None = None
+        self._bundle: FileBundle | None = None
         self._parts: list[Part] | None = None
         self._rate, self._dense = 0.0, 1.0  # seconds for a unit of cost; cost of a dense pass
         self._place_more()
 
     # -- life ----------------------------------------------------------------------------------------------------
 
-    def equip(self, bundle: Bundle, dense: float) -> None:
+    def equip(self, bundle: FileBundle, dense: float) -> None:
         """Give all workers what they need; `dense` is what the dense network costs on one sequence."""
         if bundle == self._bundle:
             return

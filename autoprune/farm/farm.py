@@ -23,7 +23,7 @@ from autoprune.assembly import Assembly
 from autoprune.config import SearchConfig
 from autoprune.farm.cluster import Cluster
 from autoprune.farm.crew import Crew, Work
-from autoprune.farm.bundle import Bundle, write_bundle
+from autoprune.farm.bundle import FileBundle, write_bundle
 from autoprune.farm.schedule import Costs, Task, plan
 from autoprune.ports.scorer import POLICIES_AT_ONCE, Scorer
 from autoprune.space import Levels, Proposal
@@ -161,7 +161,7 @@ class Farm:
             self._fail(crew.broken)
         return True
 
-    def _equip(self, bundle: Bundle, dense: float) -> None:
+    def _equip(self, bundle: FileBundle, dense: float) -> None:
         self._crew.equip(bundle, dense)
 
     def _take(self, batch: "_Batch", work: list[Work]) -> None:

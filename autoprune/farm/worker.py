@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.farm.bundle import Bundle, Part, is_here, open_bundle, receive
+from autoprune.farm.bundle import FileBundle, Part, is_here, open_bundle, receive
 from autoprune.space import Proposal
 
 
@@ -27,7 +27,7 @@ class Worker:
     def ping(self) -> None:
         """Answers if it is alive."""
 
-    def load(self, bundle: Bundle, parts: Sequence[Part] | None = None) -> tuple[int, float] | None:
+    def load(self, bundle: FileBundle, parts: Sequence[Part] | None = None) -> tuple[int, float] | None:
         """Open a bundle; None if its files are not on this machine and were not sent along.
 
         Args:
