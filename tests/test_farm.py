@@ -16,7 +16,7 @@ import pytest
 from autoprune import study
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import SearchConfig, load_config
-from autoprune.farm.crew import Crew, Hand, Work
+from autoprune.farm.crew import Crew, WorkerState, Work
 from autoprune.farm.farm import Farm
 from autoprune.journal import Journal
 from autoprune.mask import Mask
@@ -88,14 +88,14 @@ def test_workers_killed_twenty_times(running: Running, tmp_path: Path, monkeypat
     died, due, killed = running.farm.died, [rng.randrange(1, 6)], set[int]()
     plain = Crew._send
 
-    def send(self: Crew, hand: Hand, work: Work) -> None:
-        plain(self, hand, work)
+    def send(self: Crew, worker: WorkerState, work: Work) -> None:
+        plain(self, worker, work)
         due[0] -= 1
-        if due[0] > 0 or len(killed) == kills or hand.pid in killed or work.deaths:
+        if due[0] > 0 or len(killed) == kills or worker.pid in killed or work.deaths:
             return  # (twice the same policy by itself, and it would count as failed)
-        killed.add(hand.pid)
+        killed.add(worker.pid)
         due[0] = rng.randrange(1, 6)
-        threading.Timer(rng.uniform(0, 0.02), os.kill, (hand.pid, signal.SIGKILL)).start()
+        threading.Timer(rng.uniform(0, 0.02), os.kill, (worker.pid, signal.SIGKILL)).start()
 
     assembly, results = running.assembly, []
     for faults in (True, False):

@@ -1,6 +1,6 @@
 """The farm: a scorer whose policies are scored by workers on Ray.
 
-One thread owns the workers and all that is known of them; searches, of which several may share a farm, hand it batches
+One thread owns the workers and all that is known of them; searches, of which several may share a farm, worker it batches
 and wait. Losses come back in the order of the batch, and each is the loss that one process would have found: a policy's
 loss does not depend on what it is scored with.
 
@@ -82,7 +82,7 @@ class Farm:
     def pids(self) -> list[int]:
         """Processes of the workers that are ready, on whatever machine."""
         self._opened.result()
-        return [hand.pid for hand in self._crew.hands if hand.ready]
+        return [worker.pid for worker in self._crew.workers if worker.ready]
 
     @property
     def died(self) -> int:
