@@ -16,7 +16,7 @@ import pytest
 from autoprune import study
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import SearchConfig, load_config
-from autoprune.farm.crew import Crew, WorkerState, Work
+from autoprune.farm.supervisor import Supervisor, WorkerState, Work
 from autoprune.farm.farm import Farm
 from autoprune.journal import Journal
 from autoprune.mask import Mask
@@ -86,9 +86,9 @@ def test_workers_killed_twenty_times(running: Running, tmp_path: Path, monkeypat
     """At random moments of a search, with SIGKILL: every score is there once, and the result is that of no faults."""
     kills, rng = 20, random.Random(0)
     died, due, killed = running.farm.died, [rng.randrange(1, 6)], set[int]()
-    plain = Crew._send
+    plain = Supervisor._send
 
-    def send(self: Crew, worker: WorkerState, work: Work) -> None:
+    def send(self: Supervisor, worker: WorkerState, work: Work) -> None:
         plain(self, worker, work)
         due[0] -= 1
         if due[0] > 0 or len(killed) == kills or worker.pid in killed or work.deaths:
@@ -103,7 +103,7 @@ def test_workers_killed_twenty_times(running: Running, tmp_path: Path, monkeypat
         objective = Objective(assembly.space, running.farm.scorer(assembly), Limits(evals=250), journal)
         with closing(journal), monkeypatch.context() as patch:
             if faults:
-                patch.setattr(Crew, "_send", send)
+                patch.setattr(Supervisor, "_send", send)
             study._run(study.make_agent("evolution", {"first_tokens": 64}), objective, 3)
         results.append((objective.best, scores(tmp_path / f"journal-{faults}.jsonl")))
     assert len(killed) == kills, "the search was too short for all faults"

@@ -21,7 +21,7 @@ import autoprune
 from autoprune.assembly import assemble
 from autoprune.config import load_config
 from autoprune.errors import UserError
-from autoprune.farm import crew
+from autoprune.farm import supervisor
 from autoprune.farm.farm import Farm
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
@@ -49,7 +49,7 @@ def test_a_policy_that_kills_its_worker_twice_has_failed(
     act: str, why: str, quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or hangs it; the search goes on without it, and the journal says why."""
-    monkeypatch.setattr(crew, "LEAST_SECONDS", 2.0)
+    monkeypatch.setattr(supervisor, "LEAST_SECONDS", 2.0)
     source = tmp_path / "fatal.py"
     plain = assemble(load_config(None, quick))
     sparsest = plain.evaluator(plain.splits.search, "kl").score([plain.space.sparsest], range(8))
@@ -264,7 +264,7 @@ def test_a_dead_crew_says_so(quick: dict[str, Any], tmp_path: Path, monkeypatch:
         scorer = farm.scorer(assembly)
         scorer.score([assembly.space.dense], [0])
         wait_for(lambda: len(farm.pids) == 1)
-        (Path(farm._crew._bundle.directory) / "bundle.json").write_text("{")  # type: ignore[union-attr]
+        (Path(farm._supervisor._bundle.directory) / "bundle.json").write_text("{")  # type: ignore[union-attr]
         for pid in farm.pids:
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(UserError, match="damaged"):

@@ -4,6 +4,6 @@
 - `bundle.py`: what a worker needs of a search, as files that every worker of a machine maps;
 - `worker.py`: an actor that scores;
 - `schedule.py`: a batch cut into tasks, by what they cost;
-- `crew.py`: the workers: hired, watched, replaced when they die;
+- `supervisor.py`: starts workers, watches them, and replaces those that die;
 - `farm.py`: the scorer that searches call.
 """

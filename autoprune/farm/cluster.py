@@ -61,7 +61,7 @@ class Cluster:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What Ray is told of each worker's needs; it is the crew that replaces those that die."""
+        """What Ray is told of each worker's needs; it is the supervisor that replaces those that die."""
         return {"num_cpus": self.threads, "num_gpus": self._gpus, "max_restarts": 0, "max_task_retries": 0}
 
     def close(self) -> None:
@@ -171,7 +171,7 @@ def _read_token() -> None:
 
 
 def _hush() -> None:
-    """Keep Ray from printing paragraphs on our stdout about workers that die: the crew tells it, in a sentence."""
+    """Keep Ray from printing paragraphs on our stdout about workers that die: the supervisor tells it, in a sentence."""
     with suppress(ImportError):  # there is no public way; without it, only the output is less tidy
         from ray._private import worker
 

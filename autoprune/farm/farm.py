@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from autoprune.assembly import Assembly
 from autoprune.config import SearchConfig
 from autoprune.farm.cluster import Cluster
-from autoprune.farm.crew import Crew, Work
+from autoprune.farm.supervisor import Supervisor, Work
 from autoprune.farm.bundle import FileBundle, write_bundle
 from autoprune.farm.schedule import Costs, Task, plan
 from autoprune.ports.scorer import POLICIES_AT_ONCE, Scorer
@@ -82,13 +82,13 @@ class Farm:
     def pids(self) -> list[int]:
         """Processes of the workers that are ready, on whatever machine."""
         self._opened.result()
-        return [worker.pid for worker in self._crew.workers if worker.ready]
+        return [worker.pid for worker in self._supervisor.workers if worker.ready]
 
     @property
     def died(self) -> int:
         """Workers that died so far."""
         self._opened.result()
-        return self._crew.died
+        return self._supervisor.died
 
     def scorer(self, assembly: Assembly) -> "FarmScorer":
         """What scores policies of an assembly on its search split, in the loss of its configuration.
@@ -98,7 +98,7 @@ class Farm:
         """
         workers = self.workers
         bundle, scorer = write_bundle(assembly, _node(), workers), FarmScorer(self, assembly, workers)
-        self._events.put(partial(self._equip, bundle, scorer.costs.dense))
+        self._events.put(partial(self._distribute, bundle, scorer.costs.dense))
         return scorer
 
     def run(
@@ -130,7 +130,7 @@ class Farm:
             self._opened.set_exception(error)
             return
         try:
-            self._crew = Crew(cluster, self._events.put, self._notice)
+            self._supervisor = Supervisor(cluster, self._events.put, self._notice)
         except BaseException as error:
             cluster.close()
             self._opened.set_exception(error)
@@ -139,7 +139,7 @@ class Farm:
         try:
             while self._step():
                 pass
-            self._crew.dismiss()
+            self._supervisor.stop()
         except BaseException as error:
             self._fail(error)
             raise
@@ -148,36 +148,36 @@ class Farm:
 
     def _step(self) -> bool:
         """One event, or a look at what has taken too long; False at the end."""
-        crew = self._crew
+        supervisor = self._supervisor
         try:
-            event = self._events.get(timeout=crew.patience())
+            event = self._events.get(timeout=supervisor.patience())
             if event is None:
                 return False
             event()
         except queue.Empty:
-            crew.look()
-        crew.assign()
-        if crew.broken is not None:
-            self._fail(crew.broken)
+            supervisor.look()
+        supervisor.assign()
+        if supervisor.broken is not None:
+            self._fail(supervisor.broken)
         return True
 
-    def _equip(self, bundle: FileBundle, dense: float) -> None:
-        self._crew.equip(bundle, dense)
+    def _distribute(self, bundle: FileBundle, dense: float) -> None:
+        self._supervisor.distribute(bundle, dense)
 
     def _take(self, batch: "_Batch", work: list[Work]) -> None:
         self._batches[batch.number] = batch
-        self._crew.queue += work
+        self._supervisor.queue += work
 
     def _drop(self, batch: "_Batch") -> None:
         self._batches.pop(batch.number, None)
-        self._crew.queue = [work for work in self._crew.queue if work.order != batch.number]
+        self._supervisor.queue = [work for work in self._supervisor.queue if work.order != batch.number]
 
     def _fail(self, error: BaseException) -> None:
         for batch in self._batches.values():
             batch.error = error
             batch.done.set()
         self._batches.clear()
-        self._crew.queue.clear()
+        self._supervisor.queue.clear()
 
     def _finish(self, batch: "_Batch", work: Work, losses_PS: Any, reason: str | None) -> None:
         batch.fill(work, losses_PS, reason)

@@ -1,4 +1,4 @@
-"""The workers: hired, given work, and replaced when they die or hang.
+"""Starts workers, gives them work, and replaces those that die or hang.
 
 Everything here runs in the farm's one thread. What Ray answers arrives there as an event.
 
@@ -74,7 +74,7 @@ class WorkerState:
     known: set[int] = field(default_factory=set)  # sequences whose dense references it has
 
 
-class Crew:
+class Supervisor:
     """Args:
     cluster: where workers are placed.
     post: takes an event for the farm's thread.
@@ -103,7 +103,7 @@ class Crew:
 
     # -- life ----------------------------------------------------------------------------------------------------
 
-    def equip(self, bundle: FileBundle, dense: float) -> None:
+    def distribute(self, bundle: FileBundle, dense: float) -> None:
         """Give all workers what they need; `dense` is what the dense network costs on one sequence."""
         if bundle == self._bundle:
             return
@@ -112,8 +112,8 @@ class Crew:
             if worker.actor is not None:
                 self._load(worker)
 
-    def dismiss(self) -> None:
-        """Let all workers go."""
+    def stop(self) -> None:
+        """Stop all workers."""
         import ray
 
         for worker in self.workers:
@@ -169,9 +169,9 @@ class Crew:
         elif (raised := _raised(error)) is not None:
             self.broken = raised
         else:
-            self._bury(worker, _reason(error))
+            self._replace(worker, _reason(error))
 
-    def _bury(self, worker: WorkerState, reason: str) -> None:
+    def _replace(self, worker: WorkerState, reason: str) -> None:
         """A worker has died, or counts as dead: replace it, and put what it did back."""
         import ray
 
@@ -242,7 +242,7 @@ class Crew:
             self._notice(f"{len(late)} of {len(self.workers)} workers have not started yet: is there room for them?")
         for worker in self.workers:
             if self._expected(worker) and now > worker.begun + worker.limit:
-                self._bury(worker, f"did not answer for {worker.limit:.0f} s")
+                self._replace(worker, f"did not answer for {worker.limit:.0f} s")
 
     def _expected(self, worker: WorkerState) -> bool:
         """Whether an answer is: it works, or loads what there is to load."""
