@@ -3,7 +3,7 @@
 - `cluster.py`: a Ray of our own, or one that runs already;
 - `bundle.py`: what a worker needs of a search, as files that every worker of a machine maps;
 - `worker.py`: an actor that scores;
-- `schedule.py`: a batch cut into tasks, by what they cost;
+- `schedule.py`: a batch cut into jobs, by what they cost;
 - `supervisor.py`: starts workers, watches them, and replaces those that die;
 - `farm.py`: the scorer that searches call.
 """

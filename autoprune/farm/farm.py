@@ -24,7 +24,7 @@ from autoprune.config import SearchConfig
 from autoprune.farm.cluster import Cluster
 from autoprune.farm.supervisor import Supervisor, Work
 from autoprune.farm.bundle import FileBundle, write_bundle
-from autoprune.farm.schedule import Costs, Task, plan
+from autoprune.farm.schedule import Costs, Job, plan
 from autoprune.ports.scorer import POLICIES_AT_ONCE, Scorer
 from autoprune.space import Levels, Proposal
 
@@ -107,7 +107,7 @@ class Farm:
         """Losses `[P, S]`, infinite for policies that could not be scored, and the reasons why not."""
         batch = _Batch(next(self._numbers), proposals, sequences)
         finish = partial(self._finish, batch)
-        work = [batch.work(task, finish) for task in plan(costs, proposals, len(sequences), self.workers, chunk)]
+        work = [batch.work(job, finish) for job in plan(costs, proposals, len(sequences), self.workers, chunk)]
         self._events.put(partial(self._take, batch, work))
         try:
             while not batch.done.wait(LOOK_SECONDS):
@@ -265,16 +265,16 @@ class _Batch:
         self.done = threading.Event()
         self._left = self.losses_PS.size
 
-    def work(self, task: Task, finish: Callable[[Work, Any, str | None], None]) -> Work:
-        """What a worker is told of a task."""
-        proposals = [self.proposals[p] for p in task.policies]
-        return Work(proposals, [self.sequences[s] for s in task.sequences], task, finish, self.number)
+    def work(self, job: Job, finish: Callable[[Work, Any, str | None], None]) -> Work:
+        """What a worker is told of a job."""
+        proposals = [self.proposals[p] for p in job.policies]
+        return Work(proposals, [self.sequences[s] for s in job.sequences], job, finish, self.number)
 
     def fill(self, work: Work, losses_PS: Any, reason: str | None) -> None:
-        """Losses of a task, or why there are none."""
+        """Losses of a job, or why there are none."""
         if reason is not None:
             self.failures |= dict.fromkeys(work.proposals, reason)
-        cells = np.ix_(work.task.policies, work.task.sequences)
+        cells = np.ix_(work.job.policies, work.job.sequences)
         self.losses_PS[cells] = np.inf if reason is not None else losses_PS
         self._left -= self.losses_PS[cells].size
         if not self._left:

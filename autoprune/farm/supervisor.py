@@ -17,32 +17,32 @@ from typing import Any
 from autoprune.errors import UserError
 from autoprune.farm.cluster import Cluster
 from autoprune.farm.bundle import FileBundle, Part, parts_of
-from autoprune.farm.schedule import Task
+from autoprune.farm.schedule import Job
 from autoprune.farm.worker import Worker
 from autoprune.space import Proposal
 
 TRIES = 3  # deaths in a row, with nothing scored between them, after which a worker is not replaced
 START_SECONDS = 600.0  # for a worker to be placed, to load torch and the network
 LATE_SECONDS = 60.0  # without having started, which is worth a word
-LEAST_SECONDS, PATIENCE = 30.0, 20.0  # a task has hung after so long, and so many times what it should have taken
-SLOW = 3.0  # times what a task should have taken, after which an idle worker does it too
+LEAST_SECONDS, PATIENCE = 30.0, 20.0  # a job has hung after so long, and so many times what it should have taken
+SLOW = 3.0  # times what a job should have taken, after which an idle worker does it too
 
 
 @dataclass
 class Work:
-    """A task of a batch, and what has become of it.
+    """A job of a batch, and what has become of it.
 
     Args:
         proposals: its policies.
         sequences: of the split.
-        task: their positions in the batch.
+        job: their positions in the batch.
         finish: called once, with losses `[P, S]` or with the reason why there are none.
         order: number of the batch: earlier ones go first.
     """
 
     proposals: list[Proposal]
     sequences: list[int]
-    task: Task
+    job: Job
     finish: Callable[["Work", Any, str | None], None]
     order: int
     finished: bool = False
@@ -51,10 +51,10 @@ class Work:
 
     def split(self) -> list["Work"]:
         """Each policy by itself."""
-        share = self.task.cost / len(self.proposals)
+        share = self.job.cost / len(self.proposals)
         return [
-            Work([proposal], self.sequences, Task((p,), self.task.sequences, share), self.finish, self.order)
-            for proposal, p in zip(self.proposals, self.task.policies, strict=True)
+            Work([proposal], self.sequences, Job((p,), self.job.sequences, share), self.finish, self.order)
+            for proposal, p in zip(self.proposals, self.job.policies, strict=True)
         ]
 
 
@@ -253,7 +253,7 @@ class Supervisor:
         self.queue = [work for work in self.queue if not work.finished]
         if not self.queue:
             return None
-        chosen = min(self.queue, key=lambda w: (w.order, len(set(w.sequences) - worker.known), -w.task.cost))
+        chosen = min(self.queue, key=lambda w: (w.order, len(set(w.sequences) - worker.known), -w.job.cost))
         self.queue.remove(chosen)
         return chosen
 
@@ -267,11 +267,11 @@ class Supervisor:
         return None
 
     def _slow(self, work: Work) -> float:
-        return max(1.0, SLOW * work.task.cost * self._rate)
+        return max(1.0, SLOW * work.job.cost * self._rate)
 
     def _send(self, worker: WorkerState, work: Work) -> None:
         worker.work, worker.begun = work, time.monotonic()
-        worker.limit = max(LEAST_SECONDS, PATIENCE * work.task.cost * self._rate)
+        worker.limit = max(LEAST_SECONDS, PATIENCE * work.job.cost * self._rate)
         work.copies += 1
         worker.proven = False
         if work.deaths:
@@ -291,7 +291,7 @@ class Supervisor:
         assert work is not None
         work.copies -= 1
         worker.known.update(work.sequences)
-        self._rate = 0.8 * self._rate + 0.2 * seconds / work.task.cost
+        self._rate = 0.8 * self._rate + 0.2 * seconds / work.job.cost
         if not work.finished:
             work.finished = True
             work.finish(work, losses_PS, None)
