@@ -16,7 +16,6 @@ from autoprune.config import SearchConfig, load_config
 from autoprune.coverage import cover
 from autoprune.errors import LimitReached, UserError
 from autoprune.exporting import export_policy
-from autoprune.farm.farm import Farm, is_wanted
 from autoprune.files.writing import write_atomically
 from autoprune.journal import FILE as JOURNAL
 from autoprune.journal import Journal
@@ -31,6 +30,7 @@ from autoprune.records.storage import check_storage
 from autoprune.space import Proposal
 from autoprune.space_file import save_space
 from autoprune.validation import Row, front_names, measure, save_front, total_macs
+from autoprune.workers.pool import WorkerPool, is_wanted
 
 DEFAULT_TOKENS = 400_000
 """Searched when no limit is given: about a minute for 22 M parameters on two cores. Four times as many gain some
@@ -110,9 +110,9 @@ def start(config: SearchConfig, out: Path | None = None, watch: Watch | None = N
     with rundir.locked(out), ExitStack() as stack:
         try:
             config.save(out / "config.yaml")
-            farm = stack.enter_context(workers_of(config, watch))
+            pool = stack.enter_context(workers_of(config, watch))
             assembly = prepare(config, watch, run=out)
-            scorer = scorer_of(assembly, farm)
+            scorer = scorer_of(assembly, pool)
         except UserError:
             rundir.discard(out)
             raise
@@ -131,9 +131,9 @@ def resume(out: Path, watch: Watch | None = None, places: Mapping[str, Any] | No
     watch = watch or Watch()
     with rundir.locked(out):
         config = load_config(out / "config.yaml", dict(places or {}))
-        with workers_of(config, watch) as farm:
+        with workers_of(config, watch) as pool:
             assembly = prepare(config, watch, run=out)
-            return _search(assembly, scorer_of(assembly, farm), out, watch)
+            return _search(assembly, scorer_of(assembly, pool), out, watch)
 
 
 def search_on(
@@ -161,14 +161,14 @@ def search_on(
         return _search(replace(assembly, config=config), scorer, out, watch, turn)
 
 
-def workers_of(config: SearchConfig, watch: Watch) -> AbstractContextManager[Farm | None]:
-    """The farm of a configuration, which starts while the search is prepared; None for one worker, in this process."""
-    return Farm(config, watch.notice) if is_wanted(config) else nullcontext()
+def workers_of(config: SearchConfig, watch: Watch) -> AbstractContextManager[WorkerPool | None]:
+    """The pool of a configuration, which starts while the search is prepared; None for one worker, in this process."""
+    return WorkerPool(config, watch.notice) if is_wanted(config) else nullcontext()
 
 
-def scorer_of(assembly: Assembly, farm: Farm | None) -> Scorer:
-    """What scores policies on the search split: a farm, or an evaluator in this process."""
-    return farm.scorer(assembly) if farm else assembly.evaluator(assembly.splits.search, assembly.config.loss)
+def scorer_of(assembly: Assembly, pool: WorkerPool | None) -> Scorer:
+    """What scores policies on the search split: a pool, or an evaluator in this process."""
+    return pool.scorer(assembly) if pool else assembly.evaluator(assembly.splits.search, assembly.config.loss)
 
 
 def limited(config: SearchConfig) -> SearchConfig:

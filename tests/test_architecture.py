@@ -30,7 +30,7 @@ LAYERS = (
     {"evaluation"},
     {"archive", "objective", "assembly", "coverage", "records"},
     {"cautions", "provenance"},
-    {"exporters", "farm"},
+    {"exporters", "workers"},
     {"validation", "exporting"},
     {"study"},
     {"comparing", "recovery"},

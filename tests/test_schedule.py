@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoprune.farm.schedule import Costs, makespan, plan
 from autoprune.level import group_levels
 from autoprune.mask import Mask
 from autoprune.space import Levels, SearchSpace, Unit
 from autoprune.testing.toys import counts
+from autoprune.workers.schedule import Costs, makespan, plan
 
 BLOCKS, LEVELS = 4, 4
 

@@ -97,9 +97,9 @@ def _run(entrants: Entrants, before: Entrants | None, out: Path, watch: Watch) -
         try:
             entrants.save(out)
             left = {name: config for name, config in searches.items() if not _is_done(out / name, config)}
-            farm = stack.enter_context(workers_of(entrants.config, watch)) if left else None
+            pool = stack.enter_context(workers_of(entrants.config, watch)) if left else None
             assembly = prepare(entrants.config, watch, _any_masks(entrants), out) if left else None
-            field = None if assembly is None else Field(assembly, farm, out, watch)
+            field = None if assembly is None else Field(assembly, pool, out, watch)
             if assembly is not None:
                 for name in searches.keys() - left.keys():  # the league ranks what was scored alike
                     check_journal(out / name / JOURNAL, assembly.subject)

@@ -5,5 +5,5 @@
 - `worker.py`: an actor that scores;
 - `schedule.py`: a batch cut into jobs, by what they cost;
 - `supervisor.py`: starts workers, watches them, and replaces those that die;
-- `farm.py`: the scorer that searches call.
+- `pool.py`: the scorer that searches call.
 """

@@ -1,6 +1,6 @@
 """Starts workers, gives them work, and replaces those that die or hang.
 
-Everything here runs in the farm's one thread. What Ray answers arrives there as an event.
+Everything here runs in the pool's one thread. What Ray answers arrives there as an event.
 
 A worker that dies takes nothing along but what it was scoring, and that is scored again: first each of its policies by
 itself, so that one that kills its worker is found out. A policy that was alone both times when its worker died has
@@ -15,11 +15,11 @@ from functools import partial
 from typing import Any
 
 from autoprune.errors import UserError
-from autoprune.farm.cluster import Cluster
-from autoprune.farm.bundle import FileBundle, Part, parts_of
-from autoprune.farm.schedule import Job
-from autoprune.farm.worker import Worker
 from autoprune.space import Proposal
+from autoprune.workers.bundle import FileBundle, Part, parts_of
+from autoprune.workers.cluster import Cluster
+from autoprune.workers.schedule import Job
+from autoprune.workers.worker import Worker
 
 TRIES = 3  # deaths in a row, with nothing scored between them, after which a worker is not replaced
 START_SECONDS = 600.0  # for a worker to be placed, to load torch and the network
@@ -77,7 +77,7 @@ class WorkerState:
 class Supervisor:
     """Args:
     cluster: where workers are placed.
-    post: takes an event for the farm's thread.
+    post: takes an event for the pool's thread.
     notice: is told what the person at the terminal should know.
 
     Attributes:
@@ -152,7 +152,7 @@ class Supervisor:
         self._load(worker, self._parts)
 
     def _await(self, worker: WorkerState, reference: Any, then: Callable[[WorkerState, Any], None]) -> None:
-        """Have `then` called in the farm's thread with the answer, unless the worker has been replaced by then."""
+        """Have `then` called in the pool's thread with the answer, unless the worker has been replaced by then."""
         actor = worker.actor
 
         def arrived(future: Any) -> None:
@@ -225,9 +225,15 @@ class Supervisor:
         now = time.monotonic()
         ends = [worker.begun + worker.limit for worker in self.workers if self._expected(worker)]
         if not self._told_late:
-            ends += [worker.begun + LATE_SECONDS for worker in self.workers if self._expected(worker) and not worker.ready]
+            ends += [
+                worker.begun + LATE_SECONDS for worker in self.workers if self._expected(worker) and not worker.ready
+            ]
         if any(worker.ready and worker.work is None for worker in self.workers):
-            alone = [worker for worker in self.workers if worker.work and worker.work.copies == 1 and not worker.work.finished]
+            alone = [
+                worker
+                for worker in self.workers
+                if worker.work and worker.work.copies == 1 and not worker.work.finished
+            ]
             ends += [worker.begun + self._slow(worker.work) for worker in alone if worker.work]
         return max(0.01, min(ends) - now) if ends else None
 
@@ -235,7 +241,9 @@ class Supervisor:
         """Replace what has hung."""
         now = time.monotonic()
         late = [
-            worker for worker in self.workers if self._expected(worker) and not worker.ready and now > worker.begun + LATE_SECONDS
+            worker
+            for worker in self.workers
+            if self._expected(worker) and not worker.ready and now > worker.begun + LATE_SECONDS
         ]
         if late and not self._told_late:
             self._told_late = True

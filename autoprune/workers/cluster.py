@@ -14,7 +14,7 @@ from autoprune.config import SearchConfig
 from autoprune.errors import UserError
 from autoprune.files.writing import scratch
 
-STORE_BYTES = 128 * 2**20  # Ray's own object store: of a local farm only policies and losses go through it
+STORE_BYTES = 128 * 2**20  # Ray's own object store: of a local pool only policies and losses go through it
 LOCAL = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # what is left of a driver that was killed waits no longer

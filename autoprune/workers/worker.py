@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.farm.bundle import FileBundle, Part, is_here, open_bundle, receive
 from autoprune.space import Proposal
+from autoprune.workers.bundle import FileBundle, Part, is_here, open_bundle, receive
 
 
 class Worker:

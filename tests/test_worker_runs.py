@@ -1,4 +1,4 @@
-"""Whole searches on Ray, each with a farm of its own: the same policy, and sentences where there can be none."""
+"""Whole searches on Ray, each with a pool of its own: the same policy, and sentences where there can be none."""
 
 import json
 import os
@@ -21,10 +21,10 @@ import autoprune
 from autoprune.assembly import assemble
 from autoprune.config import load_config
 from autoprune.errors import UserError
-from autoprune.farm import supervisor
-from autoprune.farm.farm import Farm
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
+from autoprune.workers import supervisor
+from autoprune.workers.pool import WorkerPool
 from tests.test_resume import outcome, scores
 
 pytestmark = pytest.mark.slow
@@ -57,9 +57,9 @@ def test_a_policy_that_kills_its_worker_twice_has_failed(
     notices: list[str] = []
     config = load_config(None, quick | {"workers": 2, "loss": f"{source}:Fatal"})
     worst = int(sparsest[0].argmax())
-    with Farm(config, notices.append) as farm:
+    with WorkerPool(config, notices.append) as pool:
         assembly = assemble(config)
-        scorer = farm.scorer(assembly)
+        scorer = pool.scorer(assembly)
         space = assembly.space.rebudgeted({"params": 1.0 * assembly.space.cost(assembly.space.dense, "params")})
         others = [space.dense, space.uniform(), (1,) * len(space.units)]
         with closing(Journal(tmp_path / "journal.jsonl")) as journal:
@@ -86,7 +86,7 @@ def test_one_two_or_four_workers_find_the_same(quick: dict[str, Any], tmp_path: 
     assert found[0] == found[1] == found[2]
 
 
-def test_a_comparison_on_a_farm_is_the_same_league(quick: dict[str, Any], tmp_path: Path) -> None:
+def test_a_comparison_on_workers_is_the_same_league(quick: dict[str, Any], tmp_path: Path) -> None:
     settings = quick | {"max_evals": None, "max_tokens": 1024}
     agents = ["evolution", "random", "ppo"]
     leagues = [
@@ -259,13 +259,13 @@ def test_a_dead_crew_says_so(quick: dict[str, Any], tmp_path: Path, monkeypatch:
     """Workers that cannot be replaced end the search with a sentence; nothing is lost."""
     monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path))
     config = load_config(None, quick | {"workers": 1})
-    with Farm(config) as farm:
+    with WorkerPool(config) as pool:
         assembly = assemble(config)
-        scorer = farm.scorer(assembly)
+        scorer = pool.scorer(assembly)
         scorer.score([assembly.space.dense], [0])
-        wait_for(lambda: len(farm.pids) == 1)
-        (Path(farm._supervisor._bundle.directory) / "bundle.json").write_text("{")  # type: ignore[union-attr]
-        for pid in farm.pids:
+        wait_for(lambda: len(pool.pids) == 1)
+        (Path(pool._supervisor._bundle.directory) / "bundle.json").write_text("{")  # type: ignore[union-attr]
+        for pid in pool.pids:
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(UserError, match="damaged"):
             scorer.score([assembly.space.uniform()], [0])

@@ -1,6 +1,6 @@
-"""The farm: a scorer whose policies are scored by workers on Ray.
+"""The pool: a scorer whose policies are scored by workers on Ray.
 
-One thread owns the workers and all that is known of them; searches, of which several may share a farm, worker it batches
+One thread owns the workers and all that is known of them; searches, of which several may share a pool, give it batches
 and wait. Losses come back in the order of the batch, and each is the loss that one process would have found: a policy's
 loss does not depend on what it is scored with.
 
@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from autoprune.assembly import Assembly
 from autoprune.config import SearchConfig
-from autoprune.farm.cluster import Cluster
-from autoprune.farm.supervisor import Supervisor, Work
-from autoprune.farm.bundle import FileBundle, write_bundle
-from autoprune.farm.schedule import Costs, Job, plan
 from autoprune.ports.scorer import POLICIES_AT_ONCE, Scorer
 from autoprune.space import Levels, Proposal
+from autoprune.workers.bundle import FileBundle, write_bundle
+from autoprune.workers.cluster import Cluster
+from autoprune.workers.schedule import Costs, Job, plan
+from autoprune.workers.supervisor import Supervisor, Work
 
 if TYPE_CHECKING:
     from autoprune.evaluation.evaluator import Evaluator
@@ -41,8 +41,8 @@ def is_wanted(config: SearchConfig) -> bool:
     return config.ray_address is not None or (config.workers or 1) > 1
 
 
-class Farm:
-    """Workers, for the length of `with Farm(...)`; they start while the search is prepared.
+class WorkerPool:
+    """Workers, for the length of `with WorkerPool(...)`; they start while the search is prepared.
 
     Args:
         config: workers, address, device.
@@ -55,10 +55,10 @@ class Farm:
         self._numbers = itertools.count()
         self._batches: dict[int, _Batch] = {}
         self._config, self._notice = config, notice
-        self._thread = threading.Thread(target=self._live, name="autoprune-farm", daemon=True)
+        self._thread = threading.Thread(target=self._live, name="autoprune-workers", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> "Farm":
+    def __enter__(self) -> "WorkerPool":
         """Waits for Ray, which is up sooner while nothing else runs.
 
         Raises:
@@ -90,14 +90,14 @@ class Farm:
         self._opened.result()
         return self._supervisor.died
 
-    def scorer(self, assembly: Assembly) -> "FarmScorer":
+    def scorer(self, assembly: Assembly) -> "PoolScorer":
         """What scores policies of an assembly on its search split, in the loss of its configuration.
 
         Raises:
             UserError: what workers need could not be written.
         """
         workers = self.workers
-        bundle, scorer = write_bundle(assembly, _node(), workers), FarmScorer(self, assembly, workers)
+        bundle, scorer = write_bundle(assembly, _node(), workers), PoolScorer(self, assembly, workers)
         self._events.put(partial(self._distribute, bundle, scorer.costs.dense))
         return scorer
 
@@ -112,7 +112,7 @@ class Farm:
         try:
             while not batch.done.wait(LOOK_SECONDS):
                 if not self._thread.is_alive():
-                    raise RuntimeError("the farm's thread has ended, and nobody answers")
+                    raise RuntimeError("the pool's thread has ended, and nobody answers")
         except BaseException:  # Ctrl-C
             self._events.put(partial(self._drop, batch))
             raise
@@ -120,7 +120,7 @@ class Farm:
             raise batch.error
         return batch.losses_PS, batch.failures
 
-    # -- in the farm's thread ------------------------------------------------------------------------------------
+    # -- in the pool's thread ------------------------------------------------------------------------------------
 
     def _live(self) -> None:
         """Ray is started here: its processes end with the thread that started them."""
@@ -187,19 +187,19 @@ class Farm:
             self._notice(f"a policy failed, and the search goes on: {reason}.")
 
 
-class FarmScorer(Scorer):
-    """Scores on a farm, as an evaluator does in the process.
+class PoolScorer(Scorer):
+    """Scores on a pool, as an evaluator does in the process.
 
     Attributes:
         costs: of policies.
     """
 
-    def __init__(self, farm: Farm, assembly: Assembly, workers: int) -> None:
+    def __init__(self, pool: WorkerPool, assembly: Assembly, workers: int) -> None:
         config = assembly.config
         self._workers, self._failures = workers, dict[Proposal, str]()
         model: Any = assembly.loaded.model
         head = model.get_output_embeddings().weight.numel()
-        self._farm, self._dense = farm, assembly.space.dense
+        self._pool, self._dense = pool, assembly.space.dense
         self._assembly, self._here = assembly, cast("Evaluator | None", None)
         self.costs = Costs(assembly.space, head)
         self._chunk, self._zero_at_dense = (
@@ -229,7 +229,7 @@ class FarmScorer(Scorer):
 
     def score(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> NDArray[np.float64]:
         """Losses, `[P, S]`, nats per token; infinite for a policy that cannot be scored."""
-        losses_PS, failures = self._farm.run(self.costs, policies, sequences, self._chunk)
+        losses_PS, failures = self._pool.run(self.costs, policies, sequences, self._chunk)
         self._failures |= failures
         return losses_PS
 
