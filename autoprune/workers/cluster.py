@@ -171,7 +171,7 @@ def _read_token() -> None:
 
 
 def _hush() -> None:
-    """Keep Ray from printing paragraphs on our stdout about workers that die: the supervisor tells it, in a sentence."""
+    """Keep Ray from printing paragraphs about dead workers on our stdout: the supervisor says it in one sentence."""
     with suppress(ImportError):  # there is no public way; without it, only the output is less tidy
         from ray._private import worker
 
