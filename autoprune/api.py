@@ -136,8 +136,8 @@ def finetune(
         seed: of the order of sequences or images, of shifts, mirrors and adapters.
         lora: rank of adapters that are trained in the place of the weights, and merged in the end; 0 trains these.
         progress: is told the stage and how much of it is done.
-        settings: anything else in `training.Tuning`, as `lr=1e-4`; kinds of networks and adapters have defaults of
-            their own.
+        settings: any other field of `training.TrainingSettings`, such as `lr=1e-4`. The defaults depend on the kind of
+            network and on whether adapters are trained.
 
     Returns:
         What the dense network, the pruned one before and after are worth on the validation split, and the export.

@@ -262,7 +262,7 @@ def finetune(
     run: Run,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of training.Tuning, as weight=0.7."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of training.TrainingSettings, as weight=0.7."),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=0, help="Passes over the text or the images; 0: refit alone.")

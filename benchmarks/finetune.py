@@ -47,7 +47,7 @@ def main() -> None:
                 raise UserError("images are measured by benchmarks/cifar_resnet.py.")
             for i, way in enumerate(ways):
                 rows[i].append(
-                    measured(result, training.tuning_of(DEFAULTS, way | {"seed": seed}), result.path / f"{i}")
+                    measured(result, training.settings_of(DEFAULTS, way | {"seed": seed}), result.path / f"{i}")
                 )
                 print(f"seed {seed}: {line(way, rows[i][-1:])}", flush=True)
     print_table(f"{args.seeds} seeds", COLUMNS, [line(way, rows[i]) for i, way in enumerate(ways)])
@@ -55,7 +55,7 @@ def main() -> None:
         print(json.dumps({"settings": Setup.of(args).told(), "ways": ways, "rows": rows}))
 
 
-def measured(result: study.SearchResult, settled: training.Tuning, folder: Path) -> dict[str, Any]:
+def measured(result: study.SearchResult, settled: training.TrainingSettings, folder: Path) -> dict[str, Any]:
     """One training of what a search found."""
     assembly = result.assembly
     lesson, student = assembly.task.training(assembly), finetuning.cut_out(assembly, result.policy)

@@ -94,7 +94,7 @@ def tuned(assembly: Assembly, levels: Levels, test: Path, args: argparse.Namespa
     every = torch.arange(len(view.images))
     lesson = ImageTraining(view, every, every)
     worth = [held_out.measured(found)]
-    how = training.tuning_of(lesson.defaults, {"epochs": args.epochs, "seed": args.seed, "batch": args.batch})
+    how = training.settings_of(lesson.defaults, {"epochs": args.epochs, "seed": args.seed, "batch": args.batch})
     training.train(student, lesson, how, folder)
     worth.append(held_out.measured(student))
     print(f"# {levels}: {worth}", file=sys.stderr, flush=True)

@@ -55,15 +55,15 @@ class ImageTraining(TrainingSet):
         self.defaults = {} if normed else LAYERNORM
         self._dtype = next(view.model.parameters()).dtype
 
-    def loss(self, student: nn.Module, some: Tensor, tuning: Teaching, draw: torch.Generator) -> Tensor:
+    def loss(self, student: nn.Module, some: Tensor, settings: Teaching, draw: torch.Generator) -> Tensor:
         """Mean over images."""
         numbers = self._numbers[some.to(self._numbers.device)]
         pixels = self.view.images.inputs(numbers)
-        seen = augmented(pixels, draw) if tuning.augment else pixels
+        seen = augmented(pixels, draw) if settings.augment else pixels
         with torch.autocast(seen.device.type, torch.bfloat16, enabled=self._dtype != torch.float32):
             own_NV = logits_of(student(seen))
         labels_N = self.view.images.labels[numbers]
-        return blended(own_NV, lambda: logits_of(self.dense(seen.to(self._dtype))), labels_N, tuning)
+        return blended(own_NV, lambda: logits_of(self.dense(seen.to(self._dtype))), labels_N, settings)
 
     @torch.no_grad()
     def measured(self, network: nn.Module, progress: Callable[[float], None] = lambda share: None) -> ImageWorth:

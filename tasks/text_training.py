@@ -59,14 +59,14 @@ class TextTraining(TrainingSet):
         first = next(view.model.parameters())
         self._device, self._half = first.device, first.dtype != torch.float32
 
-    def loss(self, student: nn.Module, some: Tensor, tuning: Teaching, draw: torch.Generator) -> Tensor:
+    def loss(self, student: nn.Module, some: Tensor, settings: Teaching, draw: torch.Generator) -> Tensor:
         """Mean over predictions."""
         tokens_BT = self._tokens_NT[some].to(self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
             own_BTV = logits(student, tokens_BT)
         labels_BT = self.view.labels(tokens_BT)
         return blended(
-            own_BTV.flatten(0, 1), lambda: logits(self.dense, tokens_BT).flatten(0, 1), labels_BT.flatten(), tuning
+            own_BTV.flatten(0, 1), lambda: logits(self.dense, tokens_BT).flatten(0, 1), labels_BT.flatten(), settings
         )
 
     @torch.no_grad()

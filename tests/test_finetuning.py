@@ -53,8 +53,8 @@ def given(**own: Any) -> dict[str, Any]:
     return {"epochs": 2, "batch": 8, "at_once": 6, **own}
 
 
-def how(**own: Any) -> training.Tuning:
-    return training.tuning_of(DEFAULTS, given(**own))
+def how(**own: Any) -> training.TrainingSettings:
+    return training.settings_of(DEFAULTS, given(**own))
 
 
 def copied(run: Path, to: Path) -> Path:
@@ -222,13 +222,13 @@ def test_rate_rises_and_falls() -> None:
 
 
 def test_texts_images_and_adapters_have_defaults_of_their_own() -> None:
-    text, adapters = (training.tuning_of(DEFAULTS, {"epochs": 1, "lora": rank}) for rank in (0, 8))
-    images = training.tuning_of({}, {"epochs": 3})
-    assert images == training.Tuning(3)
+    text, adapters = (training.settings_of(DEFAULTS, {"epochs": 1, "lora": rank}) for rank in (0, 8))
+    images = training.settings_of({}, {"epochs": 3})
+    assert images == training.TrainingSettings(3)
     assert (text.optimizer, images.optimizer) == ("adamw", "sgd")
     assert adapters.lr > text.lr
-    assert training.tuning_of(DEFAULTS, {"epochs": 1, "lora": 8, "lr": 1e-5}).lr == 1e-5
-    assert training.tuning_of(LAYERNORM, {"epochs": 1}).optimizer == "adamw"
+    assert training.settings_of(DEFAULTS, {"epochs": 1, "lora": 8, "lr": 1e-5}).lr == 1e-5
+    assert training.settings_of(LAYERNORM, {"epochs": 1}).optimizer == "adamw"
     assert all(set(own) <= set(text.__dataclass_fields__) for own in (DEFAULTS, LAYERNORM))
 
 
@@ -236,7 +236,7 @@ def test_weights_of_the_loss() -> None:
     own, dense, labels = torch.randn(3, 5), torch.randn(3, 5), torch.tensor([1, -100, 4])
 
     def of(weight: float, temperature: float = 1.0, taught: Callable[[], Tensor] = lambda: dense) -> float:
-        settled = training.Tuning(1, weight=weight, temperature=temperature)
+        settled = training.TrainingSettings(1, weight=weight, temperature=temperature)
         return float(blended(own, taught, labels, settled))
 
     logp, logq = dense.log_softmax(-1), own.log_softmax(-1)

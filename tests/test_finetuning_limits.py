@@ -14,7 +14,7 @@ from autoprune.errors import UserError
 from autoprune.recovery import finetuning
 from autoprune.tasks.text_training import DEFAULTS, TextTraining
 from autoprune.training import loop
-from autoprune.training.settings import Tuning
+from autoprune.training.settings import TrainingSettings
 from tests.conftest import Answer
 
 Cli = Callable[..., Answer]
@@ -29,8 +29,8 @@ def opened(finished_run: Path) -> tuple[Any, Any, Any]:
     return assembly, policy, TextTraining(assembly.view, examples, splits.validation)
 
 
-def how(**own: Any) -> Tuning:
-    return training.tuning_of(DEFAULTS, {"batch": 10, "lr": 1e-3, **own})
+def how(**own: Any) -> TrainingSettings:
+    return training.settings_of(DEFAULTS, {"batch": 10, "lr": 1e-3, **own})
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_fine_tuning(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not autoprune.search(**given).interrupted  # type: ignore[arg-type]
     assembly, policy = exporting.reopen(tmp_path / "run")
     lesson, student = assembly.task.training(assembly), finetuning.cut_out(assembly, policy)
-    how = training.tuning_of(lesson.defaults, {"epochs": 4, "lora": 2, "batch": 24, "augment": False})
+    how = training.settings_of(lesson.defaults, {"epochs": 4, "lora": 2, "batch": 24, "augment": False})
     assert how.optimizer == "adamw"
     pixels = torch.randn(3, 3, image_families.SIDE, image_families.SIDE)
     before = student(pixels).logits

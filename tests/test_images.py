@@ -212,7 +212,7 @@ def test_search_and_fine_tuning(files: Path, tmp_path: Path, monkeypatch: pytest
     assert (tuned.path / "model.safetensors").is_file()
     assembly, policy = exporting.reopen(tmp_path / "run")
     view = view_of(assembly)
-    student, how = finetuning.cut_out(assembly, policy), training.Tuning(2, batch=32)
+    student, how = finetuning.cut_out(assembly, policy), training.TrainingSettings(2, batch=32)
     first = finetuning.cut_out(assembly, policy)
     lesson = ImageTraining(view, torch.arange(200), torch.arange(8))
     training.train(first, lesson, how, tmp_path / "whole")
@@ -231,9 +231,9 @@ def test_search_and_fine_tuning(files: Path, tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UserError, match="another policy"):
         training.train(other, lesson, how, tmp_path / "twice", stop)
     with pytest.raises(UserError, match="seed=0"):
-        training.train(again, lesson, training.Tuning(2, seed=1, batch=32), tmp_path / "twice", stop)
+        training.train(again, lesson, training.TrainingSettings(2, seed=1, batch=32), tmp_path / "twice", stop)
     adapted = finetuning.cut_out(assembly, policy)
-    training.train(adapted, lesson, training.tuning_of({}, {"epochs": 1, "lora": 2}), tmp_path / "adapted")
+    training.train(adapted, lesson, training.settings_of({}, {"epochs": 1, "lora": 2}), tmp_path / "adapted")
     before = finetuning.cut_out(assembly, policy).state_dict()
     changed = {name for name, tensor in adapted.state_dict().items() if not torch.equal(tensor, before[name])}
     assert {"stem.weight", "fc.weight"} <= changed

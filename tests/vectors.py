@@ -126,14 +126,14 @@ class Taught(TrainingSet):
         self.view, self.dense, self.count = view, view.model, len(numbers)
         self._numbers, self._held_out = numbers, held_out
 
-    def loss(self, student: nn.Module, some: Tensor, tuning: Teaching, draw: torch.Generator) -> Tensor:
+    def loss(self, student: nn.Module, some: Tensor, settings: Teaching, draw: torch.Generator) -> Tensor:
         numbers = self._numbers[some]
         x = self.view.pixels(numbers)
         own, labels = student(x), self.view.images.labels[numbers]
         with torch.no_grad():
             taught = self.dense(x)
         mse = functional.mse_loss
-        return (1 - tuning.weight) * mse(own, labels) + tuning.weight * mse(own, taught)
+        return (1 - settings.weight) * mse(own, labels) + settings.weight * mse(own, taught)
 
     @torch.no_grad()
     def measured(self, network: nn.Module, progress: Callable[[float], None] = lambda share: None) -> Fitted:

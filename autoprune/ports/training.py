@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Teaching(Protocol):
-    """The settings of a training that a loss looks at (`training.Tuning` has them all)."""
+    """The settings of a training that a loss looks at (`training.TrainingSettings` has them all)."""
 
     @property
     def weight(self) -> float:
@@ -69,16 +69,16 @@ class TrainingSet(ABC):
     as_trained: bool = False
     """Whether BatchNorm and dropout do what they did in training."""
     defaults: Mapping[str, Any] = {}
-    """Settings of fine-tuning that differ from those of `training.Tuning`, for this network."""
+    """Settings of fine-tuning that differ from those of `training.TrainingSettings`, for this network."""
 
     @abstractmethod
-    def loss(self, student: "nn.Module", some: "Tensor", tuning: Teaching, draw: "torch.Generator") -> "Tensor":
+    def loss(self, student: "nn.Module", some: "Tensor", settings: Teaching, draw: "torch.Generator") -> "Tensor":
         """Mean loss of a network on examples, a scalar with derivatives.
 
         Args:
             student: the network.
             some: numbers of examples, `[n]` on the CPU.
-            tuning: weight, temperature.
+            settings: weight, temperature.
             draw: the source of whatever else is random, on the CPU.
         """
 

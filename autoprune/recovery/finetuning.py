@@ -29,7 +29,7 @@ from autoprune.provenance import proposal_of
 from autoprune.recovery.refit import place_refitted
 from autoprune.training.candidate import copied
 from autoprune.training.loop import Trained, train
-from autoprune.training.settings import tuning_of
+from autoprune.training.settings import settings_of
 from autoprune.training.state import done
 
 
@@ -108,7 +108,7 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
             diverges, or the disk is full.
     """
     rundir.policy_path(run)
-    tuning_of({}, given)  # before all else
+    settings_of({}, given)  # before all else
     if given.get("augment"):
         load_config(run / "config.yaml").chosen_task().require("augment")
     folder = run / "finetuned"
@@ -116,9 +116,9 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
         # derivatives need the whole network on the device
         assembly, policy = reopen(run, progress, places={"device_memory": None})
         examples, told = assembly.task.training(assembly), partial(progress, "validating")
-        tuning = tuning_of(examples.defaults, given)
-        tuning.steps(examples.count, examples.tokens)
-        done(folder, asdict(tuning), _mark(policy))  # another training is refused before any work
+        settings = settings_of(examples.defaults, given)
+        settings.steps(examples.count, examples.tokens)
+        done(folder, asdict(settings), _mark(policy))  # another training is refused before any work
         student = cut_out(assembly, policy)
         dense, worths = examples.measured(examples.dense, told), {"before": examples.measured(student, told)}
 
@@ -127,14 +127,14 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
             round_weights(assembly, again)
             return again
 
-        if tuning.refit:
+        if settings.refit:
             student = rebuilt("refitted")
             worths["refitted"] = examples.measured(student, told)
         start, _ = better(worths)
         student = student if start == list(worths)[-1] else rebuilt(start)
         trained = None
-        if tuning.epochs != 0:
-            trained = train(student, examples, tuning, folder, progress, _mark(policy))
+        if settings.epochs != 0:
+            trained = train(student, examples, settings, folder, progress, _mark(policy))
             round_weights(assembly, student)
             worths["trained"] = examples.measured(student, told)
         chosen, _ = better(worths)
@@ -144,7 +144,7 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
         )
         make_exporter(form_of(assembly.config)).write_trained(Source(policy, lambda: assembly), student, tuned.path)
         result: dict[str, Any] = {name: asdict(worth) for name, worth in tuned.rows.items()}
-        result |= {"tuning": asdict(tuning), "chosen": chosen}
+        result |= {"tuning": asdict(settings), "chosen": chosen}
         if trained:
             result |= {"training": asdict(trained), "seconds": trained.seconds}
         write_atomically(folder / "result.json", to_json(result) + "\n")
