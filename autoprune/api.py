@@ -18,7 +18,7 @@ from autoprune.exporting import reopen
 from autoprune.ports.task import Progress
 from autoprune.provenance import proposal_of
 from autoprune.recovery import finetuning
-from autoprune.recovery.finetuning import Tuned
+from autoprune.recovery.finetuning import Recovered
 from autoprune.study import SearchResult
 from autoprune.task_choice import measure, task_of
 from autoprune.validation import mean_losses, total_macs, total_params
@@ -126,7 +126,7 @@ def finetune(
     lora: int = 0,
     progress: Progress = lambda stage, share: None,
     **settings: Any,
-) -> Tuned:
+) -> Recovered:
     """Fine-tune the policy of a run, taught by the dense network and by the text or the labels.
 
     Args:

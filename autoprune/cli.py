@@ -296,15 +296,15 @@ def finetune(
     given |= {key: value for key, value in options.items() if value is not None}
     given |= dict(parse_override(text) for text in overrides or [])
     with _progress(as_json) as display:
-        tuned = api.finetune(run, progress=display.stage, **given)
+        recovered = api.finetune(run, progress=display.stage, **given)
     if as_json:
-        _emit(asdict(tuned) | {"after": asdict(tuned.after), "path": str(tuned.path)})
+        _emit(asdict(recovered) | {"after": asdict(recovered.after), "path": str(recovered.path)})
         return
-    for name, worth in tuned.rows.items():
+    for name, worth in recovered.rows.items():
         echo(f"{name:<9} {worth.told()}")
-    if tuned.training is not None:
-        echo(f"trained:  {tuned.training.told()}")
-    echo(f"network: {tuned.path}")
+    if recovered.training is not None:
+        echo(f"trained:  {recovered.training.told()}")
+    echo(f"network: {recovered.path}")
 
 
 @app.command()

@@ -49,7 +49,7 @@ def main() -> None:
         assembly = result.assembly
         chosen = policies(assembly, folder / "run", args.policies, np.random.default_rng(args.seed))
         before_P = calibration_loss(assembly, chosen)
-        after = [tuned(assembly, levels, test, args, folder / f"{p}") for p, levels in enumerate(chosen)]
+        after = [recovered(assembly, levels, test, args, folder / f"{p}") for p, levels in enumerate(chosen)]
     report = compared(before_P, np.array(after))
     for name, value in report.items():
         print(f"{name:32s}{value:10.3f}")
@@ -82,7 +82,7 @@ def policies(assembly: Assembly, run: Path, count: int, rng: np.random.Generator
     return chosen
 
 
-def tuned(assembly: Assembly, levels: Levels, test: Path, args: argparse.Namespace, folder: Path) -> list[float]:
+def recovered(assembly: Assembly, levels: Levels, test: Path, args: argparse.Namespace, folder: Path) -> list[float]:
     """Cross-entropy and accuracy on the test images, before and after fine-tuning."""
     view = assembly.view
     assert isinstance(view, ImageView)

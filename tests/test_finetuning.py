@@ -67,13 +67,13 @@ def copied(run: Path, to: Path) -> Path:
 @pytest.mark.parametrize("rank", [0, 4])
 def test_a_pruned_network_gets_better_and_is_exported(run: Path, tmp_path: Path, rank: int) -> None:
     own = copied(run, tmp_path / "run")
-    tuned = finetuning.finetune(own, given(epochs=1, batch=32, at_once=32, lora=rank))
-    assert tuned.dense.kl == 0
-    assert tuned.before.kl > 0.01
-    assert tuned.after.ce < tuned.before.ce
-    assert tuned.after.perplexity < tuned.before.perplexity
+    recovered = finetuning.finetune(own, given(epochs=1, batch=32, at_once=32, lora=rank))
+    assert recovered.dense.kl == 0
+    assert recovered.before.kl > 0.01
+    assert recovered.after.ce < recovered.before.ce
+    assert recovered.after.perplexity < recovered.before.perplexity
     told = json.loads((own / "finetuned" / "result.json").read_text())
-    assert told["after"]["ce"] == tuned.after.ce
+    assert told["after"]["ce"] == recovered.after.ce
     assert told["tuning"]["lora"] == rank
     # what was measured is what another process loads
     assembly, _ = exporting.reopen(own)
@@ -83,9 +83,9 @@ def test_a_pruned_network_gets_better_and_is_exported(run: Path, tmp_path: Path,
         "print(float(m(input_ids=tokens, labels=tokens).loss))"
     )
     tokens = str(assembly.splits.validation.tolist())
-    arguments = [sys.executable, "-c", script, str(tuned.path), tokens]
+    arguments = [sys.executable, "-c", script, str(recovered.path), tokens]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    assert float(done.stdout) == pytest.approx(tuned.after.ce, rel=1e-5)
+    assert float(done.stdout) == pytest.approx(recovered.after.ce, rel=1e-5)
 
 
 @pytest.mark.parametrize("rank", [0, 4])
@@ -324,12 +324,12 @@ def test_the_better_network_is_handed_over(
     with pytest.warns(
         RuntimeWarning, match="^the training made it worse .*: the network as it was found is the result"
     ):
-        tuned = finetuning.finetune(own, {**spoiling, "refit": False})
-    assert tuned.trained is not None
-    assert (tuned.after, tuned.refitted) == (tuned.before, None)
-    assert tuned.before.ce < tuned.trained.ce
+        recovered = finetuning.finetune(own, {**spoiling, "refit": False})
+    assert recovered.trained is not None
+    assert (recovered.after, recovered.refitted) == (recovered.before, None)
+    assert recovered.before.ce < recovered.trained.ce
     told = json.loads((own / "finetuned" / "result.json").read_text())
-    assert (told["chosen"], told["after"], told["trained"]["ce"]) == ("before", told["before"], tuned.trained.ce)
+    assert (told["chosen"], told["after"], told["trained"]["ce"]) == ("before", told["before"], recovered.trained.ce)
     assert "as it was found is the result" in cli("show", own).out
 
     real = finetuning.cut_out
@@ -343,14 +343,14 @@ def test_the_better_network_is_handed_over(
     monkeypatch.setattr(finetuning, "cut_out", spoiled)
     own = copied(run, tmp_path / "again")
     with pytest.warns(RuntimeWarning, match="the refit made it worse .*: the network as it was found is the result"):
-        tuned = finetuning.finetune(own, given(epochs=0))
-    assert (tuned.after, tuned.trained, tuned.chosen) == (tuned.before, None, "before")
+        recovered = finetuning.finetune(own, given(epochs=0))
+    assert (recovered.after, recovered.trained, recovered.chosen) == (recovered.before, None, "before")
     with pytest.warns(RuntimeWarning, match="the refit made it worse .* and the training made it worse"):
-        assert finetuning.finetune(copied(run, tmp_path / "both"), spoiling).after == tuned.before
+        assert finetuning.finetune(copied(run, tmp_path / "both"), spoiling).after == recovered.before
     assembly, policy = exporting.reopen(own)
     from transformers import AutoModelForCausalLM
 
-    loaded, found = AutoModelForCausalLM.from_pretrained(tuned.path), finetuning.cut_out(assembly, policy)
+    loaded, found = AutoModelForCausalLM.from_pretrained(recovered.path), finetuning.cut_out(assembly, policy)
     for name, tensor in found.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], tensor, rtol=0, atol=0)
 
@@ -377,9 +377,9 @@ def test_what_is_told_of_the_steps(losses: tuple[float, ...], chosen: str, words
     before, refitted, trained = map(Known, losses)
     worths = {"before": before, "refitted": refitted, "trained": trained}
     assert better(worths) == (chosen, worths[chosen])
-    tuned = finetuning.Tuned(Known(0.5), before, refitted, trained, chosen, Path("network"), None)
-    assert tuned.after == worths[chosen]
-    assert tuned.told() is None if words is None else re.search(words, tuned.told() or "")
+    recovered = finetuning.Recovered(Known(0.5), before, refitted, trained, chosen, Path("network"), None)
+    assert recovered.after == worths[chosen]
+    assert recovered.told() is None if words is None else re.search(words, recovered.told() or "")
 
 
 def test_half_precision(quick: dict[str, Any], tmp_path: Path) -> None:

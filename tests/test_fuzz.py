@@ -167,8 +167,8 @@ def loaders(folder: Path) -> dict[str, Loader]:
     (compared / "compare.yaml").write_text("agents: [random]\nseeds: [0]\n")
     (run / "finetuned").mkdir(exist_ok=True)
     numbers = {"ce": 1.0, "accuracy": 0.5}
-    tuned = {"tuning": {"epochs": 1}, "dense": numbers, "before": numbers, "after": numbers, "seconds": 1.0}
-    made = {"run/finetuned/result.json": as_json(tuned)}
+    recovered = {"tuning": {"epochs": 1}, "dense": numbers, "before": numbers, "after": numbers, "seconds": 1.0}
+    made = {"run/finetuned/result.json": as_json(recovered)}
     device = {"mine": {"flops": {"float32": 1e12}, "bandwidth": 1e11, "launch": 1e-6}}
     made["devices.yaml"] = as_yaml(device)
     made["table.csv"] = b"unit,kept,cost\nmlp,2,0.5\nmlp,1,0.25\n"

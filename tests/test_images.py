@@ -208,8 +208,8 @@ def test_search_and_fine_tuning(files: Path, tmp_path: Path, monkeypatch: pytest
     result = autoprune.search(**chosen)  # type: ignore[arg-type]
     assert result.policy.costs["macs"].policy <= 0.6 * result.policy.costs["macs"].dense
     assert result.table[0].accuracy is not None
-    tuned = autoprune.finetune(tmp_path / "run", epochs=2, batch=32)
-    assert (tuned.path / "model.safetensors").is_file()
+    recovered = autoprune.finetune(tmp_path / "run", epochs=2, batch=32)
+    assert (recovered.path / "model.safetensors").is_file()
     assembly, policy = exporting.reopen(tmp_path / "run")
     view = view_of(assembly)
     student, how = finetuning.cut_out(assembly, policy), training.TrainingSettings(2, batch=32)

@@ -83,8 +83,8 @@ def test_the_numbers_of_a_third_task_are_its_own(settings: dict[str, Any], tmp_p
     rows = json.loads((tmp_path / "run/result.json").read_text())["table"]
     assert rows[0]["mse"] == dense.mse
     assert result.policy.losses["validation"]["best"] == {"loss": best.mse, "mse": best.mse, "r2": best.r2}
-    tuned = autoprune.finetune(tmp_path / "run", epochs=3)
-    assert tuned.after.loss < best.mse
+    recovered = autoprune.finetune(tmp_path / "run", epochs=3)
+    assert recovered.after.loss < best.mse
     assert evaluate(tmp_path / "run")["R2"] == pytest.approx(best.r2)
 
 

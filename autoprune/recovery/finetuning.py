@@ -34,7 +34,7 @@ from autoprune.training.state import done
 
 
 @dataclass(frozen=True)
-class Tuned:
+class Recovered:
     """What fine-tuning gave.
 
     Args:
@@ -95,7 +95,7 @@ def better(networks: Mapping[str, Worth | None]) -> tuple[str, Worth]:
     return name, finite[name]
 
 
-def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda stage, share: None) -> Tuned:
+def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda stage, share: None) -> Recovered:
     """Fine-tune the policy of a finished run, or go on where that was interrupted.
 
     Args:
@@ -139,18 +139,18 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
             worths["trained"] = examples.measured(student, told)
         chosen, _ = better(worths)
         student = rebuilt(start) if trained and chosen == start else student
-        tuned = Tuned(
+        recovered = Recovered(
             dense, worths["before"], worths.get("refitted"), worths.get("trained"), chosen, folder / "network", trained
         )
-        make_exporter(form_of(assembly.config)).write_trained(Source(policy, lambda: assembly), student, tuned.path)
-        result: dict[str, Any] = {name: asdict(worth) for name, worth in tuned.rows.items()}
+        make_exporter(form_of(assembly.config)).write_trained(Source(policy, lambda: assembly), student, recovered.path)
+        result: dict[str, Any] = {name: asdict(worth) for name, worth in recovered.rows.items()}
         result |= {"tuning": asdict(settings), "chosen": chosen}
         if trained:
             result |= {"training": asdict(trained), "seconds": trained.seconds}
         write_atomically(folder / "result.json", to_json(result) + "\n")
-    if worse := tuned.told():
+    if worse := recovered.told():
         warnings.warn(worse, RuntimeWarning, stacklevel=2)
-    return tuned
+    return recovered
 
 
 def cut_out(
