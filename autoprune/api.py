@@ -140,7 +140,8 @@ def finetune(
             network and on whether adapters are trained.
 
     Returns:
-        What the dense network, the pruned one before and after are worth on the validation split, and the export.
+        The measurements of the dense network and of the pruned one before and after, on the validation split, and the
+        path of the export.
 
     Raises:
         UserError: a setting is wrong, the run is not finished, its `finetuned/` was begun with other settings, the

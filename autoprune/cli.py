@@ -300,8 +300,8 @@ def finetune(
     if as_json:
         _emit(asdict(recovered) | {"after": asdict(recovered.after), "path": str(recovered.path)})
         return
-    for name, worth in recovered.rows.items():
-        echo(f"{name:<9} {worth.told()}")
+    for name, measurement in recovered.rows.items():
+        echo(f"{name:<9} {measurement.told()}")
     if recovered.training is not None:
         echo(f"trained:  {recovered.training.told()}")
     echo(f"network: {recovered.path}")

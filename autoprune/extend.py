@@ -14,7 +14,7 @@ torch. `autoprune.testing` has the contract of every kind of part.
 | loss | `Loss` | tensors |
 | family | `Family`: `Width`s of `Slice`s, with `Bundles` and `Segment`s | a block's module |
 | exporter | `Exporter` | `Source`, which has the `Policy` |
-| task | `Task`, which gives a `TrainingSet`; `Worth` is what a network measures there | the run's settings |
+| task | `Task`, which gives a `TrainingSet`; `Measurement` holds its numbers | the run's settings |
 | scorer | `Scorer`, `ScorerWrapper` | policies: each a `Proposal`, which is `Levels` or a `Mask` |
 
 `UnitStatistics` describe a unit, and `LimitReached` ends a search: an agent lets it pass.
@@ -50,13 +50,13 @@ if TYPE_CHECKING:  # what type checkers know; a name here is exported
     from autoprune.ports import Criterion as Criterion
     from autoprune.ports import Exporter as Exporter
     from autoprune.ports import Loss as Loss
+    from autoprune.ports import Measurement as Measurement
     from autoprune.ports import Metric as Metric
     from autoprune.ports import Network as Network
     from autoprune.ports import Scorer as Scorer
     from autoprune.ports import ScorerWrapper as ScorerWrapper
     from autoprune.ports import Task as Task
     from autoprune.ports import TrainingSet as TrainingSet
-    from autoprune.ports import Worth as Worth
     from autoprune.ports import of_network as of_network
     from autoprune.space import Levels as Levels
     from autoprune.space import Proposal as Proposal

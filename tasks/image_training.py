@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autoprune.networks.images import ImageView, logits_of
-from autoprune.ports.training import Teaching, TrainingSet, Worth
+from autoprune.ports.training import Measurement, Teaching, TrainingSet
 from autoprune.tasks.image_classification import ImageClassification
 from autoprune.training.blending import blended
 from autoprune.training.settings import LAYERNORM
@@ -21,7 +21,7 @@ SHIFT = 8  # an image of n pixels is shifted by up to n / 8, as is usual for CIF
 
 
 @dataclass(frozen=True)
-class ImageWorth(Worth):
+class ImageMeasurement(Measurement):
     """Means over images.
 
     Args:
@@ -66,7 +66,7 @@ class ImageTraining(TrainingSet):
         return blended(own_NV, lambda: logits_of(self.dense(seen.to(self._dtype))), labels_N, settings)
 
     @torch.no_grad()
-    def measured(self, network: nn.Module, progress: Callable[[float], None] = lambda share: None) -> ImageWorth:
+    def measured(self, network: nn.Module, progress: Callable[[float], None] = lambda share: None) -> ImageMeasurement:
         """Cross-entropy and accuracy."""
         losses, right = 0.0, 0
         for part, some in enumerate(torch.split(self._held_out, MEASURED)):
@@ -74,7 +74,7 @@ class ImageTraining(TrainingSet):
             logits_NV, labels_N = logits_of(network(self.view.pixels(some))).float(), self.view.images.labels[some]
             losses += float(functional.cross_entropy(logits_NV, labels_N, reduction="sum"))
             right += int((logits_NV.argmax(-1) == labels_N).sum())
-        return ImageWorth(losses / len(self._held_out), right / len(self._held_out))
+        return ImageMeasurement(losses / len(self._held_out), right / len(self._held_out))
 
 
 def augmented(pixels: Tensor, draw: torch.Generator) -> Tensor:

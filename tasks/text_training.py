@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autoprune.calibration.losses import CrossEntropy, KullbackLeibler
 from autoprune.networks.blocks import BlockView
 from autoprune.ports.loss import Loss
-from autoprune.ports.training import Teaching, TrainingSet, Worth
+from autoprune.ports.training import Measurement, Teaching, TrainingSet
 from autoprune.tasks.causal_lm import CausalLM
 from autoprune.training.blending import blended
 from autoprune.training.settings import LAYERNORM
@@ -24,7 +24,7 @@ DEFAULTS: dict[str, Any] = LAYERNORM | {"batch": 8, "at_once": 4, "temperature":
 
 
 @dataclass(frozen=True)
-class TextWorth(Worth):
+class TextMeasurement(Measurement):
     """Means over tokens.
 
     Args:
@@ -70,7 +70,7 @@ class TextTraining(TrainingSet):
         )
 
     @torch.no_grad()
-    def measured(self, network: nn.Module, progress: Callable[[float], None] = lambda share: None) -> TextWorth:
+    def measured(self, network: nn.Module, progress: Callable[[float], None] = lambda share: None) -> TextMeasurement:
         """Means over sequences, as those of a search."""
         losses: list[Loss] = [CrossEntropy(), KullbackLeibler()]
         sums = [0.0, 0.0]
@@ -84,7 +84,7 @@ class TextTraining(TrainingSet):
                 sums[i] += float(loss_B.double().sum())
         ce, kl = (total / len(self._held_out_NT) for total in sums)
         kl = 0.0 if network is self.dense else max(0.0, kl)  # but for rounding
-        return TextWorth(ce, math.exp(ce) if ce < 700 else math.inf, kl)
+        return TextMeasurement(ce, math.exp(ce) if ce < 700 else math.inf, kl)
 
 
 def logits(network: nn.Module, tokens_BT: Tensor) -> Tensor:

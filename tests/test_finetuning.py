@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import autoprune
 from autoprune import exporting, training
 from autoprune.errors import UserError
-from autoprune.ports.training import Worth
+from autoprune.ports.training import Measurement
 from autoprune.recovery import finetuning
 from autoprune.recovery.finetuning import better
 from autoprune.tasks.text_training import DEFAULTS, TextTraining
@@ -356,7 +356,7 @@ def test_the_better_network_is_handed_over(
 
 
 @dataclass(frozen=True)
-class Known(Worth):
+class Known(Measurement):
     """A network of which nothing but the cross-entropy is known."""
 
     words = Words()
@@ -375,10 +375,10 @@ class Known(Worth):
 )
 def test_what_is_told_of_the_steps(losses: tuple[float, ...], chosen: str, words: str | None) -> None:
     before, refitted, trained = map(Known, losses)
-    worths = {"before": before, "refitted": refitted, "trained": trained}
-    assert better(worths) == (chosen, worths[chosen])
+    measurements = {"before": before, "refitted": refitted, "trained": trained}
+    assert better(measurements) == (chosen, measurements[chosen])
     recovered = finetuning.Recovered(Known(0.5), before, refitted, trained, chosen, Path("network"), None)
-    assert recovered.after == worths[chosen]
+    assert recovered.after == measurements[chosen]
     assert recovered.told() is None if words is None else re.search(words, recovered.told() or "")
 
 

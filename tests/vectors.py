@@ -21,7 +21,7 @@ from autoprune.networks.images import ImageView
 from autoprune.networks.modules import load_module
 from autoprune.networks.tracing import image_view
 from autoprune.ports.task import GraphInput, Prepared, Progress
-from autoprune.ports.training import Teaching, TrainingSet, Worth
+from autoprune.ports.training import Measurement, Teaching, TrainingSet
 from autoprune.tasks.examples import TaskOfExamples, as_examples, numbers_left
 from autoprune.wording import Measure, Words
 
@@ -109,7 +109,7 @@ class Regression(TaskOfExamples):
 
 
 @dataclass(frozen=True)
-class Fitted(Worth):
+class Fitted(Measurement):
     """Squared error and the share of the variance that is explained."""
 
     words = WORDS

@@ -1,4 +1,4 @@
-"""What a network is trained on, and what it is worth afterwards: the part of a task that fine-tuning asks for."""
+"""What a network is trained on and how it is measured afterwards: the part of a task that fine-tuning uses."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -32,8 +32,8 @@ class Teaching(Protocol):
 
 
 @dataclass(frozen=True)
-class Worth(ABC):
-    """What a network is worth on the validation split. A task adds numbers as fields, each named by a measure's key."""
+class Measurement(ABC):
+    """A network measured on the validation split. A task adds numbers as fields, each named by a measure's key."""
 
     words: ClassVar[Words]
     """Of the task."""
@@ -83,5 +83,5 @@ class TrainingSet(ABC):
         """
 
     @abstractmethod
-    def measured(self, network: "nn.Module", progress: Callable[[float], None] = lambda share: None) -> Worth:
-        """What a network is worth on the validation split; `progress` is told what share is done."""
+    def measured(self, network: "nn.Module", progress: Callable[[float], None] = lambda share: None) -> Measurement:
+        """Measure a network on the validation split; `progress` is called with the share that is done."""
