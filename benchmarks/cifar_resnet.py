@@ -140,8 +140,8 @@ def one(args: argparse.Namespace, agent: str, seed: int, train: Path, test: Path
     measured = {"dense": view.model, "found": found, "before": student}
     row = {name: accuracy(network, held_out) for name, network in measured.items()}
     every = torch.arange(len(view.images))
-    lesson = ImageTraining(view, every, every)
-    training.train(student, lesson, training.TrainingSettings(args.epochs, seed), run / "finetuned")
+    training_set = ImageTraining(view, every, every)
+    training.train(student, training_set, training.TrainingSettings(args.epochs, seed), run / "finetuned")
     per_image = dense_seconds(view)
     return row | {
         "after": accuracy(student, held_out), "macs": macs.policy / macs.dense,

@@ -58,17 +58,17 @@ def main() -> None:
 def measured(result: study.SearchResult, settled: training.TrainingSettings, folder: Path) -> dict[str, Any]:
     """One training of what a search found."""
     assembly = result.assembly
-    lesson, student = assembly.task.training(assembly), finetuning.cut_out(assembly, result.policy)
-    worth = {"dense": lesson.measured(lesson.dense), "before": lesson.measured(student)}
-    passes = settled.epochs * lesson.count * dense_seconds(assembly, settled.at_once)
+    training_set, student = assembly.task.training(assembly), finetuning.cut_out(assembly, result.policy)
+    worth = {"dense": training_set.measured(training_set.dense), "before": training_set.measured(student)}
+    passes = settled.epochs * training_set.count * dense_seconds(assembly, settled.at_once)
     begun = time.perf_counter()
-    training.train(student, lesson, settled, folder)
+    training.train(student, training_set, settled, folder)
     seconds = time.perf_counter() - begun
     finetuning.round_weights(assembly, student)
-    worth["after"] = lesson.measured(student)
+    worth["after"] = training_set.measured(student)
     return {name: asdict(of) for name, of in worth.items()} | {
         "tuning": asdict(settled), "seconds": seconds, "over_dense_passes": seconds / passes,
-        "search_seconds": result.spent.seconds, "sequences": lesson.count, "dense_params": assembly.loaded.n_params,
+        "search_seconds": result.spent.seconds, "sequences": training_set.count, "dense_params": assembly.loaded.n_params,
         "params": sum(parameter.numel() for parameter in student.parameters()),
     }  # fmt: skip
 

@@ -92,10 +92,10 @@ def recovered(assembly: Assembly, levels: Levels, test: Path, args: argparse.Nam
     policy = make_policy(assembly, levels, {})
     found, student = finetuning.cut_out(assembly, policy), finetuning.cut_out(assembly, policy, refit=True)
     every = torch.arange(len(view.images))
-    lesson = ImageTraining(view, every, every)
+    training_set = ImageTraining(view, every, every)
     worth = [held_out.measured(found)]
-    how = training.settings_of(lesson.defaults, {"epochs": args.epochs, "seed": args.seed, "batch": args.batch})
-    training.train(student, lesson, how, folder)
+    how = training.settings_of(training_set.defaults, {"epochs": args.epochs, "seed": args.seed, "batch": args.batch})
+    training.train(student, training_set, how, folder)
     worth.append(held_out.measured(student))
     print(f"# {levels}: {worth}", file=sys.stderr, flush=True)
     return [value for one in worth for value in (one.ce, one.accuracy)]
