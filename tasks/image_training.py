@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autoprune.networks.images import ImageView, logits_of
-from autoprune.ports.training import Measurement, Teaching, TrainingSet
+from autoprune.ports.training import LossSettings, Measurement, TrainingSet
 from autoprune.tasks.image_classification import ImageClassification
 from autoprune.training.blending import blended
 from autoprune.training.settings import LAYERNORM
@@ -55,7 +55,7 @@ class ImageTraining(TrainingSet):
         self.defaults = {} if normed else LAYERNORM
         self._dtype = next(view.model.parameters()).dtype
 
-    def loss(self, student: nn.Module, some: Tensor, settings: Teaching, draw: torch.Generator) -> Tensor:
+    def loss(self, student: nn.Module, some: Tensor, settings: LossSettings, draw: torch.Generator) -> Tensor:
         """Mean over images."""
         numbers = self._numbers[some.to(self._numbers.device)]
         pixels = self.view.images.inputs(numbers)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autoprune.calibration.losses import CrossEntropy, KullbackLeibler
 from autoprune.networks.blocks import BlockView
 from autoprune.ports.loss import Loss
-from autoprune.ports.training import Measurement, Teaching, TrainingSet
+from autoprune.ports.training import LossSettings, Measurement, TrainingSet
 from autoprune.tasks.causal_lm import CausalLM
 from autoprune.training.blending import blended
 from autoprune.training.settings import LAYERNORM
@@ -59,7 +59,7 @@ class TextTraining(TrainingSet):
         first = next(view.model.parameters())
         self._device, self._half = first.device, first.dtype != torch.float32
 
-    def loss(self, student: nn.Module, some: Tensor, settings: Teaching, draw: torch.Generator) -> Tensor:
+    def loss(self, student: nn.Module, some: Tensor, settings: LossSettings, draw: torch.Generator) -> Tensor:
         """Mean over predictions."""
         tokens_BT = self._tokens_NT[some].to(self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):

@@ -21,7 +21,7 @@ from autoprune.networks.images import ImageView
 from autoprune.networks.modules import load_module
 from autoprune.networks.tracing import image_view
 from autoprune.ports.task import GraphInput, Prepared, Progress
-from autoprune.ports.training import Measurement, Teaching, TrainingSet
+from autoprune.ports.training import LossSettings, Measurement, TrainingSet
 from autoprune.tasks.examples import TaskOfExamples, as_examples, numbers_left
 from autoprune.wording import Measure, Words
 
@@ -126,7 +126,7 @@ class Taught(TrainingSet):
         self.view, self.dense, self.count = view, view.model, len(numbers)
         self._numbers, self._held_out = numbers, held_out
 
-    def loss(self, student: nn.Module, some: Tensor, settings: Teaching, draw: torch.Generator) -> Tensor:
+    def loss(self, student: nn.Module, some: Tensor, settings: LossSettings, draw: torch.Generator) -> Tensor:
         numbers = self._numbers[some]
         x = self.view.pixels(numbers)
         own, labels = student(x), self.view.images.labels[numbers]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class Teaching(Protocol):
+class LossSettings(Protocol):
     """The settings of a training that a loss looks at (`training.TrainingSettings` has them all)."""
 
     @property
@@ -72,7 +72,7 @@ class TrainingSet(ABC):
     """Settings of fine-tuning that differ from those of `training.TrainingSettings`, for this network."""
 
     @abstractmethod
-    def loss(self, student: "nn.Module", some: "Tensor", settings: Teaching, draw: "torch.Generator") -> "Tensor":
+    def loss(self, student: "nn.Module", some: "Tensor", settings: LossSettings, draw: "torch.Generator") -> "Tensor":
         """Mean loss of a network on examples, a scalar with derivatives.
 
         Args:

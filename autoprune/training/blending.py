@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from autoprune.errors import UserError
-from autoprune.ports.training import Teaching
+from autoprune.ports.training import LossSettings
 
 
-def blended(own_NV: Tensor, taught: Callable[[], Tensor], labels_N: Tensor, settings: Teaching) -> Tensor:
+def blended(own_NV: Tensor, taught: Callable[[], Tensor], labels_N: Tensor, settings: LossSettings) -> Tensor:
     """`(1 - weight) * cross-entropy + weight * T^2 * KL(dense || pruned)` at temperature T (Hinton et al. 2015).
 
     Args:
