@@ -68,7 +68,8 @@ def measured(result: study.SearchResult, settled: training.TrainingSettings, fol
     worth["after"] = training_set.measured(student)
     return {name: asdict(of) for name, of in worth.items()} | {
         "tuning": asdict(settled), "seconds": seconds, "over_dense_passes": seconds / passes,
-        "search_seconds": result.spent.seconds, "sequences": training_set.count, "dense_params": assembly.loaded.n_params,
+        "search_seconds": result.spent.seconds, "sequences": training_set.count,
+        "dense_params": assembly.loaded.n_params,
         "params": sum(parameter.numel() for parameter in student.parameters()),
     }  # fmt: skip
 

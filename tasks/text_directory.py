@@ -1,4 +1,4 @@
-"""What a saved network is worth: loss, perplexity, size and speed of a directory, dense, pruned or padded."""
+"""Measures a saved network: loss, perplexity, size and speed of a directory, dense, pruned or padded."""
 
 import math
 from collections.abc import Callable

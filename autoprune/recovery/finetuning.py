@@ -74,9 +74,9 @@ class Recovered:
         steps = {"refitted": ("the refit", self.refitted), "trained": ("the training", self.trained)}
         kept = "the network as it was found" if self.chosen == "before" else f"the {self.chosen} network"
         worse = [
-            f"{name} made it worse ({measurement.words.label_loss.name} {measurement.loss:.4f}, {start.loss:.4f} before)"
-            for (name, measurement), start in zip(steps.values(), (self.before, self._start), strict=True)
-            if measurement is not None and not measurement.loss <= start.loss
+            f"{name} made it worse ({end.words.label_loss.name} {end.loss:.4f}, {start.loss:.4f} before)"
+            for (name, end), start in zip(steps.values(), (self.before, self._start), strict=True)
+            if end is not None and not end.loss <= start.loss
         ]
         hint = " Fewer epochs or a smaller lr may help." if self.trained and self.chosen != "trained" else ""
         last = [name for name in steps if getattr(self, name) is not None][-1:]
