@@ -23,7 +23,7 @@ from stable_baselines3.common.logger import Logger
 from autoprune import registry
 from autoprune.agents import weights
 from autoprune.agents.racing import Patience, begin
-from autoprune.envs.episodes import Episodes, Outcome, Task
+from autoprune.envs.episodes import EpisodeRules, Episodes, Outcome
 from autoprune.envs.vectorized import PruningVecEnv
 from autoprune.errors import LimitReached, UserError
 from autoprune.objective import Objective
@@ -54,8 +54,8 @@ class Training:
         self._patience = Patience(objective)
         self._incumbent, reference, added_UL = begin(objective, rng, agent)
         reward = registry.load("rewards", agent.reward)
-        self.task = Task(objective, reward, agent.actions, self._sample, added_UL, reference, agent.shaping)
-        env = PruningVecEnv(self.task, agent.episodes, rng, self._ended)
+        self.rules = EpisodeRules(objective, reward, agent.actions, self._sample, added_UL, reference, agent.shaping)
+        env = PruningVecEnv(self.rules, agent.episodes, rng, self._ended)
         with _explained(agent):
             self.model = agent.build(env, int(rng.integers(2**31 - 1)), self._common())
         if agent.tensorboard is None:
@@ -70,8 +70,8 @@ class Training:
             LimitReached: the limits are spent.
             Settled: nothing new is proposed any more.
         """
-        assert self.task.reference is not None
-        self._incumbent.challenge([self.task.reference, *([self._choice()] if self.agent.pretrained else [])])
+        assert self.rules.reference is not None
+        self._incumbent.challenge([self.rules.reference, *([self._choice()] if self.agent.pretrained else [])])
         callback = self._callback()
         try:
             with _explained(self.agent):
@@ -107,7 +107,7 @@ class Training:
 
     def _choice(self) -> Levels:
         """What the agent would choose now, without noise."""
-        episodes = Episodes(self.task)
+        episodes = Episodes(self.rules)
         while not episodes.walk.done:
             action, _ = self.model.predict(episodes.observe(), deterministic=True)
             episodes.choose(action)

@@ -29,7 +29,7 @@ class InvalidAction(UserError, ValueError):  # noqa: N818 (as Gymnasium names it
 
 
 @dataclass(frozen=True)
-class Task:
+class EpisodeRules:
     """What an episode is: the same for one environment and for many side by side.
 
     Args:
@@ -76,35 +76,35 @@ class Outcome:
 
 
 class Episodes:
-    """N episodes of a task in step.
+    """N episodes of the same rules, in step.
 
     Args:
-        task: what an episode is.
+        rules: what an episode is.
         n: how many.
     """
 
-    def __init__(self, task: Task, n: int = 1) -> None:
-        self.task, self.n, space = task, n, task.objective.space
-        self.walk = Walk(space, n, task.reference)
-        self._observer = Observer(task.objective, task.added_UL, task.reference or space.uniform())
-        self._every_step = pays_every_step(task.reward)
+    def __init__(self, rules: EpisodeRules, n: int = 1) -> None:
+        self.rules, self.n, space = rules, n, rules.objective.space
+        self.walk = Walk(space, n, rules.reference)
+        self._observer = Observer(rules.objective, rules.added_UL, rules.reference or space.uniform())
+        self._every_step = pays_every_step(rules.reward)
         self._budgets = {
             metric: float(bound / max(space.cost(space.dense, metric), 1e-300))
             for metric, bound in space.budgets.items()
         }
         self._potential_UL = np.zeros((len(space.units), self.walk.n_levels))
-        if task.shaping and task.added_UL is not None:
-            uniform = float(task.added_UL[np.arange(len(space.units)), space.uniform()].sum())
-            self._potential_UL = -task.shaping * task.added_UL / max(uniform, 1e-9)
+        if rules.shaping and rules.added_UL is not None:
+            uniform = float(rules.added_UL[np.arange(len(space.units)), space.uniform()].sum())
+            self._potential_UL = -rules.shaping * rules.added_UL / max(uniform, 1e-9)
         self.sample: Sequence[int] = ()
         self.outcome: Outcome | None = None
         self._uniform: float | None = None
 
     def begin(self, rng: np.random.Generator) -> None:
         """Start all episodes anew, on a new sample."""
-        objective = self.task.objective
+        objective = self.rules.objective
         self.walk.reset()
-        self.sample = range(objective.n_sequences) if self.task.sampler is None else self.task.sampler(rng)
+        self.sample = range(objective.n_sequences) if self.rules.sampler is None else self.rules.sampler(rng)
         self.outcome = None
         self._dense = float(objective.dense_losses(self.sample).mean())
         self._uniform = None
@@ -160,7 +160,7 @@ class Episodes:
     def render(self, i: int = 0) -> str:
         """A bar of the share kept for every unit set so far, block by block; at the end, of what was scored."""
         rows, policy = [], self.policies()[i]
-        for u, unit in enumerate(self.task.objective.space.units[: self.walk.step]):
+        for u, unit in enumerate(self.rules.objective.space.units[: self.walk.step]):
             share = self.walk.density_UL[u, policy[u]]
             rows.append(f"{unit.name:>14} {'█' * round(20 * share):·<20} {share:4.0%}")
         return "\n".join(rows)
@@ -168,7 +168,7 @@ class Episodes:
     # -- the parts of a step -------------------------------------------------------------------------------------
 
     def _levels(self, actions: NDArray[Any]) -> NDArray[np.int64]:
-        if self.task.actions == "discrete":
+        if self.rules.actions == "discrete":
             level_N = actions.reshape(self.n)
             if level_N.dtype.kind not in "iu" or level_N.min() < 0 or level_N.max() >= self.walk.n_levels:
                 raise InvalidAction(
@@ -183,8 +183,8 @@ class Episodes:
 
     def _score(self, policies: list[Levels], probe: bool) -> Floats:
         """Losses on the sample; the uniform policy comes along as the measure of what is usual (free once scored)."""
-        batch = [self.task.objective.space.uniform(), *policies]
-        losses_P = self.task.objective.by_sequence(batch, self.sample, probe=probe).mean(axis=1)
+        batch = [self.rules.objective.space.uniform(), *policies]
+        losses_P = self.rules.objective.by_sequence(batch, self.sample, probe=probe).mean(axis=1)
         losses_P = np.minimum(losses_P, HIGHEST_LOSS)
         self._uniform = float(losses_P[0])
         return np.asarray(losses_P[1:])
@@ -196,7 +196,7 @@ class Episodes:
         return np.asarray(shaped_N)
 
     def _costs(self, policies: list[Levels], metric: str) -> Floats:
-        space = self.task.objective.space
+        space = self.rules.objective.space
         dense = max(space.cost(space.dense, metric), 1e-300)
         return np.array([space.cost(policy, metric) for policy in policies]) / dense
 
@@ -205,7 +205,7 @@ class Episodes:
         record = RewardRecord(
             step=self.walk.step,
             steps=self.walk.n_units,
-            unit=self.task.objective.space.units[u],
+            unit=self.rules.objective.space.units[u],
             kept=float(self.walk.density_UL[u, level_N[i]]),
             loss=float(self._losses_N[i]),
             previous_loss=float(previous_N[i]),
@@ -214,4 +214,4 @@ class Episodes:
             costs=costs,
             budgets=self._budgets,
         )
-        return pay(self.task.reward, record)
+        return pay(self.rules.reward, record)

@@ -12,7 +12,7 @@ from autoprune.arguments import Budgets, checked
 from autoprune.assembly import assemble
 from autoprune.config import load_config
 from autoprune.envs import sensitivity
-from autoprune.envs.episodes import Actions, Task
+from autoprune.envs.episodes import Actions, EpisodeRules
 from autoprune.envs.pruning import PruningEnv
 from autoprune.envs.rewards.record import Reward
 from autoprune.errors import UserError
@@ -79,5 +79,5 @@ def make_env(
     if added_UL is not None:
         policies["additive"] = sensitivity.additive_solution(assembly.space, added_UL)
     chosen = None if reference is None else policies[reference]
-    task = Task(objective, function, actions, sample, added_UL, chosen, shaping, observation)
-    return PruningEnv(task, render_mode)
+    rules = EpisodeRules(objective, function, actions, sample, added_UL, chosen, shaping, observation)
+    return PruningEnv(rules, render_mode)

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
-from autoprune.envs.episodes import Episodes, Task
+from autoprune.envs.episodes import EpisodeRules, Episodes
 from autoprune.envs.observation import split
 from autoprune.space import Levels
 
@@ -101,17 +101,17 @@ class PruningEnv(gymnasium.Env[Any, Any]):
     - v0: first.
 
     Args:
-        task: what an episode is; `autoprune.make_env` makes one from a model, a text and budgets.
+        rules: what an episode is; `autoprune.make_env` makes one from a model, a text and budgets.
         render_mode: `ansi` or None.
     """
 
     metadata = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's convention)
 
-    def __init__(self, task: Task, render_mode: str | None = None) -> None:
-        self.task, self.render_mode = task, render_mode
-        self.episodes = Episodes(task)
-        self.action_space = task.action_space()
-        self.observation_space = task.observation_space()
+    def __init__(self, rules: EpisodeRules, render_mode: str | None = None) -> None:
+        self.rules, self.render_mode = rules, render_mode
+        self.episodes = Episodes(rules)
+        self.action_space = rules.action_space()
+        self.observation_space = rules.observation_space()
         self._begun = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -146,10 +146,15 @@ class PruningEnv(gymnasium.Env[Any, Any]):
         return self.episodes.render() if self.render_mode == "ansi" else None
 
     @property
+    def task(self) -> EpisodeRules:
+        """The rules, by the name that scripts written for earlier versions read them by."""
+        return self.rules
+
+    @property
     def levels(self) -> Levels:
         """The levels set so far; at the end, those that were scored."""
         return self.episodes.policies()[0][: self.episodes.walk.step]
 
     def _observation(self) -> Any:
         observed_F = self.episodes.observe()[0]
-        return split(observed_F) if self.task.observation == "dict" else observed_F
+        return split(observed_F) if self.rules.observation == "dict" else observed_F

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from autoprune.envs.episodes import Episodes, Outcome, Task
+from autoprune.envs.episodes import EpisodeRules, Episodes, Outcome
 from autoprune.envs.observation import split
 
 
 class PruningVecEnv(VecEnv):
-    """N episodes of one task, in step.
+    """N episodes of the same rules, in step.
 
     Args:
-        task: what an episode is (episodes.py).
+        rules: what an episode is (episodes.py).
         n_envs: N.
         rng: draws the samples that episodes are scored on.
         on_end: called with the outcome whenever the N episodes have ended.
@@ -34,16 +34,16 @@ class PruningVecEnv(VecEnv):
 
     def __init__(
         self,
-        task: Task,
+        rules: EpisodeRules,
         n_envs: int,
         rng: np.random.Generator,
         on_end: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
-        self.episodes, self._rng, self._on_end = Episodes(task, n_envs), rng, on_end
+        self.episodes, self._rng, self._on_end = Episodes(rules, n_envs), rng, on_end
         self.render_mode = "ansi"
-        self._dict = task.observation == "dict"
+        self._dict = rules.observation == "dict"
         self._actions: NDArray[Any] = np.zeros(0)
-        super().__init__(n_envs, task.observation_space(), task.action_space())
+        super().__init__(n_envs, rules.observation_space(), rules.action_space())
 
     def reset(self) -> VecEnvObs:
         """Start N episodes."""
