@@ -59,7 +59,7 @@ class Evolution(Agent):
         slope_sequences: that slopes are taken on; 0 takes none.
         points: levels of each unit whose sensitivity is measured; fewer where that takes too much of the limits.
         deep: chance of a generation that differs from its parent only from a random unit on. What is before it is not
-            computed again (evaluation/walk.py).
+            computed again (evaluation/prefix_runner.py).
     """
 
     offspring: int = 6
