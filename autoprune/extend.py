@@ -62,7 +62,7 @@ if TYPE_CHECKING:  # what type checkers know; a name here is exported
     from autoprune.space import Proposal as Proposal
     from autoprune.space import SearchSpace as SearchSpace
     from autoprune.space import Unit as Unit
-    from autoprune.statistics import UnitStatistics as UnitStatistics
+    from autoprune.unit_statistics import UnitStatistics as UnitStatistics
     from autoprune.workload import Workload as Workload
 
 _HOME = {
@@ -84,7 +84,7 @@ _HOME = {
     "Slice": "cutting.widths",
     "Source": "exporters.source",
     "Unit": "space",
-    "UnitStatistics": "statistics",
+    "UnitStatistics": "unit_statistics",
     "UserError": "errors",
     "Width": "cutting.widths",
     "Workload": "workload",

@@ -20,7 +20,7 @@ from autoprune.mask import Mask
 from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal, SearchSpace
 from autoprune.spending import Account, Limits, Spent
-from autoprune.statistics import UnitStatistics
+from autoprune.unit_statistics import UnitStatistics
 
 __all__ = ["IDLE", "Answer", "Limits", "Objective", "Spent"]
 

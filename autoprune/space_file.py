@@ -30,8 +30,8 @@ from autoprune.files.writing import write_atomically
 from autoprune.level import Level
 from autoprune.policy import MOST_GROUPS, to_json
 from autoprune.space import SearchSpace, Unit
-from autoprune.statistics import UnitStatistics
 from autoprune.task_choice import words_of
+from autoprune.unit_statistics import UnitStatistics
 from autoprune.wording import Words
 
 SCHEMA = "autoprune.space/2"

@@ -19,8 +19,8 @@ from autoprune.envs.walk import Walk
 from autoprune.level import group_levels
 from autoprune.objective import Limits, Objective
 from autoprune.space import SearchSpace, Unit
-from autoprune.statistics import UnitStatistics
 from autoprune.testing.toys import ToyScorer, toy_rules, toy_space, toy_statistics
+from autoprune.unit_statistics import UnitStatistics
 
 
 def shown(rules: EpisodeRules, *levels: int) -> dict[str, float]:

@@ -13,8 +13,8 @@ from autoprune.level import Level, group_levels
 from autoprune.objective import Limits, Objective
 from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal, SearchSpace, Unit
-from autoprune.statistics import UnitStatistics
 from autoprune.task_choice import DEFAULT, built_in
+from autoprune.unit_statistics import UnitStatistics
 
 
 def counts(unit: Unit) -> list[int]:
