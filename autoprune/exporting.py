@@ -80,7 +80,7 @@ def export_run(
     asked = None if to is None else make_exporter(to, options)  # a wrong name is told before anything else
     rundir.check_is_run(run)
     policy, config = Policy.load(policy_file or rundir.policy_path(run)), load_config(run / "config.yaml")
-    name = to or form_of(config)
+    name = to or own_exporter_of(config)
     exporter = asked or make_exporter(name, options)
     source = Source(policy, partial(_opened, run, config, policy, progress))
     _check(exporter, config, path)
@@ -98,7 +98,7 @@ def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str | None
     Raises:
         UserError: as `export_run`.
     """
-    name = to or form_of(assembly.config)
+    name = to or own_exporter_of(assembly.config)
     exporter, source = make_exporter(name, options), Source(policy, lambda: assembly)
     source.check()
     _check(exporter, assembly.config, path)
@@ -115,7 +115,7 @@ def make_exporter(name: str, options: Mapping[str, Any] | None = None) -> Export
     return made(load_exporter(name), options or {}, f"the exporter '{name}'", "option")
 
 
-def form_of(config: SearchConfig) -> str:
+def own_exporter_of(config: SearchConfig) -> str:
     """The exporter that writes a run's network as it was given: what a trained one is saved with.
 
     Raises:

@@ -19,7 +19,7 @@ from autoprune import rundir
 from autoprune.assembly import Assembly
 from autoprune.config import load_config
 from autoprune.exporters.source import Source
-from autoprune.exporting import form_of, make_exporter, reopen
+from autoprune.exporting import make_exporter, own_exporter_of, reopen
 from autoprune.files.writing import write_atomically
 from autoprune.level import GROUPS
 from autoprune.policy import Policy, to_json
@@ -148,7 +148,9 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
             folder / "network",
             trained,
         )
-        make_exporter(form_of(assembly.config)).write_trained(Source(policy, lambda: assembly), student, recovered.path)
+        make_exporter(own_exporter_of(assembly.config)).write_trained(
+            Source(policy, lambda: assembly), student, recovered.path
+        )
         result: dict[str, Any] = {name: asdict(measurement) for name, measurement in recovered.rows.items()}
         result |= {"tuning": asdict(settings), "chosen": chosen}
         if trained:
