@@ -19,8 +19,8 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("ext
 """The package itself lends its front door to make_env; what is for plug-ins leads to all of their parts."""
 
 LAYERS = (
-    {"arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording", "spending"}
-    | {"written"},
+    {"arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording"}
+    | {"spending", "written"},
     {"registry", "level", "space", "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
       "task_choice"},
     {"cutting"},

@@ -172,7 +172,7 @@ def test_norms_of_levels_are_what_the_calibration_images_give(assembly: Assembly
         assembly.placer.place((2, 0, 0))
         cut = outputs().transpose(0, 1).flatten(1)
     assembly.placer.release()
-    known = reading.statistics(width)
+    known = reading.batchnorm_statistics(width)
     assert known is not None
     mean, variance = known
     told = assembly.store.weights(0, 2).norm

@@ -1,8 +1,8 @@
 """The evaluator: per-sequence losses of policies on one split, each distinct prefix of a policy run once.
 
 Policies that agree on the first blocks share the hidden states there, within a call and, as far as memory goes, with
-earlier calls: an offspring starts at the first block in which it differs from its parent (prefix_runner.py). A pruned block is
-computed at its pruned size (levels/placing.py). With `batch=1`, as on a CPU, no two states meet in one matrix product,
+earlier calls: an offspring starts at the first block in which it differs from its parent (prefix_runner.py). A pruned
+block is computed at its pruned size (levels/placing.py). With `batch=1`, as on a CPU, no two states meet in one matrix product,
 and a loss does not depend on what it is scored with, to the last bit; with more, on a GPU, it does by a rounding.
 
 Where blocks are brought to the device in turn (networks/streaming.py), many sequences go through a block before the
