@@ -237,11 +237,11 @@ def test_no_answer_at_all_is_a_mistake(arguments: list[str], refused: Callable[.
 
 
 def test_rewards_go_to_agents_that_take_them(quick: dict[str, Any]) -> None:
-    from autoprune.comparing.entrants import Entrants
+    from autoprune.comparing.plan import ComparisonPlan
     from autoprune.config import load_config
 
     common = load_config(None, {"reward": "loss", "storage": "sqlite://", "study_name": "all"})
-    searches = Entrants.of(common, ["random", "ppo"], [7]).searches()
+    searches = ComparisonPlan.of(common, ["random", "ppo"], [7]).searches()
     assert {name: (one.reward, one.study_name) for name, one in searches.items()} == {
         "random-s7": (None, "all-random-s7"),
         "ppo-s7": ("loss", "all-ppo-s7"),

@@ -29,8 +29,8 @@ from autoprune.agents import weights
 from autoprune.budgets import roofline, table
 from autoprune.budgets.latency_table import load_table
 from autoprune.calibration import dataset_directory, images
-from autoprune.comparing.entrants import Entrants
 from autoprune.comparing.league import is_finished, load_league, outcome_of
+from autoprune.comparing.plan import ComparisonPlan
 from autoprune.config import SearchConfig, load_config
 from autoprune.envs.observation import NAMES
 from autoprune.errors import UserError
@@ -223,7 +223,7 @@ def loaders(folder: Path) -> dict[str, Loader]:
         "journal of a report": Loader(run / "journal.jsonl", lambda: render(read_run(run)), as_lines),
         "fine-tuning": Loader(run / "finetuned/result.json", lambda: (read_finetuned(run), report()), as_json),
         "league": Loader(compared / "league.json", league, as_json),
-        "plan": Loader(compared / "compare.yaml", lambda: Entrants.load(compared), as_yaml),
+        "plan": Loader(compared / "compare.yaml", lambda: ComparisonPlan.load(compared), as_yaml),
         "result of a comparison": Loader(one / "result.json", finished, as_json),
         "policy of a comparison": Loader(one / "policy.json", finished, as_json),
         "curve": Loader(one / "curve.json", finished, as_json),

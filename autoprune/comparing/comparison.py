@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from autoprune import rundir
-from autoprune.comparing.entrants import PLAN, Entrants
 from autoprune.comparing.field import Field
 from autoprune.comparing.league import FILE, SCHEMA, curves_of, is_finished, outcome_of, table_of
+from autoprune.comparing.plan import PLAN, ComparisonPlan
 from autoprune.config import PLACES, SearchConfig, load_config
 from autoprune.errors import UserError
 from autoprune.files.writing import write_atomically
@@ -76,29 +76,29 @@ def compare(
     """
     if config.storage and not config.study_name:
         config = config.model_copy(update={"study_name": out.resolve().name})
-    entrants = Entrants.of(config, agents, seeds)
-    before = Entrants.load(out) if is_comparison(out) else None
+    plan = ComparisonPlan.of(config, agents, seeds)
+    before = ComparisonPlan.load(out) if is_comparison(out) else None
     if before is None:
         rundir.create(out)
     else:
-        entrants.check_added_to(before, out)
-    return _run(entrants, before, out, watch or Watch())
+        plan.check_added_to(before, out)
+    return _run(plan, before, out, watch or Watch())
 
 
 def resume(out: Path, watch: Watch | None = None, places: Mapping[str, Any] | None = None) -> Comparison:
     """Go on with what is left of a comparison; `places` as `study.resume` takes them."""
-    entrants = Entrants.load(out, places)
-    return _run(entrants, entrants, out, watch or Watch())
+    plan = ComparisonPlan.load(out, places)
+    return _run(plan, plan, out, watch or Watch())
 
 
-def _run(entrants: Entrants, before: Entrants | None, out: Path, watch: Watch) -> Comparison:
-    searches = entrants.searches()
+def _run(plan: ComparisonPlan, before: ComparisonPlan | None, out: Path, watch: Watch) -> Comparison:
+    searches = plan.searches()
     with rundir.locked(out), ExitStack() as stack:
         try:
-            entrants.save(out)
+            plan.save(out)
             left = {name: config for name, config in searches.items() if not _is_done(out / name, config)}
-            pool = stack.enter_context(workers_of(entrants.config, watch)) if left else None
-            assembly = prepare(entrants.config, watch, _any_masks(entrants), out) if left else None
+            pool = stack.enter_context(workers_of(plan.config, watch)) if left else None
+            assembly = prepare(plan.config, watch, _any_masks(plan), out) if left else None
             field = None if assembly is None else Field(assembly, pool, out, watch)
             if assembly is not None:
                 for name in searches.keys() - left.keys():  # the league ranks what was scored alike
@@ -108,12 +108,12 @@ def _run(entrants: Entrants, before: Entrants | None, out: Path, watch: Watch) -
             _undo(out, before)
             raise
         failed: dict[str, str] = {}
-        league = _save_league(entrants, out, failed)
+        league = _save_league(plan, out, failed)
         numbers = {name: number for number, name in enumerate(searches, 1)}
         for name, error in field.play(left) if field else ():
             if error is not None:
                 failed[name] = str(error)
-            league = _save_league(entrants, out, failed)
+            league = _save_league(plan, out, failed)
             ended = next(one for one in league["searches"] if one["run"] == name)
             watch.ended(numbers[name], len(searches), ended | {"items": words_of(league).items})
     if len(failed) == len(searches):
@@ -121,12 +121,12 @@ def _run(entrants: Entrants, before: Entrants | None, out: Path, watch: Watch) -
     return Comparison(out, league)
 
 
-def _save_league(entrants: Entrants, out: Path, failed: dict[str, str]) -> dict[str, Any]:
+def _save_league(plan: ComparisonPlan, out: Path, failed: dict[str, str]) -> dict[str, Any]:
     """The league as it stands."""
     searches, references = [], dict[str, dict[str, Any]]()
-    words = next(filter(None, map(words_of_run, (out / name for name in entrants.searches()))), None)
-    words = words or entrants.config.chosen_task().words
-    for name, config in entrants.searches().items():
+    words = next(filter(None, map(words_of_run, (out / name for name in plan.searches()))), None)
+    words = words or plan.config.chosen_task().words
+    for name, config in plan.searches().items():
         own = {"agent": config.agent, "seed": config.seed, "run": name}
         if name in failed:
             searches.append(own | {"failed": failed[name]})
@@ -137,9 +137,9 @@ def _save_league(entrants: Entrants, out: Path, failed: dict[str, str]) -> dict[
         "schema": SCHEMA,
         "task": words.task,
         "words": asdict(words),
-        "config": entrants.config.model_dump(exclude={"agent", "seed", "study_name", *PLACES}),
-        "agents": list(entrants.agents),
-        "seeds": list(entrants.seeds),
+        "config": plan.config.model_dump(exclude={"agent", "seed", "study_name", *PLACES}),
+        "agents": list(plan.agents),
+        "seeds": list(plan.seeds),
         "references": references,
         "searches": searches,
         "table": table_of(searches, words),
@@ -152,11 +152,11 @@ def _is_done(run: Path, config: SearchConfig) -> bool:
     return is_finished(run) and load_config(run / "config.yaml").same_search(config)
 
 
-def _any_masks(entrants: Entrants) -> bool:
-    return any(load_agent(agent).masks for agent in entrants.agents)
+def _any_masks(plan: ComparisonPlan) -> bool:
+    return any(load_agent(agent).masks for agent in plan.agents)
 
 
-def _undo(out: Path, before: Entrants | None) -> None:
+def _undo(out: Path, before: ComparisonPlan | None) -> None:
     """Leave a comparison that could not go on as it was."""
     if before is not None:
         before.save(out)
