@@ -15,7 +15,7 @@ import yaml
 
 import autoprune
 from autoprune import study
-from autoprune.comparing import comparison, field
+from autoprune.comparing import comparison, search_runner
 from autoprune.comparing.comparison import Comparison
 from autoprune.comparing.curves import thinned
 from autoprune.comparing.league import curves_of, load_league, table_of
@@ -117,7 +117,7 @@ def test_curves_have_quartiles_ascending_in_x(compared: Comparison) -> None:
             assert x[-1] == pytest.approx(max(run["curve"][-1][column] for run in runs))
             assert median[-1] == pytest.approx(np.median([run["curve"][-1][2] for run in runs]))
     for one in compared.league["searches"]:
-        assert len(one["curve"]) <= field.POINTS + 1
+        assert len(one["curve"]) <= search_runner.POINTS + 1
         assert one["curve"][-1][:2] == [one["tokens"], one["seconds"]]
         assert one["curve"][-1][2] == pytest.approx(one["loss"], abs=1e-5)  # 8 sequences are the whole split here
         assert json.loads((compared.path / one["run"] / "curve.json").read_text()) == one["curve"]

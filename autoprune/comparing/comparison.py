@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from autoprune import rundir
-from autoprune.comparing.field import Field
 from autoprune.comparing.league import FILE, SCHEMA, curves_of, is_finished, outcome_of, table_of
 from autoprune.comparing.plan import PLAN, ComparisonPlan
+from autoprune.comparing.search_runner import SearchRunner
 from autoprune.config import PLACES, SearchConfig, load_config
 from autoprune.errors import UserError
 from autoprune.files.writing import write_atomically
@@ -99,7 +99,7 @@ def _run(plan: ComparisonPlan, before: ComparisonPlan | None, out: Path, watch: 
             left = {name: config for name, config in searches.items() if not _is_done(out / name, config)}
             pool = stack.enter_context(workers_of(plan.config, watch)) if left else None
             assembly = prepare(plan.config, watch, _any_masks(plan), out) if left else None
-            field = None if assembly is None else Field(assembly, pool, out, watch)
+            runner = None if assembly is None else SearchRunner(assembly, pool, out, watch)
             if assembly is not None:
                 for name in searches.keys() - left.keys():  # the league ranks what was scored alike
                     check_journal(out / name / JOURNAL, assembly.subject)
@@ -110,7 +110,7 @@ def _run(plan: ComparisonPlan, before: ComparisonPlan | None, out: Path, watch: 
         failed: dict[str, str] = {}
         league = _save_league(plan, out, failed)
         numbers = {name: number for number, name in enumerate(searches, 1)}
-        for name, error in field.play(left) if field else ():
+        for name, error in runner.run(left) if runner else ():
             if error is not None:
                 failed[name] = str(error)
             league = _save_league(plan, out, failed)

@@ -2,8 +2,8 @@
 
 Policies that agree on the first blocks share the hidden states there, within a call and, as far as memory goes, with
 earlier calls: an offspring starts at the first block in which it differs from its parent (prefix_runner.py). A pruned
-block is computed at its pruned size (levels/placing.py). With `batch=1`, as on a CPU, no two states meet in one matrix product,
-and a loss does not depend on what it is scored with, to the last bit; with more, on a GPU, it does by a rounding.
+block is computed at its pruned size (levels/placing.py). With `batch=1`, as on a CPU, no two states meet in one matrix
+product, so a loss does not depend on what else is scored. With larger batches, on a GPU, it may differ by rounding.
 
 Where blocks are brought to the device in turn (networks/streaming.py), many sequences go through a block before the
 next one is brought, and nothing is kept for later calls.

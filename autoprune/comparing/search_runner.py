@@ -1,8 +1,8 @@
-"""The searches of a comparison, played on one assembly: one after another in this process, several at once on a pool.
+"""The searches of a comparison, run on one assembly: one after another in this process, several at once on a pool.
 
 Side by side they are threads, which wait for the pool most of the time. What they find does not depend on that: each
 has its own random numbers, and a pool's losses do not depend on what else it scores. Agents that seed generators of the
-whole process (`alone`) play one at a time.
+whole process (`alone`) run one at a time.
 """
 
 import threading
@@ -28,7 +28,7 @@ POINTS = 8  # of a curve, at most
 CURVE_SEQUENCES = 16  # of the validation split, on which incumbents are scored again
 
 
-class Field:
+class SearchRunner:
     """Args:
     assembly: of what is common to all searches.
     pool: that scores; None is this process.
@@ -43,7 +43,7 @@ class Field:
         self._pool_scorer = pool.scorer(assembly) if pool else None
         self._network, self._alone, self._stopped = assembly.network, threading.Lock(), threading.Event()
 
-    def play(self, searches: Mapping[str, SearchConfig]) -> Iterator[tuple[str, UserError | None]]:
+    def run(self, searches: Mapping[str, SearchConfig]) -> Iterator[tuple[str, UserError | None]]:
         """Each search as it ends: the name of its run, and why it has no answer, if so."""
         if self._pool is None or len(searches) == 1:
             yield from ((name, self._attempt(name, config)) for name, config in searches.items())
