@@ -124,7 +124,7 @@ def compare(
 
         numbers = list(range(common.seed, common.seed + seeds))
         compared = comparison.compare(common, names, numbers, path, watch())
-    _report_league(compared, as_json)
+    _report_comparison(compared, as_json)
 
 
 @app.command()
@@ -139,7 +139,7 @@ def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
     if isinstance(result, study.SearchResult):
         _report(result, as_json)
     else:
-        _report_league(result, as_json)
+        _report_comparison(result, as_json)
 
 
 @app.command()
@@ -390,13 +390,13 @@ def _report(result: "SearchResult", as_json: bool) -> None:
     echo(f"export:  autoprune export {result.path} {result.path / 'export'}")
 
 
-def _report_league(compared: "Comparison", as_json: bool) -> None:
+def _report_comparison(compared: "Comparison", as_json: bool) -> None:
     if as_json:
         _emit(compared.league)
         return
     from autoprune import display
 
-    display.print_league(compared.league)
+    display.print_comparison(compared.league)
     echo(f"league:  {compared.path / 'league.json'}")
 
 

@@ -65,36 +65,36 @@ def print_results(title: str, rows: Sequence[Mapping[str, Any]], loss: str, said
     )
 
 
-def print_league(league: Mapping[str, Any]) -> None:
+def print_comparison(results: Mapping[str, Any]) -> None:
     """Agents ranked by their mean validation loss, the reference policies below them, and what failed."""
-    rows = [_standing(row) for row in league["table"]]
-    ranked = {row["agent"] for row in league["table"]}
-    others = {name: one for name, one in league["references"].items() if name not in ranked}
+    rows = [_standing(row) for row in results["table"]]
+    ranked = {row["agent"] for row in results["table"]}
+    others = {name: one for name, one in results["references"].items() if name not in ranked}
     rows += [["", name, "", _loss(one["loss"])] for name, one in others.items()]
     columns = [
         "",
         "agent",
         "seeds",
-        f"loss ({league['config']['loss']})",
+        f"loss ({results['config']['loss']})",
         "best seed",
         "worst seed",
         "behind the first",
     ]
-    said = words_of(league)
+    said = words_of(results)
     if said.quality.averages:
         columns.insert(4, said.quality.name)
-        for row, one in zip(rows, [*league["table"], *others.values()], strict=True):
+        for row, one in zip(rows, [*results["table"], *others.values()], strict=True):
             row[4:4] = [said.quality.written(one[said.quality.key])] if said.quality.key in one else []
     print_table("Validation split, mean ± standard deviation over seeds", columns, rows, left=2)
-    spent = [_spent(row) for row in league["table"] if row["seeds"]]
+    spent = [_spent(row) for row in results["table"] if row["seeds"]]
     print_table("Searches, means over seeds", ["", "search loss", said.items, "evaluations", "seconds"], spent)
-    for one in league["searches"]:
+    for one in results["searches"]:
         if "failed" in one:
             console().print(f"{one['agent']} seed {one['seed']} failed: {one['failed']}", soft_wrap=True)
 
 
 def _standing(row: Mapping[str, Any]) -> list[str]:
-    """A row of the league; empty but for the name where no search has an answer."""
+    """A row of the table; empty but for the name where no search has an answer."""
     if not row["seeds"]:
         return ["", row["agent"], f"0/{row['failed']}"]
     seeds = f"{row['seeds']}/{row['seeds'] + row['failed']}" if row["failed"] else str(row["seeds"])

@@ -86,7 +86,7 @@ class Watch:
     Args:
         stage: its name and how much of it is done.
         score: the objective.
-        ended: number of the search, of how many, and its entry in the league.
+        ended: number of the search, of how many, and its entry in the results.
         notice: one sentence that stays to be seen, as about something that went wrong and does not stop the search.
     """
 

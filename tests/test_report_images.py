@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from autoprune import display
-from autoprune.comparing.league import table_of
+from autoprune.comparing.results import table_of
 from autoprune.config import SearchConfig
 from autoprune.errors import UserError
 from autoprune.policy import to_json
@@ -25,7 +25,7 @@ from autoprune.task_choice import built_in
 from autoprune.testing.toys import counts, toy_space
 from tests.conftest import Answer
 from tests.test_images import NETWORK
-from tests.test_report import NASTY, check, make_league, make_run, searched, sections
+from tests.test_report import NASTY, check, make_comparison, make_run, searched, sections
 
 Cli = Callable[..., Answer]
 OF_TEXT = re.compile(r"(?i)\b(tokens?|sequences?|perplexity|neurons?|heads?|text|groups)\b")
@@ -209,7 +209,7 @@ def test_nothing_lost_is_nothing_won_back(tmp_path: Path) -> None:
 # -- comparisons -------------------------------------------------------------------------------------------------------
 
 
-def image_league(path: Path) -> Path:
+def image_comparison(path: Path) -> Path:
     """A comparison of two agents on images; of the second there is no answer."""
     searches: list[dict[str, Any]] = []
     for seed in range(2):
@@ -225,16 +225,16 @@ def image_league(path: Path) -> Path:
         "table": table_of(searches, built_in()["images"]),
         "references": {"dense": reference},
     }
-    return make_league(path, agents=["evolution", "tpe"], **changes)
+    return make_comparison(path, agents=["evolution", "tpe"], **changes)
 
 
 def test_a_comparison_on_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = image_league(tmp_path / "cmp")
+    run = image_comparison(tmp_path / "cmp")
     told = said(report(run))
     assert not OF_TEXT.search(told), OF_TEXT.search(told)
     assert {"images scored", "MACs/image", "640 images a", "80.00 %", "85.00 %"} <= set(_parts(told))
     assert "accuracy 92.50 %, the same for all" in told
-    display.print_league(json.loads((run / "league.json").read_text()))
+    display.print_comparison(json.loads((run / "league.json").read_text()))
     out = capsys.readouterr().out
     assert not OF_TEXT.search(out)
     assert re.search(r"evolution +2 +1\.0000 ± 0\.7071 +80\.00%", out)
@@ -242,9 +242,9 @@ def test_a_comparison_on_images(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_comparison_on_text_has_no_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = make_league(tmp_path / "cmp")
+    run = make_comparison(tmp_path / "cmp")
     assert not OF_IMAGES.search(said(report(run)))
-    display.print_league(json.loads((run / "league.json").read_text()))
+    display.print_comparison(json.loads((run / "league.json").read_text()))
     out = capsys.readouterr().out
     assert not OF_IMAGES.search(out)
     assert "tokens" in out

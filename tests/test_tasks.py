@@ -105,8 +105,8 @@ def test_a_third_task_has_graphs_derivatives_and_comparisons(settings: dict[str,
     pytest.importorskip("onnxruntime")
     own = settings | {"criterion": "taylor", "max_evals": 15}
     compared = autoprune.compare(["evolution", "random"], seeds=1, out=tmp_path / "cmp", **own)
-    league = json.loads((tmp_path / "cmp/league.json").read_text())
-    assert (league["task"], league["words"]["item"]) == ("vectors", "vector")
+    results = json.loads((tmp_path / "cmp/league.json").read_text())
+    assert (results["task"], results["words"]["item"]) == ("vectors", "vector")
     assert compared.table[0]["r2"] > compared.league["references"]["uniform"]["r2"] - 0.5
     run = tmp_path / "cmp" / "evolution-s0"
     assembly, policy = exporting.reopen(run)

@@ -86,20 +86,20 @@ def test_one_two_or_four_workers_find_the_same(quick: dict[str, Any], tmp_path: 
     assert found[0] == found[1] == found[2]
 
 
-def test_a_comparison_on_workers_is_the_same_league(quick: dict[str, Any], tmp_path: Path) -> None:
+def test_a_comparison_on_workers_is_the_same_results(quick: dict[str, Any], tmp_path: Path) -> None:
     settings = quick | {"max_evals": None, "max_tokens": 1024}
     agents = ["evolution", "random", "ppo"]
-    leagues = [
+    both = [
         autoprune.compare(agents, 2, out=tmp_path / str(workers), workers=workers, **settings).league
         for workers in (1, 2)
     ]
-    for league in leagues:
-        for search in league["searches"]:
+    for results in both:
+        for search in results["searches"]:
             assert "failed" not in search
             for timed in ("seconds", "curve", "tokens_per_second"):
                 search.pop(timed, None)
-    assert [(s["run"], s["loss"], s["tokens"]) for s in leagues[0]["searches"]] == [
-        (s["run"], s["loss"], s["tokens"]) for s in leagues[1]["searches"]
+    assert [(s["run"], s["loss"], s["tokens"]) for s in both[0]["searches"]] == [
+        (s["run"], s["loss"], s["tokens"]) for s in both[1]["searches"]
     ]
 
 

@@ -1,7 +1,7 @@
-"""A fair tournament: agents and seeds on one assembly, within the same limits; the league is what they leave.
+"""A comparison: agents and seeds search the same assembly within the same limits, and their results are one table.
 
 A comparison's directory holds `compare.yaml` (who takes part), `config.yaml` (what is common to all), an ordinary run
-for each search, `<agent>-s<seed>/`, with `curve.json` besides, and `league.json` (league.py), written after every
+for each search, `<agent>-s<seed>/`, with `curve.json` besides, and `league.json` (results.py), written after every
 search. Seeds are the outer loop: a comparison that is stopped has whole rounds. The same command goes on where it was.
 """
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from autoprune import rundir
-from autoprune.comparing.league import FILE, SCHEMA, curves_of, is_finished, outcome_of, table_of
 from autoprune.comparing.plan import PLAN, ComparisonPlan
+from autoprune.comparing.results import FILE, SCHEMA, curves_of, is_finished, outcome_of, table_of
 from autoprune.comparing.search_runner import SearchRunner
 from autoprune.config import PLACES, SearchConfig, load_config
 from autoprune.errors import UserError
@@ -33,7 +33,7 @@ class Comparison:
 
     Args:
         path: its directory.
-        league: as saved in `league.json` (autoprune/comparing/league.py).
+        league: as saved in `league.json` (autoprune/comparing/results.py).
     """
 
     path: Path
@@ -61,7 +61,7 @@ def compare(
 ) -> Comparison:
     """Search with every agent and seed, or go on with what is left of it in `out`.
 
-    A comparison that cannot begin leaves nothing behind; an agent that fails is told in the league.
+    A comparison that cannot begin leaves nothing behind; an agent that fails is named in the results.
 
     Args:
         config: common to all; its agent and seed do not count.
@@ -101,28 +101,28 @@ def _run(plan: ComparisonPlan, before: ComparisonPlan | None, out: Path, watch: 
             assembly = prepare(plan.config, watch, _any_masks(plan), out) if left else None
             runner = None if assembly is None else SearchRunner(assembly, pool, out, watch)
             if assembly is not None:
-                for name in searches.keys() - left.keys():  # the league ranks what was scored alike
+                for name in searches.keys() - left.keys():  # the results ranks what was scored alike
                     check_journal(out / name / JOURNAL, assembly.subject)
                 assembly.save_metrics(out)
         except UserError:
             _undo(out, before)
             raise
         failed: dict[str, str] = {}
-        league = _save_league(plan, out, failed)
+        results = _save_results(plan, out, failed)
         numbers = {name: number for number, name in enumerate(searches, 1)}
         for name, error in runner.run(left) if runner else ():
             if error is not None:
                 failed[name] = str(error)
-            league = _save_league(plan, out, failed)
-            ended = next(one for one in league["searches"] if one["run"] == name)
-            watch.ended(numbers[name], len(searches), ended | {"items": words_of(league).items})
+            results = _save_results(plan, out, failed)
+            ended = next(one for one in results["searches"] if one["run"] == name)
+            watch.ended(numbers[name], len(searches), ended | {"items": words_of(results).items})
     if len(failed) == len(searches):
         raise UserError(f"no search has an answer; the first, {next(iter(failed))}: {next(iter(failed.values()))}")
-    return Comparison(out, league)
+    return Comparison(out, results)
 
 
-def _save_league(plan: ComparisonPlan, out: Path, failed: dict[str, str]) -> dict[str, Any]:
-    """The league as it stands."""
+def _save_results(plan: ComparisonPlan, out: Path, failed: dict[str, str]) -> dict[str, Any]:
+    """Write the results of the searches that have ended."""
     searches, references = [], dict[str, dict[str, Any]]()
     words = next(filter(None, map(words_of_run, (out / name for name in plan.searches()))), None)
     words = words or plan.config.chosen_task().words
@@ -133,7 +133,7 @@ def _save_league(plan: ComparisonPlan, out: Path, failed: dict[str, str]) -> dic
         elif is_finished(out / name):
             outcome, references = outcome_of(out / name)
             searches.append(own | outcome)
-    league = {
+    results = {
         "schema": SCHEMA,
         "task": words.task,
         "words": asdict(words),
@@ -144,8 +144,8 @@ def _save_league(plan: ComparisonPlan, out: Path, failed: dict[str, str]) -> dic
         "searches": searches,
         "table": table_of(searches, words),
     }
-    write_atomically(out / FILE, to_json(league, indent=2) + "\n")
-    return league
+    write_atomically(out / FILE, to_json(results, indent=2) + "\n")
+    return results
 
 
 def _is_done(run: Path, config: SearchConfig) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from autoprune.assembly import Assembly
 from autoprune.comparing.curves import Point, thinned
-from autoprune.comparing.league import CURVE
+from autoprune.comparing.results import CURVE
 from autoprune.config import SearchConfig, load_config
 from autoprune.errors import UserError
 from autoprune.files.writing import write_atomically
