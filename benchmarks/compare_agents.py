@@ -1,7 +1,7 @@
 """Agents at equal tokens or equal seconds on one space: search loss, and losses on a text that no search saw.
 
-    python benchmarks/compare_agents.py --model DIR --data FILE --test FILE [--agents a,b:key=value;key=value] [--seeds 5]
-        [--tokens 400000] [--seconds S] [--budget params=0.5] [--space width] [--device cpu] [--jobs 1]
+    python benchmarks/compare_agents.py --model DIR --data FILE --test FILE [--agents a,b:key=value;key=value]
+        [--seeds 5] [--tokens 400000] [--seconds S] [--budget params=0.5] [--space width] [--device cpu] [--jobs 1]
         [--out FILE.jsonl] [--plot FILE.svg] [--json]
     python benchmarks/compare_agents.py --report-only --out FILE.jsonl [--plot FILE.svg] [--json]
 

@@ -101,7 +101,7 @@ def _run(plan: ComparisonPlan, before: ComparisonPlan | None, out: Path, watch: 
             assembly = prepare(plan.config, watch, _any_masks(plan), out) if left else None
             runner = None if assembly is None else SearchRunner(assembly, pool, out, watch)
             if assembly is not None:
-                for name in searches.keys() - left.keys():  # the results ranks what was scored alike
+                for name in searches.keys() - left.keys():  # the table ranks what was scored alike
                     check_journal(out / name / JOURNAL, assembly.subject)
                 assembly.save_metrics(out)
         except UserError:

@@ -71,7 +71,7 @@ def table_of(searches: Sequence[Mapping[str, Any]], words: Words) -> list[Json]:
     """Agents by their mean validation loss, the lowest first; those without an answer last.
 
     Args:
-        searches: as the results has them.
+        searches: as `league.json` has them.
         words: of the task, which say whether the mean of its quality is shown.
     """
     agents = dict.fromkeys(one["agent"] for one in searches)
