@@ -107,8 +107,8 @@ def resume(path: str | Path, **places: Any) -> SearchResult:
 
     Args:
         path: the run's directory.
-        places: settings of where it runs: `workers`, `ray_address`, `gpus_per_worker`, `device_memory`. They replace the
-            run's own.
+        places: settings of where it runs: `workers`, `ray_address`, `gpus_per_worker`, `device_memory`. They replace
+            the run's own.
 
     Raises:
         UserError: the run cannot continue, the path is a comparison (call `compare`), or another setting is given.

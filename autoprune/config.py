@@ -143,7 +143,7 @@ class SearchConfig(BaseModel):
     state_memory: int | None = Field(
         None,
         gt=0,
-        description="memory for hidden states, such as 8GiB; the default is a quarter of the free memory (at most 2 GiB on a CPU)",
+        description="memory for hidden states, such as 8GiB; the default is a quarter of the free memory",
     )
 
     @field_validator("*", mode="before")

@@ -1,25 +1,25 @@
-"""What a plug-in imports: the ports that parts derive from, and the records that they are handed.
+"""The names that a plug-in imports: the ports that parts derive from, and the records that parts receive.
 
     from autoprune.extend import Agent, Objective
 
-Every name stays here, wherever the engine keeps it. A name is imported when it is used, so that a reward needs no
-torch. `autoprune.testing` has the contract of every kind of part.
+These names are stable; the modules behind them may move. A name is imported when it is used, so that a reward does
+not import torch. `autoprune.testing` has the contract of every kind of part.
 
-| part | it derives from | it is handed |
+| part | it derives from | it receives |
 |---|---|---|
 | agent | `Agent`, `Sb3Agent` or `SampledAgent` | `Objective`, which has the `SearchSpace` of `Unit`s and `Limits` |
-| reward | a function; `every_step` marks one that is paid at every step | `RewardRecord` |
-| budget | `Metric` or a function; `of_network` marks a maker of one | `Unit`, `Level`, `Workload`, `Network` |
+| reward | a function; `every_step` marks a reward that is paid at every step | `RewardRecord` |
+| budget | `Metric` or a function; `of_network` marks a function that makes one | `Unit`, `Level`, `Workload`, `Network` |
 | criterion | `Criterion`; `reconstruct` gives the consumer's weights | tensors |
 | loss | `Loss` | tensors |
 | family | `Family`: `Width`s of `Slice`s, with `Bundles` and `Segment`s | a block's module |
 | exporter | `Exporter` | `Source`, which has the `Policy` |
 | task | `Task`, which gives a `TrainingSet`; `Measurement` holds its numbers | the run's settings |
-| scorer | `Scorer`, `ScorerWrapper` | policies: each a `Proposal`, which is `Levels` or a `Mask` |
+| scorer | `Scorer`, `ScorerWrapper` | policies; each is a `Proposal`: `Levels` or a `Mask` |
 
-`UnitStatistics` describe a unit, and `LimitReached` ends a search: an agent lets it pass.
+`UnitStatistics` describe a unit. `LimitReached` ends a search; an agent must not catch it.
 
-A user's mistake is a `UserError`: what is wrong, the value seen, what would be right.
+A part raises `UserError` for a user's mistake. The message says what is wrong, the value seen and what would be right.
 """
 
 import importlib
@@ -91,7 +91,7 @@ _HOME = {
     "every_step": "envs.rewards.record",
     "reconstruct": "levels.criterion",
 }
-"""Name -> module of the engine; the ports come besides."""
+"""Name -> module of the engine. The names of the ports are added below."""
 
 __all__ = sorted([*_HOME, *ports.__all__])  # a port that is added is here at once
 
