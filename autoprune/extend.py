@@ -9,7 +9,7 @@ not import torch. `autoprune.testing` has the contract of every kind of part.
 |---|---|---|
 | agent | `Agent`, `Sb3Agent` or `SampledAgent` | `Objective`, which has the `SearchSpace` of `Unit`s and `Limits` |
 | reward | a function; `every_step` marks a reward that is paid at every step | `RewardRecord` |
-| budget | `Metric` or a function; `of_network` marks a function that makes one | `Unit`, `Level`, `Workload`, `Network` |
+| budget | `Metric` or a function; `of_network` marks a maker of one | `Unit`, `Level`, `Workload`, `Network` |
 | criterion | `Criterion`; `reconstruct` gives the consumer's weights | tensors |
 | loss | `Loss` | tensors |
 | family | `Family`: `Width`s of `Slice`s, with `Bundles` and `Segment`s | a block's module |
