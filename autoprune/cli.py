@@ -3,25 +3,22 @@
 A user's mistake prints one line on stderr and exits with status 2. Ctrl-C outside the search exits with 130.
 """
 
-import contextlib
 import errno
 import os
-import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autoprune.command_output import emit, progress, searching, tell_comparison, tell_result
 from autoprune.errors import UserError
 from autoprune.options import OF_PLACES, SETTINGS, settings
 from autoprune.terminal import echo
 
 if TYPE_CHECKING:
-    from autoprune.comparing.comparison import Comparison
     from autoprune.config import SearchConfig
-    from autoprune.study import SearchResult
 
 app = typer.Typer(
     add_completion=False,
@@ -91,11 +88,11 @@ def search(
 
     chosen = _settings(config, given, overrides)
     path = out or rundir.new_run_path(chosen.agent, chosen.seed)
-    with _searching(path, as_json) as watch:
+    with searching(path, as_json) as watch:
         from autoprune import study
 
         result = study.start(chosen, path, watch())
-    _report(result, as_json)
+    tell_result(result, as_json)
 
 
 @app.command()
@@ -119,27 +116,27 @@ def compare(
     common = _settings(config, given, overrides)
     path = out or rundir.new_run_path("compare", common.seed)
     names = [name.strip() for name in agents.split(",") if name.strip()]
-    with _searching(path, as_json) as watch:
+    with searching(path, as_json) as watch:
         from autoprune.comparing import comparison
 
         numbers = list(range(common.seed, common.seed + seeds))
         compared = comparison.compare(common, names, numbers, path, watch())
-    _report_comparison(compared, as_json)
+    tell_comparison(compared, as_json)
 
 
 @app.command()
 @settings(OF_PLACES)
 def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
     """Continue a run from its journal, or finish a comparison. Options change where it runs."""
-    with _searching(run, as_json) as watch:
+    with searching(run, as_json) as watch:
         from autoprune import study
         from autoprune.comparing import comparison
 
         result = (comparison if comparison.is_comparison(run) else study).resume(run, watch(), given)
     if isinstance(result, study.SearchResult):
-        _report(result, as_json)
+        tell_result(result, as_json)
     else:
-        _report_comparison(result, as_json)
+        tell_comparison(result, as_json)
 
 
 @app.command()
@@ -149,22 +146,22 @@ def show(
     """Show the policy: bars for every layer and unit, costs, losses, fine-tuning, and where it came from."""
     from autoprune import display, rundir
     from autoprune.policy import Policy
-    from autoprune.recovery.result import read_finetuned
+    from autoprune.recovery.result import read_finerecovered
     from autoprune.space_file import words_of_run
 
     policy = Policy.load(run if run.is_file() else rundir.policy_path(run))
     if as_json:
-        _emit(policy.model_dump(by_alias=True))
+        emit(policy.model_dump(by_alias=True))
         return
     said = words_of_run(run if run.is_dir() else run.parent)
     display.print_policy(policy, said)
     try:
-        done = read_finetuned(run)
+        done = read_finerecovered(run)
     except UserError as error:
         echo(f"fine-tuning: {error}")
         return
     if done is not None:
-        display.print_finetuned(done, said)
+        display.print_finerecovered(done, said)
 
 
 @app.command(name="list")
@@ -176,7 +173,7 @@ def list_parts(
 
     parts = listing.describe(kind)
     if as_json:
-        _emit(parts)
+        emit(parts)
         return
     for kind_name, described in parts.items():
         echo(f"{kind_name}:")
@@ -207,23 +204,23 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the pruned network of a finished run."""
-    from autoprune.recovery.result import finetuned_network
+    from autoprune.recovery.result import finerecovered_network
     from autoprune.written import parse_override
 
     options = dict(parse_override(text) for text in overrides or []) | ({"uniform": True} if uniform else {})
-    with _progress(as_json) as display:
+    with progress(as_json) as display:
         from autoprune.exporting import export_run
 
         done = export_run(run, directory, to, options, policy, display.stage)
     if as_json:
         told = {"path": str(done.path), "to": done.to, "uniform": bool(options.get("uniform")), "run": str(run)}
         sizes = {"bytes": done.written, "dense_bytes": done.dense} if done.written else {}
-        _emit(told | {"options": options} | sizes)
+        emit(told | {"options": options} | sizes)
         return
-    if policy is None and finetuned_network(run).is_dir():
+    if policy is None and finerecovered_network(run).is_dir():
         echo(
-            "autoprune: this is the network as the search found it, without its fine-tuning. The fine-tuned network is "
-            f"'{finetuned_network(run)}'.",
+            "autoprune: this is the network as the search found it, without its fine-tuning. The fine-recovered network is "
+            f"'{finerecovered_network(run)}'.",
             err=True,
         )
     size = f" ({done.written / 1e6:,.1f} MB of weights, the dense network {done.dense / 1e6:,.1f} MB)"
@@ -241,7 +238,7 @@ def report(
 
     path = write_report(run, out)
     if as_json:
-        _emit({"path": str(path), "run": str(run)})
+        emit({"path": str(path), "run": str(run)})
     else:
         echo(f"report:  {path}")
 
@@ -296,10 +293,10 @@ def finetune(
     given: dict[str, Any] = {"lora": lora, "seed": seed}
     given |= {key: value for key, value in options.items() if value is not None}
     given |= dict(parse_override(text) for text in overrides or [])
-    with _progress(as_json) as display:
+    with progress(as_json) as display:
         recovered = api.finetune(run, progress=display.stage, **given)
     if as_json:
-        _emit(asdict(recovered) | {"after": asdict(recovered.after), "path": str(recovered.path)})
+        emit(asdict(recovered) | {"after": asdict(recovered.after), "path": str(recovered.path)})
         return
     for name, measurement in recovered.rows.items():
         echo(f"{name:<9} {measurement.told()}")
@@ -324,81 +321,15 @@ def evaluate(
 
     options = {"sequence_length": sequence_length, "device": device}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    with _progress(as_json) as display:
+    with progress(as_json) as display:
         report = api.evaluate(directory, data, max_sequences=max_sequences, progress=display.stage, **given)
     if as_json:
-        _emit(report)
+        emit(report)
         return
     width = max(map(len, report))
     for key, value in report.items():
         small = isinstance(value, float) and abs(value) < 1000
         echo(f"{key:<{width}}  {value if isinstance(value, str) else f'{value:.6g}' if small else f'{value:,.0f}'}")
-
-
-# -- what commands share ---------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _progress(as_json: bool) -> Iterator[Any]:
-    """Show progress on stderr. With --json, what libraries print goes to stderr too."""
-    from autoprune.progress import Display
-
-    with Display() as display, contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        yield display
-
-
-@contextlib.contextmanager
-def _searching(path: Path, as_json: bool) -> Iterator[Any]:
-    """Yield a function that makes the `study.Watch` of a search; explain Ctrl-C."""
-    try:
-        with _progress(as_json) as display:
-
-            def watch() -> Any:
-                from autoprune.study import Watch
-
-                return Watch(display.stage, display.score, display.ended, display.notice)
-
-            yield watch
-    except KeyboardInterrupt:
-        begun = (path / "config.yaml").exists()
-        way_on = f"nothing is lost, `autoprune resume {path}` goes on." if begun else "the run had not begun."
-        echo(f"autoprune: interrupted: {way_on}", err=True)
-        raise typer.Exit(130) from None
-
-
-def _report(result: "SearchResult", as_json: bool) -> None:
-    path = result.path / "policy.json"
-    table = [row.record() for row in result.table]
-    if as_json:
-        dumped = result.policy.model_dump()
-        record = {"policy": str(path), "run": str(result.path), "loss": result.loss, "table": table}
-        record |= {"front": [row.record() for row in result.front]}
-        record |= {"losses": dumped["losses"], "costs": dumped["costs"], "spent": vars(result.spent)}
-        from autoprune.space_file import coverage_of
-
-        _emit(record | {"coverage": coverage_of(result.path), "interrupted": result.interrupted})
-        return
-    from autoprune import display
-
-    loss, said = result.assembly.config.loss, result.assembly.space.words
-    display.print_results("Validation split; parameters and MACs are of the whole network", table, loss, said)
-    if result.front:
-        display.print_results("Pareto front", [row.record() for row in result.front], loss, said)
-    display.print_costs(result.policy.costs)
-    echo(f"policy:  {path}")
-    if result.interrupted:
-        echo(f"go on:   autoprune resume {result.path}")
-    echo(f"export:  autoprune export {result.path} {result.path / 'export'}")
-
-
-def _report_comparison(compared: "Comparison", as_json: bool) -> None:
-    if as_json:
-        _emit(compared.league)
-        return
-    from autoprune import display
-
-    display.print_comparison(compared.league)
-    echo(f"league:  {compared.path / 'league.json'}")
 
 
 def _settings(file: Path | None, given: dict[str, Any], overrides: list[str] | None) -> "SearchConfig":
@@ -407,12 +338,6 @@ def _settings(file: Path | None, given: dict[str, Any], overrides: list[str] | N
     from autoprune.written import parse_override
 
     return load_config(file, given | dict(parse_override(text) for text in overrides or []))
-
-
-def _emit(record: Any) -> None:
-    from autoprune.policy import to_json
-
-    echo(to_json(record))
 
 
 def _fail(message: str) -> None:
