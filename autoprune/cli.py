@@ -146,7 +146,7 @@ def show(
     """Show the policy: bars for every layer and unit, costs, losses, fine-tuning, and where it came from."""
     from autoprune import display, rundir
     from autoprune.policy import Policy
-    from autoprune.recovery.result import read_finerecovered
+    from autoprune.recovery.result import read_finetuned
     from autoprune.space_file import words_of_run
 
     policy = Policy.load(run if run.is_file() else rundir.policy_path(run))
@@ -156,12 +156,12 @@ def show(
     said = words_of_run(run if run.is_dir() else run.parent)
     display.print_policy(policy, said)
     try:
-        done = read_finerecovered(run)
+        done = read_finetuned(run)
     except UserError as error:
         echo(f"fine-tuning: {error}")
         return
     if done is not None:
-        display.print_finerecovered(done, said)
+        display.print_finetuned(done, said)
 
 
 @app.command(name="list")
@@ -204,7 +204,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the pruned network of a finished run."""
-    from autoprune.recovery.result import finerecovered_network
+    from autoprune.recovery.result import finetuned_network
     from autoprune.written import parse_override
 
     options = dict(parse_override(text) for text in overrides or []) | ({"uniform": True} if uniform else {})
@@ -217,10 +217,10 @@ def export(
         sizes = {"bytes": done.written, "dense_bytes": done.dense} if done.written else {}
         emit(told | {"options": options} | sizes)
         return
-    if policy is None and finerecovered_network(run).is_dir():
+    if policy is None and finetuned_network(run).is_dir():
         echo(
-            "autoprune: this is the network as the search found it, without its fine-tuning. The fine-recovered network is "
-            f"'{finerecovered_network(run)}'.",
+            "autoprune: this is the network as the search found it, without its fine-tuning. The fine-tuned network is "
+            f"'{finetuned_network(run)}'.",
             err=True,
         )
     size = f" ({done.written / 1e6:,.1f} MB of weights, the dense network {done.dense / 1e6:,.1f} MB)"

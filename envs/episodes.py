@@ -1,4 +1,4 @@
-"""N episodes side by side: levels chosen, policies scored in one batch, rewards paid. Both environments are made of it.
+"""Runs N episodes side by side: sets levels, scores the policies in one batch, pays rewards. Both environments use it.
 
 Shapes: N episodes, U units, L levels, F features.
 """
@@ -21,7 +21,7 @@ from autoprune.space import Levels
 Floats = NDArray[np.float64]
 Actions = Literal["discrete", "continuous"]
 Sampler = Callable[[np.random.Generator], Sequence[int]]
-"""Draws the sequences that the next episodes are scored on."""
+"""A function that draws the sequences on which the next episodes are scored."""
 
 
 class InvalidAction(UserError, ValueError):  # noqa: N818 (as Gymnasium names its own)
@@ -30,15 +30,15 @@ class InvalidAction(UserError, ValueError):  # noqa: N818 (as Gymnasium names it
 
 @dataclass(frozen=True)
 class EpisodeRules:
-    """What an episode is: the same for one environment and for many side by side.
+    """The rules of an episode. They are the same for one environment and for many side by side.
 
     Args:
         objective: scores policies and knows the space.
         reward: a function of a `RewardRecord`.
-        actions: `discrete` levels, or a `continuous` ratio.
+        actions: `discrete` for levels, or `continuous` for a ratio.
         sampler: draws the sequences of the next episodes; None is the whole search split.
-        added_UL: single-unit sensitivities (sensitivity.py); None shows zeros, and there is no shaping.
-        reference: the policy that the neutral continuous action keeps pace with; None maps actions to ratios plainly.
+        added_UL: single-unit sensitivities (sensitivity.py). With None, they are observed as zeros and shaping is off.
+        reference: the policy whose pace the neutral action keeps. With None, actions are mapped to ratios directly.
         shaping: weight of the potential-based shaping; 0 is off.
         observation: `vector` or `dict`.
     """
@@ -67,7 +67,7 @@ class EpisodeRules:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Finished episodes: their policies, `[N]`, mean losses on the sample, `[N]`, and the sample."""
+    """Finished episodes: their policies `[N]`, their mean losses on the sample `[N]`, and the sample."""
 
     policies: list[Levels]
     losses_N: Floats
@@ -79,8 +79,8 @@ class Episodes:
     """N episodes of the same rules, in step.
 
     Args:
-        rules: what an episode is.
-        n: how many.
+        rules: the rules of the episodes.
+        n: the number of episodes.
     """
 
     def __init__(self, rules: EpisodeRules, n: int = 1) -> None:
@@ -101,7 +101,7 @@ class Episodes:
         self._uniform: float | None = None
 
     def begin(self, rng: np.random.Generator) -> None:
-        """Start all episodes anew, on a new sample."""
+        """Restart all episodes on a new sample."""
         objective = self.rules.objective
         self.walk.reset()
         self.sample = range(objective.n_sequences) if self.rules.sampler is None else self.rules.sampler(rng)
@@ -123,7 +123,7 @@ class Episodes:
         return self.walk.action_masks()
 
     def step(self, actions: NDArray[Any]) -> Floats:
-        """Set the present unit in every episode; rewards, `[N]`. The last step fills in `outcome`.
+        """Set the present unit in every episode. Returns the rewards `[N]`. The last step fills in `outcome`.
 
         Raises:
             InvalidAction: an action is not a level, or not a number in [-1, 1].
@@ -148,17 +148,17 @@ class Episodes:
         return rewards_N
 
     def choose(self, actions: NDArray[Any]) -> NDArray[np.int64]:
-        """Set the present unit in every episode, without scores or rewards; the levels that it gets, `[N]`."""
+        """Set the present unit in every episode, without scores or rewards. Returns its levels, `[N]`."""
         level_N = self._levels(np.asarray(actions))
         self.walk.set(level_N)
         return level_N
 
     def policies(self) -> list[Levels]:
-        """The policies so far, units to come dense; once scored, those that were."""
+        """The policies so far, with the remaining units dense. After the last step, the policies that were scored."""
         return self.outcome.policies if self.outcome else self.walk.policies()
 
     def render(self, i: int = 0) -> str:
-        """A bar of the share kept for every unit set so far, block by block; at the end, of what was scored."""
+        """A bar of the share kept for every unit set so far, block by block."""
         rows, policy = [], self.policies()[i]
         for u, unit in enumerate(self.rules.objective.space.units[: self.walk.step]):
             share = self.walk.density_UL[u, policy[u]]

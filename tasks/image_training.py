@@ -1,4 +1,4 @@
-"""Networks that read images: classes, of images that are shifted and mirrored at random.
+"""Training of image classifiers, with images that are shifted and mirrored at random.
 
 Shapes: N images, C channels, V classes.
 """
@@ -37,12 +37,12 @@ class ImageMeasurement(Measurement):
 class ImageTraining(TrainingSet):
     """Images to learn from. BatchNorm goes on with its statistics.
 
-    Where the dense network computes in half precision, the student does so under autocast, in bfloat16.
+    If the dense network computes in half precision, the student uses autocast with bfloat16.
 
     Args:
-        view: its network is the dense one.
-        numbers: of the images to learn from, `[N]`.
-        held_out: of the validation split.
+        view: the view of the dense network.
+        numbers: numbers of the training images, `[N]`.
+        held_out: numbers of the images in the validation split.
     """
 
     as_trained = True
@@ -78,11 +78,11 @@ class ImageTraining(TrainingSet):
 
 
 def augmented(pixels: Tensor, draw: torch.Generator) -> Tensor:
-    """Images shifted by up to an eighth of their sides and mirrored, each by itself; the border is 0.
+    """Shift images by up to an eighth of their sides and mirror them, each independently. The border is 0.
 
     Args:
         pixels: `[N, C, height, width]`.
-        draw: on the CPU.
+        draw: random generator on the CPU.
     """
     count, _, height, width = pixels.shape
     reach = max(1, height // SHIFT), max(1, width // SHIFT)

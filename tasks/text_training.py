@@ -1,4 +1,4 @@
-"""Language models: sequences of a text, of which every next token is predicted.
+"""Training of language models on sequences of a text.
 
 Shapes: N sequences, B of a forward pass, T tokens, V vocabulary.
 """
@@ -40,13 +40,13 @@ class TextMeasurement(Measurement):
 
 
 class TextTraining(TrainingSet):
-    """Sequences to learn from. Dropout is left out: a few passes, and the dense network's opinion is without it too.
+    """Training sequences. Dropout is off: training is short, and the dense network answers without dropout, too.
 
-    Where the dense network computes in half precision, the student does so under autocast, in bfloat16.
+    If the dense network computes in half precision, the student uses autocast with bfloat16.
 
     Args:
-        view: its network is the dense one.
-        tokens_NT: to learn from.
+        view: the view of the dense network.
+        tokens_NT: the training sequences.
         held_out_NT: the validation split.
     """
 
@@ -71,7 +71,7 @@ class TextTraining(TrainingSet):
 
     @torch.no_grad()
     def measured(self, network: nn.Module, progress: Callable[[float], None] = lambda share: None) -> TextMeasurement:
-        """Means over sequences, as those of a search."""
+        """Means over sequences, as in a search."""
         losses: list[Loss] = [CrossEntropy(), KullbackLeibler()]
         sums = [0.0, 0.0]
         for part, tokens_BT in enumerate(torch.split(self._held_out_NT, MEASURED)):
