@@ -7,14 +7,16 @@ import pytest
 import torch
 
 import autoprune
-from autoprune import exporting, study, training
+from autoprune import exporting, training
 from autoprune.api import evaluate
 from autoprune.assembly import assemble
 from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.exporters.huggingface import HuggingFace
 from autoprune.exporters.source import Source
+from autoprune.exporting import export_policy
 from autoprune.networks.images import ImageView
+from autoprune.provenance import make_policy
 from autoprune.recovery import finetuning
 from tests import image_families
 
@@ -64,11 +66,10 @@ def test_a_type_of_two_classes_is_exported_as_its_own(data: Path, tmp_path: Path
     DeiTForImageClassificationWithTeacher(config).save_pretrained(tmp_path / "teacher")
     assembly = assemble(load_config(None, settings("teacher", tmp_path, data)))
     levels = assembly.space.uniform()
-    policy = study.make_policy(assembly, levels, {})
+    policy = make_policy(assembly, levels, {})
     pixels = torch.randn(2, 3, image_families.SIDE, image_families.SIDE)
     paths = [
-        study.export_policy(assembly, policy, tmp_path / form, "hf", uniform=form == "uniform")
-        for form in ("own", "uniform")
+        export_policy(assembly, policy, tmp_path / form, "hf", uniform=form == "uniform") for form in ("own", "uniform")
     ]
     assembly.placer.place(levels)
     expected = assembly.loaded.model(pixels).logits

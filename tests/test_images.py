@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import autoprune
-from autoprune import exporting, study, training
+from autoprune import exporting, training
 from autoprune.assembly import Assembly, assemble
 from autoprune.calibration import digits
 from autoprune.config import load_config
 from autoprune.cutting import reading
 from autoprune.errors import UserError
+from autoprune.exporting import export_policy
 from autoprune.networks.images import ImageView
 from autoprune.provenance import make_policy
 from autoprune.recovery import finetuning
@@ -184,7 +185,7 @@ def test_norms_of_levels_are_what_the_calibration_images_give(assembly: Assembly
 
 def test_exports_reload_without_autoprune(assembly: Assembly, files: Path, tmp_path: Path) -> None:
     policy, pixels = (1, 4, 2), torch.randn(3, 3, 12, 12)
-    study.export_policy(assembly, make_policy(assembly, policy, {}), tmp_path / "out", "module")
+    export_policy(assembly, make_policy(assembly, policy, {}), tmp_path / "out", "module")
     assembly.placer.place(policy)
     expected = assembly.loaded.model(pixels)
     assembly.placer.release()
@@ -197,7 +198,7 @@ def test_exports_reload_without_autoprune(assembly: Assembly, files: Path, tmp_p
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     with pytest.raises(UserError, match="--to module"):
-        study.export_policy(assembly, make_policy(assembly, policy, {}), tmp_path / "hf", "hf")
+        export_policy(assembly, make_policy(assembly, policy, {}), tmp_path / "hf", "hf")
 
 
 @pytest.mark.filterwarnings("ignore:the (refit|training) made it worse")  # labels are random

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import autoprune
-from autoprune import exporting, study
+from autoprune import exporting
 from autoprune.assembly import assemble
 from autoprune.budgets.latency import clock
 from autoprune.budgets.metric import Network
@@ -26,6 +26,7 @@ from autoprune.coverage import Coverage, Left
 from autoprune.cutting import reading
 from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
+from autoprune.exporting import export_policy
 from autoprune.networks.images import ImageView
 from autoprune.networks.modules import family_of_module
 from autoprune.networks.tracing import TracedView, image_view
@@ -221,7 +222,7 @@ def test_exports_reload_without_autoprune(
         "some": assembly.space.uniform(),
         "least": tuple(len(u.levels) - 1 for u in assembly.space.units),
     }.items():
-        study.export_policy(assembly, make_policy(assembly, policy, {}), tmp_path / name, "module")
+        export_policy(assembly, make_policy(assembly, policy, {}), tmp_path / name, "module")
         assembly.placer.place(policy)
         expected[name] = assembly.loaded.model(pixels)
         assembly.placer.release()
