@@ -8,6 +8,7 @@ Shapes: P policies, S sequences, U units, L levels.
 """
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -136,8 +137,12 @@ class Objective:
                 these weights. The steps of a policy are charged once, as `step_passes` forward passes each.
 
         Raises:
-            ValueError: a policy breaks a budget, or there is no such sequence, or no network can be trained here.
+            ValueError: a policy breaks a budget, or there is no such sequence, or no network can be trained here, or
+                the steps are no whole number of at least 0.
         """
+        if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 0:
+            raise ValueError(f"an agent asked for losses after {steps!r} training steps: a whole number, at least 0")
+        steps = int(steps)  # NumPy's are no JSON
         if steps and not self.step_passes:
             raise ValueError(f"an agent asked for losses after {steps} training steps; nothing here can train")
         policies = [_plain(policy) for policy in policies]

@@ -22,7 +22,7 @@ LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording", "spending"}
     | {"written"},
     {"registry", "level", "space", "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
-      "task_choice"},
+      "task_choice", "task_guard"},
     {"cutting"},
     {"networks", "models", "calibration", "budgets"},
     {"levels"},
