@@ -215,9 +215,9 @@ def export(
 ) -> None:
     """Write the pruned network of a finished run."""
     from autoprune.recovery.result import finetuned_network
-    from autoprune.written import parse_override
+    from autoprune.written import parse_overrides
 
-    options = dict(parse_override(text) for text in overrides or []) | ({"uniform": True} if uniform else {})
+    options = parse_overrides([*(overrides or []), *(["uniform=true"] if uniform else [])])
     with _progress(as_json) as display:
         from autoprune.exporting import export_run
 

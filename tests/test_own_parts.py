@@ -123,6 +123,31 @@ class NoTraining(CausalLM):
         return None
 
 
+def with_loss(give):
+    class Own(CausalLM):
+        def training(self, prepared, candidates=False):
+            examples = super().training(prepared, candidates)
+            examples.__class__ = type("Examples", (type(examples),), {"loss": lambda self, *given: give})
+            return examples
+
+    return Own
+
+
+FloatLoss = with_loss(1.0)
+FixedLoss = with_loss(torch.tensor(1.0))
+
+
+class NoExamples(CausalLM):
+    def training(self, prepared, candidates=False):
+        examples = super().training(prepared, candidates)
+        examples.count = 0
+        return examples
+
+
+def any_option(assembly, policy, path, **options):
+    path.write_text(str(options))
+
+
 def hinted(assembly, policy, path, scale: "Nowhere" = 1.0):
     path.write_text(str(scale))
 '''
@@ -168,11 +193,29 @@ def test_own_parts_that_are_wrong(
     refused("search", *quick_arguments, *agent, f"{setting}={own}:{part}", "--out", "run", seen=seen)
 
 
-def test_a_task_whose_examples_are_none(refused: Refused, finished_run: Path, own: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("task", "seen"),
+    [
+        ("NoTraining", ("'training'", "no TrainingSet")),
+        ("NoExamples", ("nothing to train on",)),
+        ("FloatLoss", ("give the loss 1.0", "one number, with derivatives")),
+        ("FixedLoss", ("shape []", "with derivatives")),
+    ],
+)
+def test_examples_of_own_tasks_that_are_wrong(
+    refused: Refused, finished_run: Path, own: str, tmp_path: Path, task: str, seen: tuple[str, ...]
+) -> None:
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
     file = run / "config.yaml"
-    file.write_text(file.read_text().replace("task: null", f"task: {own}:NoTraining"))
-    refused("finetune", run, "--max-steps", "1", seen=("'training'", "no TrainingSet"))
+    file.write_text(file.read_text().replace("task: null", f"task: {own}:{task}"))
+    refused("finetune", run, "--max-steps", "1", seen=seen)
+
+
+def test_options_of_a_function_that_takes_any(
+    cli: Callable[..., object], finished_run: Path, own: str, tmp_path: Path
+) -> None:
+    cli("export", finished_run, "out.txt", "--to", f"{own}:any_option", "scale=2")
+    assert (tmp_path / "out.txt").read_text() == "{'scale': 2}"
 
 
 def test_an_exporter_with_an_annotation_of_nothing(

@@ -116,9 +116,9 @@ def _of_function(function: Callable[..., Any]) -> type[Exporter]:
 
     parameters = list(inspect.signature(function).parameters.values())[FUNCTION:]
     named = [
-        one.replace(kind=one.KEYWORD_ONLY)
+        one if one.kind == one.VAR_KEYWORD else one.replace(kind=one.KEYWORD_ONLY)
         for one in parameters
-        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY, one.VAR_KEYWORD)
     ]
     OfFunction.__doc__ = function.__doc__
     with suppress(NameError, TypeError):  # annotations that name what is not there check nothing
