@@ -1,27 +1,24 @@
-"""The command line: each command is a few lines over the API. Torch and transformers are imported when one runs.
+"""The command line. Each command calls the Python API; torch and transformers are imported when a command runs.
 
-A user's mistake is one line on stderr and exit status 2; Ctrl-C outside the search itself is 130.
+A user's mistake prints one line on stderr and exits with status 2. Ctrl-C outside the search exits with 130.
 """
 
-import contextlib
 import errno
 import os
-import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autoprune.command_output import emit, progress, searching, tell_comparison, tell_result
 from autoprune.errors import UserError
 from autoprune.options import OF_PLACES, SETTINGS, settings
 from autoprune.terminal import echo
 
 if TYPE_CHECKING:
-    from autoprune.comparing.comparison import Comparison
     from autoprune.config import SearchConfig
-    from autoprune.study import SearchResult
 
 app = typer.Typer(
     add_completion=False,
@@ -94,16 +91,16 @@ def search(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Search the best pruning policy within a budget; with no options, of the embedded model."""
+    """Search the best pruning policy within a budget. Without options it searches the embedded model."""
     from autoprune import rundir
 
     chosen = _settings(config, given, overrides)
     path = out or rundir.new_run_path(chosen.agent, chosen.seed)
-    with _searching(path, as_json) as watch:
+    with searching(path, as_json) as watch:
         from autoprune import study
 
         result = study.start(chosen, path, watch())
-    _report(result, as_json)
+    tell_result(result, as_json)
 
 
 @app.command()
@@ -111,50 +108,50 @@ def search(
 def compare(
     given: dict[str, Any],
     overrides: Overrides = None,
-    agents: Annotated[str, typer.Option(metavar="A,B,...", help="Who takes part.")] = "evolution,ppo,tpe,random",
-    seeds: Annotated[int, typer.Option(min=1, help="Searches of each agent, one a seed.")] = 3,
+    agents: Annotated[str, typer.Option(metavar="A,B,...", help="Agents to compare.")] = "evolution,ppo,tpe,random",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds; each agent searches once with each.")] = 3,
     out: Annotated[Path | None, typer.Option(help="The comparison's directory [a new one in runs/].")] = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Search with several agents and seeds within the same limits, and rank the agents.
 
-    --seed is the first of the seeds. An agent's own settings are agent_options.AGENT.KEY=VALUE. The same command again
-    goes on where it was, also with agents or seeds added.
+    --seed is the first seed. agent_options.AGENT.KEY=VALUE is a setting of one agent. The same command continues an
+    interrupted comparison, and agents and seeds may be added to it.
     """
     from autoprune import rundir
 
     common = _settings(config, given, overrides)
     path = out or rundir.new_run_path("compare", common.seed)
     names = [name.strip() for name in agents.split(",") if name.strip()]
-    with _searching(path, as_json) as watch:
+    with searching(path, as_json) as watch:
         from autoprune.comparing import comparison
 
         numbers = list(range(common.seed, common.seed + seeds))
         compared = comparison.compare(common, names, numbers, path, watch())
-    _report_league(compared, as_json)
+    tell_comparison(compared, as_json)
 
 
 @app.command()
 @settings(OF_PLACES)
 def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
-    """Go on with a run where its journal ends, or with what is left of a comparison; elsewhere, if it is told where."""
-    with _searching(run, as_json) as watch:
+    """Continue a run from its journal, or finish a comparison. Options change where it runs."""
+    with searching(run, as_json) as watch:
         from autoprune import study
         from autoprune.comparing import comparison
 
         result = (comparison if comparison.is_comparison(run) else study).resume(run, watch(), given)
     if isinstance(result, study.SearchResult):
-        _report(result, as_json)
+        tell_result(result, as_json)
     else:
-        _report_league(result, as_json)
+        tell_comparison(result, as_json)
 
 
 @app.command()
 def show(
     run: Annotated[Path, typer.Argument(help="Directory of a run, or a policy file.")], as_json: Json = False
 ) -> None:
-    """The policy that was found: bars for every layer and unit, costs, losses, fine-tuning, where it came from."""
+    """Show the policy: bars for every layer and unit, costs, losses, fine-tuning, and where it came from."""
     from autoprune import display, rundir
     from autoprune.policy import Policy
     from autoprune.recovery.result import read_finetuned
@@ -162,7 +159,7 @@ def show(
 
     policy = Policy.load(run if run.is_file() else rundir.policy_path(run))
     if as_json:
-        _emit(policy.model_dump(by_alias=True))
+        emit(policy.model_dump(by_alias=True))
         return
     said = words_of_run(run if run.is_dir() else run.parent)
     display.print_policy(policy, said)
@@ -179,12 +176,12 @@ def show(
 def list_parts(
     kind: Annotated[str | None, typer.Argument(help="agents, budgets, ...")] = None, as_json: Json = False
 ) -> None:
-    """The parts that can be chosen by name."""
+    """List the parts that can be chosen by name."""
     from autoprune import listing
 
     parts = listing.describe(kind)
     if as_json:
-        _emit(parts)
+        emit(parts)
         return
     for kind_name, described in parts.items():
         echo(f"{kind_name}:")
@@ -198,18 +195,19 @@ def list_parts(
 @app.command()
 def export(
     run: Run,
-    directory: Annotated[Path, typer.Argument(help="Where to write.")],
+    directory: Annotated[Path, typer.Argument(help="Directory to write to.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any option of the exporter.")
     ] = None,
     to: Annotated[
-        str | None, typer.Option(help="Form, see `autoprune list exporters` [the one that the network has].")
+        str | None, typer.Option(help="Exporter, see `autoprune list exporters` [the one that fits the network].")
     ] = None,
     policy: Annotated[
-        Path | None, typer.Option(help="Another policy of the run than its best, as one of its front/.")
+        Path | None, typer.Option(help="A policy file of the run, such as one in its front/ [the best].")
     ] = None,
     uniform: Annotated[
-        bool, typer.Option("--uniform", help="uniform=true: pad with zeros, so that stock transformers loads it.")
+        bool,
+        typer.Option("--uniform", help="Short for uniform=true: pad with zeros, so that stock transformers loads it."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -218,18 +216,18 @@ def export(
     from autoprune.written import parse_overrides
 
     options = parse_overrides([*(overrides or []), *(["uniform=true"] if uniform else [])])
-    with _progress(as_json) as display:
+    with progress(as_json) as display:
         from autoprune.exporting import export_run
 
         done = export_run(run, directory, to, options, policy, display.stage)
     if as_json:
         told = {"path": str(done.path), "to": done.to, "uniform": bool(options.get("uniform")), "run": str(run)}
         sizes = {"bytes": done.written, "dense_bytes": done.dense} if done.written else {}
-        _emit(told | {"options": options} | sizes)
+        emit(told | {"options": options} | sizes)
         return
     if policy is None and finetuned_network(run).is_dir():
         echo(
-            "autoprune: this is the network as the search found it, without its fine-tuning: that one is the export "
+            "autoprune: this is the network as the search found it, without its fine-tuning. The fine-tuned network is "
             f"'{finetuned_network(run)}'.",
             err=True,
         )
@@ -240,15 +238,15 @@ def export(
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Directory of a run or of a comparison.")],
-    out: Annotated[Path | None, typer.Option(help="The file [report.html in the directory].")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write [report.html in the directory].")] = None,
     as_json: Json = False,
 ) -> None:
-    """One HTML page about a run or a comparison, finished or not, that needs neither a network nor a server."""
+    """Write one HTML page about a run or a comparison, finished or not. The page needs no network and no server."""
     from autoprune.reports.page import write_report
 
     path = write_report(run, out)
     if as_json:
-        _emit({"path": str(path), "run": str(run)})
+        emit({"path": str(path), "run": str(run)})
     else:
         echo(f"report:  {path}")
 
@@ -270,26 +268,26 @@ def finetune(
     run: Run,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of training.Tuning, as weight=0.7."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of training.TrainingSettings, as weight=0.7."),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=0, help="Passes over the text or the images; 0: refit alone.")
+        int | None, typer.Option(min=0, help="Passes over the text or the images; 0 only refits.")
     ] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Steps at most.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens, or images, trained on at most.")] = None,
-    max_time: Annotated[float | None, typer.Option(help="Seconds of training at most.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Limit on the number of steps.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Limit on the tokens, or images, trained on.")] = None,
+    max_time: Annotated[float | None, typer.Option(help="Limit on the seconds of training.")] = None,
     lora: Annotated[
-        int, typer.Option(min=0, metavar="RANK", help="Train adapters and merge them; 0: all weights.")
+        int, typer.Option(min=0, metavar="RANK", help="Rank of adapters to train and merge; 0 trains all weights.")
     ] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of whatever is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Sequences or images a step.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Sequences or images in a step.")] = None,
     augment: Annotated[bool | None, typer.Option("--augment/--no-augment", help="Shift and mirror images.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Refit and fine-tune a run's policy, taught by the dense network; goes on where it was interrupted.
+    """Refit and fine-tune the policy of a run; the dense network teaches. The same command continues after a stop.
 
-    One of --epochs, --max-steps, --max-tokens and --max-time is needed; the first of them that is reached ends it.
+    At least one of --epochs, --max-steps, --max-tokens and --max-time is needed. The first one reached ends training.
     """
     from dataclasses import asdict
 
@@ -303,16 +301,16 @@ def finetune(
     given: dict[str, Any] = {"lora": lora, "seed": seed}
     given |= {key: value for key, value in options.items() if value is not None}
     given |= dict(parse_override(text) for text in overrides or [])
-    with _progress(as_json) as display:
-        tuned = api.finetune(run, progress=display.stage, **given)
+    with progress(as_json) as display:
+        recovered = api.finetune(run, progress=display.stage, **given)
     if as_json:
-        _emit(asdict(tuned) | {"after": asdict(tuned.after), "path": str(tuned.path)})
+        emit(asdict(recovered) | {"after": asdict(recovered.after), "path": str(recovered.path)})
         return
-    for name, worth in tuned.rows.items():
-        echo(f"{name:<9} {worth.told()}")
-    if tuned.training is not None:
-        echo(f"trained:  {tuned.training.told()}")
-    echo(f"network: {tuned.path}")
+    for name, measurement in recovered.rows.items():
+        echo(f"{name:<9} {measurement.told()}")
+    if recovered.training is not None:
+        echo(f"trained:  {recovered.training.told()}")
+    echo(f"network: {recovered.path}")
 
 
 @app.command()
@@ -320,21 +318,21 @@ def evaluate(
     directory: Annotated[Path, typer.Argument(help="A network in Hugging Face form, exported or not, or a run.")],
     data: Annotated[str | None, typer.Option(help="Text file [Python's own documentation].")] = None,
     sequence_length: Annotated[
-        int | None, typer.Option(min=8, help="Tokens of a sequence; a run has its own [512].")
+        int | None, typer.Option(min=8, help="Tokens in a sequence; a run keeps its own [512].")
     ] = None,
-    max_sequences: Annotated[int, typer.Option(min=1, help="Sequences at most.")] = 64,
-    device: Annotated[str | None, typer.Option(help="Torch device; a run has its own [cpu].")] = None,
+    max_sequences: Annotated[int, typer.Option(min=1, help="Limit on the number of sequences.")] = 64,
+    device: Annotated[str | None, typer.Option(help="Torch device; a run keeps its own [cpu].")] = None,
     as_json: Json = False,
 ) -> None:
-    """Loss, quality (perplexity, accuracy), parameters, size and speed of a network on its data."""
+    """Measure loss, quality (perplexity, accuracy), parameters, size and speed of a network on its data."""
     from autoprune import api
 
     options = {"sequence_length": sequence_length, "device": device}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    with _progress(as_json) as display:
+    with progress(as_json) as display:
         report = api.evaluate(directory, data, max_sequences=max_sequences, progress=display.stage, **given)
     if as_json:
-        _emit(report)
+        emit(report)
         return
     width = max(map(len, report))
     for key, value in report.items():
@@ -342,84 +340,12 @@ def evaluate(
         echo(f"{key:<{width}}  {value if isinstance(value, str) else f'{value:.6g}' if small else f'{value:,.0f}'}")
 
 
-# -- what commands share ---------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _progress(as_json: bool) -> Iterator[Any]:
-    """Progress on stderr; with --json, whatever a library prints goes there too."""
-    from autoprune.progress import Display
-
-    with Display() as display, contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        yield display
-
-
-@contextlib.contextmanager
-def _searching(path: Path, as_json: bool) -> Iterator[Any]:
-    """Progress for a search, as a function that makes its `study.Watch`; and what Ctrl-C says."""
-    try:
-        with _progress(as_json) as display:
-
-            def watch() -> Any:
-                from autoprune.study import Watch
-
-                return Watch(display.stage, display.score, display.ended, display.notice)
-
-            yield watch
-    except KeyboardInterrupt:
-        begun = (path / "config.yaml").exists()
-        way_on = f"nothing is lost, `autoprune resume {path}` goes on." if begun else "the run had not begun."
-        echo(f"autoprune: interrupted: {way_on}", err=True)
-        raise typer.Exit(130) from None
-
-
-def _report(result: "SearchResult", as_json: bool) -> None:
-    path = result.path / "policy.json"
-    table = [row.record() for row in result.table]
-    if as_json:
-        dumped = result.policy.model_dump()
-        record = {"policy": str(path), "run": str(result.path), "loss": result.loss, "table": table}
-        record |= {"front": [row.record() for row in result.front]}
-        record |= {"losses": dumped["losses"], "costs": dumped["costs"], "spent": vars(result.spent)}
-        from autoprune.space_file import coverage_of
-
-        _emit(record | {"coverage": coverage_of(result.path), "interrupted": result.interrupted})
-        return
-    from autoprune import display
-
-    loss, said = result.assembly.config.loss, result.assembly.space.words
-    display.print_results("Validation split; parameters and MACs are of the whole network", table, loss, said)
-    if result.front:
-        display.print_results("Pareto front", [row.record() for row in result.front], loss, said)
-    display.print_costs(result.policy.costs)
-    echo(f"policy:  {path}")
-    if result.interrupted:
-        echo(f"go on:   autoprune resume {result.path}")
-    echo(f"export:  autoprune export {result.path} {result.path / 'export'}")
-
-
-def _report_league(compared: "Comparison", as_json: bool) -> None:
-    if as_json:
-        _emit(compared.league)
-        return
-    from autoprune import display
-
-    display.print_league(compared.league)
-    echo(f"league:  {compared.path / 'league.json'}")
-
-
 def _settings(file: Path | None, given: dict[str, Any], overrides: list[str] | None) -> "SearchConfig":
-    """The configuration from a file, the options that were given and `KEY=VALUE`, each overriding what is before it."""
+    """The configuration from a file, then options, then `KEY=VALUE`. Later ones take precedence."""
     from autoprune.config import load_config
     from autoprune.written import parse_override
 
     return load_config(file, given | dict(parse_override(text) for text in overrides or []))
-
-
-def _emit(record: Any) -> None:
-    from autoprune.policy import to_json
-
-    echo(to_json(record))
 
 
 def _fail(message: str) -> None:

@@ -19,9 +19,10 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("ext
 """The package itself lends its front door to make_env; what is for plug-ins leads to all of their parts."""
 
 LAYERS = (
-    {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording", "spending"}
-    | {"written"},
-    {"registry", "level", "space", "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
+    {"arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording"}
+    | {"spending", "written"},
+    {"registry", "level", "unit", "growth", "space", "incumbents",
+      "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
       "task_choice", "task_guard"},
     {"cutting"},
     {"networks", "models", "calibration", "budgets"},
@@ -30,13 +31,13 @@ LAYERS = (
     {"evaluation"},
     {"archive", "objective", "assembly", "coverage", "records"},
     {"cautions", "provenance"},
-    {"exporters", "farm"},
+    {"exporters", "workers"},
     {"validation", "exporting"},
     {"study"},
     {"comparing", "recovery"},
     {"api", "reports"},
     {"testing", "extend"},
-    {"cli", "console", "display", "listing", "on_import", "options", "progress", "__main__"},
+    {"cli", "command_output", "console", "display", "listing", "on_import", "options", "progress", "__main__"},
 )  # fmt: skip
 """The engine from the ground up; a module imports from its own layer and from those before it."""
 
