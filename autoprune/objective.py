@@ -131,8 +131,8 @@ class Objective:
                 search returns the policy. A policy's steps are charged once, each as `step_passes` forward passes.
 
         Raises:
-            ValueError: a policy breaks a budget, a sequence does not exist, networks cannot be trained here, or the steps
-                are no whole number of at least 0.
+            ValueError: a policy breaks a budget, a sequence does not exist, networks cannot be trained here, or
+                `steps` is no whole number of at least 0.
         """
         if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 0:
             raise ValueError(f"an agent asked for losses after {steps!r} training steps: a whole number, at least 0")
