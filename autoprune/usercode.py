@@ -1,12 +1,13 @@
-"""How a user's own code is called, and how messages tell where it is and what went wrong in it.
+"""Calls a user's own code and describes its errors.
 
-A mistake in a plug-in is its author's to mend: they get one sentence with file and line, not our traceback.
+The author of a plug-in gets one sentence with file and line, not a traceback of the engine.
 """
 
 import functools
 import importlib
 import inspect
 import os
+import reprlib
 import sys
 import sysconfig
 import textwrap
@@ -18,13 +19,15 @@ from typing import Any
 from autoprune.errors import LimitReached, UserError
 
 LONGEST = 400  # characters of an exception's message: some hold whole tensors
+FILES: set[str] = set()
+"""Files of parts that are not ours, as tracebacks name them; the registry adds to them."""
 
 
 def located(function: Any) -> str:
-    """How messages name a callable of the user's: `'energy' (my_budget.py, line 12)`.
+    """The name of a user's callable in messages: `'energy' (my_budget.py, line 12)`.
 
-    A partial or a wrapper is named after what it wraps. Classes and callables without source (builtins, instances) are
-    quoted names.
+    A partial or a wrapper is named after the function inside. Classes and callables without source (builtins,
+    instances) are named without a place.
     """
     function = _unwrapped(function)
     name = f"'{getattr(function, '__name__', type(function).__name__)}'"
@@ -35,14 +38,14 @@ def located(function: Any) -> str:
 
 
 def call(kind: str, function: Any, *args: Any, **kwargs: Any) -> Any:
-    """What the function returns.
+    """Call the function and return its result.
 
     Args:
-        kind: the word for what the function is, as `budget`.
+        kind: the word for the function in messages, such as `budget`.
 
     Raises:
-        UserError: the function raised an exception; says which, and where. Its own UserErrors, the end of a search
-            (LimitReached), Ctrl-C and SystemExit pass as they are.
+        UserError: the function raised an exception. The message says which one and where. Its own UserErrors, the end
+            of a search (LimitReached), Ctrl-C and SystemExit pass unchanged.
     """
     try:
         return function(*args, **kwargs)
@@ -52,12 +55,19 @@ def call(kind: str, function: Any, *args: Any, **kwargs: Any) -> Any:
         raise UserError(f"the {kind} {located(function)} raised {told(error, _file(function))}.") from error
 
 
+def blamed(error: BaseException) -> str | None:
+    """What to tell of an exception that passed through a part of the user's; None of any other exception."""
+    places = [] if error.__traceback__ is None else _places(error.__traceback__)
+    own = [path for path, _ in places if path in FILES]
+    return f"your own code raised {told(error, own[-1])}." if own else None
+
+
 def told(error: BaseException, file: str | None = None) -> str:
-    """How messages tell an exception: `ZeroDivisionError at my_budget.py, line 14: division by zero`.
+    """Describe an exception in a message: `ZeroDivisionError at my_budget.py, line 14: division by zero`.
 
     Args:
-        file: the place is the last line of this file that the traceback passed, or else its last line outside of
-            installed libraries, or else its last line. What caught the exception and Python's import do not count.
+        file: the place is the last line of the traceback in this file, otherwise its last line outside of installed
+            libraries, otherwise its last line. The frames of the caller and of Python's import are ignored.
     """
     text, place = str(error), None
     if isinstance(error, SyntaxError) and error.filename and os.path.isfile(error.filename):
@@ -71,6 +81,14 @@ def told(error: BaseException, file: str | None = None) -> str:
     where = f" at {_place(*place)}" if place else ""
     text = textwrap.shorten(text, LONGEST, placeholder=" ...").rstrip(".")
     return f"{type(error).__name__}{where}{': ' if text else ''}{text}"
+
+
+def shown(value: Any) -> str:
+    """How messages show what a user's code gave: short, and on one line."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple):
+        return f"a {type(value).__name__} of shape {list(shape)} and {getattr(value, 'dtype', 'no dtype')}"
+    return " ".join(reprlib.repr(value).split())
 
 
 def _places(caught: TracebackType) -> list[tuple[str, int]]:

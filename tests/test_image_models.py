@@ -99,12 +99,12 @@ def test_fine_tuning(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     given = settings("vit", tmp_path, data, out=tmp_path / "run", agent="uniform")
     assert not autoprune.search(**given).interrupted  # type: ignore[arg-type]
     assembly, policy = exporting.reopen(tmp_path / "run")
-    lesson, student = assembly.task.training(assembly), finetuning.cut_out(assembly, policy)
-    how = training.tuning_of(lesson.defaults, {"epochs": 4, "lora": 2, "batch": 24, "augment": False})
+    training_set, student = assembly.task.training(assembly), finetuning.cut_out(assembly, policy)
+    how = training.settings_of(training_set.defaults, {"epochs": 4, "lora": 2, "batch": 24, "augment": False})
     assert how.optimizer == "adamw"
     pixels = torch.randn(3, 3, image_families.SIDE, image_families.SIDE)
     before = student(pixels).logits
-    training.train(student, lesson, how, tmp_path / "state")
+    training.train(student, training_set, how, tmp_path / "state")
     HuggingFace().write_trained(Source(policy, lambda: assembly), student, tmp_path / "out")
     logits = AutoModelForImageClassification.from_pretrained(tmp_path / "out")(pixels).logits
     torch.testing.assert_close(logits, student(pixels).logits, rtol=1e-5, atol=1e-5)

@@ -176,7 +176,7 @@ def test_norms_of_levels_are_what_the_calibration_images_give(assembly: Assembly
         assembly.placer.place((2, 0, 0))
         cut = outputs().transpose(0, 1).flatten(1)
     assembly.placer.release()
-    known = reading.statistics(width)
+    known = reading.batchnorm_statistics(width)
     assert known is not None
     mean, variance = known
     told = assembly.store.weights(0, 2).norm
@@ -212,32 +212,32 @@ def test_search_and_fine_tuning(files: Path, tmp_path: Path, monkeypatch: pytest
     result = autoprune.search(**chosen)  # type: ignore[arg-type]
     assert result.policy.costs["macs"].policy <= 0.6 * result.policy.costs["macs"].dense
     assert result.table[0].accuracy is not None
-    tuned = autoprune.finetune(tmp_path / "run", epochs=2, batch=32)
-    assert (tuned.path / "model.safetensors").is_file()
+    recovered = autoprune.finetune(tmp_path / "run", epochs=2, batch=32)
+    assert (recovered.path / "model.safetensors").is_file()
     assembly, policy = exporting.reopen(tmp_path / "run")
     view = view_of(assembly)
-    student, how = finetuning.cut_out(assembly, policy), training.Tuning(2, batch=32)
+    student, how = finetuning.cut_out(assembly, policy), training.TrainingSettings(2, batch=32)
     first = finetuning.cut_out(assembly, policy)
-    lesson = ImageTraining(view, torch.arange(200), torch.arange(8))
-    training.train(first, lesson, how, tmp_path / "whole")
+    training_set = ImageTraining(view, torch.arange(200), torch.arange(8))
+    training.train(first, training_set, how, tmp_path / "whole")
 
     def stop(stage: str, share: float) -> None:
         if share >= 0.5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        training.train(student, lesson, how, tmp_path / "twice", stop)
+        training.train(student, training_set, how, tmp_path / "twice", stop)
     again = finetuning.cut_out(assembly, policy)
-    training.train(again, lesson, how, tmp_path / "twice")
+    training.train(again, training_set, how, tmp_path / "twice")
     for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     other = finetuning.cut_out(assembly, make_policy(assembly, assembly.space.dense, {}))
     with pytest.raises(UserError, match="another policy"):
-        training.train(other, lesson, how, tmp_path / "twice", stop)
+        training.train(other, training_set, how, tmp_path / "twice", stop)
     with pytest.raises(UserError, match="seed=0"):
-        training.train(again, lesson, training.Tuning(2, seed=1, batch=32), tmp_path / "twice", stop)
+        training.train(again, training_set, training.TrainingSettings(2, seed=1, batch=32), tmp_path / "twice", stop)
     adapted = finetuning.cut_out(assembly, policy)
-    training.train(adapted, lesson, training.tuning_of({}, {"epochs": 1, "lora": 2}), tmp_path / "adapted")
+    training.train(adapted, training_set, training.settings_of({}, {"epochs": 1, "lora": 2}), tmp_path / "adapted")
     before = finetuning.cut_out(assembly, policy).state_dict()
     changed = {name for name, tensor in adapted.state_dict().items() if not torch.equal(tensor, before[name])}
     assert {"stem.weight", "fc.weight"} <= changed

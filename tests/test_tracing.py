@@ -33,7 +33,7 @@ from autoprune.networks.tracing import TracedView, image_view
 from autoprune.provenance import make_policy
 from autoprune.recovery.refit import RIDGES, Affine, Fit, _refit
 from autoprune.reports.page import write_report
-from autoprune.tasks.image_training import ImageWorth, augmented
+from autoprune.tasks.image_training import ImageMeasurement, augmented
 from tests import image_families, traced_networks
 from tests.conftest import Answer
 
@@ -299,10 +299,10 @@ def test_what_views_its_inputs_goes_every_way(files: Path, tmp_path: Path, monke
         autoprune.search(**settings, criterion=criterion, budgets=budgets, max_evals=4, out=run)  # type: ignore[arg-type]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # some steps teach a random network little
-            tuned = autoprune.finetune(run, epochs=1, batch=32, augment=True)
-        assert isinstance(tuned.before, ImageWorth)
-        assert isinstance(tuned.after, ImageWorth)
-        assert tuned.after.ce <= tuned.before.ce
+            recovered = autoprune.finetune(run, epochs=1, batch=32, augment=True)
+        assert isinstance(recovered.before, ImageMeasurement)
+        assert isinstance(recovered.after, ImageMeasurement)
+        assert recovered.after.ce <= recovered.before.ce
     assembly, _ = exporting.reopen(tmp_path / "obs")
     network = Network(assembly.view, assembly.space.units, assembly.config.workload_of(), tmp_path, task=assembly.task)
     assert clock(network) > 0
@@ -343,8 +343,8 @@ def test_search_and_fine_tuning(files: Path, tmp_path: Path, monkeypatch: pytest
     settings = {"model": f"{files}/nets.py:mobile", "data": str(files / "images.npz"), "levels": 4, **SPLITS}
     result = autoprune.search(**settings, budgets={"macs": 0.6}, max_evals=20, out=tmp_path / "run")  # type: ignore[arg-type]
     assert result.policy.costs["macs"].policy <= 0.6 * result.policy.costs["macs"].dense
-    tuned = autoprune.finetune(tmp_path / "run", epochs=3, batch=32, lr=0.005)
-    assert isinstance(tuned.before, ImageWorth)
-    assert isinstance(tuned.after, ImageWorth)
-    assert tuned.after.ce < tuned.before.ce
-    assert (tuned.path / "model.safetensors").is_file()
+    recovered = autoprune.finetune(tmp_path / "run", epochs=3, batch=32, lr=0.005)
+    assert isinstance(recovered.before, ImageMeasurement)
+    assert isinstance(recovered.after, ImageMeasurement)
+    assert recovered.after.ce < recovered.before.ce
+    assert (recovered.path / "model.safetensors").is_file()

@@ -1,7 +1,7 @@
-"""The ports: what each kind of part must offer, what it may offer besides, and what holds where it does not.
+"""The ports: the required and optional members of each kind of part, and the defaults of the optional ones.
 
-Each port is a class in a file of its own. A part is a subclass of its port; the engine asks for nothing that the port
-does not declare.
+Each port is a class in its own file. A part is a subclass of its port. The engine uses only members that the port
+declares.
 """
 
 import importlib
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from autoprune.ports.metric import Metric, Network, of_network
     from autoprune.ports.scorer import Scorer, ScorerWrapper
     from autoprune.ports.task import Task
-    from autoprune.ports.training import TrainingSet, Worth
+    from autoprune.ports.training import Measurement, TrainingSet
 
 _HOME = {
     "Agent": "agent",
@@ -28,13 +28,23 @@ _HOME = {
     "ScorerWrapper": "scorer",
     "Task": "task",
     "TrainingSet": "training",
-    "Worth": "training",
+    "Measurement": "training",
     "of_network": "metric",
 }
 
 __all__ = [
-    "Agent", "Criterion", "Exporter", "Loss", "Metric", "Network", "Scorer", "ScorerWrapper", "Task", "TrainingSet",
-    "Worth", "of_network",
+    "Agent",
+    "Criterion",
+    "Exporter",
+    "Loss",
+    "Measurement",
+    "Metric",
+    "Network",
+    "Scorer",
+    "ScorerWrapper",
+    "Task",
+    "TrainingSet",
+    "of_network",
 ]  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""The loop: gradients of a loss, a learning rate that rises and falls, a state to go on from.
+"""The training loop, with a learning rate schedule and a saved state.
 
-What is drawn in a step depends on the seed and the step alone, so a training that was interrupted goes on as if nothing
-had happened: on a CPU it ends with the same bits.
+Random numbers of a step depend only on the seed and the step. So an interrupted training ends with the same bits as an
+uninterrupted one, on a CPU.
 """
 
 import functools
@@ -9,15 +9,17 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from autoprune import usercode
 from autoprune.errors import UserError
 from autoprune.ports.task import Progress
 from autoprune.ports.training import TrainingSet
 from autoprune.training import adapters
-from autoprune.training.settings import Tuning
+from autoprune.training.settings import TrainingSettings
 from autoprune.training.state import State
 
 SAVE_SECONDS = 180.0
@@ -31,10 +33,10 @@ class Trained:
     """How far a training went.
 
     Args:
-        steps: that were done.
-        planned: steps that epochs and limits allow; None where time alone ended it.
-        tokens: about as many were trained on; of images these.
-        seconds: of training, those of earlier lives included.
+        steps: number of steps done.
+        planned: number of steps that epochs and limits allow; None if only time ended it.
+        tokens: approximate number of tokens, or images, trained on.
+        seconds: seconds of training, including those before an interruption.
     """
 
     steps: int
@@ -52,55 +54,59 @@ class Trained:
 def train(
     student: nn.Module,
     examples: TrainingSet,
-    tuning: Tuning,
+    settings: TrainingSettings,
     folder: Path | None,
     progress: Progress = lambda stage, share: None,
     mark: str = "",
 ) -> Trained:
-    """Train in place, or go on where that was interrupted; adapters are merged and gone when this returns.
+    """Train in place, or continue an interrupted training. Adapters are merged and removed at the end.
 
-    The learning rate rises and falls over the steps that epochs and limits allow, so that going on ends with the same
-    bits. Time only ends it; but where nothing else does, the learning rate rises and falls with time.
+    The learning rate follows the steps that epochs and limits allow, so that a continued training ends with the same
+    bits. If only time ends the training, the learning rate follows time.
 
     Args:
-        student: in memory of its own, in evaluation mode, as it is again in the end; its weights become float32 unless
-            adapters are trained in their place.
-        examples: what is taught.
-        tuning: how.
-        folder: where the state is kept; None keeps none, so nothing can go on where it was interrupted.
-        progress: is told how much is done.
-        mark: what is trained; a state with another one is refused.
+        student: the network, in its own memory and in evaluation mode, also at the end. Its weights become float32,
+            unless adapters are trained.
+        examples: the training set.
+        settings: settings of the training.
+        folder: folder for the state. With None no state is kept, so an interrupted training cannot continue.
+        progress: called with the share that is done.
+        mark: a name for what is trained. A state with another mark is refused.
 
     Raises:
-        UserError: something else was begun in the folder, the training diverges, or the disk is full.
+        UserError: the folder has the state of another training, the training diverges, or the disk is full.
     """
-    _make_trainable(student, tuning)
+    if examples.count < 1:
+        raise UserError(
+            f"the examples {usercode.located(examples)} are {examples.count}: there is nothing to train on."
+        )
+    _make_trainable(student, settings)
     weights = [p for p in student.parameters() if p.requires_grad]
-    optimizer = _optimizer(weights, tuning)
-    state = None if folder is None else State(folder, student, optimizer, tuning, mark)
-    of_epoch = math.ceil(examples.count / tuning.batch)
-    total = tuning.steps(examples.count, examples.tokens)
+    optimizer = _optimizer(weights, settings)
+    state = None if folder is None else State(folder, student, optimizer, settings, mark)
+    of_epoch = math.ceil(examples.count / settings.batch)
+    total = settings.steps(examples.count, examples.tokens)
     step, before = kept = state.restore() if state else (0, 0.0)
     began = saved = time.monotonic()
     seconds = before
     student.train(examples.as_trained)
     with torch.random.fork_rng([weights[0].device] if weights[0].is_cuda else []):
-        while (total is None or step < total) and (tuning.max_time is None or seconds < tuning.max_time):
-            at, end = (step, total) if total is not None else (seconds, tuning.max_time or 0.0)
+        while (total is None or step < total) and (settings.max_time is None or seconds < settings.max_time):
+            at, end = (step, total) if total is not None else (seconds, settings.max_time or 0.0)
             for group in optimizer.param_groups:
-                group["lr"] = tuning.lr * rate(at, end, tuning.warmup)
-            _step(student, examples, tuning, weights, optimizer, *divmod(step, of_epoch))
-            progress("fine-tuning", max(at / end, seconds / (tuning.max_time or math.inf)))
+                group["lr"] = settings.lr * rate(at, end, settings.warmup)
+            _step(student, examples, settings, weights, optimizer, *divmod(step, of_epoch))
+            progress("fine-tuning", max(at / end, seconds / (settings.max_time or math.inf)))
             step, seconds = step + 1, before + time.monotonic() - began
             if step % of_epoch == 0 or time.monotonic() - saved > SAVE_SECONDS:
-                _check(weights, (step - 1) // of_epoch, tuning)
+                _check(weights, (step - 1) // of_epoch, settings)
                 kept, saved = _keep(state, step, seconds), time.monotonic()
         if kept[0] < step:
-            _check(weights, (step - 1) // of_epoch, tuning)
+            _check(weights, (step - 1) // of_epoch, settings)
             _keep(state, step, seconds)
     student.eval()
     adapters.merge(student)
-    return Trained(step, total, step * min(tuning.batch, examples.count) * examples.tokens, seconds)
+    return Trained(step, total, step * min(settings.batch, examples.count) * examples.tokens, seconds)
 
 
 def _keep(state: State | None, step: int, seconds: float) -> tuple[int, float]:
@@ -110,53 +116,63 @@ def _keep(state: State | None, step: int, seconds: float) -> tuple[int, float]:
 
 
 def rate(step: float, total: float, warmup: float) -> float:
-    """Of the highest learning rate: straight up over the first steps (or seconds), then half a cosine down."""
+    """The share of the highest learning rate: linear warm-up, then half a cosine down."""
     rising = warmup * total
     if step < rising:
         return min(1.0, (step + 1) / rising)
     return (1 + math.cos(math.pi * (step - rising) / (total - rising))) / 2
 
 
-def _make_trainable(student: nn.Module, tuning: Tuning) -> None:
-    if tuning.lora:
-        adapters.attach(student, tuning.lora, tuning.alpha, tuning.seed)
+def _make_trainable(student: nn.Module, settings: TrainingSettings) -> None:
+    if settings.lora:
+        adapters.attach(student, settings.lora, settings.alpha, settings.seed)
         return
     for parameter in student.parameters():  # not `student.float()`: buffers stay as they are
         parameter.data = parameter.data.float()
     student.requires_grad_(True)
 
 
-def _optimizer(weights: list[nn.Parameter], tuning: Tuning) -> torch.optim.Optimizer:
-    if tuning.optimizer == "adamw":
-        return torch.optim.AdamW(weights, tuning.lr, BETAS, weight_decay=tuning.decay)
-    return torch.optim.SGD(weights, tuning.lr, MOMENTUM, nesterov=True, weight_decay=tuning.decay)
+def _optimizer(weights: list[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(weights, settings.lr, BETAS, weight_decay=settings.decay)
+    return torch.optim.SGD(weights, settings.lr, MOMENTUM, nesterov=True, weight_decay=settings.decay)
 
 
 def _step(
     student: nn.Module,
     examples: TrainingSet,
-    tuning: Tuning,
+    settings: TrainingSettings,
     weights: list[nn.Parameter],
     optimizer: torch.optim.Optimizer,
     epoch: int,
     index: int,
 ) -> None:
     """One step, the `index`-th of an epoch."""
-    begin = tuning.begins(index, examples.count)
-    some = _order(examples.count, tuning.seed, epoch)[begin : (index + 1) * tuning.batch]
-    draw = torch.manual_seed(_seed(tuning.seed, epoch, 1 + index))  # which dropout draws from too
+    begin = settings.begins(index, examples.count)
+    some = _order(examples.count, settings.seed, epoch)[begin : (index + 1) * settings.batch]
+    draw = torch.manual_seed(_seed(settings.seed, epoch, 1 + index))  # which dropout draws from too
     optimizer.zero_grad()
-    for part in torch.split(some, tuning.at_once or len(some)):
+    for part in torch.split(some, settings.at_once or len(some)):
         try:
-            loss = examples.loss(student, part, tuning, draw) * (len(part) / len(some))
+            loss = _scalar(examples, examples.loss(student, part, settings, draw)) * (len(part) / len(some))
         except ValueError as error:  # BatchNorm's, of one value a channel
             told = f"a forward pass of {len(part)} cannot be trained on ({error}): a larger batch or at_once is needed."
             raise UserError(told) from error
         loss.backward()  # type: ignore[no-untyped-call]
-    length = nn.utils.clip_grad_norm_(weights, tuning.clip or math.inf)
+    length = nn.utils.clip_grad_norm_(weights, settings.clip or math.inf)
     if not bool(torch.isfinite(length)):
-        raise _diverged(epoch, tuning)
+        raise _diverged(epoch, settings)
     optimizer.step()
+
+
+def _scalar(examples: TrainingSet, given: Any) -> Tensor:
+    """The loss of examples, which are a user's own task's perhaps."""
+    if not isinstance(given, Tensor) or given.dim() or not given.requires_grad:
+        raise UserError(
+            f"the examples {usercode.located(examples)} give the loss {usercode.shown(given)}: it is a tensor of one "
+            "number, with derivatives."
+        )
+    return given
 
 
 @functools.lru_cache(maxsize=1)
@@ -169,17 +185,17 @@ def _seed(seed: int, epoch: int, index: int) -> int:
     return ((seed * 1_000_003 + epoch) * 1_000_033 + index) % 2**63
 
 
-def _check(weights: list[nn.Parameter], epoch: int, tuning: Tuning) -> None:
+def _check(weights: list[nn.Parameter], epoch: int, settings: TrainingSettings) -> None:
     if not all(bool(torch.isfinite(weight).all()) for weight in weights):
-        raise _diverged(epoch, tuning)
+        raise _diverged(epoch, settings)
 
 
 class DivergedError(UserError):
     """Weights or gradients of a training are not finite."""
 
 
-def _diverged(epoch: int, tuning: Tuning) -> DivergedError:
+def _diverged(epoch: int, settings: TrainingSettings) -> DivergedError:
     return DivergedError(
         f"fine-tuning has diverged in epoch {epoch + 1}: delete its folder and take a smaller learning rate than "
-        f"lr={tuning.lr}."
+        f"lr={settings.lr}."
     )

@@ -1,7 +1,7 @@
-"""What an interrupted training goes on with: one safetensors file, replaced as a whole.
+"""The saved state of a training: one safetensors file, which is always replaced as a whole.
 
-Weights that are trained, buffers (statistics of BatchNorm), what the optimizer keeps of each weight, how many steps are
-done, and of what training it is.
+It has the trained weights, the buffers (statistics of BatchNorm), the optimizer's state, the number of steps done, and
+the settings and the mark of the training.
 """
 
 import json
@@ -20,7 +20,7 @@ from autoprune.errors import UserError
 from autoprune.files.arrays import open_tensors, read_tensors
 from autoprune.files.reading import DAMAGE, parse_json, reason
 from autoprune.files.writing import own_folder, replacing
-from autoprune.training.settings import Tuning
+from autoprune.training.settings import TrainingSettings
 
 FILE = "state.safetensors"
 
@@ -29,24 +29,24 @@ class State:
     """The state of one training.
 
     Args:
-        folder: holds `state.safetensors`; made when there is something to keep.
-        student: what is trained.
-        optimizer: of its weights that need gradients.
-        tuning: the settings, which must not change on the way.
-        mark: of what is trained, likewise.
+        folder: folder of `state.safetensors`. It is made when a state is saved.
+        student: the network that is trained.
+        optimizer: the optimizer of its trainable weights.
+        settings: the settings, which must not change.
+        mark: the mark of what is trained, which must not change.
     """
 
     def __init__(
-        self, folder: Path, student: nn.Module, optimizer: torch.optim.Optimizer, tuning: Tuning, mark: str
+        self, folder: Path, student: nn.Module, optimizer: torch.optim.Optimizer, settings: TrainingSettings, mark: str
     ) -> None:
         self._folder, self._optimizer = folder, optimizer
-        self._tuning, self._mark = asdict(tuning), mark
+        self._settings, self._mark = asdict(settings), mark
         self._weights = {name: p for name, p in student.named_parameters() if p.requires_grad}
         saved = student.state_dict().keys()
         self._buffers = {name: buffer for name, buffer in student.named_buffers() if name in saved}
 
     def keep(self, step: int, seconds: float) -> None:
-        """Save, `step` steps being done in `seconds`; the state before stays until this one is whole.
+        """Save the state after `step` steps and `seconds` seconds. The earlier state stays until this one is complete.
 
         Raises:
             UserError: the disk is full or not writable.
@@ -54,7 +54,7 @@ class State:
         tensors = {f"network.{name}": t.detach() for name, t in (self._weights | self._buffers).items()}
         for name, weight in self._weights.items():
             tensors |= {f"optimizer.{key}.{name}": t for key, t in self._optimizer.state[weight].items()}
-        told = {"step": str(step), "seconds": repr(seconds), "tuning": json.dumps(self._tuning), "mark": self._mark}
+        told = {"step": str(step), "seconds": repr(seconds), "tuning": json.dumps(self._settings), "mark": self._mark}
         own_folder(self._folder)
         try:
             with replacing(self._folder / FILE) as new:
@@ -63,12 +63,12 @@ class State:
             raise UserError(f"the state of fine-tuning could not be written to '{self._folder}' ({error}).") from error
 
     def restore(self) -> tuple[int, float]:
-        """Steps that are done and the seconds that they took; the state behind them is put in place.
+        """Restore the state. Returns the number of steps done and the seconds that they took.
 
         Raises:
             UserError: the file is damaged, or of another training.
         """
-        step, seconds = done(self._folder, self._tuning, self._mark)
+        step, seconds = done(self._folder, self._settings, self._mark)
         if step:
             with _explained(self._folder):
                 self._put(read_tensors(self._folder / FILE))
@@ -90,13 +90,13 @@ class State:
             self._optimizer.state[weight][kept] = tensor.to(weight.device) if tensor.dim() else tensor
 
 
-def done(folder: Path, tuning: Mapping[str, Any], mark: str) -> tuple[int, float]:
-    """Steps and seconds of the state in a folder, 0 where there is none. No weights are read.
+def done(folder: Path, settings: Mapping[str, Any], mark: str) -> tuple[int, float]:
+    """Steps and seconds of the state in a folder; 0 if there is none. Weights are not read.
 
     Args:
-        folder: as of `State`.
-        tuning: all settings of the training that would go on with it, by name.
-        mark: of what would be trained.
+        folder: as in `State`.
+        settings: all settings of the training that would continue, by name.
+        mark: the mark of what would be trained.
 
     Raises:
         UserError: the file is damaged, or of another training.
@@ -110,7 +110,7 @@ def done(folder: Path, tuning: Mapping[str, Any], mark: str) -> tuple[int, float
         before = {"refit": False, "max_steps": None, "max_tokens": None, "max_time": None} | parse_json(told["tuning"])
         if told["mark"] != mark:
             raise ValueError(f"it is of {told['mark'] or 'other weights'}")
-    changed = [f"{key}={value}" for key, value in before.items() if tuning.get(key) != value]
+    changed = [f"{key}={value}" for key, value in before.items() if settings.get(key) != value]
     if changed:
         raise UserError(
             f"'{folder}' holds a fine-tuning with {', '.join(changed)}: go on with the same settings, or delete it."

@@ -1,4 +1,4 @@
-"""Ray for the length of a command: started here and stopped again, or joined where it runs already."""
+"""Ray for the duration of a command: it is started and stopped here, or a running cluster is joined."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ from autoprune.config import SearchConfig
 from autoprune.errors import UserError
 from autoprune.files.writing import scratch
 
-STORE_BYTES = 128 * 2**20  # Ray's own object store: of a local farm only policies and losses go through it
+STORE_BYTES = 128 * 2**20  # Ray's own object store: of a local pool only policies and losses go through it
 LOCAL = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # what is left of a driver that was killed waits no longer
@@ -30,12 +30,12 @@ class Cluster:
     config: its workers, address, device and shares of GPUs.
 
     Attributes:
-        workers: how many are wanted.
-        threads: of each one.
-        starts: how many may start at a time.
+        workers: the number of workers.
+        threads: the number of threads of each worker.
+        starts: the number of workers that may start at the same time.
 
     Raises:
-        UserError: Ray does not start, or no cluster answers, or it lacks what the workers need.
+        UserError: Ray does not start, no cluster answers, or the cluster lacks resources for the workers.
     """
 
     def __init__(self, config: SearchConfig) -> None:
@@ -61,11 +61,11 @@ class Cluster:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What Ray is told of each worker's needs; it is the crew that replaces those that die."""
+        """Ray's options for a worker. Ray does not restart workers, because the supervisor replaces them."""
         return {"num_cpus": self.threads, "num_gpus": self._gpus, "max_restarts": 0, "max_task_retries": 0}
 
     def close(self) -> None:
-        """Stop what was started; leave what was joined."""
+        """Stop Ray if it was started here; leave a joined cluster."""
         import ray
 
         if self._mine:
@@ -171,7 +171,7 @@ def _read_token() -> None:
 
 
 def _hush() -> None:
-    """Keep Ray from printing paragraphs on our stdout about workers that die: the crew tells it, in a sentence."""
+    """Keep Ray from printing paragraphs about dead workers on our stdout: the supervisor says it in one sentence."""
     with suppress(ImportError):  # there is no public way; without it, only the output is less tidy
         from ray._private import worker
 
