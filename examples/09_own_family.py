@@ -83,6 +83,7 @@ def save_network(directory: Path) -> None:
     config = Starcoder2Config(
         vocab_size=AutoConfig.from_pretrained(ASSETS).vocab_size, hidden_size=64, intermediate_size=128,
         num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, initializer_range=0.2,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     Starcoder2ForCausalLM(config).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
