@@ -3,25 +3,22 @@
 A user's mistake is one line on stderr and exit status 2; Ctrl-C outside the search itself is 130.
 """
 
-import contextlib
 import errno
 import os
-import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autoprune.command_output import emit, progress, searching, tell_comparison, tell_result
 from autoprune.errors import UserError
 from autoprune.options import OF_PLACES, SETTINGS, settings
 from autoprune.terminal import echo
 
 if TYPE_CHECKING:
-    from autoprune.comparing.comparison import Comparison
     from autoprune.config import SearchConfig
-    from autoprune.study import SearchResult
 
 app = typer.Typer(
     add_completion=False,
@@ -91,11 +88,11 @@ def search(
 
     chosen = _settings(config, given, overrides)
     path = out or rundir.new_run_path(chosen.agent, chosen.seed)
-    with _searching(path, as_json) as watch:
+    with searching(path, as_json) as watch:
         from autoprune import study
 
         result = study.start(chosen, path, watch())
-    _report(result, as_json)
+    tell_result(result, as_json)
 
 
 @app.command()
@@ -119,27 +116,27 @@ def compare(
     common = _settings(config, given, overrides)
     path = out or rundir.new_run_path("compare", common.seed)
     names = [name.strip() for name in agents.split(",") if name.strip()]
-    with _searching(path, as_json) as watch:
+    with searching(path, as_json) as watch:
         from autoprune.comparing import comparison
 
         numbers = list(range(common.seed, common.seed + seeds))
         compared = comparison.compare(common, names, numbers, path, watch())
-    _report_league(compared, as_json)
+    tell_comparison(compared, as_json)
 
 
 @app.command()
 @settings(OF_PLACES)
 def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
     """Go on with a run where its journal ends, or with what is left of a comparison; elsewhere, if it is told where."""
-    with _searching(run, as_json) as watch:
+    with searching(run, as_json) as watch:
         from autoprune import study
         from autoprune.comparing import comparison
 
         result = (comparison if comparison.is_comparison(run) else study).resume(run, watch(), given)
     if isinstance(result, study.SearchResult):
-        _report(result, as_json)
+        tell_result(result, as_json)
     else:
-        _report_league(result, as_json)
+        tell_comparison(result, as_json)
 
 
 @app.command()
@@ -154,7 +151,7 @@ def show(
 
     policy = Policy.load(run if run.is_file() else rundir.policy_path(run))
     if as_json:
-        _emit(policy.model_dump(by_alias=True))
+        emit(policy.model_dump(by_alias=True))
         return
     said = words_of_run(run if run.is_dir() else run.parent)
     display.print_policy(policy, said)
@@ -176,7 +173,7 @@ def list_parts(
 
     parts = listing.describe(kind)
     if as_json:
-        _emit(parts)
+        emit(parts)
         return
     for kind_name, described in parts.items():
         echo(f"{kind_name}:")
@@ -210,14 +207,14 @@ def export(
     from autoprune.written import parse_override
 
     options = dict(parse_override(text) for text in overrides or []) | ({"uniform": True} if uniform else {})
-    with _progress(as_json) as display:
+    with progress(as_json) as display:
         from autoprune.exporting import export_run
 
         done = export_run(run, directory, to, options, policy, display.stage)
     if as_json:
         told = {"path": str(done.path), "to": done.to, "uniform": bool(options.get("uniform")), "run": str(run)}
         sizes = {"bytes": done.written, "dense_bytes": done.dense} if done.written else {}
-        _emit(told | {"options": options} | sizes)
+        emit(told | {"options": options} | sizes)
         return
     if policy is None and finetuned_network(run).is_dir():
         echo(
@@ -240,7 +237,7 @@ def report(
 
     path = write_report(run, out)
     if as_json:
-        _emit({"path": str(path), "run": str(run)})
+        emit({"path": str(path), "run": str(run)})
     else:
         echo(f"report:  {path}")
 
@@ -295,10 +292,10 @@ def finetune(
     given: dict[str, Any] = {"lora": lora, "seed": seed}
     given |= {key: value for key, value in options.items() if value is not None}
     given |= dict(parse_override(text) for text in overrides or [])
-    with _progress(as_json) as display:
+    with progress(as_json) as display:
         tuned = api.finetune(run, progress=display.stage, **given)
     if as_json:
-        _emit(asdict(tuned) | {"after": asdict(tuned.after), "path": str(tuned.path)})
+        emit(asdict(tuned) | {"after": asdict(tuned.after), "path": str(tuned.path)})
         return
     for name, worth in tuned.rows.items():
         echo(f"{name:<9} {worth.told()}")
@@ -323,81 +320,15 @@ def evaluate(
 
     options = {"sequence_length": sequence_length, "device": device}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    with _progress(as_json) as display:
+    with progress(as_json) as display:
         report = api.evaluate(directory, data, max_sequences=max_sequences, progress=display.stage, **given)
     if as_json:
-        _emit(report)
+        emit(report)
         return
     width = max(map(len, report))
     for key, value in report.items():
         small = isinstance(value, float) and abs(value) < 1000
         echo(f"{key:<{width}}  {value if isinstance(value, str) else f'{value:.6g}' if small else f'{value:,.0f}'}")
-
-
-# -- what commands share ---------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _progress(as_json: bool) -> Iterator[Any]:
-    """Progress on stderr; with --json, whatever a library prints goes there too."""
-    from autoprune.progress import Display
-
-    with Display() as display, contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        yield display
-
-
-@contextlib.contextmanager
-def _searching(path: Path, as_json: bool) -> Iterator[Any]:
-    """Progress for a search, as a function that makes its `study.Watch`; and what Ctrl-C says."""
-    try:
-        with _progress(as_json) as display:
-
-            def watch() -> Any:
-                from autoprune.study import Watch
-
-                return Watch(display.stage, display.score, display.ended, display.notice)
-
-            yield watch
-    except KeyboardInterrupt:
-        begun = (path / "config.yaml").exists()
-        way_on = f"nothing is lost, `autoprune resume {path}` goes on." if begun else "the run had not begun."
-        echo(f"autoprune: interrupted: {way_on}", err=True)
-        raise typer.Exit(130) from None
-
-
-def _report(result: "SearchResult", as_json: bool) -> None:
-    path = result.path / "policy.json"
-    table = [row.record() for row in result.table]
-    if as_json:
-        dumped = result.policy.model_dump()
-        record = {"policy": str(path), "run": str(result.path), "loss": result.loss, "table": table}
-        record |= {"front": [row.record() for row in result.front]}
-        record |= {"losses": dumped["losses"], "costs": dumped["costs"], "spent": vars(result.spent)}
-        from autoprune.space_file import coverage_of
-
-        _emit(record | {"coverage": coverage_of(result.path), "interrupted": result.interrupted})
-        return
-    from autoprune import display
-
-    loss, said = result.assembly.config.loss, result.assembly.space.words
-    display.print_results("Validation split; parameters and MACs are of the whole network", table, loss, said)
-    if result.front:
-        display.print_results("Pareto front", [row.record() for row in result.front], loss, said)
-    display.print_costs(result.policy.costs)
-    echo(f"policy:  {path}")
-    if result.interrupted:
-        echo(f"go on:   autoprune resume {result.path}")
-    echo(f"export:  autoprune export {result.path} {result.path / 'export'}")
-
-
-def _report_league(compared: "Comparison", as_json: bool) -> None:
-    if as_json:
-        _emit(compared.league)
-        return
-    from autoprune import display
-
-    display.print_league(compared.league)
-    echo(f"league:  {compared.path / 'league.json'}")
 
 
 def _settings(file: Path | None, given: dict[str, Any], overrides: list[str] | None) -> "SearchConfig":
@@ -406,12 +337,6 @@ def _settings(file: Path | None, given: dict[str, Any], overrides: list[str] | N
     from autoprune.written import parse_override
 
     return load_config(file, given | dict(parse_override(text) for text in overrides or []))
-
-
-def _emit(record: Any) -> None:
-    from autoprune.policy import to_json
-
-    echo(to_json(record))
 
 
 def _fail(message: str) -> None:

@@ -20,7 +20,7 @@ from autoprune.errors import UserError
 from autoprune.wording import groups as called
 
 if TYPE_CHECKING:
-    from autoprune.space import Unit
+    from autoprune.unit import Unit
 
 GROUPS = "groups"
 """The form in which whole groups stay or leave."""

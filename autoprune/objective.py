@@ -8,13 +8,13 @@ Shapes: P policies, S sequences, U units, L levels.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.archive import Archive
 from autoprune.errors import LimitReached, UserError
+from autoprune.incumbents import Answer, remember
 from autoprune.journal import End, Estimate, Journal, Score
 from autoprune.mask import Mask
 from autoprune.ports.scorer import Scorer
@@ -27,14 +27,6 @@ __all__ = ["IDLE", "Answer", "Limits", "Objective", "Spent"]
 IDLE = 100
 """Calls in a row in which nothing is new, for each unit and a hundred times besides, that end a limited search. Agents
 that look out for it end after 50 batches, of at most a call a unit and a dozen for a race."""
-
-
-class Answer(NamedTuple):
-    """What a search would have answered from here on."""
-
-    tokens: int
-    seconds: float
-    proposal: Proposal
 
 
 class Objective:
@@ -343,14 +335,10 @@ class Objective:
         return self._archive.leader() if self._declared is None else self._declared
 
     def _note(self) -> None:
-        """Remember the present answer, if there is one and it is new."""
-        best, known = self._answer(), self.incumbents
-        if best is None:  # nothing but sensitivities has been scored
-            return
-        if known and known[-1].tokens == self.spent.tokens:
-            known.pop()
-        if not known or known[-1].proposal != best:
-            known.append(Answer(self.spent.tokens, self.spent.seconds, best))
+        """Remember the present answer. There is none while nothing but sensitivities has been scored."""
+        best = self._answer()
+        if best is not None:
+            remember(self.incumbents, Answer(self.spent.tokens, self.spent.seconds, best))
 
     def _best_so_far(self) -> float:
         return self._archive.standing(self.incumbents[-1].proposal)[0] if self.incumbents else np.inf

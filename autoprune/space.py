@@ -1,26 +1,28 @@
 """The search space: units x levels, what each level costs, and how proposals are made to fit the budgets.
 
 Shapes: U units, L levels (of the unit that has most), P policies, M budgeted metrics.
-Levels are small integers: 0 is dense, higher
-keeps less. `cost_UL[u, l]` is what unit u costs at level l; levels that a unit lacks hold +inf and are never used.
+Agents name levels by small integers: 0 is dense, and a higher level costs no more. `cost_UL[u, l]` is what unit u
+costs at level l. Levels that a unit lacks hold +inf and are never used.
 
-Costs add over units. Of a peak (memory) the largest counts; a bound on that is one on each unit by itself, so what is
-searched with is how much a level is over the bound, and of that there may be nothing: those costs add, too.
+Costs add over units. A peak metric (memory) takes the maximum over units instead. For such a metric the search uses
+each level's excess over the bound: the budget holds when the excesses sum to zero.
 """
 
-import itertools
 import operator
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.errors import UserError
-from autoprune.level import Key, Level, form_of, group_levels
+from autoprune.growth import growth
+from autoprune.level import Key, Level
 from autoprune.mask import Mask
+from autoprune.unit import Unit, kept_groups
 from autoprune.wording import Words
+
+__all__ = ["SLACK", "Levels", "Proposal", "SearchSpace", "Unit", "kept_groups"]
 
 Levels = tuple[int, ...]
 """One level for every unit: a policy as agents see it."""
@@ -28,81 +30,7 @@ Levels = tuple[int, ...]
 Proposal = Levels | Mask
 """What agents propose: levels, or a mask of single groups."""
 
-GOLDEN = 0.6180339887  # multiples of it, modulo 1, are spread evenly however many are taken
 SLACK = 1e-9  # of dense: sums of floats may miss an exact budget by rounding
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What is pruned as one: an internal width of one block.
-
-    Args:
-        name: `<block>.<kind>`, as in `3.mlp`.
-        kind: attention, mlp, ...
-        block: index of its block.
-        groups: how many removable groups it has.
-        levels: ways it can be, the dense one first; none is denser or costs more than the one before it.
-        group_params: parameters that leave with one group.
-        fixed_params: parameters that leave only with the last group (bias of the consumer, norms). No cost counts
-            them, so that half of the groups is half of the cost; dropping a unit saves them on top.
-        group_macs: multiply-accumulates of one group per token, without attention scores.
-        context_macs: multiply-accumulates of one group per token and context position.
-        group_cache: entries of the cache of keys and values of one bundle of groups and position.
-        matrices: weight matrices that are multiplied with.
-        square_params: parameters of a pair of groups, where two widths of a block are cut as one (a bottleneck).
-        square_macs: multiply-accumulates of a pair.
-        bundle: groups that use some weights together (the query heads of a KV group); 1: they share nothing.
-        bundle_params: parameters that leave with the last group of a bundle.
-        bundle_macs: multiply-accumulates of those per token.
-    """
-
-    name: str
-    kind: str
-    block: int
-    groups: int
-    levels: tuple[Level, ...]
-    group_params: int
-    fixed_params: int = 0
-    group_macs: int = 0
-    context_macs: int = 0
-    group_cache: int = 0
-    matrices: int = 0
-    square_params: int = 0
-    square_macs: int = 0
-    bundle: int = 1
-    bundle_params: int = 0
-    bundle_macs: int = 0
-
-    def bundles(self, kept: int) -> int:
-        """Bundles of which something is kept."""
-        return -(-kept // self.bundle)
-
-    def params(self, kept: int) -> int:
-        """Parameters of `kept` groups."""
-        return kept * (self.group_params + kept * self.square_params) + self.bundles(kept) * self.bundle_params
-
-    def macs(self, kept: int, context: int) -> int:
-        """Multiply-accumulates per token when `kept` groups stay and `context` positions are attended to."""
-        single = self.group_macs + kept * self.square_macs + context * self.context_macs
-        return kept * single + self.bundles(kept) * self.bundle_macs
-
-    def cache(self, kept: int) -> int:
-        """Entries of the cache of keys and values of `kept` groups and one position."""
-        return self.bundles(kept) * self.group_cache
-
-
-def kept_groups(groups: int, fractions: Sequence[float], round_to: int = 1, bundle: int = 1) -> tuple[Level, ...]:
-    """Levels that keep `fractions` of `groups`, rounded to multiples of `round_to`, denser first.
-
-    The first keeps all groups; equal levels are merged, so a unit with few groups has fewer levels. Of bundles a level
-    keeps whole ones, or some of the groups of one alone: 9 groups in bundles of 3 have 9, 6, 3, 2, 1 and 0.
-    """
-    kept = {groups}
-    for fraction in fractions:
-        wanted = fraction * groups
-        step = 1 if wanted < bundle > 1 else max(round_to, bundle)
-        kept.add(min(groups, step * round(wanted / step)))
-    return group_levels(groups, sorted(kept, reverse=True))
 
 
 class SearchSpace:
@@ -298,29 +226,11 @@ class SearchSpace:
     @cached_property
     def _uniform(self) -> Levels:
         current, used = list(self.sparsest), self._used(self.sparsest)
-        for u in self._growth():
+        for u in growth(self.units):
             denser = self._moved(used, u, current[u], current[u] - 1)
             if self._holds(denser):
                 current[u], used = current[u] - 1, denser
         return tuple(current)
-
-    def _growth(self) -> list[int]:
-        """Units in the order in which they grow by a level, from all at their last level to all dense.
-
-        At each point of it each kind keeps the same share of its groups, as nearly as its levels allow: where the share
-        lies between two levels of a kind, as many of its units as it takes are at the denser one, spread over the
-        depth.
-        """
-        spread_U = (np.arange(len(self.units)) * GOLDEN) % 1
-        steps = []
-        for kind in {unit.kind for unit in self.units}:
-            members = sorted((u for u, unit in enumerate(self.units) if unit.kind == kind), key=spread_U.__getitem__)
-            for rank, u in enumerate(members):
-                turn, groups = (rank + 0.5) / len(members), self.units[u].groups
-                sizes = [form_of(level).size(level, groups) for level in self.units[u].levels]
-                for denser, sparser in itertools.pairwise(sizes):
-                    steps.append(((sparser + turn * (denser - sparser)) / groups, spread_U[u], u))
-        return [u for _share, _spread, u in sorted(steps)]
 
     def sample(self, rng: np.random.Generator) -> Levels:
         """A random policy within the budgets: independent uniform levels, then `repair`."""

@@ -21,7 +21,8 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("ext
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording", "spending"}
     | {"written"},
-    {"registry", "level", "space", "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
+    {"registry", "level", "unit", "growth", "space", "incumbents",
+      "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
       "task_choice"},
     {"cutting"},
     {"networks", "models", "calibration", "budgets"},
@@ -36,7 +37,7 @@ LAYERS = (
     {"comparing", "recovery"},
     {"api", "reports"},
     {"testing", "extend"},
-    {"cli", "console", "display", "listing", "on_import", "options", "progress", "__main__"},
+    {"cli", "command_output", "console", "display", "listing", "on_import", "options", "progress", "__main__"},
 )  # fmt: skip
 """The engine from the ground up; a module imports from its own layer and from those before it."""
 

@@ -18,13 +18,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySamplerTestCase
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from autoprune.agents.policy_gradient_sampler import (
-    Baseline,
-    PolicyGradientSampler,
-    at_least,
-    entropy_gradient,
-    softmax,
-)
+from autoprune.agents.choice_probabilities import at_least, entropy_gradient, softmax
+from autoprune.agents.policy_gradient_sampler import Baseline, PolicyGradientSampler
 
 WEIGHT_N = np.random.default_rng(7).normal(size=32)
 TARGET_M = np.random.default_rng(8).integers(0, 6, 12)

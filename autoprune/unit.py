@@ -1,0 +1,79 @@
+"""A unit: what is pruned as one, its levels, and what so many of its groups count."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autoprune.level import Level, group_levels
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is pruned as one: an internal width of one block.
+
+    Args:
+        name: `<block>.<kind>`, as in `3.mlp`.
+        kind: attention, mlp, ...
+        block: index of its block.
+        groups: how many removable groups it has.
+        levels: ways it can be, the dense one first; none is denser or costs more than the one before it.
+        group_params: parameters that leave with one group.
+        fixed_params: parameters that leave only with the last group (bias of the consumer, norms). No cost counts
+            them, so that half of the groups is half of the cost; dropping a unit saves them on top.
+        group_macs: multiply-accumulates of one group per token, without attention scores.
+        context_macs: multiply-accumulates of one group per token and context position.
+        group_cache: entries of the cache of keys and values of one bundle of groups and position.
+        matrices: weight matrices that are multiplied with.
+        square_params: parameters of a pair of groups, where two widths of a block are cut as one (a bottleneck).
+        square_macs: multiply-accumulates of a pair.
+        bundle: groups that use some weights together (the query heads of a KV group); 1: they share nothing.
+        bundle_params: parameters that leave with the last group of a bundle.
+        bundle_macs: multiply-accumulates of those per token.
+    """
+
+    name: str
+    kind: str
+    block: int
+    groups: int
+    levels: tuple[Level, ...]
+    group_params: int
+    fixed_params: int = 0
+    group_macs: int = 0
+    context_macs: int = 0
+    group_cache: int = 0
+    matrices: int = 0
+    square_params: int = 0
+    square_macs: int = 0
+    bundle: int = 1
+    bundle_params: int = 0
+    bundle_macs: int = 0
+
+    def bundles(self, kept: int) -> int:
+        """Bundles of which something is kept."""
+        return -(-kept // self.bundle)
+
+    def params(self, kept: int) -> int:
+        """Parameters of `kept` groups."""
+        return kept * (self.group_params + kept * self.square_params) + self.bundles(kept) * self.bundle_params
+
+    def macs(self, kept: int, context: int) -> int:
+        """Multiply-accumulates per token when `kept` groups stay and `context` positions are attended to."""
+        single = self.group_macs + kept * self.square_macs + context * self.context_macs
+        return kept * single + self.bundles(kept) * self.bundle_macs
+
+    def cache(self, kept: int) -> int:
+        """Entries of the cache of keys and values of `kept` groups and one position."""
+        return self.bundles(kept) * self.group_cache
+
+
+def kept_groups(groups: int, fractions: Sequence[float], round_to: int = 1, bundle: int = 1) -> tuple[Level, ...]:
+    """Levels that keep `fractions` of `groups`, rounded to multiples of `round_to`, denser first.
+
+    The first keeps all groups; equal levels are merged, so a unit with few groups has fewer levels. Of bundles a level
+    keeps whole ones, or some of the groups of one alone: 9 groups in bundles of 3 have 9, 6, 3, 2, 1 and 0.
+    """
+    kept = {groups}
+    for fraction in fractions:
+        wanted = fraction * groups
+        step = 1 if wanted < bundle > 1 else max(round_to, bundle)
+        kept.add(min(groups, step * round(wanted / step)))
+    return group_levels(groups, sorted(kept, reverse=True))
