@@ -90,3 +90,15 @@ def test_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
             if "://" not in target and Path(target).name not in GENERATED:
                 assert os.path.exists(page.parent / target), f"{named(page)} leads to {target}"
+
+
+def test_every_decision_is_in_the_index_newest_first() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = re.findall(
+        r"^- ([\d-]+): \[(.+)\]\((.+\.md)\)$", (folder / "index.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert sorted(name for _, _, name in listed) == sorted(path.name for path in folder.glob("2*.md"))
+    assert [date for date, _, _ in listed] == sorted((date for date, _, _ in listed), reverse=True)
+    for date, title, name in listed:
+        assert (folder / name).read_text(encoding="utf-8").startswith(f"# {title}\n\n{date}\n\n"), name
+        assert name.startswith(date)

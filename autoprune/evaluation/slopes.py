@@ -4,7 +4,7 @@ Along the change d that another level makes to what a sub-block adds to the resi
 to first order, g its gradient there, and by half of d' F d to second, F the Fisher information of the predictions, from
 labels drawn from the network's own (Martens 2020, section 5), the tokens of d taken one by one. The first order tells
 of denser levels, which undo damage; of sparser ones it says little, since what more pruning costs is curvature. Both
-overshoot by about the same factor (docs/decisions.md), which comparisons between them do not see.
+overshoot by about the same factor (docs/decisions/), which comparisons between them do not see.
 
 Shapes: U units, L levels, T tokens, D hidden, V vocabulary.
 """
