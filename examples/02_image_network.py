@@ -1,13 +1,13 @@
-"""A network that reads images: a third of the multiply-accumulates of a small residual network, then the smaller module.
+"""A network that reads images: a third of a small residual network's multiply-accumulates, then the smaller module.
 
     python examples/02_image_network.py
 
 The network is the embedded `tiny-cnn` and the images are scikit-learn's digits. A network of your own is a function
 without arguments that returns the trained module: `model="my_net.py:make"`, with `data="images.npz"` or a folder.
 
-Expect, in about twenty seconds, accuracies of the dense network, of the uniform policy and of the best policy found, which is above
-uniform's; then the
-exported module, loaded by the loader that lies beside its weights, which needs neither autoprune nor a search.
+Expect, in about twenty seconds, accuracies of the dense network, of the uniform policy and of the best policy found,
+which is above uniform's; then the exported module, loaded by the loader that lies beside its weights, which needs
+neither autoprune nor a search.
 """
 
 import argparse

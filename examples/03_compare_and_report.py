@@ -17,10 +17,12 @@ from autoprune.reports.page import write_report
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--tokens", type=int, default=40_000, help="policies x tokens scored, for each search")
+parser.add_argument("--seeds", type=int, default=2, help="searches of each agent")
 arguments = parser.parse_args()
 
 comparison = autoprune.compare(
-    ["evolution", "random", "uniform"], seeds=2, budgets={"params": 0.5}, max_tokens=arguments.tokens,
+    ["evolution", "random", "uniform"], seeds=arguments.seeds, budgets={"params": 0.5},
+    max_tokens=arguments.tokens,
     sequence_length=128, reconstruction_sequences=64, search_sequences=32, validation_sequences=32,
 )  # fmt: skip
 

@@ -4,12 +4,9 @@
 
 A family says of each block which widths it has: which weights write a width, which one reads it, and what stands there
 when nothing of it is left. Everything else (permuting, reconstructing, counting, exporting) comes with the engine. A
-package names its family by an entry point, and every command then knows it:
-
-    [project.entry-points."autoprune.families"]
-    starcoder2 = "my_package.starcoder2:FAMILY"
-
-This script is no package, so it writes that line into the registry itself.
+package names its family by an entry point in the group `autoprune.families`, as
+`starcoder2 = "my_package.starcoder2:FAMILY"`, and every command then knows it. This script is no package, so it writes
+that line into the registry itself.
 
 Expect, in about half a minute, what the contract of every family says of it (autoprune.testing), the losses of a search
 on a small random network, and the sizes of the exported layers. A random network has little to lose: the numbers show
