@@ -1,8 +1,8 @@
-"""Additive: every unit measured alone, the policies whose sums are least under the budgets found exactly, and raced.
+"""Additive: measures every unit alone, finds the policies with the least sum of losses exactly, and races them.
 
-The baseline of Puzzle (Bercovich et al. 2024): losses of single units are taken to add up, so that an integer programme
-finds the best policy under any number of budgets. Since they do not quite add up, near-optimal policies that differ
-from each other race on the search split.
+This is the baseline of Puzzle (Bercovich et al. 2024). It assumes that the losses of single units add up, so that an
+integer programme finds the best policy under any number of budgets. The assumption is only approximate. Therefore
+several near-optimal policies race on the search split.
 """
 
 from collections.abc import Iterator
@@ -25,11 +25,11 @@ from autoprune.space import Levels
 @dataclass
 class Additive(Agent):
     """Args:
-    base: what all other units are at while one is measured: the dense network, as in Puzzle, or the uniform policy.
-    points: levels of each unit that are measured; fewer where the limits do not allow it.
-    share: of the limits, for measuring: on as many sequences as that pays for.
-    alternatives: policies that race the best one, at most.
-    apart: units that any two of them differ in, at least.
+    base: the policy of all other units while one is measured: the dense network, as in Puzzle, or the uniform one.
+    points: number of levels of each unit that are measured. It is less where the limits require it.
+    share: share of the limits that is spent on measurements.
+    alternatives: the most policies that race the best one.
+    apart: the least number of units in which any two of them differ.
     """
 
     base: Literal["dense", "uniform"] = "dense"
@@ -39,11 +39,11 @@ class Additive(Agent):
     apart: PositiveInt = 3
 
     def __post_init__(self) -> None:
-        """Find what is missing before anything is computed."""
+        """Check that the solver is installed before anything is computed."""
         knapsack.check_scipy("additive")
 
     def search(self, objective: Objective, rng: np.random.Generator) -> None:
-        """Measure, solve, race; ends by itself."""
+        """Measure, solve, race. The search ends by itself."""
         uniform = objective.space.uniform()
         objective([uniform], objective.tokens_per_sequence)
         objective.declare(uniform)

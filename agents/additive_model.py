@@ -1,10 +1,10 @@
-"""A model of what each level of each unit adds to the loss, learned from the comparisons that a search makes anyway.
+"""A model of what each level of each unit adds to the loss. It learns from the comparisons of a search.
 
-Losses of policies near each other nearly add up, so that a comparison of two policies says something about every unit
-that they differ in, and thereby about policies that were never scored. What is learned are increments, what a level
-adds to the next denser one: Gaussian, independent before anything is seen, so that learning is Bayesian linear
-regression (Bishop 2006, section 3.3). Proposals are made under tables drawn from the posterior (Thompson 1933): what
-is uncertain gets tried, what is known to be bad does not.
+Losses of similar policies nearly add up. So a comparison of two policies says something about every unit in which they
+differ, and thereby about policies that were never scored. The model learns increments: what a level adds to the next
+denser one. They are Gaussian and independent a priori, so that learning is Bayesian linear regression (Bishop 2006,
+section 3.3). Proposals are made under tables drawn from the posterior (Thompson 1933). In this way uncertain levels are
+tried and levels that are known to be bad are not.
 
 Shapes: U units, L levels, D = U x (L - 1) increments, S sequences, N tables.
 """
@@ -24,8 +24,8 @@ LEAST = 0.1  # of a mean increment: standard deviation of one that is thought to
 
 class AdditiveModel:
     """Args:
-    added_UL: what is believed before any comparison, nats per token, never falling along a row. The standard deviation
-        of an increment is the increment itself.
+    added_UL: the prior mean, nats per token, never falling along a row. The prior standard deviation of an increment
+        is the increment itself.
     """
 
     def __init__(self, added_UL: Floats) -> None:
@@ -38,7 +38,7 @@ class AdditiveModel:
         self._squares, self._degrees = 0.0, 0
 
     def learn(self, before: Levels, after: Levels, differences_S: Floats) -> None:
-        """Take in that `after` had so much more loss than `before` on each of some sequences."""
+        """Learn from the differences in loss between `after` and `before`, one for each sequence."""
         count = len(differences_S)
         difference = float(differences_S.mean())
         if not np.isfinite(difference):
@@ -71,11 +71,11 @@ class AdditiveModel:
 
 
 def added(added_UL: Floats, policies: Sequence[Levels]) -> Floats:
-    """What a table adds up to for each policy."""
+    """The sum of a table for each policy."""
     return np.asarray(added_UL[np.arange(len(added_UL)), np.array(policies)].sum(axis=1))
 
 
 def guess(space: SearchSpace, policy: Levels, loss: float) -> Floats:
-    """A table for where nothing is measured: squares of what is gone of a unit, scaled to add up to a policy's loss."""
+    """A table without measurements: the squared removed share of each unit, scaled to sum to a policy's loss."""
     squares_UL = (1 - space.density_UL) ** 2
     return squares_UL * max(loss, 0.0) / max(float(added(squares_UL, [policy])[0]), 1e-12)

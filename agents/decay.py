@@ -1,9 +1,9 @@
-"""A number that falls to 0 with what is spent of a search's limits, where stable-baselines3 takes a schedule."""
+"""A schedule for stable-baselines3 that falls to 0 as the limits of a search are spent."""
 
 
 class Decay:
-    """Linear in `progress`, which the search sets. What SB3 thinks is left of training plays no part: a search ends
-    by tokens, and a batch costs more of them as samples widen.
+    """Linear in `progress`, which the search sets. The progress that stable-baselines3 computes is ignored: a search
+    ends by tokens, and a batch costs more of them as samples grow.
 
     Args:
         start: the value at the start.

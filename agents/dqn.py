@@ -16,8 +16,8 @@ from autoprune.envs.vectorized import PruningVecEnv
 @dataclass
 class DQN(OffPolicyAgent):
     """Args:
-    exploration: chance of a random level at the start; falls linearly to 0 as the limits are spent.
-    preference: what the first values take off for each squared level away from the reference's pace.
+    exploration: probability of a random level at the start. It falls linearly to 0 as the limits are spent.
+    preference: how much the initial values fall with each squared level away from the reference's pace.
     """
 
     actions: ClassVar[Actions] = "discrete"

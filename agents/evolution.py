@@ -1,21 +1,21 @@
 """Evolution (default): level switches between any units, and offspring raced against their parent on common samples.
 
-Takes the level switch and the growing stages of EvoPress (Sieberling et al. 2024), DarwinLM (Tang et al. 2025) and
-Tyr-the-Pruner (Li et al. 2025), and changes what costs tokens:
+It uses the level switch and the growing stages of EvoPress (Sieberling et al. 2024), DarwinLM (Tang et al. 2025) and
+Tyr-the-Pruner (Li et al. 2025). The following changes save tokens:
 
-- Offspring and parent are compared on the same sequences, pair by pair, so that the text's own variance cancels. The
-  parent's losses are remembered, so it takes part for free.
-- A race, not stages of fixed size: sequences are added by doubling, and an offspring leaves as soon as it is behind
-  its parent, or in the worse half of what is left.
-- The sample is drawn anew for each generation and widens as the search goes on: first steps are large and need few
-  tokens, and the answer must not be fitted to the few sequences that a fixed sample would have.
-- Switches trade between units of any kind and cost; `space.repair` fills what a switch leaves of the budget.
-- It begins by climbing: derivatives tell what other levels of every unit would do, for all units at the price of a few
-  passes; the policy that is best under them, and some on the way there, race the uniform one; from the winner again,
-  while that leads somewhere. Where there are no derivatives, single-unit sensitivities take their place.
-- Every comparison teaches an additive model, which begins with these, and of a dozen switches only the one that it
-  likes best is scored.
-- Half of the generations differ from their parent only behind some block, since what is before it is known.
+- Offspring and parent are compared on the same sequences, so that the variance of the text cancels. The parent's losses
+  are known, so its part in the comparison costs nothing.
+- A race replaces stages of fixed size. The number of sequences doubles in each round. An offspring leaves as soon as it
+  is worse than its parent or in the worse half of the others.
+- Each generation draws a new sample, which grows during the search. The first steps are large and need few tokens. A
+  fixed small sample would be overfitted.
+- Switches trade between units of any kind and cost. `space.repair` then fills what is left of the budget.
+- It begins with steps along slopes. Derivatives estimate the effect of other levels for all units at the cost of a few
+  passes. The best policy under these estimates, and some on the way to it, race the uniform policy. The winner is the
+  start of the next step, as long as steps improve. Without derivatives, single-unit sensitivities are used instead.
+- An additive model learns from every comparison. It begins with the slopes or sensitivities. Of a dozen switches only
+  the best one under the model is scored.
+- Half of the generations change only blocks after a random one, because the states before it are known.
 """
 
 from dataclasses import dataclass
@@ -46,20 +46,20 @@ TRIES = 2  # steps that lead nowhere, after which no more are taken
 
 @dataclass(frozen=True)
 class Evolution(Agent):
-    """Defaults were chosen by `benchmarks/tournament.py` (docs/decisions/ has what was tried).
+    """Defaults were chosen by `benchmarks/compare_agents.py` (docs/decisions/ has what was tried).
 
     Args:
-        offspring: of each generation.
-        first_tokens: the sample that a new parent must win on at the start.
-        widening: how far the sample grows by the end of the search: 0 not at all, 1 to the whole split, in between
-            geometrically.
-        more_switches: chance of each further switch in one offspring.
-        screened: mutants for each offspring, of which the model chooses one; 1 does without it.
-        sensitivity_tokens: for each sensitivity; 0 measures none.
-        slope_sequences: that slopes are taken on; 0 takes none.
-        points: levels of each unit whose sensitivity is measured; fewer where that takes too much of the limits.
-        deep: chance of a generation that differs from its parent only from a random unit on. What is before it is not
-            computed again (evaluation/walk.py).
+        offspring: number of offspring in each generation.
+        first_tokens: size of the sample for comparisons at the start, in tokens.
+        widening: how far the sample grows by the end of the search: 0 is not at all, 1 is the whole split, and values
+            between are geometric.
+        more_switches: probability of each further switch in one offspring.
+        screened: number of mutants from which the model chooses each offspring. With 1 the model is not used.
+        sensitivity_tokens: tokens for each sensitivity; 0 measures none.
+        slope_sequences: number of sequences for slopes; 0 takes none.
+        points: number of levels of each unit whose sensitivity is measured. It is less where the limits require it.
+        deep: probability that a generation changes only units after a random one. The blocks before are not computed
+            again (evaluation/prefix_runner.py).
     """
 
     offspring: int = 6
@@ -73,7 +73,7 @@ class Evolution(Agent):
     deep: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def search(self, objective: Objective, rng: np.random.Generator) -> None:
-        """Generations until the limits, or until no new offspring are found."""
+        """Run generations until the limits are spent or no new offspring are found."""
         parent = objective.space.uniform()
         objective.by_sequence([parent], [0])
         objective.declare(parent)

@@ -1,4 +1,4 @@
-"""EvoPress (Sieberling et al. 2024), the peer that every benchmark has in it.
+"""EvoPress (Sieberling et al. 2024), the method that every benchmark compares with.
 
 (1 + lambda): each offspring is the parent after min(U{1..3}, U{1..3}) level switches between two units of one kind.
 Offspring pass stages of growing token counts with ever fewer survivors, a fresh random minibatch for each stage; the
@@ -22,7 +22,7 @@ class EvoPress(Agent):
     """Args:
     offspring: lambda.
     stages: (tokens, survivors) of each stage; the last has one survivor.
-    starts: random starting points in depth spaces.
+    starts: number of random starting points in depth spaces.
     """
 
     offspring: int = 32

@@ -1,4 +1,4 @@
-"""Gaussian-process Bayesian optimisation (log expected improvement), as in Optuna. For some dozens of units."""
+"""Gaussian-process Bayesian optimisation (log expected improvement) of Optuna. It suits a few dozen units."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,7 +14,7 @@ from autoprune.space import Levels
 @dataclass
 class GP(SampledAgent):
     """Args:
-    batch: trials asked for at once; one takes about half a second.
+    batch: number of trials that are asked for at once. Each takes about half a second.
     startup: random trials before the process is fitted.
     """
 

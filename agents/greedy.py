@@ -1,7 +1,7 @@
-"""Greedy: from dense, always take the step that hurts least for what it saves, until the budgets hold.
+"""Greedy: from dense, always take the step with the least loss for its savings, until the budgets hold.
 
-Steps are kept in a queue by their last measured price and measured again only when they come to the top (lazy greedy,
-Minoux 1978), so that the dozens of steps cost a few measurements each and not one for every unit.
+Steps are queued by their last measured price and measured again only when they reach the top (lazy greedy, Minoux
+1978). So each step costs a few measurements instead of one for every unit.
 """
 
 import heapq
@@ -17,7 +17,7 @@ from autoprune.space import Levels, SearchSpace
 @dataclass(frozen=True)
 class Greedy(Agent):
     """Args:
-    measurements: expected measurements for each step, from which the tokens of one are set.
+    measurements: expected number of measurements for each step. It determines the tokens of a measurement.
     tokens: the most tokens for one measurement.
     """
 

@@ -1,7 +1,7 @@
-"""What each level of each unit adds to the next denser one, pooled over slopes around several policies.
+"""Estimates of what each level of each unit adds to the next denser one, pooled over slopes around several policies.
 
-Slopes (`Objective.slopes`) reach a few levels to either side of one policy. Steps of a search are near each other, so
-that what one of them told is worth keeping: the next is less noisy with it, and reaches further.
+Slopes (`Objective.slopes`) cover a few levels to either side of one policy. Successive policies of a search are
+similar, so the slopes of earlier ones are kept. They make the estimates less noisy and cover more levels.
 
 Shapes: U units, L levels, D = L - 1 increments.
 """
@@ -27,7 +27,7 @@ class Increments:
         self._sums_UD, self._weights_UD = np.zeros(shape), np.zeros(shape)
 
     def add(self, slopes_UL: Floats, sequences: int) -> None:
-        """Take in slopes around a policy, from so many sequences; NaN is unknown."""
+        """Add slopes around a policy from a number of sequences; NaN is unknown."""
         increments_UD = np.diff(slopes_UL, axis=1)
         known_UD = np.isfinite(increments_UD)
         self._sums_UD[known_UD] += sequences * increments_UD[known_UD]

@@ -1,8 +1,8 @@
-"""Policies whose added losses sum to the least within any number of budgets, exactly: a mixed-integer programme.
+"""Exact policies with the least sum of added losses within any number of budgets, by a mixed-integer programme.
 
-One binary variable for each level of each unit, exactly one of a unit's is 1, and one row for each budget: the
-multiple-choice knapsack that Puzzle (Bercovich et al. 2024) chooses architectures by. HiGHS (Huangfu and Hall 2018)
-solves it, through SciPy.
+There is one binary variable for each level of each unit, exactly one variable of each unit is 1, and each budget is a
+row. This is the multiple-choice knapsack problem that Puzzle (Bercovich et al. 2024) solves to choose architectures.
+HiGHS (Huangfu and Hall 2018), as part of SciPy, is the solver.
 
 Shapes: U units, L levels, M budgets, V variables: the levels of all units, one after another.
 """
@@ -30,13 +30,14 @@ def check_scipy(agent: str) -> None:
 
 
 def solutions(space: SearchSpace, added_UL: Floats, apart: int = 1) -> Iterator[Levels]:
-    """The best policy within the budgets, then, up to a thousandth in order, those that differ from all before.
+    """Yield the best policy within the budgets, and then further ones that differ from all before, best first.
 
-    Where NODES of the solver's tree do not prove that a policy is the best, the best of those seen is taken.
+    If NODES nodes of the solver's tree do not prove that a policy is the best, the best one found is taken. The order
+    holds up to a thousandth.
 
     Args:
         added_UL: what each level of each unit adds to the loss; entries of levels that a unit lacks are not read.
-        apart: units that they differ in, at least.
+        apart: the least number of units in which any two of them differ.
 
     Returns:
         An iterator that ends when no further policy is that far from the others.

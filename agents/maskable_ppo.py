@@ -1,4 +1,4 @@
-"""PPO on levels, of which only those that keep the budgets are drawn (Huang & Ontanon 2022; needs sb3-contrib)."""
+"""PPO on levels that never draws a level outside the budgets (Huang & Ontanon 2022; needs sb3-contrib)."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ class MaskablePPO(Sb3Agent):
 
     Args:
         epochs: passes over a rollout.
-        clip: of the probability ratio.
+        clip: clipping range of the probability ratio.
         spread: standard deviation, in levels, of the first policy around the reference's pace.
     """
 

@@ -1,10 +1,10 @@
-"""NSGA-II (Deb et al. 2002), as in Optuna: the loss against the budgeted costs, a whole Pareto front in one search.
+"""NSGA-II (Deb et al. 2002) of Optuna: finds a Pareto front of the loss and the budgeted costs in one search.
 
 The budgets bound the front from above. It starts from the policies that are best under the sum of single-unit
 sensitivities at evenly spaced costs. A child is a crossover of two parents or a copy of one, after a few steps of one
 level: a unit denser, a unit sparser, or both (the trade that keeps the cost).
 
-The answer is the best policy within the budgets, as of every agent; `front` is the rest.
+As with every agent, the answer is the best policy within the budgets. `front` has the others.
 """
 
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ from autoprune.space import Levels, SearchSpace
 @dataclass
 class NSGA2(SampledAgent):
     """Args:
-    radius: levels from the start's that are searched, up and down; 0 is all.
-    population: policies of a generation.
-    least: the front begins at this share of the budgets.
-    points: policies of the front that are kept at the end, at most.
-    last: share of the limits for the end, when the front and what it started from are measured on one sample: the few
-        tokens of a trial flatter the policies that they chose.
+    radius: number of levels above and below the start that are searched; 0 is all.
+    population: number of policies in a generation.
+    least: share of the budgets at which the front begins.
+    points: the most policies of the front that are kept at the end.
+    last: share of the limits for the end, when the front and its starting policies are measured on one sample. The few
+        tokens of a trial favour the policies that were chosen with them.
     """
 
     pareto = True

@@ -1,4 +1,4 @@
-"""What agents that learn from a replay buffer share: they train after each batch of episodes, from whole returns."""
+"""The common part of agents with a replay buffer. They train after each batch of episodes, from whole returns."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +13,9 @@ from autoprune.envs.vectorized import PruningVecEnv
 @dataclass
 class OffPolicyAgent(Sb3Agent):
     """Args:
-    gradient_steps: after each batch of episodes.
-    batch_size: transitions of one gradient step.
-    returns: learn from whole returns; off bootstraps from the next step's value, as the algorithms' papers do.
+    gradient_steps: number of gradient steps after each batch of episodes.
+    batch_size: number of transitions in a gradient step.
+    returns: whether critics learn from whole returns. Otherwise they bootstrap from the next value, as in the papers.
     """
 
     gradient_steps: PositiveInt = 50

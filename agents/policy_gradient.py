@@ -1,7 +1,7 @@
 """Policy gradients over levels: a probability for every level of every unit, learned by REINFORCE (Williams 1992).
 
-The sampler is Optuna's kind and can be used in any study (policy_gradient_sampler.py); here it starts from the policy
-that is best under the sum of single-unit sensitivities, and prefers its neighbours.
+The sampler is an Optuna sampler for any study (policy_gradient_sampler.py). Here it starts at the policy with the least
+sum of single-unit sensitivities and prefers its neighbours.
 """
 
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ __all__ = ["PolicyGradient", "PolicyGradientSampler"]
 @dataclass
 class PolicyGradient(SampledAgent):
     """Args:
-    learning_rate: of the logits; None is the sampler's default.
-    baseline: what a trial is compared with: `leave-one-out` or `moving-average`.
-    natural: follow the natural gradient.
+    learning_rate: learning rate of the logits; None is the sampler's default.
+    baseline: the baseline of a trial's reward: `leave-one-out` or `moving-average`.
+    natural: whether to follow the natural gradient.
     entropy: weight of the entropy bonus.
-    strength: what a level loses at the start, in logits, for each squared level away from the reference's.
+    strength: how much the initial logits fall with each squared level away from the reference.
     """
 
     learning_rate: NonNegativeFloat | None = None

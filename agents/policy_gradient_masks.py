@@ -1,18 +1,18 @@
 """Policy-gradient masks: a probability for every group (KV groups of an attention), learned from forward passes alone.
 
-Gao et al. 2024 ("Bypass Back-propagation"), with three changes that a few hundred evaluations ask for:
+This is Gao et al. 2024 ("Bypass Back-propagation") with three changes for searches of a few hundred evaluations:
 
-- It starts from the criterion's order and from single-unit sensitivities: a group's logit falls with its rank in its
-  unit, and passes 0 where the additive solution would cut. Only groups near the cut are undecided.
-- Beside its groups' own logits a unit has a common offset, Gaussian and learned as well: how much of a unit is kept
-  shows in a few scores, which neurons they are in thousands.
-- A batch of masks is scored on one sample, its advantages are taken against the rest of the batch (leave one out), and
-  the answer is an incumbent that the best masks and the most likely one race.
+- It starts from the criterion's order and from single-unit sensitivities. A group's logit falls with its rank in its
+  unit and is 0 where the additive solution would cut. Only groups near the cut are uncertain.
+- Besides the logits of its groups, a unit has a common Gaussian offset, which is learned, too. A few scores suffice to
+  learn how much of a unit to keep; which neurons to keep takes thousands.
+- A batch of masks is scored on one sample. The baseline of a mask is the mean of the others (leave one out). The answer
+  is an incumbent that is raced by the best masks and by the most likely one.
 
-A mask is sampled as logits plus logistic noise, cut at the threshold at which the budgets hold (projection.py): exactly
-independent Bernoulli draws but for the threshold.
+A mask is sampled as logits plus logistic noise, cut at the threshold at which the budgets hold (projection.py). Except
+for the threshold, these are independent Bernoulli draws.
 
-Groups that share weights are one here, as the query heads of a KV group: a mask keeps all of them or none.
+Groups that share weights, such as the query heads of a KV group, count as one here: a mask keeps all of them or none.
 
 Shapes: G groups of all units, U units, N masks.
 """
@@ -37,15 +37,15 @@ Floats = NDArray[np.float64]
 class PolicyGradientMasks(Agent):
     """Args:
     batch: masks sampled and scored together.
-    tokens: of the sample that the first batches are scored on.
+    tokens: size of the sample for the first batches, in tokens.
     learning_rate: of the groups' logits, in units of a batch's standardised advantages.
     unit_rate: of the units' offsets, likewise, in standard deviations of their noise.
     unit_noise: standard deviation of a unit's offset, as a share of its groups.
     softness: share of a unit's groups over which logits go from 0 to 1.
-    race_tokens: of the sample that a new incumbent must win on at the start.
-    widening: how far both samples grow by the end: 0 not at all, 1 to the whole split, geometrically in between.
+    race_tokens: size of the sample for races at the start, in tokens.
+    widening: how far both samples grow by the end: 0 is not at all, 1 is the whole split, geometric in between.
     finalists: masks of each batch that race the incumbent, besides the most likely one.
-    sensitivity_tokens: for each sensitivity; 0 measures none, and starts from the uniform policy.
+    sensitivity_tokens: tokens for each sensitivity. With 0 none is measured, and the start is the uniform policy.
     """
 
     masks = True

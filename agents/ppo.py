@@ -17,7 +17,7 @@ class PPO(Sb3Agent):
     Args:
         epochs: passes over a rollout.
         log_std: logarithm of the actions' standard deviation at the start.
-        clip: of the probability ratio.
+        clip: clipping range of the probability ratio.
     """
 
     learning_rate: float = 3e-3

@@ -1,4 +1,4 @@
-"""From a score for every group to the mask that keeps the best within the budgets.
+"""Projects scores of groups onto the mask that keeps the best groups within the budgets.
 
 Shapes: G groups of all units, U units.
 """
@@ -30,7 +30,7 @@ class Projection:
     def __call__(self, score_G: Floats) -> tuple[Bools, float]:
         """The groups that are kept, and the threshold.
 
-        What the dear groups leave of the budgets goes to the cheaper kinds, at a lower threshold of their own.
+        What the expensive groups leave of the budgets goes to the cheaper kinds, which get a lower threshold.
         """
         closed_G = np.zeros(len(score_G), dtype=bool)
         kept_G, threshold = self._cut(score_G, closed_G)

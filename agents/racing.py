@@ -1,8 +1,8 @@
-"""Races on common samples, and the incumbent that they challenge: how agents decide with few tokens.
+"""Races on common samples and the incumbent: how agents choose between policies with few tokens.
 
-Rivals are compared on the same sequences, pair by pair, so that the text's own variance cancels; the incumbent's losses
-are remembered, so it takes part for free. Samples are drawn anew and widen as the search goes on: first steps are large
-and need few tokens, and the answer must not be fitted to the few sequences that a fixed sample would have.
+Rivals are compared on the same sequences, so that the variance of the text cancels. The incumbent's losses are known,
+so its part in a race costs nothing. Samples are drawn anew and grow during the search: the first steps are large and
+need few tokens, and a fixed small sample would be overfitted.
 """
 
 from collections import deque
@@ -32,7 +32,8 @@ def race(
     Rounds double the sequences seen. After each, rivals behind the incumbent leave, and so does the worse half.
 
     Args:
-        tell: called with each rival as it leaves or arrives, and its loss above the incumbent's on each sequence seen.
+        tell: called with each rival when it leaves or finishes, and with its loss minus the incumbent's on each
+            sequence seen.
     """
     seen, left = 1, list(rivals)
     while left:
@@ -51,11 +52,11 @@ def race(
 
 
 class Patience:
-    """Notices when nothing new is proposed any more.
+    """Detects that an agent proposes nothing new any more.
 
     Args:
         objective: counts what is new.
-        batches: a search is over when fewer scores than batches were new in so many of them.
+        batches: number of batches that are watched. The search is over when they had fewer new scores than batches.
     """
 
     def __init__(self, objective: Objective, batches: int = PATIENCE) -> None:
@@ -63,7 +64,7 @@ class Patience:
         self._evals: deque[int] = deque(maxlen=batches)
 
     def lost(self) -> bool:
-        """Whether the search is over; to be asked once a batch."""
+        """Whether the search is over. Call it once in each batch."""
         evals = self._objective.spent.evals
         if len(self._evals) == self._batches and evals - self._evals[0] < self._batches:
             return True
@@ -72,13 +73,13 @@ class Patience:
 
 
 class Incumbent:
-    """The answer so far of an agent that proposes in batches, and the samples that it is challenged on.
+    """The best policy so far of an agent that proposes in batches, and the samples of its races.
 
     Args:
         objective: scores policies.
         rng: draws the samples.
         policy: what to begin with.
-        race_tokens: of the sample that a new incumbent must win on at the start.
+        race_tokens: size of the sample for races at the start, in tokens.
         widening: how far samples grow by the end: 0 not at all, 1 to the whole split, geometrically in between.
     """
 
@@ -106,7 +107,7 @@ class Incumbent:
 
 
 class Races(Protocol):
-    """Settings that agents share which propose in batches and race an incumbent."""
+    """The common settings of agents that propose in batches and race an incumbent."""
 
     tokens: int
     race_tokens: int
@@ -117,11 +118,11 @@ class Races(Protocol):
 def begin(
     objective: Objective, rng: np.random.Generator, settings: Races
 ) -> tuple[Incumbent, Levels, NDArray[np.float64] | None]:
-    """What comes before the first batch: an answer, should the search end early; sensitivities, if they are affordable.
+    """Prepare the first batch: declare a first answer, and measure sensitivities if they are affordable.
 
     Returns:
-        The incumbent, at first the uniform policy; the reference, which is best under the sum of the sensitivities, or
-        else uniform; and the sensitivities, `[U, L]`.
+        The incumbent (the uniform policy); the reference, which has the least sum of sensitivities or is uniform
+        without them; and the sensitivities, `[U, L]`.
 
     Raises:
         LimitReached: the limits are spent.

@@ -12,9 +12,9 @@ from autoprune.space import Levels
 @dataclass(frozen=True)
 class Random(Agent):
     """Args:
-    tokens: spent on each policy.
-    batch: policies proposed at once.
-    max_misses: batches in a row without a new policy after which the space counts as exhausted.
+    tokens: number of tokens that each policy is scored on.
+    batch: number of policies proposed at once.
+    max_misses: number of consecutive batches without a new policy after which the search ends.
     """
 
     tokens: int = 8192
@@ -22,7 +22,7 @@ class Random(Agent):
     max_misses: int = 20
 
     def search(self, objective: Objective, rng: np.random.Generator) -> None:
-        """Sample until the limits, or until the space seems exhausted."""
+        """Sample until the limits are spent or the space seems exhausted."""
         seen: set[Levels] = set()
         misses = 0
         while misses < self.max_misses:

@@ -1,4 +1,4 @@
-"""What off-policy agents add to stable-baselines3's own: a buffer of whole returns, and noise that shrinks."""
+"""Additions to stable-baselines3 for off-policy agents: a replay buffer of whole returns, and noise that shrinks."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from autoprune.agents.decay import Decay
 
 
 class ReturnBuffer(ReplayBuffer):
-    """Holds an episode back until it ends, and stores each step with its return, as if the episode ended there.
+    """Stores the steps of an episode when it ends, each with its return, as if the episode ended there.
 
-    With a reward that comes only at the end this is AMC's copy of it to every step (He et al. 2018, sec. 3.3); undis-
-    counted. Critics are then taught by what came of an action, and not by their own estimate of what will: chains of
-    dozens of steps are too long for that within a few hundred episodes.
+    If the reward comes only at the end, this copies it to every step, undiscounted, as AMC does (He et al. 2018, sec.
+    3.3). Critics then learn from returns and not from their own estimates. Bootstrapping over dozens of steps would
+    take more than a few hundred episodes.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

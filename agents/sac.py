@@ -1,4 +1,4 @@
-"""SAC on continuous ratios: a stochastic actor kept at a set entropy (Haarnoja et al. 2018)."""
+"""SAC on continuous ratios: a stochastic actor with a target entropy (Haarnoja et al. 2018)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from autoprune.envs.vectorized import PruningVecEnv
 class SAC(OffPolicyAgent):
     """Args:
     log_std: logarithm of the actor's standard deviation at the start.
-    target_entropy: of the actor, nats an action; the entropy's weight is tuned towards it.
+    target_entropy: target entropy of the actor, nats for each action. The entropy's weight is adjusted towards it.
     tau: how far the target networks follow in one gradient step.
     """
 

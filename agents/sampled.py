@@ -1,14 +1,13 @@
-"""What the agents on Optuna's samplers share: asking a sampler for levels, scoring them, telling it what came out.
+"""The common part of agents on Optuna's samplers: ask a sampler for levels, score them, tell it the losses.
 
-- Single-unit sensitivities on few tokens come first. The policy that is best under their sum is the reference: levels
-  are searched around it, and it is the first trial.
+- Single-unit sensitivities are measured first, on few tokens. The policy with the least sum is the reference. It is the
+  first trial, and levels around it are searched.
 - A proposal is repaired to the budgets before it is scored.
-- Trials are told how much worse than the reference they are, on the same sequences: samples can change from batch to
-  batch, and what is told stays comparable.
-- Optuna's pruners have no part: the fidelities are ours. A batch is scored on few tokens, and its best race the
-  incumbent on more.
+- The sampler is told how much worse than the reference a trial is on the same sequences. So values stay comparable when
+  samples change from batch to batch.
+- Optuna's pruners are not used. A batch is scored on few tokens, and its best trials race the incumbent on more.
 
-The study is in memory, and made anew when a search is resumed; what is kept is the run's own
+This study is in memory, and a resumed search makes it again. The run's study on disk is another one
 (autoprune/records/record.py).
 
 Shapes: N trials, S sequences.
@@ -41,12 +40,12 @@ Distributions = Mapping[str, IntDistribution]
 class SampledAgent(Agent):
     """Args:
     batch: trials asked for at once and scored together.
-    tokens: of the sample that the first batches are scored on.
+    tokens: size of the sample for the first batches, in tokens.
     radius: levels from the reference's that are searched, up and down; 0 is all.
-    race_tokens: of the sample that a new incumbent must win on at the start.
-    widening: how far both samples grow by the end: 0 not at all, 1 to the whole split, geometrically in between.
+    race_tokens: size of the sample for races at the start, in tokens.
+    widening: how far both samples grow by the end: 0 is not at all, 1 is the whole split, geometric in between.
     finalists: trials of each batch that race the incumbent.
-    sensitivity_tokens: for each sensitivity; 0 measures none, and starts from the uniform policy.
+    sensitivity_tokens: tokens for each sensitivity. With 0 none is measured, and the start is the uniform policy.
     """
 
     models_losses: ClassVar[bool] = False  # whether the sampler takes trials that it has not proposed
@@ -145,10 +144,10 @@ class SampledAgent(Agent):
         space: SearchSpace,
         distributions: Distributions,
     ) -> None:
-        """Tell the sampler what came of a trial; a network that overflows has failed.
+        """Tell the sampler the result of a trial. A network that overflows is a failed trial.
 
-        A sampler that models losses is told of the repaired policy in the place of what it asked for: that is what the
-        loss is of.
+        A sampler that models losses is given the repaired policy instead of its own proposal, because the loss belongs
+        to the repaired one.
         """
         if not np.isfinite(worse):
             study.tell(trial, state=TrialState.FAIL)

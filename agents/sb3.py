@@ -1,4 +1,4 @@
-"""What the agents on stable-baselines3 share: their settings, and a search that is training (training.py)."""
+"""The common part of agents on stable-baselines3: their settings and a search by training (training.py)."""
 
 import copy
 import random
@@ -29,18 +29,18 @@ from autoprune.ports.agent import Agent
 class Sb3Agent(Agent):
     """Args:
     reward: a name, `package.module:function` or `file.py:function`.
-    episodes: played side by side and scored as one batch.
-    tokens: of the sample that the first batches are scored on.
-    race_tokens: of the sample that a new incumbent must win on at the start.
-    widening: how far both samples grow by the end: 0 not at all, 1 to the whole split, geometrically in between.
-    finalists: episodes of each batch that race the incumbent, besides the agent's choice without noise.
-    sensitivity_tokens: for each sensitivity; 0 measures none, and starts from the uniform policy.
+    episodes: number of episodes that run side by side and are scored as one batch.
+    tokens: size of the sample for the first batches, in tokens.
+    race_tokens: size of the sample for races at the start, in tokens.
+    widening: how far both samples grow by the end: 0 is not at all, 1 is the whole split, geometric in between.
+    finalists: number of episodes of each batch that race the incumbent, besides the agent's choice without noise.
+    sensitivity_tokens: tokens for each sensitivity. With 0 none is measured, and the start is the uniform policy.
     shaping: weight of the potential-based shaping.
-    learning_rate: at the start; falls linearly to 0 as the limits are spent.
-    net_arch: hidden layers of actor and critic.
+    learning_rate: learning rate at the start. It falls linearly to 0 as the limits are spent.
+    net_arch: sizes of the hidden layers of actor and critic.
     options: further arguments of the algorithm's class in stable-baselines3.
-    pretrained: a run, or a directory with `agent.safetensors`, whose weights training starts from.
-    callback: `package.module:Object` or `file.py:Object`, a BaseCallback that is called as SB3 does.
+    pretrained: a run, or a directory with `agent.safetensors`. Training starts from its weights.
+    callback: a BaseCallback of stable-baselines3, as `package.module:Object` or `file.py:Object`.
     tensorboard: a directory for TensorBoard's logs.
     """
 
@@ -81,7 +81,7 @@ class Sb3Agent(Agent):
         return self.decays[-1]
 
     def search(self, objective: Objective, rng: np.random.Generator) -> None:
-        """Train until the limits, or until the policy has settled."""
+        """Train until the limits are spent or the policy has settled."""
         self._trained: BaseAlgorithm | None = None
         self.decays: list[Decay] = []
         with _own_randomness():

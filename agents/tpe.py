@@ -13,7 +13,7 @@ from autoprune.space import Levels
 class TPE(SampledAgent):
     """Args:
     startup: random trials before the estimator is used.
-    candidates: of which the one with the best expected improvement is taken.
+    candidates: number of candidates. The one with the best expected improvement is taken.
     """
 
     models_losses = True
@@ -22,7 +22,7 @@ class TPE(SampledAgent):
     candidates: PositiveInt = 24
 
     def sampler(self, seed: int, distributions: Distributions, reference: Levels) -> BaseSampler:
-        """Optuna's, all units' levels at once; trials of one batch keep away from each other (constant liar)."""
+        """Optuna's sampler for the levels of all units. Trials of a batch repel each other (constant liar)."""
         return TPESampler(
             seed=seed, multivariate=True, constant_liar=True, n_startup_trials=self.startup,
             n_ei_candidates=self.candidates,

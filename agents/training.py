@@ -1,11 +1,11 @@
-"""A search by reinforcement learning: training on the pruning environment until the limits, and what goes with it.
+"""A search by reinforcement learning: trains on the pruning environment until the limits are spent.
 
-The walk (He et al. 2018) is stable-baselines3's own training loop over N episodes side by side. Around it:
+stable-baselines3's training loop runs over N episodes side by side (He et al. 2018). Around it:
 
-- Single-unit sensitivities on few tokens come first. They are features, and the policy that is best under their sum is
-  the reference whose pace a neutral action keeps: training starts from there and learns where to depart from it.
-- The N episodes of a batch are scored on one sample, which is drawn anew for each batch and widens as the search goes
-  on, beside the uniform policy: what is learned from is differences on the same text.
+- Single-unit sensitivities are measured first, on few tokens. They are features of the observation. The policy with the
+  least sum is the reference, whose pace a neutral action keeps. So training starts there and learns where to deviate.
+- The N episodes of a batch and the uniform policy are scored on the same sample, so that the agent learns from
+  differences on the same text. Each batch draws a new sample, which grows during the search.
 - The answer is an incumbent. After each batch the best episodes and the agent's own choice without noise race it on a
   larger sample, as offspring race their parent in `evolution`.
 """
@@ -23,7 +23,7 @@ from stable_baselines3.common.logger import Logger
 from autoprune import registry
 from autoprune.agents import weights
 from autoprune.agents.racing import Patience, begin
-from autoprune.envs.episodes import Episodes, Outcome, Task
+from autoprune.envs.episodes import EpisodeRules, Episodes, Outcome
 from autoprune.envs.vectorized import PruningVecEnv
 from autoprune.errors import LimitReached, UserError
 from autoprune.objective import Objective
@@ -37,7 +37,7 @@ HOOKS = ("_init_callback", "_on_training_start", "_on_rollout_start", "_on_step"
 
 
 class Settled(Exception):  # noqa: N818 (an end, not an error)
-    """Nothing new is proposed any more."""
+    """The agent proposes nothing new any more."""
 
 
 class Training:
@@ -54,8 +54,8 @@ class Training:
         self._patience = Patience(objective)
         self._incumbent, reference, added_UL = begin(objective, rng, agent)
         reward = registry.load("rewards", agent.reward)
-        self.task = Task(objective, reward, agent.actions, self._sample, added_UL, reference, agent.shaping)
-        env = PruningVecEnv(self.task, agent.episodes, rng, self._ended)
+        self.rules = EpisodeRules(objective, reward, agent.actions, self._sample, added_UL, reference, agent.shaping)
+        env = PruningVecEnv(self.rules, agent.episodes, rng, self._ended)
         with _explained(agent):
             self.model = agent.build(env, int(rng.integers(2**31 - 1)), self._common())
         if agent.tensorboard is None:
@@ -68,10 +68,10 @@ class Training:
 
         Raises:
             LimitReached: the limits are spent.
-            Settled: nothing new is proposed any more.
+            Settled: the agent proposes nothing new any more.
         """
-        assert self.task.reference is not None
-        self._incumbent.challenge([self.task.reference, *([self._choice()] if self.agent.pretrained else [])])
+        assert self.rules.reference is not None
+        self._incumbent.challenge([self.rules.reference, *([self._choice()] if self.agent.pretrained else [])])
         callback = self._callback()
         try:
             with _explained(self.agent):
@@ -97,7 +97,7 @@ class Training:
         return self._incumbent.draw(self.agent.tokens)
 
     def _ended(self, outcome: Outcome) -> None:
-        """A batch has ended: race its best, lower what falls with progress, and see whether anything is new."""
+        """Finish a batch: race its best episodes, lower what falls with progress, and check for new policies."""
         ranked = [outcome.policies[i] for i in np.argsort(outcome.losses_N, kind="stable")]
         self._incumbent.challenge([*ranked[: self.agent.finalists], self._choice()], outcome.sample)
         for decay in self.agent.decays:
@@ -107,7 +107,7 @@ class Training:
 
     def _choice(self) -> Levels:
         """What the agent would choose now, without noise."""
-        episodes = Episodes(self.task)
+        episodes = Episodes(self.rules)
         while not episodes.walk.done:
             action, _ = self.model.predict(episodes.observe(), deterministic=True)
             episodes.choose(action)

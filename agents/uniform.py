@@ -1,4 +1,4 @@
-"""Uniform: the same share of every unit, as nearly as its levels allow. The baseline that every search must beat."""
+"""Uniform: keeps the same share of every unit, as nearly as its levels allow. Every search must beat this baseline."""
 
 from dataclasses import dataclass
 

@@ -1,10 +1,10 @@
 """A trained agent on disk: `model.zip` as stable-baselines3 writes it, and its policy's weights as safetensors.
 
-The zip is for stable-baselines3's own users; it holds pickles, so nothing here ever reads it. `agent.safetensors` has
-in its header what the weights belong to: the algorithm and the columns of the observation table.
+The zip is for users of stable-baselines3. It holds pickles, so nothing here reads it. The header of `agent.safetensors`
+names the algorithm and the columns of the observation table.
 
-Columns are known by name. A table may have got columns since the agent was saved, as for another kind of unit: they
-begin with weights of 0, so that the agent chooses as it did.
+Columns are identified by name. If the table has new columns since the agent was saved, such as one for a new kind of
+unit, they get weights of 0, so that the agent chooses as before.
 """
 
 import json
@@ -58,7 +58,8 @@ def load(model: BaseAlgorithm, path: Path, algorithm: str) -> None:
         path: a run's directory, or the file itself.
 
     Raises:
-        UserError: there are none, they are damaged, of another algorithm or shape, or of columns that are gone.
+        UserError: the weights are missing or damaged, or of another algorithm or shape, or of columns that do not exist
+            any more.
     """
     file = find(path)
     with explained("the trained agent", file):

@@ -1,4 +1,4 @@
-"""The same as the command line, in Python: three lines from a model to a smaller one."""
+"""The Python interface. It offers the same commands as the command line."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,7 +18,7 @@ from autoprune.exporting import reopen
 from autoprune.ports.task import Progress
 from autoprune.provenance import proposal_of
 from autoprune.recovery import finetuning
-from autoprune.recovery.finetuning import Tuned
+from autoprune.recovery.finetuning import Recovered
 from autoprune.study import SearchResult
 from autoprune.task_choice import measure, task_of
 from autoprune.validation import mean_losses, total_macs, total_params
@@ -42,17 +42,18 @@ def search(
     """Search the best pruning policy within budgets.
 
     Args:
-        model: Hugging Face directory, hub name or `FILE.py:FUNCTION`; None, the default, is the embedded model.
-        data: calibration text, or images as a .npz or a folder; None, the default, is Python's own documentation.
-        budgets: metric -> bound, up to 1 as a fraction of dense, above absolute; of a bound alone the metric is params.
-            Bounds may be texts as "50%" or "1.2M", and budgets too, as "macs=0.5". The default is 0.5.
-        agent: a name from `autoprune list agents`, or `package.module:Object`; `evolution` is the default.
-        seed: of the agent; 0 is the default.
-        max_evals: policies scored at most.
-        max_tokens: policies x tokens, or images, scored at most.
-        out: the run's directory; None is a new one in `runs/`.
-        config: a YAML file of settings, which any argument that is given overrides.
-        settings: anything else in `SearchConfig`.
+        model: Hugging Face directory, hub name or `FILE.py:FUNCTION`. The default, None, is the embedded model.
+        data: calibration text, or images as a .npz or a folder. The default, None, is Python's own documentation.
+        budgets: a mapping from metric to bound. A bound up to 1 is a fraction of the dense network; a larger one is
+            absolute. A bound without a metric bounds params. Bounds may be texts such as "50%" or "1.2M", and a budget
+            may be a text such as "macs=0.5". The default is 0.5.
+        agent: a name from `autoprune list agents`, or `package.module:Object`. The default is `evolution`.
+        seed: random seed of the agent. The default is 0.
+        max_evals: limit on the number of policies scored.
+        max_tokens: limit on policies x tokens, or policies x images, scored.
+        out: directory of the run. None makes a new one in `runs/`.
+        config: a YAML file of settings. Arguments that are given take precedence.
+        settings: any other field of `SearchConfig`.
 
     Returns:
         The result, with `.policy`, `.loss` (validation), `.history` and `.export(path)`.
@@ -77,15 +78,15 @@ def compare(
 ) -> Comparison:
     """Search with several agents and seeds within the same limits, and rank the agents.
 
-    The model is loaded once. Called again with the same `out`, it goes on where it was; agents and seeds may be added.
+    The model is loaded once. A second call with the same `out` continues the comparison. It may add agents and seeds.
 
     Args:
-        agents: names from `autoprune list agents`, or `package.module:Object`; in one text, commas between them.
-        seeds: how many, counted from the setting `seed` (0); or which.
-        budgets: as `search` takes them.
-        out: the directory; None is a new one in `runs/`.
-        config: a YAML file of settings, which the arguments override.
-        settings: anything else in `SearchConfig`, common to all; `agent_options` is a mapping for each agent.
+        agents: names from `autoprune list agents`, or `package.module:Object`: a list, or one text with commas.
+        seeds: the number of seeds, counted from the setting `seed` (0), or a list of seeds.
+        budgets: as in `search`.
+        out: directory of the comparison. None makes a new one in `runs/`.
+        config: a YAML file of settings. Arguments take precedence.
+        settings: any other field of `SearchConfig`, for all agents. `agent_options` maps each agent to its settings.
 
     Returns:
         The comparison, with `.table`, `.curves`, `.league` and `.path`.
@@ -102,14 +103,15 @@ def compare(
 
 @checked
 def resume(path: str | Path, **places: Any) -> SearchResult:
-    """Go on with an interrupted run.
+    """Continue an interrupted run.
 
     Args:
         path: the run's directory.
-        places: `workers`, `ray_address`, `gpus_per_worker`, `device_memory`, where they are not to be the run's own.
+        places: settings of where it runs: `workers`, `ray_address`, `gpus_per_worker`, `device_memory`. They replace
+            the run's own.
 
     Raises:
-        UserError: it cannot go on, or is a comparison, with which `compare` goes on; or another setting is given.
+        UserError: the run cannot continue, the path is a comparison (call `compare`), or another setting is given.
     """
     for name in set(places) - PLACES:
         raise UserError(f"resume takes {', '.join(sorted(PLACES))}: '{name}' stays as the run has it.")
@@ -126,21 +128,22 @@ def finetune(
     lora: int = 0,
     progress: Progress = lambda stage, share: None,
     **settings: Any,
-) -> Tuned:
-    """Fine-tune the policy of a run, taught by the dense network and by the text or the labels.
+) -> Recovered:
+    """Fine-tune the policy of a run. The dense network and the labels (the text itself, for text) teach it.
 
     Args:
-        path: the run's directory; the network goes to its `finetuned/network`.
-        epochs: passes over all of the run's data but the validation split; with 0 it is only refitted, in seconds. None
-            is as many as `max_steps`, `max_tokens` (of images these) or `max_time` (seconds) allow.
-        seed: of the order of sequences or images, of shifts, mirrors and adapters.
-        lora: rank of adapters that are trained in the place of the weights, and merged in the end; 0 trains these.
-        progress: is told the stage and how much of it is done.
-        settings: anything else in `training.Tuning`, as `lr=1e-4`; kinds of networks and adapters have defaults of
-            their own.
+        path: the run's directory. The network is written to its `finetuned/network`.
+        epochs: passes over the run's data without the validation split. With 0 the network is only refitted, which
+            takes seconds. With None, `max_steps`, `max_tokens` (or images) or `max_time` (seconds) ends training.
+        seed: random seed of the order of examples, of shifts and mirrors, and of adapters.
+        lora: rank of adapters, which are trained instead of the weights and then merged. 0 trains all weights.
+        progress: called with the stage and the share of it that is done.
+        settings: any other field of `training.TrainingSettings`, such as `lr=1e-4`. The defaults depend on the kind of
+            network and on whether adapters are trained.
 
     Returns:
-        What the dense network, the pruned one before and after are worth on the validation split, and the export.
+        The measurements of the dense network and of the pruned one before and after, on the validation split, and the
+        path of the export.
 
     Raises:
         UserError: a setting is wrong, the run is not finished, its `finetuned/` was begun with other settings, the
@@ -159,23 +162,23 @@ def evaluate(
     dtype: str = NOT_GIVEN,
     progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
-    """Loss against the labels, quality, size and speed of a network, or of a run's policy, as its task measures them.
+    """Measure loss against the labels, quality, size and speed of a network or of a run's policy.
 
-    Parameters and multiply-accumulates are those of the whole network. A language model has `cross_entropy` and
-    `perplexity`; a run on images has `accuracy` and images in the place of `perplexity` and tokens. A run is timed
-    beside its dense network.
+    Parameters and multiply-accumulates are those of the whole network. The task chooses the measures: a language model
+    gets `cross_entropy` and `perplexity`, a run on images gets `accuracy` and counts images instead of tokens. A run
+    is timed beside its dense network.
 
     Args:
-        path: a directory in Hugging Face form, exported or not, or a run's.
-        data: text file; None is Python's own documentation, for a run its own validation split.
-        sequence_length: tokens of a sequence, 512 by default; a run has its own.
-        max_sequences: sequences at most, from the start of the text.
-        device: torch device, `cpu` by default; a run has its own.
-        dtype: what to compute in, `auto` as in a search; a run has its own.
-        progress: is told the stage and how much of it is done.
+        path: directory of a network in Hugging Face form (exported or not), or of a run.
+        data: text file. None is Python's own documentation, or the validation split of a run.
+        sequence_length: tokens in a sequence, 512 by default. A run keeps its own.
+        max_sequences: limit on the number of sequences, from the start of the text.
+        device: torch device, `cpu` by default. A run keeps its own.
+        dtype: data type to compute in, `auto` by default, as in a search. A run keeps its own.
+        progress: called with the stage and the share of it that is done.
 
     Raises:
-        UserError: there is no such network or text, they do not fit, or a run is asked for what is not its own.
+        UserError: the network or the text is missing, they do not fit, or an argument contradicts the run's setting.
     """
     own = given(sequence_length=sequence_length, device=device, dtype=dtype)
     text = None if data is None else str(data)

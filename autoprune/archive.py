@@ -1,4 +1,4 @@
-"""What a search knows of its policies, and which candidate leads: a score costs the same however many there are."""
+"""The scores of a search and its best candidate so far. The cost of a score does not grow with their number."""
 
 import heapq
 import math
@@ -24,11 +24,11 @@ class _Record:
 class Archive:
     """Losses of policies by training steps and sequence.
 
-    The candidate leads that has the lowest mean loss at the highest fidelity: after the most training steps, and then
-    on the most sequences. Losses after different numbers of steps are never averaged.
+    The leading candidate has the lowest mean loss at the highest fidelity. Fidelity is compared by training steps first
+    and by the number of sequences second. Losses after different numbers of steps are never averaged.
 
-    Standings wait in a heap. A new score adds one and leaves the policy's earlier one in there, which is passed over
-    when it comes to the top.
+    Standings are kept in a heap. A new score adds a standing and leaves the policy's earlier one in the heap, where it
+    is skipped when it comes to the top.
     """
 
     def __init__(self) -> None:
@@ -42,11 +42,11 @@ class Archive:
         return policy in self._most_steps
 
     def is_trained(self, policy: Proposal, steps: int) -> bool:
-        """Whether a loss of a policy after so many training steps is known, so that these have been paid for."""
+        """Whether a loss of the policy after this many training steps is known; if so, they have been charged."""
         return (policy, steps) in self._records and bool(self._records[policy, steps].losses)
 
     def ask(self, policy: Proposal, sequences: Iterable[int], steps: int = 0) -> list[int]:
-        """Those of some sequences that a policy's losses are not known on; it is remembered as asked for."""
+        """The given sequences on which the policy has no loss yet. The policy is remembered as asked for."""
         if (policy, steps) not in self._records:
             self._records[policy, steps] = _Record(self._numbered)
             self._numbered += 1
@@ -54,7 +54,7 @@ class Archive:
         return [s for s in sequences if s not in known]
 
     def add(self, policy: Proposal, sequences: Sequence[int], losses: Sequence[float], steps: int = 0) -> None:
-        """Take in new losses of a policy that was asked for."""
+        """Add new losses of a policy that was asked for."""
         record = self._records[policy, steps]
         record.losses.update(zip(sequences, losses, strict=True))
         record.mean = float(np.mean(list(record.losses.values())))
@@ -76,7 +76,7 @@ class Archive:
             del self._records[policy, steps]
 
     def losses(self, policy: Proposal, sequences: Iterable[int], steps: int = 0) -> list[float]:
-        """Its loss on each of some sequences that it was scored on."""
+        """The policy's loss on each of the given sequences."""
         known = self._records[policy, steps].losses
         return [known[s] for s in sequences]
 
@@ -85,7 +85,7 @@ class Archive:
         return self._most_steps[policy]
 
     def standing(self, policy: Proposal) -> tuple[float, int]:
-        """Mean loss of a policy after its most training steps, and how many sequences it is over."""
+        """Mean loss of the policy after its most training steps, and the number of sequences in that mean."""
         record = self._records[policy, self._most_steps[policy]]
         return record.mean, len(record.losses)
 

@@ -1,4 +1,4 @@
-"""Arguments of the Python interface and of parts: which of them were given, and that they are of the right type."""
+"""Checks arguments of the Python interface and of parts: which ones were given, and whether their types are right."""
 
 import builtins
 import difflib
@@ -17,7 +17,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Budgets = SkipValidation[Mapping[str, float | str] | Mapping[Path, float | str] | Sequence[str] | float | str | None]
-"""All that `written.budgets_of` understands, and checks."""
+"""Any form of budgets that `written.budgets_of` reads and checks."""
 
 
 class _NotGiven:
@@ -26,18 +26,18 @@ class _NotGiven:
 
 
 NOT_GIVEN: Any = _NotGiven()
-"""The default of an argument whose value is a setting's: any value that a user gives, None too, overrides a file."""
+"""The default of an argument that is a setting. Any value that a user gives, even None, overrides the file."""
 
 
 def given(**arguments: Any) -> dict[str, Any]:
-    """Those arguments that a user gave."""
+    """The arguments that the user gave."""
     return {name: value for name, value in arguments.items() if value is not NOT_GIVEN}
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that says in a sentence, as a UserError, what is wrong with its arguments.
+    """Wrap a function so that a wrong argument raises a UserError with one sentence.
 
-    One is of another type than annotated, or the operating system refuses a path, as one of 300 letters.
+    An argument is wrong if its type differs from the annotation, or if the operating system refuses it as a path.
     """
     names = list(inspect.signature(function).parameters)
     validated = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(function)
@@ -59,18 +59,18 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def made(part: Callable[..., R], options: Mapping[str, Any], called: str, word: str, prefix: str = "") -> R:
-    """A part with its options, which are the arguments of its constructor, checked against their annotations.
+    """Construct a part. Its options are the arguments of its constructor, checked against the annotations.
 
     Args:
         part: the class.
-        options: those that a user gave, by name.
-        called: how messages name the part, as `the agent 'ppo'`.
-        word: what its options are called, in the singular.
-        prefix: what stands before an option's name where the user wrote it.
+        options: the options that the user gave, by name.
+        called: the name of the part in messages, such as `the agent 'ppo'`.
+        word: the word for an option in messages, in the singular.
+        prefix: the text before an option's name in the user's input.
 
     Raises:
-        UserError: there is no such option (with near misses), it takes no such value, or one is missing; or the class
-            lacks a method that its port asks for.
+        UserError: an option is unknown or missing or has a wrong value, or the class lacks a method that its port
+            requires.
     """
     if isinstance(part, ABCMeta) and part.__abstractmethods__:
         raise UserError(f"{called} has no method '{min(part.__abstractmethods__)}', which it must have.")
@@ -96,7 +96,7 @@ def made(part: Callable[..., R], options: Mapping[str, Any], called: str, word: 
 
 
 def _hints(part: Any) -> dict[str, Any]:
-    """The types of a constructor's arguments; none where an annotation names what is not there."""
+    """The types of a constructor's arguments; empty where an annotation names something that does not exist."""
     constructor = inspect.getattr_static(part, "__init__") if isinstance(part, type) else part
     try:
         return get_type_hints(constructor, include_extras=True)
@@ -105,11 +105,11 @@ def _hints(part: Any) -> dict[str, Any]:
 
 
 def told(error: ValidationError, arguments: Sequence[str] = ()) -> str:
-    """The first thing that is wrong: `NAME: what would be right (got VALUE)`.
+    """Describe the first mistake: `NAME: what would be right (got VALUE)`.
 
     Args:
-        error: of a record, or of a function's arguments.
-        arguments: the names of these, in order.
+        error: raised for a record or for the arguments of a function.
+        arguments: the names of the function's arguments, in order.
     """
     first = error.errors()[0]
     head, *inside = first["loc"]

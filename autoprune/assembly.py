@@ -1,4 +1,4 @@
-"""From a configuration to everything a search or an export needs: network, splits, space, store, evaluators.
+"""Builds what a search or an export needs from a configuration: network, splits, space, level store, evaluators.
 
 Read top to bottom: task -> network and data -> units -> costs -> level store -> sorted network.
 """
@@ -39,12 +39,12 @@ from autoprune.wording import Words
 
 @dataclass(frozen=True)
 class Assembly(Prepared):
-    """What `assemble` put together.
+    """The result of `assemble`.
 
     Args:
         task: what the network reads.
-        network: held by whoever uses the network, where several searches share it.
-        coverage: how much of the network the units are, where that was asked for.
+        network: a lock that is held while the network is used, because several searches may share it.
+        coverage: the share of the network that is in units; None where it was not computed.
     """
 
     space: SearchSpace
@@ -57,11 +57,11 @@ class Assembly(Prepared):
 
     @property
     def subject(self) -> str:
-        """What is scored, as the first line of a journal has it: network, text, levels and loss."""
+        """A name for what is scored (network, text, levels, loss). It stands in the first line of a journal."""
         return f"{self.store.directory.name}/{self.config.loss}"
 
     def save_metrics(self, run: Path) -> None:
-        """Write what metrics have measured to a run's directory, so that it goes on with the same costs.
+        """Write the measurements of metrics to a run's directory, so that a resumed run has the same costs.
 
         Raises:
             UserError: the disk is full or not writable.
@@ -70,7 +70,7 @@ class Assembly(Prepared):
             metric.save(run)
 
     def notices(self) -> list[str]:
-        """What the network and metrics have to tell the user, a sentence each."""
+        """Sentences that the network and the metrics have for the user."""
         told = [self.loaded.notice, *(metric.notice for metric in self.metrics.values())]
         return [notice for notice in told if notice]
 
@@ -78,7 +78,7 @@ class Assembly(Prepared):
         """An evaluator of named losses on sequences of the user's choice.
 
         Args:
-            once: every sequence will be asked for once, so nothing of the dense network need be remembered.
+            once: whether every sequence is scored only once, so that results of the dense network need not be kept.
         """
         memory = 0 if once else REFERENCE_BYTES
         measured = [self.task.loss(loss) for loss in losses]
@@ -99,16 +99,16 @@ def assemble(
     run: Path | None = None,
     data: str | None = None,
 ) -> Assembly:
-    """Load, cut and prepare; builds the level store unless an earlier search left it.
+    """Load the network and the data, cut the network into units, and build the level store unless it exists.
 
     Args:
         masks: whether single groups can be kept or removed, which needs the moments; None asks the configured agent.
         run: the directory of the run, where metrics find what they measured when it was begun.
-        data: hash of the splits of a search that is over. A text is then read when something of it is asked for, and
-            what only a search needs, metrics and budgets, is left out.
+        data: hash of the splits of a finished search. The text is then read only when it is needed, and what only a
+            search needs (metrics and budgets) is left out.
 
     Raises:
-        UserError: whatever is wrong with the model, the data, the budgets or the cache.
+        UserError: the model, the data, the budgets or the cache are not usable.
     """
     task = config.chosen_task()
     load_criterion(config.criterion)  # so that what is wrong is told before the network is loaded
@@ -138,7 +138,7 @@ def assemble(
 
 
 def features_of(config: SearchConfig, masks: bool) -> list[str]:
-    """What a configuration asks for that not every task can do, by the names of `FEATURES` (ports/task.py)."""
+    """The optional features that a configuration asks for, by their names in `FEATURES` (ports/task.py)."""
     asked = {
         "decode": config.workload.phase == "decode",
         "device_memory": config.device_memory is not None,
@@ -200,7 +200,7 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
 
 
 def levels_of_width(width: Width, config: SearchConfig, round_to: int) -> tuple[Level, ...]:
-    """The levels of a width at the configured fractions; what no shortcut passes by keeps something."""
+    """The levels of a width at the configured fractions. A width without a shortcut around it is never dropped."""
     levels = kept_groups(width.groups, config.fractions(), round_to, width.bundles.size)
     return levels if width.droppable else tuple(level for level in levels if level.kept)
 
@@ -216,11 +216,11 @@ def space_of(
 
     Args:
         masks: single groups may be kept or removed.
-        metrics: those that were made for the network, by name; others are loaded.
+        metrics: metrics that were made for this network, by name. Other metrics are loaded.
         words: of the task, for people.
 
     Raises:
-        UserError: a metric is no metric (autoprune/budgets/metric.py), or a budget cannot be met.
+        UserError: a metric breaks its contract (autoprune/budgets/metric.py), or a budget cannot be met.
     """
     workload, made = config.workload_of(), metrics or {}
     names = list(dict.fromkeys([*config.budgets, "params", "macs"]))

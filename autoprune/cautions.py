@@ -1,4 +1,4 @@
-"""What a user may not have meant, and is told before a search begins: a budget that bounds nothing, smaller splits."""
+"""Warnings about settings that are probably mistakes, such as a budget that bounds nothing."""
 
 import warnings
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from autoprune.space import SLACK
 
 
 def warn(assembly: Assembly) -> None:
-    """Warn of everything that `cautions` finds."""
+    """Print every sentence of `cautions` as a warning."""
     for caution in cautions(assembly):
         warnings.warn(caution, UserWarning, stacklevel=3)
 
 
 def cautions(assembly: Assembly) -> Iterator[str]:
-    """A sentence for each."""
+    """One sentence for each caution."""
     yield from _loose_budgets(assembly)
     yield from _smaller_splits(assembly)
 

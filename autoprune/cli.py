@@ -1,6 +1,6 @@
-"""The command line: each command is a few lines over the API. Torch and transformers are imported when one runs.
+"""The command line. Each command calls the Python API; torch and transformers are imported when a command runs.
 
-A user's mistake is one line on stderr and exit status 2; Ctrl-C outside the search itself is 130.
+A user's mistake prints one line on stderr and exits with status 2. Ctrl-C outside the search exits with 130.
 """
 
 import errno
@@ -83,7 +83,7 @@ def search(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Search the best pruning policy within a budget; with no options, of the embedded model."""
+    """Search the best pruning policy within a budget. Without options it searches the embedded model."""
     from autoprune import rundir
 
     chosen = _settings(config, given, overrides)
@@ -100,16 +100,16 @@ def search(
 def compare(
     given: dict[str, Any],
     overrides: Overrides = None,
-    agents: Annotated[str, typer.Option(metavar="A,B,...", help="Who takes part.")] = "evolution,ppo,tpe,random",
-    seeds: Annotated[int, typer.Option(min=1, help="Searches of each agent, one a seed.")] = 3,
+    agents: Annotated[str, typer.Option(metavar="A,B,...", help="Agents to compare.")] = "evolution,ppo,tpe,random",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds; each agent searches once with each.")] = 3,
     out: Annotated[Path | None, typer.Option(help="The comparison's directory [a new one in runs/].")] = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Search with several agents and seeds within the same limits, and rank the agents.
 
-    --seed is the first of the seeds. An agent's own settings are agent_options.AGENT.KEY=VALUE. The same command again
-    goes on where it was, also with agents or seeds added.
+    --seed is the first seed. agent_options.AGENT.KEY=VALUE is a setting of one agent. The same command continues an
+    interrupted comparison, and agents and seeds may be added to it.
     """
     from autoprune import rundir
 
@@ -127,7 +127,7 @@ def compare(
 @app.command()
 @settings(OF_PLACES)
 def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
-    """Go on with a run where its journal ends, or with what is left of a comparison; elsewhere, if it is told where."""
+    """Continue a run from its journal, or finish a comparison. Options change where it runs."""
     with searching(run, as_json) as watch:
         from autoprune import study
         from autoprune.comparing import comparison
@@ -143,7 +143,7 @@ def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
 def show(
     run: Annotated[Path, typer.Argument(help="Directory of a run, or a policy file.")], as_json: Json = False
 ) -> None:
-    """The policy that was found: bars for every layer and unit, costs, losses, fine-tuning, where it came from."""
+    """Show the policy: bars for every layer and unit, costs, losses, fine-tuning, and where it came from."""
     from autoprune import display, rundir
     from autoprune.policy import Policy
     from autoprune.recovery.result import read_finetuned
@@ -168,7 +168,7 @@ def show(
 def list_parts(
     kind: Annotated[str | None, typer.Argument(help="agents, budgets, ...")] = None, as_json: Json = False
 ) -> None:
-    """The parts that can be chosen by name."""
+    """List the parts that can be chosen by name."""
     from autoprune import listing
 
     parts = listing.describe(kind)
@@ -187,18 +187,19 @@ def list_parts(
 @app.command()
 def export(
     run: Run,
-    directory: Annotated[Path, typer.Argument(help="Where to write.")],
+    directory: Annotated[Path, typer.Argument(help="Directory to write to.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any option of the exporter.")
     ] = None,
     to: Annotated[
-        str | None, typer.Option(help="Form, see `autoprune list exporters` [the one that the network has].")
+        str | None, typer.Option(help="Exporter, see `autoprune list exporters` [the one that fits the network].")
     ] = None,
     policy: Annotated[
-        Path | None, typer.Option(help="Another policy of the run than its best, as one of its front/.")
+        Path | None, typer.Option(help="A policy file of the run, such as one in its front/ [the best].")
     ] = None,
     uniform: Annotated[
-        bool, typer.Option("--uniform", help="uniform=true: pad with zeros, so that stock transformers loads it.")
+        bool,
+        typer.Option("--uniform", help="Short for uniform=true: pad with zeros, so that stock transformers loads it."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -218,7 +219,7 @@ def export(
         return
     if policy is None and finetuned_network(run).is_dir():
         echo(
-            "autoprune: this is the network as the search found it, without its fine-tuning: that one is the export "
+            "autoprune: this is the network as the search found it, without its fine-tuning. The fine-tuned network is "
             f"'{finetuned_network(run)}'.",
             err=True,
         )
@@ -229,10 +230,10 @@ def export(
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Directory of a run or of a comparison.")],
-    out: Annotated[Path | None, typer.Option(help="The file [report.html in the directory].")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write [report.html in the directory].")] = None,
     as_json: Json = False,
 ) -> None:
-    """One HTML page about a run or a comparison, finished or not, that needs neither a network nor a server."""
+    """Write one HTML page about a run or a comparison, finished or not. The page needs no network and no server."""
     from autoprune.reports.page import write_report
 
     path = write_report(run, out)
@@ -259,26 +260,26 @@ def finetune(
     run: Run,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of training.Tuning, as weight=0.7."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of training.TrainingSettings, as weight=0.7."),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=0, help="Passes over the text or the images; 0: refit alone.")
+        int | None, typer.Option(min=0, help="Passes over the text or the images; 0 only refits.")
     ] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Steps at most.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens, or images, trained on at most.")] = None,
-    max_time: Annotated[float | None, typer.Option(help="Seconds of training at most.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Limit on the number of steps.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Limit on the tokens, or images, trained on.")] = None,
+    max_time: Annotated[float | None, typer.Option(help="Limit on the seconds of training.")] = None,
     lora: Annotated[
-        int, typer.Option(min=0, metavar="RANK", help="Train adapters and merge them; 0: all weights.")
+        int, typer.Option(min=0, metavar="RANK", help="Rank of adapters to train and merge; 0 trains all weights.")
     ] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of whatever is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Sequences or images a step.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Sequences or images in a step.")] = None,
     augment: Annotated[bool | None, typer.Option("--augment/--no-augment", help="Shift and mirror images.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Refit and fine-tune a run's policy, taught by the dense network; goes on where it was interrupted.
+    """Refit and fine-tune the policy of a run; the dense network teaches. The same command continues after a stop.
 
-    One of --epochs, --max-steps, --max-tokens and --max-time is needed; the first of them that is reached ends it.
+    At least one of --epochs, --max-steps, --max-tokens and --max-time is needed. The first one reached ends training.
     """
     from dataclasses import asdict
 
@@ -293,15 +294,15 @@ def finetune(
     given |= {key: value for key, value in options.items() if value is not None}
     given |= dict(parse_override(text) for text in overrides or [])
     with progress(as_json) as display:
-        tuned = api.finetune(run, progress=display.stage, **given)
+        recovered = api.finetune(run, progress=display.stage, **given)
     if as_json:
-        emit(asdict(tuned) | {"after": asdict(tuned.after), "path": str(tuned.path)})
+        emit(asdict(recovered) | {"after": asdict(recovered.after), "path": str(recovered.path)})
         return
-    for name, worth in tuned.rows.items():
-        echo(f"{name:<9} {worth.told()}")
-    if tuned.training is not None:
-        echo(f"trained:  {tuned.training.told()}")
-    echo(f"network: {tuned.path}")
+    for name, measurement in recovered.rows.items():
+        echo(f"{name:<9} {measurement.told()}")
+    if recovered.training is not None:
+        echo(f"trained:  {recovered.training.told()}")
+    echo(f"network: {recovered.path}")
 
 
 @app.command()
@@ -309,13 +310,13 @@ def evaluate(
     directory: Annotated[Path, typer.Argument(help="A network in Hugging Face form, exported or not, or a run.")],
     data: Annotated[str | None, typer.Option(help="Text file [Python's own documentation].")] = None,
     sequence_length: Annotated[
-        int | None, typer.Option(min=8, help="Tokens of a sequence; a run has its own [512].")
+        int | None, typer.Option(min=8, help="Tokens in a sequence; a run keeps its own [512].")
     ] = None,
-    max_sequences: Annotated[int, typer.Option(min=1, help="Sequences at most.")] = 64,
-    device: Annotated[str | None, typer.Option(help="Torch device; a run has its own [cpu].")] = None,
+    max_sequences: Annotated[int, typer.Option(min=1, help="Limit on the number of sequences.")] = 64,
+    device: Annotated[str | None, typer.Option(help="Torch device; a run keeps its own [cpu].")] = None,
     as_json: Json = False,
 ) -> None:
-    """Loss, quality (perplexity, accuracy), parameters, size and speed of a network on its data."""
+    """Measure loss, quality (perplexity, accuracy), parameters, size and speed of a network on its data."""
     from autoprune import api
 
     options = {"sequence_length": sequence_length, "device": device}
@@ -332,7 +333,7 @@ def evaluate(
 
 
 def _settings(file: Path | None, given: dict[str, Any], overrides: list[str] | None) -> "SearchConfig":
-    """The configuration from a file, the options that were given and `KEY=VALUE`, each overriding what is before it."""
+    """The configuration from a file, then options, then `KEY=VALUE`. Later ones take precedence."""
     from autoprune.config import load_config
     from autoprune.written import parse_override
 

@@ -1,4 +1,4 @@
-"""What commands of the command line share: progress, Ctrl-C, and results as tables or as JSON."""
+"""The output of commands: progress, the message after Ctrl-C, and results as tables or as JSON."""
 
 import contextlib
 import sys
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def progress(as_json: bool) -> Iterator[Any]:
-    """Progress on stderr; with --json, whatever a library prints goes there too."""
+    """Show progress on stderr. With --json, what libraries print goes to stderr too."""
     from autoprune.progress import Display
 
     with Display() as display, contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
@@ -26,7 +26,7 @@ def progress(as_json: bool) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def searching(path: Path, as_json: bool) -> Iterator[Any]:
-    """Progress for a search, as a function that makes its `study.Watch`; and what Ctrl-C says."""
+    """Yield a function that makes the `study.Watch` of a search; explain Ctrl-C."""
     try:
         with progress(as_json) as display:
 
@@ -76,7 +76,7 @@ def tell_comparison(compared: "Comparison", as_json: bool) -> None:
         return
     from autoprune import display
 
-    display.print_league(compared.league)
+    display.print_comparison(compared.league)
     echo(f"league:  {compared.path / 'league.json'}")
 
 

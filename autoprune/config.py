@@ -21,113 +21,135 @@ from autoprune.workload import Phase, Workload
 from autoprune.written import DEFAULT_BUDGETS, budgets_of, parse_size, path_as_text, without_password
 
 PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_memory", "storage"}
-"""Settings that say where a search is scored, and do not change what it finds; but `evolution` has no slopes to climb
-along where blocks are streamed (`device_memory`), and takes another way."""
+"""Settings that say where a search is scored. They do not change what it finds, with one exception: where blocks are
+streamed (`device_memory`), `evolution` gets no slopes and therefore proposes other policies."""
 
 
 STORAGE = "AUTOPRUNE_STORAGE"
-"""The environment variable that holds a storage's URL, whose password is in no file."""
+"""The environment variable with the URL of the storage. Its password is never written to a file."""
 MOST_LEVELS = 1000
 
 
 class WorkloadConfig(BaseModel):
-    """What the network will be run on, for metrics that depend on it: `workload.phase=decode workload.batch=8`."""
+    """How the network will be used, for metrics that depend on it: `workload.phase=decode workload.batch=8`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    phase: Phase = Field("prefill", description="prefill: whole sequences; decode: one new token of each")
-    batch: int = Field(1, ge=1, description="sequences or images of a forward pass")
-    context: int | None = Field(None, ge=1, description="positions of a sequence; none is sequence_length")
-    dtype: str | None = Field(None, description="of roofline; none is what the search computes in")
-    hardware: str | None = Field(None, description="of roofline: a name of devices.yaml, or FILE.yaml[:NAME]")
+    phase: Phase = Field(
+        "prefill", description="prefill runs whole sequences; decode runs one new token of each sequence"
+    )
+    batch: int = Field(1, ge=1, description="number of sequences or images in a forward pass")
+    context: int | None = Field(
+        None, ge=1, description="number of positions of a sequence; the default is sequence_length"
+    )
+    dtype: str | None = Field(
+        None, description="data type for the metric roofline; the default is the one that the search computes in"
+    )
+    hardware: str | None = Field(
+        None, description="device for the metric roofline: a name in devices.yaml, or FILE.yaml[:NAME]"
+    )
 
 
 class SearchConfig(BaseModel):
-    """Everything that decides a run's result; saved in the run as `config.yaml`.
+    """All settings that decide the result of a run. They are saved in the run as `config.yaml`.
 
-    Sizes of splits are in sequences of `sequence_length` tokens; `max_tokens` counts policies x tokens.
+    Sizes of splits are numbers of sequences of `sequence_length` tokens. `max_tokens` counts policies x tokens.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
     model: str | None = Field(
-        None, description="Hugging Face directory, hub name, FILE.py:FUNCTION or tiny-cnn; none is embedded"
+        None,
+        description="Hugging Face directory, hub name, FILE.py:FUNCTION or tiny-cnn; the default is an embedded model",
     )
     data: str | None = Field(
-        None, description="text file; .npz, folder or data set of images, or digits; none is Python's documentation"
+        None,
+        description="text file; .npz, folder or data set of images, or digits; the default is Python's documentation",
     )
     task: str | None = Field(
-        None, description="what the network reads, see `autoprune list tasks`; none is found out from the model"
+        None, description="what the network reads, see `autoprune list tasks`; the default is found from the model"
     )
     agent: str = Field("evolution", description="search algorithm, see `autoprune list agents`")
     agent_options: dict[str, Any] = Field(default_factory=dict, description="settings of the agent")
     reward: str | None = Field(
-        None, description="what an agent that learns by reinforcement is paid, see `autoprune list rewards`"
+        None, description="reward of agents that learn by reinforcement, see `autoprune list rewards`"
     )
     pretrained: str | None = Field(None, description="a run whose trained agent the search starts from")
     budgets: dict[str, float] = Field(
         default_factory=lambda: dict(DEFAULT_BUDGETS),
-        description="bound on a metric, up to 1 a fraction of dense; several may be given",
+        description="upper bound on a metric; values up to 1 are fractions of the dense network; may be repeated",
     )
     workload: WorkloadConfig = Field(
-        default_factory=lambda: WorkloadConfig.model_validate({}), description="what the network will be run on"
+        default_factory=lambda: WorkloadConfig.model_validate({}), description="how the network will be used"
     )
     space: Literal["width", "depth"] = Field(
-        "width", description="width: all levels; depth: keep or drop each sub-block"
+        "width", description="width chooses among all levels; depth keeps or drops each sub-block"
     )
     levels: int | list[float] = Field(9, description="number of evenly spaced levels, or the fractions kept")
     round_to: int = Field(1, ge=1, description="MLP levels keep multiples of this many neurons")
     mlp_group: int = Field(1, ge=1, description="neighbouring neurons that are removed together")
-    criterion: str = Field("obs", description="orders groups, reconstructs consumers")
-    loss: str = Field("kl", description="what agents minimise")
-    seed: int = Field(0, ge=0, description="of the agent")
-    data_seed: int = Field(0, ge=0, description="of the splits")
-    max_evals: int | None = Field(None, gt=0, description="policies scored at most")
-    max_tokens: int | None = Field(None, gt=0, description="policies x tokens, or images, scored at most")
-    max_time: float | None = Field(None, gt=0, description="seconds of search at most")
-    sequence_length: int = Field(512, ge=8, description="tokens of a sequence; images of a sample, for which it is 32")
-    image_mean: list[float] | None = Field(
-        None, min_length=1, description="of channels, of values up to 1; none: the checkpoint's, digits' or ImageNet's"
+    criterion: str = Field("obs", description="orders the groups of a unit and reconstructs its consumer")
+    loss: str = Field("kl", description="loss that agents minimise")
+    seed: int = Field(0, ge=0, description="random seed of the agent")
+    data_seed: int = Field(0, ge=0, description="random seed of the data splits")
+    max_evals: int | None = Field(None, gt=0, description="limit on the number of policies scored")
+    max_tokens: int | None = Field(None, gt=0, description="limit on policies x tokens, or policies x images, scored")
+    max_time: float | None = Field(None, gt=0, description="limit on the seconds of search")
+    sequence_length: int = Field(
+        512, ge=8, description="tokens in a sequence, or images in a sample (32 by default for images)"
     )
-    image_std: list[float] | None = Field(None, min_length=1, description="of channels, likewise")
+    image_mean: list[float] | None = Field(
+        None,
+        min_length=1,
+        description="mean of each channel, for values up to 1; the default is the checkpoint's, digits' or ImageNet's",
+    )
+    image_std: list[float] | None = Field(
+        None, min_length=1, description="standard deviation of each channel, with the same default"
+    )
     reconstruction_sequences: int | None = Field(
-        None, ge=2, description="that levels are reconstructed with; none is 128, or half of the data if that is less"
+        None, ge=2, description="samples for reconstruction; the default is 128, or half of the data if that is less"
     )
     search_sequences: int | None = Field(
-        None, ge=2, description="that policies are scored on; none is 64, or a quarter of the data"
+        None, ge=2, description="samples that policies are scored on; the default is 64, or a quarter of the data"
     )
     validation_sequences: int | None = Field(
-        None, ge=2, description="that results are measured on; none is 64, or a quarter of the data"
+        None, ge=2, description="samples that results are measured on; the default is 64, or a quarter of the data"
     )
     batch: int | None = Field(
-        None, ge=1, description="sequences or samples a forward pass; none is 1 on a CPU, 16 on a GPU"
+        None, ge=1, description="samples in a forward pass; the default is 1 on a CPU and 16 on a GPU"
     )
-    storage: str | None = Field(None, description="Optuna storage URL of the study; none is a file in the run")
-    study_name: str | None = Field(None, description="of the Optuna study; none is the run's name")
+    storage: str | None = Field(
+        None, description="URL of an Optuna storage for the study; the default is a file in the run"
+    )
+    study_name: str | None = Field(None, description="name of the Optuna study; the default is the run's name")
     device: str = Field("cpu", description="torch device")
-    dtype: str = Field("auto", description="what to compute in; auto: float32 on a CPU, the checkpoint's on a GPU")
-    trust_remote_code: bool = Field(False, description="run code that ships with the model")
-    workers: int | None = Field(None, ge=1, description="scorers on Ray; 1 scores in this process, none is 1 there")
+    dtype: str = Field(
+        "auto", description="data type to compute in; auto is float32 on a CPU and the checkpoint's on a GPU"
+    )
+    trust_remote_code: bool = Field(False, description="allow code that ships with the model to run")
+    workers: int | None = Field(
+        None, ge=1, description="number of scoring processes on Ray; the default, 1, scores in this process"
+    )
     ray_address: str | None = Field(
-        None, description="of a Ray cluster that runs already: auto, HOST:PORT or ray://ADDRESS"
+        None, description="address of a running Ray cluster: auto, HOST:PORT or ray://ADDRESS"
     )
     gpus_per_worker: float | None = Field(
-        None, ge=0, description="GPUs or a share of one for each scorer; none is 1 with cuda"
+        None, ge=0, description="GPUs, or share of one, for each worker; the default is 1 with cuda"
     )
     device_memory: int | None = Field(
-        None, gt=0, description="bytes, or as 8GiB; blocks beyond it stay in the host's memory"
+        None, gt=0, description="device memory in bytes or as 8GiB; blocks that do not fit stay in the host's memory"
     )
 
     state_memory: int | None = Field(
         None,
         gt=0,
-        description="bytes, or as 8GiB, for hidden states; none is a quarter of what is free, 2 GiB at most on a CPU",
+        description="memory for hidden states, such as 8GiB; the default is a quarter of the free memory",
     )
 
     @field_validator("*", mode="before")
     @classmethod
     def _plain(cls, value: Any, info: ValidationInfo) -> Any:
-        """Numbers may be NumPy's; true and false are none."""
+        """Accept NumPy's numbers; refuse true and false where a number is asked for."""
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise ValueError("neither true nor false is a value of it")
         if isinstance(value, Integral) and not isinstance(value, bool):
@@ -137,13 +159,13 @@ class SearchConfig(BaseModel):
     @field_validator("device_memory", "state_memory", mode="before")
     @classmethod
     def _sized(cls, size: Any) -> Any:
-        """Bytes may be written as on the command line: `8GiB`."""
+        """Accept sizes as the command line does: `8GiB`."""
         return parse_size(size) if isinstance(size, str) else size
 
     @field_validator("budgets", mode="before")
     @classmethod
     def _written(cls, budgets: Any) -> Any:
-        """Budgets may be written as on the command line, and a bound alone is one of params: `budgets_of`."""
+        """Accept budgets as the command line does; a bound without a metric bounds params (`budgets_of`)."""
         return budgets_of(budgets)
 
     @field_validator("budgets")
@@ -168,16 +190,16 @@ class SearchConfig(BaseModel):
         return levels
 
     def same_search(self, other: "SearchConfig") -> bool:
-        """Whether both find the same: where and by how many a search is scored does not count."""
+        """Whether both configurations find the same. Settings of `PLACES` are not compared."""
         return self.model_dump(exclude=PLACES) == other.model_dump(exclude=PLACES)
 
     def agent_settings(self) -> dict[str, Any]:
-        """The agent's own settings, with those that have an option of their own on the command line."""
+        """The settings of the agent, including the two with command-line options: reward and pretrained."""
         own = {"reward": self.reward, "pretrained": self.pretrained}
         return self.agent_options | {key: value for key, value in own.items() if value is not None}
 
     def chosen_task(self) -> Task:
-        """What the network reads.
+        """The configured task, or the one that fits the model.
 
         Raises:
             UserError: there is no such task.
@@ -185,7 +207,7 @@ class SearchConfig(BaseModel):
         return task_of(self.task, self.model)
 
     def split_sizes(self) -> dict[str, int | None]:
-        """Samples that are asked for, by split; None where no number is."""
+        """The configured number of samples of each split; None where it is not configured."""
         return {
             "reconstruction": self.reconstruction_sequences,
             "search": self.search_sequences,
@@ -193,20 +215,20 @@ class SearchConfig(BaseModel):
         }
 
     def batch_size(self) -> int:
-        """Sequences a forward pass on the configured device."""
+        """Number of sequences in a forward pass on the configured device."""
         return self.batch or (1 if self.device == "cpu" else 16)
 
     def workload_of(self) -> Workload:
-        """What the network will be run on."""
+        """How the network will be used."""
         own = self.workload
         return Workload(own.context or self.sequence_length, own.batch, own.phase, own.dtype, own.hardware)
 
     def home(self) -> str:
-        """The device where blocks and levels are kept: the host's memory where the configured device has not enough."""
+        """The device where blocks and levels are kept: `cpu` where blocks are streamed to the configured device."""
         return self.device if self.device_memory is None else "cpu"
 
     def fractions(self) -> list[float]:
-        """Fractions kept at each level, before rounding to groups."""
+        """The fraction kept at each level, before rounding to groups."""
         if self.space == "depth":
             return [1.0, 0.0]
         if isinstance(self.levels, list):
@@ -214,7 +236,7 @@ class SearchConfig(BaseModel):
         return [1 - i / (self.levels - 1) for i in range(self.levels)]
 
     def save(self, path: Path) -> None:
-        """Write as YAML, but no password: of a storage's URL `***` stands in its place (`STORAGE` gives it back).
+        """Write the configuration as YAML. `***` replaces the password of a storage's URL; `STORAGE` gives it back.
 
         Raises:
             UserError: the disk is full or not writable.
@@ -225,17 +247,17 @@ class SearchConfig(BaseModel):
 
 
 def is_module(model: object) -> bool:
-    """Whether a model's name is that of a function that makes a plain module, and no directory's or hub's."""
+    """Whether a model is named as a function that makes a plain module, not as a directory or a hub name."""
     if not isinstance(model, str):
         return False
     return (":" in model and model.rpartition(":")[2].isidentifier()) or model in registry.names("models")
 
 
 def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> SearchConfig:
-    """A configuration from a YAML file and overrides, which win.
+    """The configuration from a YAML file and overrides. Overrides take precedence.
 
     Raises:
-        UserError: no such file, not YAML, an unknown key (with near misses), or a value out of range.
+        UserError: the file is missing or is not YAML, a key is unknown, or a value is out of range.
     """
     data: dict[str, Any] = {}
     if path is not None:

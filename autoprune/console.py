@@ -1,4 +1,4 @@
-"""rich's console, for tables and bars; apart from `terminal`, since rich takes a while to import."""
+"""The console of rich, for tables and bars. It is not in `terminal` because rich takes long to import."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from autoprune.terminal import clean
 
 
 class CleanConsole(Console):
-    """rich's, whose texts, in tables and titles too, do not steer the terminal."""
+    """A console of rich whose texts cannot send control sequences to the terminal."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         """As rich does it."""

@@ -1,4 +1,4 @@
-"""How much of a network its units are, and what stays outside of them: a budget on units bounds no more than these."""
+"""The share of a network that is in units, and what is outside. A budget on units bounds nothing outside of them."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ class Left:
     """Layers that are left out for one reason.
 
     Args:
-        why: behind "layers", or "layer" where it is one.
+        why: the reason, as the end of a sentence that begins with "layers" or "layer".
         layers: how many.
         params: their share of the network's parameters.
     """
@@ -31,12 +31,12 @@ class Left:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What units are of a network.
+    """The share of a network that is in units.
 
     Args:
         units: how many.
         shares: metric -> share of the whole network that can be pruned.
-        left: what else there is, the most first.
+        left: what is outside of the units, the largest share first.
     """
 
     units: int
@@ -44,14 +44,14 @@ class Coverage:
     left: Sequence[Left]
 
     def told(self) -> str:
-        """In a sentence or two."""
+        """The coverage in one or two sentences."""
         shares = [f"{share:.0%} of its {metric}" for metric, share in self.shares.items()]
         told = f"{self.units} unit{'s'[: self.units - 1]} of the network can be pruned: {_listed(shares)}"
         left = [_layers(one) for one in self.left]
         return f"{told}. Left as they are: {'; '.join(left)}." if left else f"{told}."
 
     def warning(self) -> str | None:
-        """What a user should know before a budget is trusted; None where units are the larger part of everything."""
+        """A warning where units are the smaller part of a metric; otherwise None."""
         few = [f"{share:.0%} of the network's {metric}" for metric, share in self.shares.items() if share < FEW]
         if not few:
             return None

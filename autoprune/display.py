@@ -1,6 +1,6 @@
-"""What a person sees on stdout: tables and bars. Nothing here decides anything.
+"""Prints tables and bars on stdout.
 
-Imports neither torch nor transformers: `autoprune show` answers at once.
+It imports neither torch nor transformers, so that `autoprune show` answers at once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def console() -> Console:
-    """stdout as it is now; wide enough for a table where it is no terminal."""
+    """The console on the present stdout. It is wide enough for a table where stdout is not a terminal."""
     stdout = CleanConsole(highlight=False, markup=False)
     return stdout if stdout.is_terminal else CleanConsole(highlight=False, markup=False, width=WIDTH)
 
@@ -65,36 +65,36 @@ def print_results(title: str, rows: Sequence[Mapping[str, Any]], loss: str, said
     )
 
 
-def print_league(league: Mapping[str, Any]) -> None:
-    """Agents ranked by their mean validation loss, the reference policies below them, and what failed."""
-    rows = [_standing(row) for row in league["table"]]
-    ranked = {row["agent"] for row in league["table"]}
-    others = {name: one for name, one in league["references"].items() if name not in ranked}
+def print_comparison(results: Mapping[str, Any]) -> None:
+    """Print the agents by their mean validation loss, the reference policies below them, and the failed searches."""
+    rows = [_standing(row) for row in results["table"]]
+    ranked = {row["agent"] for row in results["table"]}
+    others = {name: one for name, one in results["references"].items() if name not in ranked}
     rows += [["", name, "", _loss(one["loss"])] for name, one in others.items()]
     columns = [
         "",
         "agent",
         "seeds",
-        f"loss ({league['config']['loss']})",
+        f"loss ({results['config']['loss']})",
         "best seed",
         "worst seed",
         "behind the first",
     ]
-    said = words_of(league)
+    said = words_of(results)
     if said.quality.averages:
         columns.insert(4, said.quality.name)
-        for row, one in zip(rows, [*league["table"], *others.values()], strict=True):
+        for row, one in zip(rows, [*results["table"], *others.values()], strict=True):
             row[4:4] = [said.quality.written(one[said.quality.key])] if said.quality.key in one else []
     print_table("Validation split, mean ± standard deviation over seeds", columns, rows, left=2)
-    spent = [_spent(row) for row in league["table"] if row["seeds"]]
+    spent = [_spent(row) for row in results["table"] if row["seeds"]]
     print_table("Searches, means over seeds", ["", "search loss", said.items, "evaluations", "seconds"], spent)
-    for one in league["searches"]:
+    for one in results["searches"]:
         if "failed" in one:
             console().print(f"{one['agent']} seed {one['seed']} failed: {one['failed']}", soft_wrap=True)
 
 
 def _standing(row: Mapping[str, Any]) -> list[str]:
-    """A row of the league; empty but for the name where no search has an answer."""
+    """A row of the table; empty but for the name where no search has an answer."""
     if not row["seeds"]:
         return ["", row["agent"], f"0/{row['failed']}"]
     seeds = f"{row['seeds']}/{row['seeds'] + row['failed']}" if row["failed"] else str(row["seeds"])
@@ -132,7 +132,7 @@ def print_policy(found: Policy, said: Words | None = None) -> None:
 
 
 def print_validation(found: Policy, said: Words | None = None) -> None:
-    """What the search measured on data that no agent has seen."""
+    """Print what the search measured on the validation split."""
     rows = found.losses.get("validation", {})
     loss = found.provenance.get("loss")
     heads = {"loss": f"loss ({loss})" if isinstance(loss, str) else "loss"}
@@ -140,7 +140,7 @@ def print_validation(found: Policy, said: Words | None = None) -> None:
 
 
 def print_costs(costs: Mapping[str, Cost]) -> None:
-    """What a policy costs in every metric: params and macs of the whole network, and of what can be pruned of it."""
+    """Print what a policy costs in every metric; params and macs also for the whole network."""
     rows = []
     for metric, cost in costs.items():
         if cost.network is not None:
@@ -171,7 +171,7 @@ def _print_rows(
 
 
 def print_finetuned(done: Finetuned, said: Words | None = None) -> None:
-    """What fine-tuning gave: dense, before and after; `said` are the words of the run's task."""
+    """Print the measurements of fine-tuning: dense, before and after. `said` are the words of the run's task."""
     _print_rows("Fine-tuning, validation", done.rows, said)
     took = None if done.seconds is None else f"It took {duration(done.seconds)}."
     told = " ".join(filter(None, (won_back(done, said), took)))

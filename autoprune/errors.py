@@ -1,8 +1,8 @@
-"""What can go wrong by the user's hand, and the end of a search."""
+"""The exceptions of autoprune: a user's mistake, and the end of a search."""
 
 
 class UserError(Exception):
-    """A mistake that the person at the terminal can mend.
+    """A mistake that the user can correct.
 
     The message says what is wrong, the value seen and the way out. The command line prints it without a
     traceback and exits with status 2.
@@ -12,5 +12,5 @@ class UserError(Exception):
 class LimitReached(BaseException):
     """Raised by the objective when the evaluations, tokens or seconds of a search are spent.
 
-    It is no `Exception`, so that an agent that goes on after any error ends all the same.
+    It does not derive from `Exception`, so that it also ends an agent that catches every `Exception`.
     """

@@ -1,4 +1,4 @@
-"""A finished run opened again, and its policy written in a form: by the command line, Python and fine-tuning alike."""
+"""Opens a finished run again and exports its policy. The command line, Python and fine-tuning use this module."""
 
 import warnings
 from collections.abc import Mapping
@@ -20,17 +20,17 @@ from autoprune.provenance import proposal_of
 from autoprune.validation import total_params
 
 NOTHING_SAVED = 0.98
-"""Share of the dense network's bytes from which on the user is told that an export saves nothing."""
+"""An export whose bytes are more than this share of the dense network's is reported as saving nothing."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The result of an export.
 
     Args:
-        path: where.
+        path: where it was written.
         to: the exporter's name.
-        written: bytes of the weights; 0 of a form without safetensors.
+        written: bytes of the weights; 0 for a form without safetensors.
         dense: bytes of the dense network's weights; 0 where it was not loaded.
     """
 
@@ -46,9 +46,9 @@ def reopen(
     policy_file: Path | None = None,
     places: Mapping[str, Any] | None = None,
 ) -> tuple[Assembly, Policy]:
-    """The assembly and a policy of a finished run: its best, or that of a file, as in its `front/`.
+    """The assembly and a policy of a finished run: the best policy, or the one in a file, such as those in `front/`.
 
-    `places` are settings of where it is computed (`config.PLACES`), in the place of the run's own.
+    `places` are settings of where it is computed (`config.PLACES`). They replace the run's own.
     """
     rundir.check_is_run(out)
     policy = Policy.load(policy_file or rundir.policy_path(out))
@@ -63,15 +63,15 @@ def export_run(
     policy_file: Path | None = None,
     progress: Progress = lambda stage, share: None,
 ) -> Exported:
-    """Write a policy of a finished run. The network is loaded where the exporter uses it and nothing is in its way.
+    """Export a policy of a finished run. The network is loaded only if the exporter needs it.
 
     Args:
         run: its directory.
         path: where to write.
-        to: an exporter's name; None is the form that the run's network has.
+        to: name of an exporter. None takes the exporter that fits the run's network.
         options: the exporter's own, by name.
-        policy_file: another policy of the run than its best.
-        progress: is told the stage.
+        policy_file: a policy file to export instead of the best policy.
+        progress: called with the stage.
 
     Raises:
         UserError: there is no such exporter or option, it refuses the run or the path, the policy is of another model,
@@ -80,7 +80,7 @@ def export_run(
     asked = None if to is None else make_exporter(to, options)  # a wrong name is told before anything else
     rundir.check_is_run(run)
     policy, config = Policy.load(policy_file or rundir.policy_path(run)), load_config(run / "config.yaml")
-    name = to or form_of(config)
+    name = to or own_exporter_of(config)
     exporter = asked or make_exporter(name, options)
     source = Source(policy, partial(_opened, run, config, policy, progress))
     _check(exporter, config, path)
@@ -98,7 +98,7 @@ def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str | None
     Raises:
         UserError: as `export_run`.
     """
-    name = to or form_of(assembly.config)
+    name = to or own_exporter_of(assembly.config)
     exporter, source = make_exporter(name, options), Source(policy, lambda: assembly)
     source.check()
     _check(exporter, assembly.config, path)
@@ -115,8 +115,8 @@ def make_exporter(name: str, options: Mapping[str, Any] | None = None) -> Export
     return made(load_exporter(name), options or {}, f"the exporter '{name}'", "option")
 
 
-def form_of(config: SearchConfig) -> str:
-    """The exporter that writes a run's network as it was given: what a trained one is saved with.
+def own_exporter_of(config: SearchConfig) -> str:
+    """The exporter that writes a network in the form in which the run was given it. Trained networks are saved with it.
 
     Raises:
         UserError: no registered exporter does.
@@ -129,7 +129,7 @@ def form_of(config: SearchConfig) -> str:
 
 
 def export_bytes(assembly: Assembly, policy: Policy, path: Path) -> tuple[int, int, int]:
-    """Bytes of the weights of an export (0 of a form without safetensors), of the dense network, and unpadded."""
+    """Bytes of the weights: of an export (0 without safetensors), of the dense network, and without padding."""
     written = sum(file.stat().st_size for file in path.glob("*.safetensors")) if path.is_dir() else 0
     size = assembly.loaded.checkpoint_dtype.itemsize
     return written, assembly.loaded.n_params * size, total_params(assembly, proposal_of(assembly, policy)) * size

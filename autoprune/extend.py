@@ -1,25 +1,25 @@
-"""What a plug-in imports: the ports that parts derive from, and the records that they are handed.
+"""The names that a plug-in imports: the ports that parts derive from, and the records that parts receive.
 
     from autoprune.extend import Agent, Objective
 
-Every name stays here, wherever the engine keeps it. A name is imported when it is used, so that a reward needs no
-torch. `autoprune.testing` has the contract of every kind of part.
+These names are stable; the modules behind them may move. A name is imported when it is used, so that a reward does
+not import torch. `autoprune.testing` has the contract of every kind of part.
 
-| part | it derives from | it is handed |
+| part | it derives from | it receives |
 |---|---|---|
 | agent | `Agent`, `Sb3Agent` or `SampledAgent` | `Objective`, which has the `SearchSpace` of `Unit`s and `Limits` |
-| reward | a function; `every_step` marks one that is paid at every step | `RewardRecord` |
+| reward | a function; `every_step` marks a reward that is paid at every step | `RewardRecord` |
 | budget | `Metric` or a function; `of_network` marks a maker of one | `Unit`, `Level`, `Workload`, `Network` |
 | criterion | `Criterion`; `reconstruct` gives the consumer's weights | tensors |
 | loss | `Loss` | tensors |
 | family | `Family`: `Width`s of `Slice`s, with `Bundles` and `Segment`s | a block's module |
 | exporter | `Exporter` | `Source`, which has the `Policy` |
-| task | `Task`, which gives a `TrainingSet`; `Worth` is what a network measures there | the run's settings |
-| scorer | `Scorer`, `ScorerWrapper` | policies: each a `Proposal`, which is `Levels` or a `Mask` |
+| task | `Task`, which gives a `TrainingSet`; `Measurement` holds its numbers | the run's settings |
+| scorer | `Scorer`, `ScorerWrapper` | policies; each is a `Proposal`: `Levels` or a `Mask` |
 
-`UnitStatistics` describe a unit, and `LimitReached` ends a search: an agent lets it pass.
+`UnitStatistics` describe a unit. `LimitReached` ends a search; an agent must not catch it.
 
-A user's mistake is a `UserError`: what is wrong, the value seen, what would be right.
+A part raises `UserError` for a user's mistake. The message says what is wrong, the value seen and what would be right.
 """
 
 import importlib
@@ -50,19 +50,19 @@ if TYPE_CHECKING:  # what type checkers know; a name here is exported
     from autoprune.ports import Criterion as Criterion
     from autoprune.ports import Exporter as Exporter
     from autoprune.ports import Loss as Loss
+    from autoprune.ports import Measurement as Measurement
     from autoprune.ports import Metric as Metric
     from autoprune.ports import Network as Network
     from autoprune.ports import Scorer as Scorer
     from autoprune.ports import ScorerWrapper as ScorerWrapper
     from autoprune.ports import Task as Task
     from autoprune.ports import TrainingSet as TrainingSet
-    from autoprune.ports import Worth as Worth
     from autoprune.ports import of_network as of_network
     from autoprune.space import Levels as Levels
     from autoprune.space import Proposal as Proposal
     from autoprune.space import SearchSpace as SearchSpace
     from autoprune.space import Unit as Unit
-    from autoprune.statistics import UnitStatistics as UnitStatistics
+    from autoprune.unit_statistics import UnitStatistics as UnitStatistics
     from autoprune.workload import Workload as Workload
 
 _HOME = {
@@ -84,14 +84,14 @@ _HOME = {
     "Slice": "cutting.widths",
     "Source": "exporters.source",
     "Unit": "space",
-    "UnitStatistics": "statistics",
+    "UnitStatistics": "unit_statistics",
     "UserError": "errors",
     "Width": "cutting.widths",
     "Workload": "workload",
     "every_step": "envs.rewards.record",
     "reconstruct": "levels.criterion",
 }
-"""Name -> module of the engine; the ports come besides."""
+"""Name -> module of the engine. The names of the ports are added below."""
 
 __all__ = sorted([*_HOME, *ports.__all__])  # a port that is added is here at once
 

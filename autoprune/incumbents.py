@@ -1,4 +1,4 @@
-"""What a search would have answered, and since when."""
+"""The best policies of a search over time."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ from autoprune.space import Proposal
 
 
 class Answer(NamedTuple):
-    """What a search would have answered from here on.
+    """The answer of a search from this point on.
 
     Args:
-        tokens: spent by then.
-        seconds: likewise.
+        tokens: tokens spent until then.
+        seconds: seconds spent until then.
         proposal: the policy.
     """
 

@@ -1,15 +1,18 @@
-"""The journal of a search: every score as one JSON line, appended as it arrives; what resume replays.
+"""The journal of a search. Every score is appended as one JSON line; a resumed search replays them.
 
-A line: `{"levels": [...], "sequences": [...], "losses": [...], "seconds": s}`; of a mask, `"mask": "<hexadecimal>"`
-stands in the place of the levels (`autoprune/mask.py`); of a policy that could not be scored, `"failed": "<why>"` is
-added; of a network that was trained before it was scored, `"steps": <training steps>`. A line with `"slopes"`, a table
-of units x levels in which null is unknown, holds what was estimated around a policy from derivatives on some sequences
-(evaluation/slopes.py). A line `{"ended": n, "seconds": s}` says that time was over at look n at the clock
-(`Objective.look_at_clock`). Losses are written so that they read back to the same float; an infinite loss (a network
-that overflows) is null.
+A score is the line `{"levels": [...], "sequences": [...], "losses": [...], "seconds": s}`.
 
-The first line names the format and what was scored: scores of another network, text or space are never replayed. A torn
-last line, from a process that was killed, is dropped.
+- For a mask, `"mask": "<hexadecimal>"` replaces the levels (`autoprune/mask.py`).
+- A policy that could not be scored also has `"failed": "<why>"`.
+- A network that was trained before it was scored also has `"steps": <training steps>`.
+- A line with `"slopes"` holds slopes around a policy (evaluation/slopes.py): a table of units x levels; null is
+  unknown.
+- A line `{"ended": n, "seconds": s}` says that time was over at the n-th look at the clock (`Objective.look_at_clock`).
+
+Losses are written so that they read back to the same float. An infinite loss (a network that overflows) is null.
+
+The first line names the format and what was scored. Scores of another network, text or space are never replayed. An
+incomplete last line, which a killed process leaves, is dropped.
 """
 
 import json
@@ -40,8 +43,8 @@ class Score:
         proposal: what was scored.
         sequences: their numbers in the search split.
         losses: one a sequence.
-        seconds: of search that had passed.
-        failed: why it could not be scored; None where it could.
+        seconds: seconds of search until then.
+        failed: why it could not be scored; None if it was scored.
         steps: training steps that its network had taken before it was scored.
     """
 
@@ -55,7 +58,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Slopes around a policy on some sequences, `[U][L]`, NaN where unknown, and the seconds that had passed."""
+    """Slopes around a policy on some sequences, `[U][L]`, NaN where unknown, and the seconds of search until then."""
 
     proposal: Proposal
     sequences: tuple[int, ...]
@@ -65,14 +68,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class End:
-    """The look at the clock that found time to be over, counted from 1, and the seconds that had passed."""
+    """The number of the look at the clock at which time was over, from 1, and the seconds of search until then."""
 
     look: int
     seconds: float
 
 
 class Replay:
-    """Scores and slopes of an earlier life of the search, handed out once each, and where that ended, if it says so."""
+    """Scores and slopes of the interrupted search, each returned once, and where it ended, if the journal says so."""
 
     def __init__(self, scores: Sequence[Score], estimates: Sequence[Estimate] = (), end: End | None = None) -> None:
         self.end = end
@@ -96,13 +99,13 @@ class Journal:
 
     Args:
         path: the file, or None to keep nothing.
-        subject: what is scored; a file about another subject is refused.
+        subject: a name for what is scored. A file with another subject is refused.
 
     Attributes:
         scores: all that the file holds, in order.
         estimates: likewise.
-        end: where an earlier life of the search says that it ended.
-        id: the run's own name wherever scores of several runs meet; in the file's first line.
+        end: where the interrupted search ended; None if the journal does not say.
+        id: a name for the run that is unique among runs. It stands in the file's first line.
 
     Raises:
         UserError: the file is not a journal, is of another subject, is damaged in the middle, or cannot be written.
@@ -128,11 +131,11 @@ class Journal:
 
     @classmethod
     def in_memory(cls) -> "Journal":
-        """A journal that forgets."""
+        """A journal without a file."""
         return cls(None)
 
     def replay(self) -> Replay:
-        """What it holds now."""
+        """Its present content."""
         return Replay(self.scores, self.estimates, self.end)
 
     def append(self, scores: Sequence[Score]) -> None:
@@ -203,7 +206,7 @@ class Journal:
 
 
 def check_journal(path: Path, subject: str) -> None:
-    """Raise a UserError unless what a search has scored is this; nothing of it but the first line is read."""
+    """Raise a UserError unless the journal of a search has this subject. Only the first line is read."""
     try:
         header = parse_json(read_head(path, 4096).partition(b"\n")[0].decode("utf-8", "replace"))
         _check_subject(path, dict(header), subject)

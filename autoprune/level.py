@@ -1,10 +1,10 @@
-"""A level: one way that a unit can be, as a record of its form and of how much is left.
+"""A level is one way that a unit can be: a record of its form and of how much is left.
 
-A form says what the numbers of its levels mean: how they are named, counted, reconstructed and put in place. `groups`
-keeps so many whole groups of a unit. A form is one class in a file of its own and one line in the registry: its half
-without tensors derives from `Form`, which is here, and its half with tensors from `LiveForm` (levels/form.py).
+A form says what the numbers of its levels mean: how they are named, counted, reconstructed and put in place. The
+form `groups` keeps a number of whole groups of a unit. A form has two classes and one line in the registry. The class
+without tensors derives from `Form` (below), the class with tensors from `LiveForm` (levels/form.py).
 
-In files a level is the number of groups kept where its form is `groups`, and otherwise a mapping:
+In files, a level of the form `groups` is the number of groups kept. A level of any other form is a mapping:
 
     {"form": "bits", "kept": 512, "density": 0.25, "options": {"bits": 4}}
 """
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from autoprune.unit import Unit
 
 GROUPS = "groups"
-"""The form in which whole groups stay or leave."""
+"""The form that keeps or removes whole groups."""
 
 Key = int | str
-"""What tells a level from the others of its unit: groups kept where its form is `groups`, otherwise its name."""
+"""What distinguishes a level from the others of its unit: the groups kept for the form `groups`, otherwise the name."""
 
 Option = int | float | str
 
@@ -36,11 +36,11 @@ class Level:
     """One way that a unit can be.
 
     Args:
-        kept: groups of the unit of which anything stays.
-        density: share of the unit's weights that are stored, in [0, 1]. A weight that is stored in fewer bits than the
-            dense one counts by its share of them, so that this says how much of a unit is left in any form.
+        kept: number of groups that are kept at least in part.
+        density: share of the unit's weights that are stored, in [0, 1]. A weight with fewer bits than the dense one
+            counts by its share of the bits. So the density says how much of a unit is left in any form.
         form: name of the form, as in the registry.
-        options: what else the form has to say, as `(("bits", 4),)`, in the form's own order.
+        options: further values of the form, such as `(("bits", 4),)`, in the form's own order.
     """
 
     kept: int
@@ -50,7 +50,7 @@ class Level:
 
     @classmethod
     def of_groups(cls, kept: int, groups: int) -> "Level":
-        """The level that keeps so many of a unit's groups."""
+        """The level that keeps `kept` of a unit's groups."""
         return cls(kept, kept / groups)
 
     @functools.cached_property
@@ -60,29 +60,29 @@ class Level:
 
     @functools.cached_property
     def key(self) -> Key:
-        """What tells it from other levels of its unit."""
+        """What distinguishes it from other levels of its unit."""
         return self.kept if self.form == GROUPS else self.name
 
     def option(self, name: str) -> Option:
-        """What the form says by that name.
+        """The option of that name.
 
         Raises:
-            KeyError: it says nothing of it.
+            KeyError: there is no such option.
         """
         return dict(self.options)[name]
 
     def to_json(self) -> int | dict[str, Any]:
-        """As files have it."""
+        """The level as it is written in files."""
         if self.form == GROUPS:
             return self.kept
         return {"form": self.form, "kept": self.kept, "density": self.density, "options": dict(self.options)}
 
     @classmethod
     def from_json(cls, value: Any, groups: int) -> "Level":
-        """A level as files have it, of a unit with so many groups.
+        """Read a level as it is written in files, for a unit with `groups` groups.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the value is not a level.
         """
         if isinstance(value, Mapping):
             options = value.get("options", {})
@@ -96,7 +96,7 @@ class Level:
         return level
 
     def check(self, groups: int) -> None:
-        """Raise a ValueError unless it can be a level of a unit with so many groups."""
+        """Raise a ValueError unless it can be a level of a unit with `groups` groups."""
         if not isinstance(self.form, str) or not self.form:
             raise ValueError("a level has no form")
         if not _is_count(self.kept, groups):
@@ -117,7 +117,7 @@ def _is_count(value: Any, groups: int) -> bool:
 
 
 class Width(Protocol):
-    """What a clock needs of a live width."""
+    """The part of a live width that latency measurements use."""
 
     kept: int
 
@@ -127,13 +127,13 @@ class Width(Protocol):
 
 
 class Form:
-    """What the levels of one form mean, without tensors: words, costs, shapes.
+    """The words, costs and shapes of the levels of one form. No tensors are needed.
 
     By default a level stores all weights of the groups that it keeps, as the dense network does.
     """
 
     def drops(self, level: Level) -> bool:
-        """Whether nothing of the unit is run at this level."""
+        """Whether the unit is dropped at this level."""
         return level.kept == 0
 
     def size(self, level: Level, groups: int) -> float:
@@ -164,11 +164,11 @@ class Form:
         return unit.macs(level.kept, context)
 
     def cache(self, unit: "Unit", level: Level) -> float:
-        """Entries of the cache of keys and values of one position."""
+        """Entries in the cache of keys and values for one position."""
         return unit.cache(level.kept)
 
     def shape(self, level: Level, width: Width) -> bool:
-        """Give a live width the shape of a level, with any weights, for clocks; whether that changed anything."""
+        """Give a live width the shape of a level, with any weights, to measure latency. Returns whether it changed."""
         changed = width.kept != level.kept
         if changed:
             width.keep(level.kept)
@@ -180,7 +180,7 @@ def form_called(name: str) -> Form:
     """The form of that name.
 
     Raises:
-        UserError: there is none, or what is registered is no form.
+        UserError: there is no such form, or the registered object is not a form.
     """
     part = registry.load("forms", name)
     form = part() if isinstance(part, type) else part

@@ -1,4 +1,4 @@
-"""What can be chosen by name, described by the first line of each part's docstring, without importing the parts."""
+"""Lists the parts that can be chosen by name, with the first line of their docstrings. Parts are not imported."""
 
 import ast
 import difflib
@@ -11,7 +11,7 @@ from autoprune.errors import UserError
 
 
 def describe(kind: str | None = None) -> dict[str, dict[str, str]]:
-    """Kind -> name -> description, of one kind or of all.
+    """Descriptions of one kind or of all kinds: kind -> name -> description.
 
     Raises:
         UserError: no such kind.

@@ -1,7 +1,7 @@
-"""Masks: proposals that keep or remove every group by itself, where levels keep a prefix of each unit's groups.
+"""Masks: proposals that keep or remove every group separately. Levels, in contrast, keep a prefix of the groups.
 
-Groups are numbered in the level store's order, most important first, so that the level that keeps k groups is the mask
-whose first k bits are set.
+Groups are numbered in the order of the level store, the most important first. The level that keeps k groups is
+therefore the mask whose first k bits are set.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, order=True)
 class Mask:
-    """One bit for each group of each unit: hashable, and an eighth of a byte a group.
+    """One bit for each group of each unit. Masks are hashable and take an eighth of a byte for each group.
 
     Args:
         bits: the units one after another, each padded to whole bytes, the first group in the highest bit.
@@ -25,7 +25,7 @@ class Mask:
 
     @classmethod
     def pack(cls, kept: Sequence[Bools]) -> "Mask":
-        """From which groups of each unit are kept, `[G]` booleans each."""
+        """Make a mask from booleans `[G]` for each unit, true where the group is kept."""
         return cls(b"".join(np.packbits(kept_G).tobytes() for kept_G in kept))
 
     @classmethod

@@ -1,8 +1,9 @@
-"""The objective: what an agent calls. Policies in, losses out; it remembers, counts, records and ends the search.
+"""The objective, which agents call with policies to get losses. It stores scores, charges limits and writes the
+journal.
 
-A loss is known by its policy, its sequence and its fidelity: how many training steps the policy's network had taken.
-Fidelities share sequences: asking for more tokens of a policy costs only the tokens that are new. Resume is replay:
-scores found in the journal are charged as they were, but not computed again.
+A loss is identified by its policy, its sequence and the number of training steps that the policy's network had taken.
+Asking for more tokens of a policy costs only the tokens that are new. Resume is replay: scores in the journal are
+charged as before but are not computed again.
 
 Shapes: P policies, S sequences, U units, L levels.
 """
@@ -20,7 +21,7 @@ from autoprune.mask import Mask
 from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal, SearchSpace
 from autoprune.spending import Account, Limits, Spent
-from autoprune.statistics import UnitStatistics
+from autoprune.unit_statistics import UnitStatistics
 
 __all__ = ["IDLE", "Answer", "Limits", "Objective", "Spent"]
 
@@ -32,21 +33,21 @@ that look out for it end after 50 batches, of at most a call a unit and a dozen 
 class Objective:
     """Scores policies for an agent.
 
-    A search under any limit ends: one that asks for nothing but what is known spends nothing, so it ends when its time
-    is over, or after `IDLE` such calls. Without limits only the agent ends it.
+    Every search with a limit ends. Calls for known scores spend nothing; they end the search when its time is over or
+    after `IDLE` of them. Without limits only the agent ends the search.
 
     Args:
         space: the units, levels and budgets.
         scorer: computes losses.
         limits: when to raise `LimitReached`.
-        journal: every score is appended to it; what it holds already is replayed.
+        journal: every new score is appended to it, and the scores in it are replayed.
         on_score: called after every batch, for progress displays.
-        statistics: of each unit, for agents that look at layers; empty where nothing is known.
+        statistics: statistics of each unit, for agents that use them; empty where none are known.
 
     Attributes:
         history: (tokens spent, seconds, best search loss) after every batch.
-        incumbents: every change of what `best` is, at the tokens that it was found with.
-        computed: tokens that were scored here, and not in an earlier life that is replayed.
+        incumbents: every change of `best`, with the tokens spent until then.
+        computed: tokens that this process scored; replayed scores are not counted.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Objective:
 
     @property
     def progress(self) -> float:
-        """Share of the tightest limit that is spent, in [0, 1]; 0 without limits. Time cannot be replayed: left out."""
+        """Share of the tightest limit that is spent, in [0, 1]; 0 without limits. Time is left out."""
         return self._account.progress
 
     def __call__(self, policies: Sequence[Proposal], tokens: int | None = None, steps: int = 0) -> NDArray[np.float64]:
@@ -111,24 +112,25 @@ class Objective:
             steps: training steps that each policy's network takes before, as of `by_sequence`.
 
         Raises:
-            LimitReached: the limits are spent; what fitted has been scored and recorded.
+            LimitReached: the limits are spent. The part that fitted has been scored and recorded.
         """
         return np.asarray(self.by_sequence(policies, range(self.sequences_for(tokens)), steps=steps).mean(axis=1))
 
     def by_sequence(
         self, policies: Sequence[Proposal], sequences: Sequence[int], probe: bool = False, steps: int = 0
     ) -> NDArray[np.float64]:
-        """Losses on chosen sequences, `[P, S]`, for paired comparisons and for sub-samples of an agent's own.
+        """Losses on chosen sequences, `[P, S]`, for paired comparisons and for an agent's own samples.
 
         Args:
             policies: what is scored.
             sequences: their numbers.
-            probe: the policies are not candidates (sensitivities, partial policies) and may break budgets.
-            steps: training steps that each policy's network takes before. The result of a search is the policy, not
-                these weights. The steps of a policy are charged once, as `step_passes` forward passes each.
+            probe: whether the policies are no candidates (sensitivities, partial policies). They may then break
+                budgets.
+            steps: training steps of each policy's network before it is scored. The trained weights are thrown away; the
+                search returns the policy. A policy's steps are charged once, each as `step_passes` forward passes.
 
         Raises:
-            ValueError: a policy breaks a budget, or there is no such sequence, or no network can be trained here.
+            ValueError: a policy breaks a budget, a sequence does not exist, or networks cannot be trained here.
         """
         if steps and not self.step_passes:
             raise ValueError(f"an agent asked for losses after {steps} training steps; nothing here can train")
@@ -152,7 +154,7 @@ class Objective:
         return np.array(losses, dtype=np.float64).reshape(len(policies), len(sequences))
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
-        """The dense network's own losses, `[S]`: 0 for a divergence from it. A yardstick, not charged or journalled."""
+        """The losses of the dense network, `[S]`; 0 for a divergence from it. They are not charged or journalled."""
         new = [s for s in sequences if s not in self._dense]
         if new:
             losses_S = self._scorer.dense_losses(new)
@@ -160,12 +162,13 @@ class Objective:
         return np.array([self._dense[s] for s in sequences])
 
     def slopes(self, policy: Levels, sequences: Sequence[int]) -> NDArray[np.float64] | None:
-        """Estimated change of the loss at other levels of each unit, the others as they are, `[U, L]`; NaN: unknown.
+        """Estimated change of the loss if one unit changes its level, for every unit and level, `[U, L]`; NaN is
+        unknown.
 
-        Charged as the forward passes that it takes. None where the scorer cannot tell.
+        The forward passes that this takes are charged. Returns None if the scorer has no slopes.
 
         Raises:
-            LimitReached: the limits do not allow it.
+            LimitReached: the limits have no room for it.
         """
         if not self.slope_passes:
             return None
@@ -190,18 +193,19 @@ class Objective:
 
     @property
     def slope_passes(self) -> int:
-        """Forward passes that the slopes of a sequence are charged as; 0 where there are none."""
+        """Forward passes that are charged for the slopes of one sequence; 0 if the scorer has no slopes."""
         return self._scorer.slope_passes
 
     @property
     def step_passes(self) -> int:
-        """Forward passes over a sequence that a training step of a policy is charged as; 0 where nothing can train."""
+        """Forward passes that are charged for one training step of a policy; 0 if networks cannot be trained here."""
         return self._scorer.step_passes
 
     def look_at_clock(self) -> None:
-        """Whether time is over, for agents that think for long between two scores. Calls for known scores look, too.
+        """End the search if its time is over, for agents that compute for long between two scores.
 
-        Where that ended a search is in the journal, so that a replay of it ends there as well.
+        The journal records where this ended a search, so that a replay ends at the same place. Calls for known scores
+        look at the clock, too.
 
         Raises:
             LimitReached: time is over.
@@ -216,12 +220,12 @@ class Objective:
             raise LimitReached
 
     def declare(self, policy: Proposal) -> None:
-        """Name the agent's present answer. Without it, `best` is the lowest loss at the highest fidelity.
+        """Declare the agent's present answer. Without one, `best` is the lowest loss at the highest fidelity.
 
-        The highest fidelity is the most training steps, and then the most sequences.
+        Fidelity is compared by training steps first and by the number of sequences second.
 
         Raises:
-            ValueError: it breaks a budget, or has not been scored.
+            ValueError: the policy breaks a budget or has not been scored.
         """
         policy = _plain(policy)
         self.space.check(policy)
@@ -233,7 +237,7 @@ class Objective:
         self._note()
 
     def sequences_for(self, tokens: int | None) -> int:
-        """How many sequences make up `tokens`, at least one."""
+        """The number of sequences in `tokens` tokens, at least one."""
         if tokens is None:
             return self.n_sequences
         return max(1, min(self.n_sequences, round(tokens / self.tokens_per_sequence)))
@@ -242,7 +246,7 @@ class Objective:
 
     @property
     def best(self) -> Proposal:
-        """The declared policy, or else the lowest mean loss among candidates at the highest fidelity.
+        """The declared policy, or otherwise the candidate with the lowest mean loss at the highest fidelity.
 
         Raises:
             UserError: nothing has been scored, or everything scored was NaN.
@@ -261,12 +265,12 @@ class Objective:
         return best
 
     def loss(self, policy: Proposal) -> tuple[float, int]:
-        """Mean loss of a scored policy after the most steps that it was trained, and the tokens behind it."""
+        """Mean loss of a scored policy after its most training steps, and the number of tokens in that mean."""
         mean, sequences = self._archive.standing(policy)
         return mean, sequences * self.tokens_per_sequence
 
     def archive(self) -> list[tuple[Proposal, float, int]]:
-        """Every candidate scored after as many training steps as the answer: the proposal, mean loss, sequences."""
+        """All candidates with the answer's number of training steps: the proposal, its mean loss, its sequences."""
         answer = self._answer()
         return self._archive.candidates(0 if answer is None else self._archive.most_steps(answer))
 

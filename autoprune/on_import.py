@@ -1,7 +1,7 @@
-"""What libraries are told about autoprune when they are imported, without importing them: `import autoprune` is light.
+"""Registers autoprune with libraries when they are imported. `import autoprune` itself does not import them.
 
-`when_imported` leaves a finder at the head of `sys.meta_path` that waits for one module. When somebody imports that
-module, the finder lets it be imported as ever, calls back and goes. Where it was imported before, that is done at once.
+`when_imported` puts a finder at the head of `sys.meta_path` that waits for one module. When that module is imported,
+the finder lets the import happen, calls back and removes itself. If the module is imported already, it calls at once.
 """
 
 import sys
@@ -15,7 +15,7 @@ Callback = Callable[[Any], None]
 
 
 def install() -> None:
-    """Make transformers know pruned models, and Gymnasium the environment. Calling it again does nothing."""
+    """Register pruned models with transformers and the environment with Gymnasium. A second call does nothing."""
     when_imported("transformers.models.auto.configuration_auto", _register_pruned_models)
     when_imported("gymnasium.envs.registration", _register_environment)
 
@@ -32,7 +32,7 @@ def _register_environment(registration: Any) -> None:
 
 
 def when_imported(name: str, callback: Callback) -> None:
-    """Call `callback` with the module `name` as soon as it has been imported; once, however often this is asked."""
+    """Call `callback` once with the module `name`, as soon as the module has been imported."""
     module = sys.modules.get(name)
     if module is not None and not getattr(module.__spec__, "_initializing", False):
         callback(module)

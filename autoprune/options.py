@@ -1,7 +1,7 @@
-"""Options of the command line for the settings of a search: one for every field of `SearchConfig`, made from it.
+"""Command-line options for the settings of a search, generated from the fields of `SearchConfig`.
 
-A field that is added there is an option here, with its description as help. Fields that hold settings of their own
-(`agent_options`, `workload`) are given as `KEY.NAME=VALUE` alone.
+A new field becomes an option, and its description becomes the help text. Fields that are mappings (`agent_options`,
+`workload`) have no option: users write `KEY.NAME=VALUE`.
 """
 
 import functools
@@ -18,15 +18,15 @@ from autoprune.written import budgets_of
 
 SETTINGS = [name for name in SearchConfig.model_fields if name not in ("agent_options", "workload")]
 OF_PLACES = [name for name in SETTINGS if name in PLACES]
-"""Of them, those that say where a search is scored."""
+"""The settings that say where a search is scored."""
 SIZES = ("device_memory", "state_memory")
-"""Which may be written as 8GiB."""
+"""Settings that users may write as 8GiB."""
 
 Command = Callable[..., None]
 
 
 def settings(names: Iterable[str]) -> Callable[[Command], Command]:
-    """Give a command an option for each of these settings; those that a user gives are in its argument `given`."""
+    """Give a command an option for each of these settings. Its argument `given` holds those that the user set."""
     chosen = {name: SearchConfig.model_fields[name] for name in names}
 
     def of_command(command: Command) -> Command:
@@ -50,7 +50,7 @@ def settings(names: Iterable[str]) -> Callable[[Command], Command]:
 
 
 def _option(name: str, field: FieldInfo) -> Any:
-    """How typer is told of it."""
+    """The annotation from which typer makes the option."""
     told, default = f"{str(field.description)[0].upper()}{str(field.description)[1:]}", field.default
     shown = told if default is None or default is False else f"{told} [{default}]"
     flag = f"--{name.replace('_', '-')}"
@@ -73,7 +73,7 @@ def _option(name: str, field: FieldInfo) -> Any:
 
 
 def _value(name: str, option: Any) -> Any:
-    """What an option's text stands for, where typer does not read it."""
+    """The value of an option; lists and budgets are parsed here, because typer gives their text."""
     if name == "budgets":
         return budgets_of(option)
     if name not in ("levels", "image_mean", "image_std"):

@@ -1,4 +1,4 @@
-"""The policy file: the level of every unit, which groups are kept, at what cost and loss, and where it came from.
+"""The policy file: the level of every unit, the groups kept, costs, losses and provenance.
 
 `policy.json`, schema `autoprune.policy/2`:
 
@@ -10,8 +10,8 @@
      "losses": {"search": ..., "search_tokens": ..., "validation": {...}},
      "provenance": {"model": ..., "model_hash": ..., "data_hash": ..., "agent": ..., "seed": ..., "versions": {...}}}
 
-Groups are numbered as in the original network; ranges include both ends. Files of schema `autoprune.policy/1` are read:
-they have neither `form` nor `density` nor `options`, since every level was of the form `groups`.
+Groups are numbered as in the original network. Ranges include both ends. Files of schema `autoprune.policy/1` are read,
+too. They have no `form`, `density` and `options`, because every level was of the form `groups`.
 """
 
 import json
@@ -30,7 +30,7 @@ SCHEMA: Literal["autoprune.policy/2"] = "autoprune.policy/2"
 EARLIER = "autoprune.policy/1"
 
 MOST_GROUPS = 10**7
-"""Of a unit: more is a damaged file."""
+"""The most groups that a unit may have. A larger number means that the file is damaged."""
 
 
 def ranges(numbers: list[int]) -> str:
@@ -70,7 +70,7 @@ def _checked_ranges(text: str) -> str:
 
 
 def _checked_losses(losses: dict[str, Any]) -> dict[str, Any]:
-    """What is known by name must be of its kind, since it is shown; anything may be there besides."""
+    """Check the known losses, because they are displayed. Other keys may hold anything."""
     NUMBERS.validate_python({name: losses.get(name) for name in ("search", "search_tokens")})
     MEASURED.validate_python(losses.get("validation", {}))
     return losses
@@ -120,16 +120,16 @@ class UnitPolicy(_Record):
 
 
 class Totals(_Record):
-    """Of a metric over the whole network, dense and under the policy."""
+    """Totals of a metric over the whole network, dense and under the policy."""
 
     dense: float
     policy: float
 
 
 class Cost(_Record):
-    """Totals of a metric over what can be pruned; `budget`, a bound on these, is None where none was set.
+    """Totals of a metric over all units, and their bound `budget` (None if there is none).
 
-    `network` has those of the whole network, which holds more than the units; None where it was not counted.
+    `network` has the totals of the whole network, which is more than the units. It is None where it was not counted.
     """
 
     dense: float
@@ -148,7 +148,7 @@ class Policy(_Record):
     provenance: dict[str, Any]
 
     def save(self, path: Path) -> None:
-        """Write in one step: readers see the old file or the new one.
+        """Write the file in one step, so that readers see either the old file or the new one.
 
         Raises:
             UserError: the disk is full or not writable.
@@ -167,7 +167,7 @@ class Policy(_Record):
 
 
 def _of_today(record: Any) -> Any:
-    """What an earlier schema says, as the present one says it; anything else as it is."""
+    """Convert a record of an earlier schema to the present one; return anything else unchanged."""
     if not isinstance(record, dict) or record.get("schema") != EARLIER or not isinstance(record.get("units"), list):
         return record
     units = [_with_density(one) if isinstance(one, dict) else one for one in record["units"]]

@@ -1,6 +1,6 @@
-"""What a person sees on stderr while a command is at work: a live bar on a terminal, plain lines elsewhere.
+"""Shows the progress of a command on stderr: a live bar on a terminal, plain lines elsewhere.
 
-Nothing here decides anything, and neither torch nor transformers is imported.
+It imports neither torch nor transformers.
 """
 
 import math
@@ -53,7 +53,7 @@ class Display:
             self._bar.stop()
 
     def stage(self, name: str, share: float) -> None:
-        """A stage of preparation or of the end, and how much of it is done."""
+        """Show a stage before or after the search, and the share of it that is done."""
         now = self._enter(name)
         if not self._bar.disable:
             self._draw(name, share, "")
@@ -66,7 +66,7 @@ class Display:
             self._plan(now)
 
     def score(self, objective: "Objective") -> None:
-        """The search after a batch of scores."""
+        """Show the state of the search after a batch of scores."""
         now, spent, share = self._enter("searching"), objective.spent, share_spent(objective)
         facts = [self._best(objective), f"{spent.evals:,} scored", self._rate(objective, now)]
         if share > 0 and objective.computed:  # a journal's seconds are not those that it takes to read
@@ -84,7 +84,7 @@ class Display:
             self._shown[objective] = objective.loss(objective.incumbents[-1].proposal)
 
     def ended(self, number: int, total: int, outcome: Mapping[str, Any]) -> None:
-        """A search of a comparison, which stays to be seen."""
+        """Show the result of one search of a comparison. It stays visible."""
         if "failed" in outcome:
             told = f"failed: {outcome['failed']}"
         else:
@@ -94,7 +94,7 @@ class Display:
         self._line(f"search {number} of {total}: {outcome['agent']} seed {outcome['seed']}: {told}")
 
     def notice(self, text: str) -> None:
-        """Something that went wrong and does not stop the search, which stays to be seen."""
+        """Show a problem that does not stop the search. It stays visible."""
         self._line(f"autoprune: {text}")
 
     def _best(self, objective: "Objective") -> str:
@@ -143,6 +143,6 @@ class Display:
 
 
 def share_spent(objective: "Objective") -> float:
-    """How much of the tightest limit is spent, time included, in [0, 1]."""
+    """Share of the tightest limit that is spent, in [0, 1]. Time is included."""
     seconds = objective.limits.seconds
     return min(1.0, max(objective.progress, objective.spent.seconds / seconds if seconds else 0.0))

@@ -1,4 +1,4 @@
-"""From levels or masks to a policy file that says where it came from, and back, checked against a network."""
+"""Converts levels or masks to a policy file with provenance, and back. Reading checks that the network fits."""
 
 import platform
 import time
@@ -72,7 +72,7 @@ def proposal_of(assembly: Assembly, policy: Policy) -> Proposal:
 
 
 def _in_groups(policy: Policy, units: Sequence[Unit]) -> Policy:
-    """A policy of an earlier version, whose groups were what are bundles now, in today's groups and levels."""
+    """Convert a policy of an earlier version, in which one group was what is now a bundle of groups."""
     found = []
     for one, unit in zip(policy.units, units, strict=False):
         kept, keys = one.kept * unit.bundle, [level.key for level in unit.levels]

@@ -1,8 +1,7 @@
-"""Every part that can be chosen by name, as `package.module:Object`, imported only when chosen.
+"""The registry of parts: name -> `package.module:Object`. A part is imported only when it is chosen.
 
-To add a part: one new file and one line here. From outside, without a fork, wherever a name is taken
-`package.module:Object` and `file.py:Object` are taken too, and an entry point in the group `autoprune.<kind>` gives a
-name.
+A new part is one new file and one line here. Without a fork, `package.module:Object` and `file.py:Object` work wherever
+a name does, and an entry point in the group `autoprune.<kind>` registers a name.
 """
 
 import difflib
@@ -95,18 +94,18 @@ PARTS: dict[str, dict[str, str]] = {
 
 
 FILES: dict[str, dict[str, str]] = {"budgets": {".csv": "autoprune.budgets.table:read"}}
-"""Kind -> suffix -> what reads a part from a file of the user's that is not Python."""
+"""Kind -> suffix -> the function that reads a part from a user's file that is not Python."""
 
 _MISSING = object()
 
 
 def names(kind: str) -> list[str]:
-    """The names known for a kind, built in and plugged in, sorted."""
+    """All names of a kind, built-in and from plug-ins, sorted."""
     return sorted({*PARTS[kind], *(point.name for point in entry_points(group=f"autoprune.{kind}"))})
 
 
 def target(kind: str, name: str) -> str:
-    """`package.module:Object` or `file.py:Object` of the part called `name`: built in, plugged in, or given so already.
+    """The `package.module:Object` or `file.py:Object` of a part. `name` may be registered or already of that form.
 
     Raises:
         UserError: no such name (with near misses).
@@ -124,7 +123,7 @@ def target(kind: str, name: str) -> str:
 
 
 def load(kind: str, name: str) -> Any:
-    """The part called `name`, imported, or read from its file.
+    """Import the part called `name`, or read it from its file.
 
     A Python file is run once per process, whatever paths lead to it.
 

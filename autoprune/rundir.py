@@ -1,6 +1,6 @@
 """A run's directory: `runs/<name>/`, used by one process at a time.
 
-Holds `config.yaml`, `journal.jsonl`, and once finished `policy.json` and `result.json` (runs/README.md).
+It holds `config.yaml`, `journal.jsonl`, and once finished `policy.json` and `result.json` (runs/README.md).
 """
 
 import fcntl
@@ -22,7 +22,7 @@ OPTUNA_LOCK = "study.log.lock"
 
 
 def new_run_path(agent: str, seed: int) -> Path:
-    """`runs/<date>-<agent>-s<seed>`, numbered when taken."""
+    """A new path `runs/<date>-<agent>-s<seed>`, with a number if that exists."""
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{slug(agent.rpartition(':')[2])}-s{seed}"
     candidates = [Path("runs") / stem, *(Path("runs") / f"{stem}-{i}" for i in range(2, 1000))]
     return next(path for path in candidates if not path.exists())
@@ -48,7 +48,7 @@ def create(path: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Undo `create` for a run that never began, so that the same command can be given again, corrected."""
+    """Undo `create` for a run that never began, so that the corrected command can use the same path."""
     for name in ("config.yaml", ".lock"):
         (path / name).unlink(missing_ok=True)
     with suppress(OSError):  # the user's own folder may hold other things
@@ -59,7 +59,7 @@ def policy_path(path: Path) -> Path:
     """The policy of a finished run.
 
     Raises:
-        UserError: it has none yet, or there is no run.
+        UserError: the run has no policy yet, or there is no run.
     """
     policy = path / "policy.json"
     if not policy.is_file():
@@ -77,7 +77,7 @@ def check_is_run(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the run for this process; the lock goes with the process, however it ends.
+    """Lock the run for this process. The lock ends with the process.
 
     Raises:
         UserError: another process holds it, the directory is read-only, or a link stands where the run writes.
@@ -103,8 +103,8 @@ def locked(path: Path) -> Iterator[None]:
 def _check_links(path: Path) -> None:
     """Raise a UserError where a symbolic link stands for a file of a run, or for a folder that it writes to.
 
-    Somebody else may have planted it: what is written or deleted through it would be elsewhere. Optuna's lock is such a
-    link, which a killed process leaves; it is removed before its study is opened (records/storage.py).
+    Someone else may have put it there to redirect what is written or deleted. Optuna's lock is also such a link, which
+    a killed process leaves behind; it is removed before the study is opened (records/storage.py).
     """
     for entry in path.iterdir() if path.is_dir() else ():
         if entry.name.startswith(OPTUNA_LOCK):

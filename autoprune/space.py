@@ -1,4 +1,4 @@
-"""The search space: units x levels, what each level costs, and how proposals are made to fit the budgets.
+"""The search space: units x levels, the costs of levels, and the projection of proposals onto the budgets.
 
 Shapes: U units, L levels (of the unit that has most), P policies, M budgeted metrics.
 Agents name levels by small integers: 0 is dense, and a higher level costs no more. `cost_UL[u, l]` is what unit u
@@ -25,10 +25,10 @@ from autoprune.wording import Words
 __all__ = ["SLACK", "Levels", "Proposal", "SearchSpace", "Unit", "kept_groups"]
 
 Levels = tuple[int, ...]
-"""One level for every unit: a policy as agents see it."""
+"""A policy as agents see it: one level for every unit."""
 
 Proposal = Levels | Mask
-"""What agents propose: levels, or a mask of single groups."""
+"""A proposal of an agent: levels, or a mask of single groups."""
 
 SLACK = 1e-9  # of dense: sums of floats may miss an exact budget by rounding
 
@@ -40,21 +40,21 @@ class SearchSpace:
         units: in the order of the network.
         costs: metric -> for each unit, the cost of each of its levels.
         budgets: metric -> bound on the total, absolute.
-        group_costs: metric -> for each unit, the cost of keeping 0, 1, ... all of its groups: what masks cost. None
-            where only levels are searched.
-        fixed: metric -> what is paid whatever the policy (of a latency: embedding, head). It is part of every total
-            and of the budget; metrics that are not named have none.
-        measures: metric -> what it is counted in, for messages.
-        words: what things are called in the network's task, for people.
-        peaks: metrics of which the largest of the units' costs and what is fixed counts, not the sum.
+        group_costs: metric -> for each unit, the cost of keeping 0, 1, ... all of its groups. Masks are charged with
+            it. None where only levels are searched.
+        fixed: metric -> cost that every policy has (for a latency: embedding and head). It is part of every total and
+            of the budget. It is 0 for metrics that are not named.
+        measures: metric -> its unit of measurement, for messages.
+        words: the words of the network's task, for messages.
+        peaks: metrics whose total is the maximum over the units and the fixed cost, not the sum.
 
     Attributes:
-        groups: bits of each unit's part of a mask: its groups, or its bundles, of which masks keep whole ones.
-        costs: metric -> costs that add, `[U, L]`: of a peak, by how much a level is over the budget.
-        bounds: metric -> what those of the units alone may sum to: the budget without what is fixed; of a peak 0.
+        groups: number of bits of each unit in a mask: its groups, or its bundles, which masks keep as a whole.
+        costs: metric -> additive costs, `[U, L]`. For a peak metric they are each level's excess over the budget.
+        bounds: metric -> the bound on the sum of `costs`: the budget minus the fixed cost; 0 for a peak metric.
 
     Raises:
-        UserError: a metric has no cost, a cost is negative or grows as less is kept, or a budget cannot be met.
+        UserError: a metric has no costs, a cost is negative or grows as less is kept, or a budget cannot be met.
     """
 
     def __init__(
@@ -112,14 +112,14 @@ class SearchSpace:
         return np.where(np.isfinite(cost_UL), np.maximum(0.0, cost_UL - bound), np.inf)
 
     def rows(self, metric: str) -> list[list[float]]:
-        """For each unit, the cost of each of its levels; of a peak, that itself."""
+        """For each unit, the cost of each of its levels. For a peak metric, this is the peak itself, not the excess."""
         return [[float(cost) for cost in row[:n]] for row, n in zip(self._given[metric], self.n_levels_U, strict=True)]
 
     def rebudgeted(self, budgets: Mapping[str, float]) -> "SearchSpace":
         """The same units and costs under other budgets.
 
         Raises:
-            UserError: one cannot be met.
+            UserError: a budget cannot be met.
         """
         costs = {metric: self.rows(metric) for metric in self.costs}
         return SearchSpace(self.units, costs, budgets, fixed=self.fixed, words=self.words, peaks=self.peaks)
@@ -135,36 +135,36 @@ class SearchSpace:
         return tuple(int(n) - 1 for n in self.n_levels_U)
 
     def cost(self, proposal: Proposal, metric: str) -> float:
-        """Total of a metric: the units and what is fixed."""
+        """Total of a metric: the units and the fixed cost."""
         if isinstance(proposal, Mask):
             return self.cost_of_counts(self.kept(proposal), metric)
         return self.total(metric, self._given[metric][np.arange(len(proposal)), proposal])
 
     def total(self, metric: str, cost_U: Sequence[float] | NDArray[np.float64]) -> float:
-        """What units of such costs and what is fixed come to: their sum, or the largest of a peak."""
+        """Combine the costs of units with the fixed cost: the sum, or the maximum for a peak metric."""
         if metric in self.peaks:
             return max(self.fixed[metric], float(np.max(cost_U)))
         return self.fixed[metric] + float(np.sum(cost_U))
 
     def added(self, levels: Levels, metric: str) -> float:
-        """What the units alone use of `bounds`."""
+        """The sum of the units' `costs`, to be compared with `bounds`."""
         return float(self.costs[metric][np.arange(len(levels)), levels].sum())
 
     def cost_of_counts(self, kept: Sequence[int], metric: str) -> float:
-        """Total of a metric where so many groups of each unit are kept; needs `group_costs`."""
+        """Total of a metric if the given number of groups of each unit is kept. Needs `group_costs`."""
         units = sum(row[k] for row, k in zip(self.group_costs[metric], kept, strict=True))
         return self.fixed[metric] + float(units)
 
     @cached_property
     def density_UL(self) -> NDArray[np.float64]:
-        """Density of every level; 0 where a unit has no such level."""
+        """Density of every level, `[U, L]`; 0 where a unit has no such level."""
         density_UL = np.zeros((len(self.units), int(self.n_levels_U.max())))
         for u, unit in enumerate(self.units):
             density_UL[u, : len(unit.levels)] = [level.density for level in unit.levels]
         return density_UL
 
     def levels_of(self, proposal: Proposal) -> list[Level]:
-        """The level of each unit; of a mask the one that keeps as many groups."""
+        """The level of each unit. For a mask, it is the level that keeps as many groups."""
         if isinstance(proposal, Mask):
             counts = zip(self.kept(proposal), self.units, strict=True)
             return [Level.of_groups(kept, unit.groups) for kept, unit in counts]
@@ -181,7 +181,7 @@ class SearchSpace:
         return [[level.key for level in unit.levels] for unit in self.units]
 
     def kept(self, proposal: Proposal) -> list[int]:
-        """Groups of each unit of which anything stays."""
+        """The number of groups of each unit that are kept at least in part."""
         if isinstance(proposal, Mask):
             counts = (int(np.bitwise_count(bits).sum()) for bits in proposal.split(self.groups))
             return [count * unit.bundle for count, unit in zip(counts, self.units, strict=True)]
@@ -194,12 +194,12 @@ class SearchSpace:
         return self._holds(self._used(proposal))
 
     def counts_fit(self, kept: Sequence[int]) -> bool:
-        """Whether every budget holds where so many groups of each unit are kept; needs `group_costs`."""
+        """Whether every budget holds if the given number of groups of each unit is kept. Needs `group_costs`."""
         used = (self.cost_of_counts(kept, metric) - self.fixed[metric] for metric in self.budgets)
         return all(cost <= bound for cost, bound in zip(used, self._bounds, strict=True))
 
     def check(self, proposal: Proposal) -> None:
-        """Raise a UserError unless there is one existing level, or one bit for each group, of each unit."""
+        """Raise a UserError unless the proposal has one existing level, or one bit for each group, for every unit."""
         if isinstance(proposal, Mask):
             try:
                 proposal.unpack(self.groups)
@@ -215,11 +215,10 @@ class SearchSpace:
     # -- proposals ---------------------------------------------------------------------------------------------
 
     def uniform(self) -> Levels:
-        """As even as the budgets allow: one common share of every unit (baseline of every paper).
+        """The uniform policy: the largest common share of every unit within the budgets. It is the usual baseline.
 
-        All units grow together from their last levels, as long as the budgets hold. A unit that cannot grow any more
-        stays as it is, and the others go on, so that a baseline does not lose by an unspent budget: the result is
-        maximal, as that of `repair`.
+        All units grow together from their last levels while the budgets hold. A unit that cannot grow any more stays,
+        and the others continue, so that the baseline uses its budget. The result is maximal, as that of `repair`.
         """
         return self._uniform
 
@@ -237,15 +236,16 @@ class SearchSpace:
         return self.repair(tuple(int(level) for level in rng.integers(self.n_levels_U)), rng)
 
     def mutate(self, levels: Levels, rng: np.random.Generator, switches: int = 1, first: int = 0) -> Levels:
-        """Trade between units: each switch densifies one by a level and thins another until the budgets hold.
+        """Trade levels between units: each switch makes one unit denser by a level and thins another until the budgets
+        hold.
 
-        The level switch of EvoPress and DarwinLM, without their restriction to units of one kind or one cost.
+        This is the level switch of EvoPress and DarwinLM, but the units may differ in kind and cost.
 
         Args:
             levels: the parent.
-            rng: draws.
-            switches: trades.
-            first: units before it stay as they are, if the budgets allow it.
+            rng: source of random numbers.
+            switches: number of trades.
+            first: index of the first unit that may change. Units before it change only if the budgets require it.
         """
         changed, count = levels, len(levels) - first
         if count == 1:  # nothing to trade with
@@ -268,17 +268,17 @@ class SearchSpace:
         return self.repair(self._fill(self._thin(changed, behind), behind, floor=self.dense), rng)
 
     def crossover(self, mother: Levels, father: Levels, rng: np.random.Generator) -> Levels:
-        """Each unit's level from either parent with equal chance, then `repair`."""
+        """Take each unit's level from either parent with equal probability, then `repair`."""
         choice = rng.random(len(mother)) < 0.5
         mixed = tuple(m if c else f for m, f, c in zip(mother, father, choice, strict=True))
         return self.repair(mixed, rng)
 
     def repair(self, levels: Levels, rng: np.random.Generator | None = None) -> Levels:
-        """The proposal made feasible: units thinned one level at a time, then what is left of the budget is filled.
+        """Make a proposal feasible: thin units one level at a time, then fill what is left of the budgets.
 
-        Keeps what it can: filling first undoes the thinning where that fits, then densifies any unit. The result is
-        maximal: no unit can be one level denser within the budgets. The order is `rng`'s, or without one the order
-        of the units.
+        Filling first undoes thinning where that fits, and then makes any unit denser. The result is maximal: no unit
+        can be one level denser within the budgets. The order of units is drawn from `rng`; without one it is their own
+        order.
         """
         order = self._order(levels, rng)
         thinned = self._thin(levels, order)
@@ -287,7 +287,7 @@ class SearchSpace:
         return self._fill(thinned, order, floor=self.dense)
 
     def thinned(self, levels: Levels, rng: np.random.Generator | None = None) -> Levels:
-        """The proposal made feasible, and no denser anywhere: what is left of the budgets stays left."""
+        """Make a proposal feasible without making any unit denser. What is left of the budgets is not filled."""
         order = self._order(levels, rng)
         return self._fill(self._thin(levels, order), order, floor=levels)
 

@@ -1,4 +1,4 @@
-"""The space file of a run, `space.json`: units, costs, budgets and statistics, so that reports need no network.
+"""The space file of a run, `space.json`: units, costs, budgets and statistics. With it, reports need no network.
 
 Schema `autoprune.space/2`:
 
@@ -13,8 +13,8 @@ Schema `autoprune.space/2`:
      "coverage": {"units": 17, "shares": {"params": <share of the whole network that units are>, ...},
                   "left": [{"why": ..., "layers": 3, "params": <share of the network's>}, ...], "told": <the same>}}
 
-Levels are written as level.py says. `group_costs` is there where masks were searched. Files of schema
-`autoprune.space/1` are read: `kept` stood there in the place of `levels`.
+level.py says how levels are written. `group_costs` is present if masks were searched. Files of schema
+`autoprune.space/1`, which have `kept` instead of `levels`, are read, too.
 """
 
 import math
@@ -30,8 +30,8 @@ from autoprune.files.writing import write_atomically
 from autoprune.level import Level
 from autoprune.policy import MOST_GROUPS, to_json
 from autoprune.space import SearchSpace, Unit
-from autoprune.statistics import UnitStatistics
 from autoprune.task_choice import words_of
+from autoprune.unit_statistics import UnitStatistics
 from autoprune.wording import Words
 
 SCHEMA = "autoprune.space/2"
@@ -39,12 +39,12 @@ EARLIER = "autoprune.space/1"
 
 
 class Covering(Protocol):
-    """What is written of a coverage (coverage.py), a dataclass."""
+    """The part of a coverage (coverage.py) that is written."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def told(self) -> str:
-        """In a sentence or two."""
+        """The coverage in one or two sentences."""
         ...
 
 
@@ -54,10 +54,10 @@ def save_space(
     """Write the space file.
 
     Args:
-        path: where.
+        path: the file to write.
         space: units, costs, budgets.
-        statistics: of the units.
-        coverage: how much of the network they are.
+        statistics: statistics of the units.
+        coverage: the share of the network that is in units.
 
     Raises:
         UserError: the disk is full or not writable.
@@ -80,7 +80,7 @@ def save_space(
 
 
 def words_of_run(run: Path) -> Words | None:
-    """What things are called in a run's task; None where that is not known yet."""
+    """The words of a run's task; None if they are not known yet."""
     try:
         record = read_json(run / "space.json")
         return words_of(record)
@@ -89,7 +89,7 @@ def words_of_run(run: Path) -> Words | None:
 
 
 def coverage_of(run: Path) -> dict[str, Any] | None:
-    """How much of the network a run's units are, as the file has it; None where that is not known."""
+    """The share of the network that is in units, from a run's file; None if it is not known."""
     try:
         record = read_json(run / "space.json").get("coverage")
         return None if record is None else _Coverage.model_validate(record).model_dump()
@@ -98,10 +98,10 @@ def coverage_of(run: Path) -> dict[str, Any] | None:
 
 
 def load_space(path: Path) -> tuple[SearchSpace, list[UnitStatistics]]:
-    """Read it back.
+    """Read a space file.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: the file is missing or damaged.
     """
     with explained("the space file", path, "`autoprune resume` writes it anew"):
         record = read_json(path)

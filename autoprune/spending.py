@@ -1,4 +1,4 @@
-"""What a search may spend and has spent: evaluations, tokens, and seconds on a clock that survives a resume."""
+"""The limits of a search and what it has spent: evaluations, tokens, and seconds. A resumed search continues them."""
 
 import math
 import time
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on a search; None is unbounded. Tokens count policies x tokens, whatever prefixes are shared."""
+    """Bounds on a search; None is unbounded. Tokens are policies x tokens, even if policies share computations."""
 
     evals: int | None = None
     tokens: int | None = None
@@ -18,7 +18,7 @@ class Limits:
 class Spent:
     """What a search has used. An evaluation is a policy scored on at least one new sequence.
 
-    What else is charged counts in forward passes, in evaluations as in tokens: slopes, and training steps.
+    Slopes and training steps are charged as forward passes, both in evaluations and in tokens.
     """
 
     evals: int = 0
@@ -27,13 +27,13 @@ class Spent:
 
 
 class Account:
-    """What is spent, within limits.
+    """Keeps account of what is spent within limits.
 
     Args:
         limits: the bounds.
 
     Attributes:
-        spent: so far. Its seconds are those of the last score, whichever life of the search computed it.
+        spent: the amounts so far. Its seconds are those of the last score, also if that was replayed.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -47,7 +47,7 @@ class Account:
 
     @property
     def progress(self) -> float:
-        """Share of the tightest limit that is spent, in [0, 1]; 0 without limits. Time cannot be replayed: left out."""
+        """Share of the tightest limit that is spent, in [0, 1]; 0 without limits. Time is left out."""
         limits, spent = self.limits, self.spent
         shares = [
             spent.evals / limits.evals if limits.evals else 0.0,
@@ -57,22 +57,22 @@ class Account:
 
     @property
     def is_late(self) -> bool:
-        """Whether the last score was the last that time allowed."""
+        """Whether the time was over at the last score."""
         return self.is_over(self.spent.seconds)
 
     def is_over(self, seconds: float) -> bool:
-        """Whether so many seconds of search are all that time allows."""
+        """Whether this many seconds of search reach the limit on time."""
         return self.limits.seconds is not None and seconds >= self.limits.seconds
 
     def allows(self, evals: int, tokens: int) -> bool:
-        """Whether the limits on evaluations and tokens leave room for so much work."""
+        """Whether the limits on evaluations and tokens have room for this much work."""
         limits, spent = self.limits, self.spent
         if limits.evals is not None and spent.evals + evals > limits.evals:
             return False
         return limits.tokens is None or spent.tokens + tokens <= limits.tokens
 
     def charge(self, evals: int, tokens: int) -> bool:
-        """Count work as spent if the limits leave room for it; whether they do."""
+        """Count work as spent if the limits have room for it. Returns whether they have."""
         if not self.allows(evals, tokens):
             return False
         self.spent.evals += evals
@@ -80,15 +80,15 @@ class Account:
         return True
 
     def clock(self) -> float:
-        """Seconds of the search, those of earlier lives included."""
+        """Seconds of the search, including those before an interruption."""
         return self._seconds_before + time.monotonic() - self._started
 
     def stop_clock(self) -> float:
-        """Note the clock's seconds as spent, and give them."""
+        """Record the clock's seconds as spent, and return them."""
         self.spent.seconds = self.clock()
         return self.spent.seconds
 
     def goes_on(self, seconds: float) -> None:
-        """Set the clock to what an earlier life of the search had spent."""
+        """Set the clock to the seconds that the search had spent before it was interrupted."""
         self.spent.seconds = self._seconds_before = seconds
         self._started = time.monotonic()

@@ -1,4 +1,4 @@
-"""One search from configuration to result: assemble -> search -> finish; resume is the same, replaying a journal."""
+"""One search from configuration to result: assemble, search, finish. A resumed search also replays its journal."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +16,6 @@ from autoprune.config import SearchConfig, load_config
 from autoprune.coverage import cover
 from autoprune.errors import LimitReached, UserError
 from autoprune.exporting import export_policy
-from autoprune.farm.farm import Farm, is_wanted
 from autoprune.files.writing import write_atomically
 from autoprune.journal import FILE as JOURNAL
 from autoprune.journal import Journal
@@ -31,15 +30,16 @@ from autoprune.records.storage import check_storage
 from autoprune.space import Proposal
 from autoprune.space_file import save_space
 from autoprune.validation import Row, front_names, measure, save_front, total_macs
+from autoprune.workers.pool import WorkerPool, is_wanted
 
 DEFAULT_TOKENS = 400_000
-"""Searched when no limit is given: about a minute for 22 M parameters on two cores. Four times as many gain some
-0.013 nats more there (benchmarks/README.md)."""
+"""The limit on tokens if none is given: about a minute for 22 M parameters on two cores. Four times as many tokens gain
+about 0.013 nats there (benchmarks/README.md)."""
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """The result of a search.
 
     Args:
         policy: as saved in `policy.json`.
@@ -47,11 +47,11 @@ class SearchResult:
         history: (tokens spent, seconds, best search loss) after every batch.
         path: the run's directory.
         table: dense, uniform and best, measured on the validation split.
-        front: of an agent that trades the loss against costs, its Pareto front likewise; each is a policy file in
-            `front/` of the run, by its name.
-        spent: evaluations, tokens and seconds.
+        front: the Pareto front, for agents that trade the loss against costs, measured like `table`. Each row names a
+            policy file in `front/` of the run.
+        spent: evaluations, tokens and seconds spent.
         interrupted: whether Ctrl-C ended it; `resume` goes on.
-        incumbents: what it would have answered, over time.
+        incumbents: the best policy so far, over time.
     """
 
     policy: Policy
@@ -70,8 +70,8 @@ class SearchResult:
 
         Args:
             path: where to write.
-            to: an exporter's name; None is the form that the network has.
-            options: the exporter's own, as `uniform=True` for Hugging Face form.
+            to: name of an exporter. None takes the exporter that fits the network.
+            options: options of the exporter, such as `uniform=True` for Hugging Face form.
 
         Raises:
             UserError: there is no such exporter or option, or it cannot write this network or this path.
@@ -81,13 +81,13 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class Watch:
-    """What a display is told: stages of preparation, the objective after every batch, and searches of a comparison.
+    """Callbacks of a display: stages, the objective after every batch, and ended searches of a comparison.
 
     Args:
-        stage: its name and how much of it is done.
-        score: the objective.
-        ended: number of the search, of how many, and its entry in the league.
-        notice: one sentence that stays to be seen, as about something that went wrong and does not stop the search.
+        stage: called with the name of a stage and the share of it that is done.
+        score: called with the objective.
+        ended: called with the number of a search, the number of searches, and its entry in the results.
+        notice: called with a sentence that should stay visible, such as a problem that does not stop the search.
     """
 
     stage: Progress = lambda stage, share: None
@@ -99,8 +99,8 @@ class Watch:
 def start(config: SearchConfig, out: Path | None = None, watch: Watch | None = None) -> SearchResult:
     """Run a new search in `out` (by default a new folder in `runs/`).
 
-    The configuration is saved first, so that a run that is killed while it prepares can be resumed; a run that cannot
-    begin leaves nothing behind.
+    The configuration is saved first, so that a run that is killed during preparation can be resumed. A run that cannot
+    begin leaves no files.
     """
     config, watch = limited(config), watch or Watch()
     make_agent(config.agent, config.agent_settings())
@@ -110,9 +110,9 @@ def start(config: SearchConfig, out: Path | None = None, watch: Watch | None = N
     with rundir.locked(out), ExitStack() as stack:
         try:
             config.save(out / "config.yaml")
-            farm = stack.enter_context(workers_of(config, watch))
+            pool = stack.enter_context(workers_of(config, watch))
             assembly = prepare(config, watch, run=out)
-            scorer = scorer_of(assembly, farm)
+            scorer = scorer_of(assembly, pool)
         except UserError:
             rundir.discard(out)
             raise
@@ -120,20 +120,20 @@ def start(config: SearchConfig, out: Path | None = None, watch: Watch | None = N
 
 
 def resume(out: Path, watch: Watch | None = None, places: Mapping[str, Any] | None = None) -> SearchResult:
-    """Go on with a run where its journal ends; a finished run is finished again.
+    """Continue a run where its journal ends. A finished run is finished again.
 
     Args:
         out: the run's directory.
         watch: what a display is told.
-        places: settings of where it is scored (`config.PLACES`), in the place of the run's own.
+        places: settings of where it is scored (`config.PLACES`). They replace the run's own.
     """
     rundir.check_is_run(out)
     watch = watch or Watch()
     with rundir.locked(out):
         config = load_config(out / "config.yaml", dict(places or {}))
-        with workers_of(config, watch) as farm:
+        with workers_of(config, watch) as pool:
             assembly = prepare(config, watch, run=out)
-            return _search(assembly, scorer_of(assembly, farm), out, watch)
+            return _search(assembly, scorer_of(assembly, pool), out, watch)
 
 
 def search_on(
@@ -144,15 +144,15 @@ def search_on(
     watch: Watch,
     turn: AbstractContextManager[object] | None = None,
 ) -> SearchResult:
-    """A search on what is assembled already, begun or gone on with in the run `out`.
+    """Begin or continue a search in the run `out`, on a given assembly.
 
     Args:
-        assembly: of a configuration that differs at most in the agent, its settings, its seed and limits.
-        scorer: of its search split.
-        config: of this search, saved in the run.
-        out: the run's directory, made where there is none.
-        watch: what a display is told.
-        turn: held while the assembly's network is used, where several searches share it.
+        assembly: may be of a configuration with another agent, agent settings, seed and limits.
+        scorer: scores on its search split.
+        config: configuration of this search. It is saved in the run.
+        out: the run's directory. It is made if it does not exist.
+        watch: callbacks of a display.
+        turn: a lock that is held while the network is used, because several searches may share it.
     """
     if not (out / "config.yaml").exists():
         rundir.create(out)
@@ -161,25 +161,25 @@ def search_on(
         return _search(replace(assembly, config=config), scorer, out, watch, turn)
 
 
-def workers_of(config: SearchConfig, watch: Watch) -> AbstractContextManager[Farm | None]:
-    """The farm of a configuration, which starts while the search is prepared; None for one worker, in this process."""
-    return Farm(config, watch.notice) if is_wanted(config) else nullcontext()
+def workers_of(config: SearchConfig, watch: Watch) -> AbstractContextManager[WorkerPool | None]:
+    """The pool of workers, which starts while the search is prepared. None means scoring in this process."""
+    return WorkerPool(config, watch.notice) if is_wanted(config) else nullcontext()
 
 
-def scorer_of(assembly: Assembly, farm: Farm | None) -> Scorer:
-    """What scores policies on the search split: a farm, or an evaluator in this process."""
-    return farm.scorer(assembly) if farm else assembly.evaluator(assembly.splits.search, assembly.config.loss)
+def scorer_of(assembly: Assembly, pool: WorkerPool | None) -> Scorer:
+    """The scorer for the search split: a pool of workers, or an evaluator in this process."""
+    return pool.scorer(assembly) if pool else assembly.evaluator(assembly.splits.search, assembly.config.loss)
 
 
 def limited(config: SearchConfig) -> SearchConfig:
-    """The configuration with a limit: `DEFAULT_TOKENS` where it has none."""
+    """The configuration, with the limit `DEFAULT_TOKENS` if it has none."""
     if config.max_evals is None and config.max_tokens is None and config.max_time is None:
         return config.model_copy(update={"max_tokens": DEFAULT_TOKENS})
     return config
 
 
 def prepare(config: SearchConfig, watch: Watch, masks: bool | None = None, run: Path | None = None) -> Assembly:
-    """The assembly that searches run on; `masks` and `run` as `assemble` takes them.
+    """Make the assembly that searches run on. `masks` and `run` are as in `assemble`.
 
     Raises:
         UserError: as `assemble`, or the dense network's own loss is not finite.
@@ -257,7 +257,7 @@ def make_agent(name: str, options: dict[str, Any]) -> Agent:
     """An agent by name with its settings.
 
     Raises:
-        UserError: no such agent, or it has no such setting, or not such a value.
+        UserError: the agent does not exist, or a setting is unknown or has a wrong value.
     """
     return made(load_agent(name), options, f"the agent '{name}'", "setting", "agent_options.")
 

@@ -1,4 +1,4 @@
-"""Which task a network is of, and the words that files have for it."""
+"""Chooses the task of a network, and reads the words of a task from files."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -12,14 +12,14 @@ from autoprune.ports.task import Task
 from autoprune.wording import Measure, Words
 
 DEFAULT = next(iter(registry.PARTS["tasks"]))
-"""What nobody else claims is of the first task; so are files that were written before there were tasks."""
+"""The first task takes networks that no other task claims, and files that were written before tasks existed."""
 
 
 def load_task(name: str) -> Task:
     """The task called `name`: registered, plugged in, `package.module:Object` or `file.py:Object`.
 
     Raises:
-        UserError: there is no such task, or the object is no subclass of `Task`, or it lacks members.
+        UserError: the task does not exist, is not a subclass of `Task`, or lacks members.
     """
     part = registry.load("tasks", name)
     if not (isinstance(part, type) and issubclass(part, Task)):
@@ -31,11 +31,11 @@ def load_task(name: str) -> Task:
 
 
 def task_of(name: str | None, model: object) -> Task:
-    """The task that is configured, or else the first registered one that claims the model, or else the default.
+    """The configured task, otherwise the first registered task that claims the model, otherwise the default.
 
     Args:
-        name: of the task; None where none is configured.
-        model: as a configuration names it.
+        name: name of the task; None if none is configured.
+        model: the model as in a configuration.
 
     Raises:
         UserError: there is no such task.
@@ -47,13 +47,13 @@ def task_of(name: str | None, model: object) -> Task:
 
 
 def words_of(record: Mapping[str, Any]) -> Words:
-    """The words of a file's task: its `words`, or those of our own task of that name. No code of a user's is run.
+    """The words of a file's task: its `words`, or those of the built-in task of that name. User code is not run.
 
     Args:
-        record: the file. One without a `task` is older than tasks, one without `words` is older than words.
+        record: the content of the file. Older files lack `task`, or `words`, or both.
 
     Raises:
-        ValueError: the words are damaged or of another task, or there are none and the task is not one of ours.
+        ValueError: the words are damaged or of another task, or they are missing and the task is not built in.
     """
     name, known = record.get("task", DEFAULT), built_in()
     if record.get("words") is None:
@@ -71,16 +71,16 @@ def words_of(record: Mapping[str, Any]) -> Words:
 
 @cache
 def built_in() -> dict[str, Words]:
-    """The words of our own tasks, by name."""
+    """The words of the built-in tasks, by name."""
     return {name: load_task(name).words for name in registry.PARTS["tasks"]}
 
 
 def measure(key: str, words: Words | None = None) -> Measure:
-    """What is known of a measured number: from the words of its task, or else from those of our own tasks.
+    """The description of a measured number, from the words of its task or otherwise of the built-in tasks.
 
     Args:
-        key: as a file has it.
-        words: of the task; None where a file does not say which task it is of.
+        key: the key in a file.
+        words: words of the task; None if the file does not name a task.
     """
     known = {key: one for task in built_in().values() for key, one in task.known.items()}
     known |= words.known if words is not None else {}

@@ -1,10 +1,10 @@
-"""What is printed: names and messages come from files of strangers, and none of it may steer the terminal."""
+"""Prints text safely: names and messages may come from untrusted files and must not control the terminal."""
 
 import re
 import sys
 
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Controls but line feed and tab, what turns the direction of writing, and halves of characters."""
+"""Control characters except line feed and tab, characters that change the writing direction, and lone surrogates."""
 
 
 def clean(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A unit: what is pruned as one, its levels, and what so many of its groups count."""
+"""A unit of the search space, its levels, and the parameters, MACs and cache entries of its groups."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,26 +8,26 @@ from autoprune.level import Level, group_levels
 
 @dataclass(frozen=True)
 class Unit:
-    """What is pruned as one: an internal width of one block.
+    """A unit: an internal width of one block, pruned as one.
 
     Args:
         name: `<block>.<kind>`, as in `3.mlp`.
         kind: attention, mlp, ...
         block: index of its block.
         groups: how many removable groups it has.
-        levels: ways it can be, the dense one first; none is denser or costs more than the one before it.
+        levels: its levels, the dense one first. No level is denser or costs more than the one before it.
         group_params: parameters that leave with one group.
-        fixed_params: parameters that leave only with the last group (bias of the consumer, norms). No cost counts
-            them, so that half of the groups is half of the cost; dropping a unit saves them on top.
+        fixed_params: parameters that leave only with the last group (bias of the consumer, norms). Costs do not
+            count them, so that half of the groups is half of the cost. Dropping the unit saves them as well.
         group_macs: multiply-accumulates of one group per token, without attention scores.
         context_macs: multiply-accumulates of one group per token and context position.
         group_cache: entries of the cache of keys and values of one bundle of groups and position.
-        matrices: weight matrices that are multiplied with.
+        matrices: number of its weight matrices.
         square_params: parameters of a pair of groups, where two widths of a block are cut as one (a bottleneck).
         square_macs: multiply-accumulates of a pair.
-        bundle: groups that use some weights together (the query heads of a KV group); 1: they share nothing.
+        bundle: groups that share some weights (the query heads of a KV group). 1 means that nothing is shared.
         bundle_params: parameters that leave with the last group of a bundle.
-        bundle_macs: multiply-accumulates of those per token.
+        bundle_macs: multiply-accumulates per token of these parameters.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Unit:
     bundle_macs: int = 0
 
     def bundles(self, kept: int) -> int:
-        """Bundles of which something is kept."""
+        """The number of bundles that are kept at least in part."""
         return -(-kept // self.bundle)
 
     def params(self, kept: int) -> int:
@@ -68,8 +68,8 @@ class Unit:
 def kept_groups(groups: int, fractions: Sequence[float], round_to: int = 1, bundle: int = 1) -> tuple[Level, ...]:
     """Levels that keep `fractions` of `groups`, rounded to multiples of `round_to`, denser first.
 
-    The first keeps all groups; equal levels are merged, so a unit with few groups has fewer levels. Of bundles a level
-    keeps whole ones, or some of the groups of one alone: 9 groups in bundles of 3 have 9, 6, 3, 2, 1 and 0.
+    The first level keeps all groups. Equal levels are merged, so a unit with few groups has fewer levels. A level keeps
+    whole bundles, or some groups of a single bundle: 9 groups in bundles of 3 have the levels 9, 6, 3, 2, 1 and 0.
     """
     kept = {groups}
     for fraction in fractions:

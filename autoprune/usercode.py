@@ -1,6 +1,6 @@
-"""How a user's own code is called, and how messages tell where it is and what went wrong in it.
+"""Calls a user's own code and describes its errors.
 
-A mistake in a plug-in is its author's to mend: they get one sentence with file and line, not our traceback.
+The author of a plug-in gets one sentence with file and line, not a traceback of the engine.
 """
 
 import functools
@@ -21,10 +21,10 @@ LONGEST = 400  # characters of an exception's message: some hold whole tensors
 
 
 def located(function: Any) -> str:
-    """How messages name a callable of the user's: `'energy' (my_budget.py, line 12)`.
+    """The name of a user's callable in messages: `'energy' (my_budget.py, line 12)`.
 
-    A partial or a wrapper is named after what it wraps. Classes and callables without source (builtins, instances) are
-    quoted names.
+    A partial or a wrapper is named after the function inside. Classes and callables without source (builtins,
+    instances) are named without a place.
     """
     function = _unwrapped(function)
     name = f"'{getattr(function, '__name__', type(function).__name__)}'"
@@ -35,14 +35,14 @@ def located(function: Any) -> str:
 
 
 def call(kind: str, function: Any, *args: Any, **kwargs: Any) -> Any:
-    """What the function returns.
+    """Call the function and return its result.
 
     Args:
-        kind: the word for what the function is, as `budget`.
+        kind: the word for the function in messages, such as `budget`.
 
     Raises:
-        UserError: the function raised an exception; says which, and where. Its own UserErrors, the end of a search
-            (LimitReached), Ctrl-C and SystemExit pass as they are.
+        UserError: the function raised an exception. The message says which one and where. Its own UserErrors, the end
+            of a search (LimitReached), Ctrl-C and SystemExit pass unchanged.
     """
     try:
         return function(*args, **kwargs)
@@ -53,11 +53,11 @@ def call(kind: str, function: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def told(error: BaseException, file: str | None = None) -> str:
-    """How messages tell an exception: `ZeroDivisionError at my_budget.py, line 14: division by zero`.
+    """Describe an exception in a message: `ZeroDivisionError at my_budget.py, line 14: division by zero`.
 
     Args:
-        file: the place is the last line of this file that the traceback passed, or else its last line outside of
-            installed libraries, or else its last line. What caught the exception and Python's import do not count.
+        file: the place is the last line of the traceback in this file, otherwise its last line outside of installed
+            libraries, otherwise its last line. The frames of the caller and of Python's import are ignored.
     """
     text, place = str(error), None
     if isinstance(error, SyntaxError) and error.filename and os.path.isfile(error.filename):

@@ -1,4 +1,4 @@
-"""What is measured at the end of a search: losses on the validation split, sizes and speed of named policies."""
+"""Measures policies at the end of a search: losses on the validation split, sizes and speed."""
 
 import itertools
 import math
@@ -24,7 +24,7 @@ from autoprune.provenance import make_policy
 from autoprune.space import Proposal, SearchSpace
 
 PREFIX, PREFIXED = "validation_", ("ce",)
-"""What stands before some keys in `result.json`, and which keys."""
+"""The prefix of some keys in `result.json`, and these keys."""
 CHUNKS = 16  # of the validation split, between two of which progress is told
 
 
@@ -33,13 +33,13 @@ class Row:
     """One line of the final table.
 
     Args:
-        name: of the network.
-        validation_loss: in the configured loss.
-        measured: what the task measures of a network, by the keys of its measures; attributes too: `row.perplexity`.
-        params: of the whole network, tied ones once.
-        macs: of the whole network, per item.
-        tokens_per_second: items a second, at the median of several forward passes.
-        speed_spread: half of what lies between the quartiles of these passes, as a share of the median.
+        name: name of the network.
+        validation_loss: the configured loss on the validation split.
+        measured: numbers that the task measures, by key. They are attributes, too: `row.perplexity`.
+        params: parameters of the whole network; tied ones count once.
+        macs: multiply-accumulates of the whole network, per item.
+        tokens_per_second: items per second, from the median of several forward passes.
+        speed_spread: half of the interquartile range of these passes, as a share of the median.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Row:
     speed_spread: float
 
     def __getattr__(self, key: str) -> float:
-        """What the task measures, by its key in `record`."""
+        """A number that the task measures, by its key."""
         if key.startswith("__") or "measured" not in vars(self):  # while it is copied
             raise AttributeError(key)
         try:
@@ -60,7 +60,7 @@ class Row:
             raise AttributeError(f"{', '.join(self.measured)} were measured, and no {key}") from None
 
     def record(self) -> dict[str, Any]:
-        """As `result.json` has it."""
+        """The row as it is written in `result.json`."""
         rest = ("params", "macs", "tokens_per_second", "speed_spread")
         named = {PREFIX + key if key in PREFIXED else key: value for key, value in self.measured.items()}
         return {
@@ -71,12 +71,12 @@ class Row:
         }
 
     def beside(self, dense: "Row") -> dict[str, Totals]:
-        """What a policy file has of the whole network, by metric."""
+        """The totals of the whole network in a policy file, by metric."""
         return {key: Totals(dense=getattr(dense, key), policy=getattr(self, key)) for key in ("params", "macs")}
 
     @property
     def losses(self) -> dict[str, float]:
-        """What a policy file has of it."""
+        """The losses in a policy file."""
         return {"loss": self.validation_loss, **self.measured}
 
 
@@ -112,7 +112,7 @@ def mean_losses(
 
 
 def front_names(space: SearchSpace, front: Sequence[Proposal]) -> dict[str, Proposal]:
-    """Policies of a front by their shares of the dense costs, as `params-0.612`; each is the name of a file."""
+    """File names for the policies of a front, from their shares of the dense costs: `params-0.612`."""
     named: dict[str, Proposal] = {}
     for policy in front:
         shares = {m: space.cost(policy, m) / space.cost(space.dense, m) for m in space.budgets}
@@ -125,7 +125,7 @@ def front_names(space: SearchSpace, front: Sequence[Proposal]) -> dict[str, Prop
 def save_front(
     assembly: Assembly, objective: Objective, front: Sequence[Proposal], dense: Row, rows: Sequence[Row], out: Path
 ) -> None:
-    """Write the policies of a front, in place of those of an earlier end of the run."""
+    """Write the policies of a front. They replace those of an earlier end of the run."""
     directory = out / "front"
     if front or directory.exists():
         own_folder(directory)
@@ -139,7 +139,7 @@ def save_front(
 
 
 def total_params(assembly: Assembly, proposal: Proposal) -> int:
-    """Parameters of the whole network under a policy, embeddings and what a dropped unit takes along included."""
+    """Parameters of the whole network under a policy, including embeddings and without those of dropped units."""
     units = list(zip(assembly.space.units, assembly.space.levels_of(proposal), strict=True))
     saved = sum(unit.params(unit.groups) - form_of(level).params(unit, level) for unit, level in units)
     return round(assembly.loaded.n_params - saved - sum(unit.fixed_params for unit, level in units if not level.kept))

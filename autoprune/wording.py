@@ -1,6 +1,6 @@
-"""What things are called: words that a task chooses, for the terminal and the reports, and words that all tasks share.
+"""The words of messages and reports: those that a task chooses, and those that all tasks share.
 
-Whatever counts tokens counts a task's own items; keys of files and names in Python say `tokens` for all of them.
+Names in Python and keys in files say `tokens` for the items of any task.
 """
 
 import math
@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Form = Literal["percent", "digits", "decimals"]
-"""How a number is written: as a share in percent, with four digits, or with four decimals."""
+"""The format of a number: a percentage, four significant digits, or four decimals."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that is measured of a network.
+    """The description of a number that is measured on a network.
 
     Args:
         key: its key in files.
         name: what people call it.
         form: how it is written.
-        better: 1 where more is better, -1 where less is better, 0 where nobody says how much of it was won back.
-        averages: whether tables show its mean over several searches.
+        better: 1 if more is better, -1 if less is better, 0 if reports do not say how much of it was recovered.
+        averages: whether tables show its mean over searches.
     """
 
     key: str
@@ -31,7 +31,7 @@ class Measure:
     averages: bool = False
 
     def written(self, value: float | None) -> str:
-        """A value as people read it."""
+        """Format a value for people."""
         if value is None or not math.isfinite(value):
             return "∞"
         if self.form == "percent":
@@ -44,14 +44,14 @@ class Words:
     """The words of a task.
 
     Args:
-        task: the task's name, as files have it.
-        item: what is counted.
-        sample: what splits are made of, and what losses are first averaged over.
-        data: what is read, in general.
+        task: the task's name in files.
+        item: the word for what is counted, such as a token.
+        sample: the word for what splits are made of. Losses are first averaged over a sample.
+        data: the word for the data.
         label_loss: the loss against the labels.
-        quality: what people know a network's quality by.
-        others: what else may be measured, as by fine-tuning.
-        units: loss -> what it is counted in.
+        quality: the usual measure of a network's quality.
+        others: further measures, such as those of fine-tuning.
+        units: loss -> its unit of measurement.
     """
 
     task: str = ""
@@ -65,12 +65,12 @@ class Words:
 
     @property
     def items(self) -> str:
-        """Several of what is counted."""
+        """The plural of `item`."""
         return f"{self.item}s"
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """What tables show of a network besides the loss of the search."""
+        """The measures that tables show besides the loss of the search."""
         return tuple(dict.fromkeys((self.label_loss, self.quality)))
 
     @property
@@ -79,19 +79,19 @@ class Words:
         return {one.key: one for one in (self.quality, self.label_loss, *self.others)}
 
     def unit(self, loss: str) -> str:
-        """What a loss is counted in; its name where the task does not say."""
+        """The unit of measurement of a loss; the loss's name if the task does not say."""
         return self.units.get(loss, loss)
 
 
 OF_UNITS = ("params", "macs")
-"""Metrics that count what can be pruned and no more: budgets on them bound that, not the whole network."""
+"""Metrics that count the units only. Budgets on them do not bound the whole network."""
 
 GROUPS = {"conv": "channels"}
 """Kinds of units whose groups have a name of their own."""
 
 
 def groups(kinds: Iterable[str]) -> str:
-    """What groups of units of these kinds are called together."""
+    """The common word for groups of units of these kinds."""
     names = {GROUPS.get(kind, "groups") for kind in kinds}
     return names.pop() if len(names) == 1 else "groups"
 

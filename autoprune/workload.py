@@ -1,4 +1,4 @@
-"""What the network will be run on: metrics that depend on it take it from here."""
+"""The workload: how the network will be used, for metrics that depend on it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,11 +11,13 @@ class Workload:
     """One forward pass of the network in use.
 
     Args:
-        context: positions that attention looks at: the length of the sequences in prefill, what is cached in decode.
+        context: number of positions that attention reads: the sequence length in prefill, the cached positions in
+            decode.
         batch: sequences.
-        phase: prefill runs all positions of every sequence, decode one new token of each behind `context` others.
-        dtype: what is computed in, as torch names it; None is what the search computes in.
-        hardware: of the metric `roofline`: a name of autoprune/budgets/devices.yaml, or a YAML file of that form.
+        phase: prefill runs all positions of every sequence; decode runs one new token of each after `context` others.
+        dtype: data type to compute in, by torch's name; None is the one of the search.
+        hardware: device for the metric `roofline`: a name in autoprune/budgets/devices.yaml, or a YAML file of that
+            form.
     """
 
     context: int

@@ -1,4 +1,4 @@
-"""How people write budgets, sizes, `key=value` settings and URLs, and what that means."""
+"""Parses budgets, sizes and `key=value` settings as people write them, and hides passwords in URLs."""
 
 import math
 import os
@@ -22,7 +22,7 @@ def without_password(url: None) -> None: ...
 
 
 def without_password(url: str | None) -> str | None:
-    """A storage URL as it may be shown: of what may be a password, rather too much is hidden than too little."""
+    """A storage URL that may be shown. Whatever may be a password is hidden."""
     if url is None:
         return None
     url = re.sub(r"^((?:[\w+.-]+://)?+[^:]*):.*@", r"\1:***@", url, flags=re.DOTALL)
@@ -30,7 +30,7 @@ def without_password(url: str | None) -> str | None:
 
 
 def parse_budget(text: str) -> tuple[str, float]:
-    """`params=0.5`, `params=50%`, `params=1.2M`, `macs=3e9` -> metric and bound; of `0.5` alone the metric is params.
+    """Read `params=0.5`, `params=50%`, `params=1.2M` or `macs=3e9` as metric and bound. `0.5` alone bounds params.
 
     Raises:
         UserError: not of that form.
@@ -52,10 +52,10 @@ def parse_budget(text: str) -> tuple[str, float]:
 
 
 def budgets_of(given: Any) -> dict[Any, Any]:
-    """Metrics and their bounds from any form a user may write: a mapping, a bound, `"macs=0.5"`, or a list of such.
+    """Metrics and bounds from any form that a user may write: a mapping, a bound, `"macs=0.5"`, or a list of these.
 
     Raises:
-        UserError: it is of none of these forms.
+        UserError: the value has none of these forms.
     """
     if given is None:
         return dict(DEFAULT_BUDGETS)
@@ -98,7 +98,7 @@ def _float(bound: Real) -> float:
 
 
 def path_as_text(value: Any) -> Any:
-    """A path as text; anything else as it is."""
+    """A path as text; anything else unchanged."""
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 

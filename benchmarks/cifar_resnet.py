@@ -26,10 +26,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autoprune import study, tuning
+from autoprune import study, training
 from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.networks.images import ImageView
+from autoprune.recovery import finetuning
 from autoprune.tasks.image_training import ImageTraining
 from autoprune.written import parse_budget, parse_override
 
@@ -128,7 +129,10 @@ def one(args: argparse.Namespace, agent: str, seed: int, train: Path, test: Path
     assembly = result.assembly
     view = assembly.view
     assert isinstance(view, ImageView)
-    found, student = tuning.cut_out(assembly, result.policy), tuning.cut_out(assembly, result.policy, refit=True)
+    found, student = (
+        finetuning.cut_out(assembly, result.policy),
+        finetuning.cut_out(assembly, result.policy, refit=True),
+    )
     tested = ImageView(view.model, view.family, tests(test, config, args.device))
     numbers = torch.arange(len(tested.images))
     held_out = ImageTraining(tested, numbers, numbers)
@@ -136,8 +140,8 @@ def one(args: argparse.Namespace, agent: str, seed: int, train: Path, test: Path
     measured = {"dense": view.model, "found": found, "before": student}
     row = {name: accuracy(network, held_out) for name, network in measured.items()}
     every = torch.arange(len(view.images))
-    lesson = ImageTraining(view, every, every)
-    tuning.train(student, lesson, tuning.Tuning(args.epochs, seed), run / "finetuned")
+    training_set = ImageTraining(view, every, every)
+    training.train(student, training_set, training.TrainingSettings(args.epochs, seed), run / "finetuned")
     per_image = dense_seconds(view)
     return row | {
         "after": accuracy(student, held_out), "macs": macs.policy / macs.dense,

@@ -23,7 +23,7 @@ from autoprune.agents.training import Training
 from autoprune.assembly import Assembly, assemble
 from autoprune.calibration.text import read_text, sequences
 from autoprune.config import load_config
-from autoprune.envs.episodes import Episodes, Task
+from autoprune.envs.episodes import EpisodeRules, Episodes
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.objective import Limits, Objective
@@ -193,13 +193,13 @@ def train(agent: Any, objective: Objective, rng: np.random.Generator, run: Calla
         agent.search(objective, rng)
 
 
-def noise_free(task: Task, model: Any, scorer: Scorer) -> Levels:
+def noise_free(rules: EpisodeRules, model: Any, scorer: Scorer) -> Levels:
     """What a model chooses without noise, in an episode that costs the search nothing.
 
     The episode is scored, since with dense rewards an observation holds the running loss.
     """
-    objective = Objective(task.objective.space, scorer, Limits(), statistics=task.objective.statistics)
-    episodes = Episodes(replace(task, objective=objective))
+    objective = Objective(rules.objective.space, scorer, Limits(), statistics=rules.objective.statistics)
+    episodes = Episodes(replace(rules, objective=objective))
     episodes.begin(np.random.default_rng(0))
     while episodes.outcome is None:
         action, _ = model.predict(episodes.observe(), deterministic=True)

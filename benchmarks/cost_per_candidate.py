@@ -113,9 +113,9 @@ def measured(assembly: Assembly, args: argparse.Namespace, folder: Path, seed: i
         "seed": seed, "ratio": seconds / yardstick, "seconds": seconds, "dense_seconds": dense[1],
         "candidates": scorer.candidates, "sequences": lanes, "parts": parts,
         "saving": {
-            "blocks run": evaluator.walk.blocks_run / (lanes * blocks),
-            "seconds of a block": clock["blocks"] / evaluator.walk.blocks_run / block_seconds(assembly),
-            "states a pass": evaluator.walk.blocks_run / max(1, clock.calls["blocks"]),
+            "blocks run": evaluator.runner.blocks_run / (lanes * blocks),
+            "seconds of a block": clock["blocks"] / evaluator.runner.blocks_run / block_seconds(assembly),
+            "states a pass": evaluator.runner.blocks_run / max(1, clock.calls["blocks"]),
         },
     }  # fmt: skip
 

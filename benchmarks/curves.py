@@ -1,4 +1,4 @@
-"""Learning curves of the tournament, and no benchmark itself: incumbents scored again, and the plot.
+"""Learning curves of compare_agents.py, and no benchmark itself: incumbents scored again, and the plot.
 
 Shapes: G grid points, N agents.
 """

@@ -92,7 +92,7 @@ class Watch(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         done = self.model.num_timesteps // len(self._objective.space.units)
-        choice = noise_free(self._training.task, self.model, self._scorer)
+        choice = noise_free(self._training.rules, self.model, self._scorer)
         self.noted.append((done, self._objective.spent.tokens, choice))
         self._objective.share = min(1.0, done / self._episodes)
         if done >= self._episodes:

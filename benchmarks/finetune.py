@@ -23,10 +23,11 @@ from typing import Any
 import torch
 from common import Setup, command, mean_sd, parser_of
 
-from autoprune import study, tuning
+from autoprune import study, training
 from autoprune.config import load_config
 from autoprune.display import print_table
 from autoprune.errors import UserError
+from autoprune.recovery import finetuning
 from autoprune.tasks.causal_lm import CausalLM
 from autoprune.tasks.text_training import DEFAULTS
 from autoprune.written import parse_override
@@ -45,27 +46,30 @@ def main() -> None:
             if not isinstance(result.assembly.task, CausalLM):
                 raise UserError("images are measured by benchmarks/cifar_resnet.py.")
             for i, way in enumerate(ways):
-                rows[i].append(measured(result, tuning.tuning_of(DEFAULTS, way | {"seed": seed}), result.path / f"{i}"))
+                rows[i].append(
+                    measured(result, training.settings_of(DEFAULTS, way | {"seed": seed}), result.path / f"{i}")
+                )
                 print(f"seed {seed}: {line(way, rows[i][-1:])}", flush=True)
     print_table(f"{args.seeds} seeds", COLUMNS, [line(way, rows[i]) for i, way in enumerate(ways)])
     if args.json:
         print(json.dumps({"settings": Setup.of(args).told(), "ways": ways, "rows": rows}))
 
 
-def measured(result: study.SearchResult, settled: tuning.Tuning, folder: Path) -> dict[str, Any]:
+def measured(result: study.SearchResult, settled: training.TrainingSettings, folder: Path) -> dict[str, Any]:
     """One training of what a search found."""
     assembly = result.assembly
-    lesson, student = assembly.task.training(assembly), tuning.cut_out(assembly, result.policy)
-    worth = {"dense": lesson.measured(lesson.dense), "before": lesson.measured(student)}
-    passes = settled.epochs * lesson.count * dense_seconds(assembly, settled.at_once)
+    training_set, student = assembly.task.training(assembly), finetuning.cut_out(assembly, result.policy)
+    worth = {"dense": training_set.measured(training_set.dense), "before": training_set.measured(student)}
+    passes = settled.epochs * training_set.count * dense_seconds(assembly, settled.at_once)
     begun = time.perf_counter()
-    tuning.train(student, lesson, settled, folder)
+    training.train(student, training_set, settled, folder)
     seconds = time.perf_counter() - begun
-    tuning.round_weights(assembly, student)
-    worth["after"] = lesson.measured(student)
+    finetuning.round_weights(assembly, student)
+    worth["after"] = training_set.measured(student)
     return {name: asdict(of) for name, of in worth.items()} | {
         "tuning": asdict(settled), "seconds": seconds, "over_dense_passes": seconds / passes,
-        "search_seconds": result.spent.seconds, "sequences": lesson.count, "dense_params": assembly.loaded.n_params,
+        "search_seconds": result.spent.seconds, "sequences": training_set.count,
+        "dense_params": assembly.loaded.n_params,
         "params": sum(parameter.numel() for parameter in student.parameters()),
     }  # fmt: skip
 

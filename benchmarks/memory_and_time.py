@@ -119,9 +119,9 @@ def evaluate(setup: Setup, run: Path, stage: Stage) -> None:
 
 
 def finetune(setup: Setup, run: Path, stage: Stage) -> None:
-    from autoprune.api import finetune as tuned
+    from autoprune.api import finetune as recovered
 
-    tuned(run, 0, progress=stage)
+    recovered(run, 0, progress=stage)
 
 
 def show(rows: list[Row]) -> None:

@@ -23,12 +23,13 @@ import torch
 from common import command
 from numpy.typing import NDArray
 
-from autoprune import registry, study, tuning
+from autoprune import registry, study, training
 from autoprune.assembly import Assembly
 from autoprune.config import load_config
 from autoprune.journal import Journal
 from autoprune.networks.images import ImageView
 from autoprune.provenance import make_policy
+from autoprune.recovery import finetuning
 from autoprune.space import Levels
 from autoprune.tasks.image_training import ImageTraining
 from autoprune.written import parse_budget
@@ -48,7 +49,7 @@ def main() -> None:
         assembly = result.assembly
         chosen = policies(assembly, folder / "run", args.policies, np.random.default_rng(args.seed))
         before_P = calibration_loss(assembly, chosen)
-        after = [tuned(assembly, levels, test, args, folder / f"{p}") for p, levels in enumerate(chosen)]
+        after = [recovered(assembly, levels, test, args, folder / f"{p}") for p, levels in enumerate(chosen)]
     report = compared(before_P, np.array(after))
     for name, value in report.items():
         print(f"{name:32s}{value:10.3f}")
@@ -81,7 +82,7 @@ def policies(assembly: Assembly, run: Path, count: int, rng: np.random.Generator
     return chosen
 
 
-def tuned(assembly: Assembly, levels: Levels, test: Path, args: argparse.Namespace, folder: Path) -> list[float]:
+def recovered(assembly: Assembly, levels: Levels, test: Path, args: argparse.Namespace, folder: Path) -> list[float]:
     """Cross-entropy and accuracy on the test images, before and after fine-tuning."""
     view = assembly.view
     assert isinstance(view, ImageView)
@@ -89,12 +90,12 @@ def tuned(assembly: Assembly, levels: Levels, test: Path, args: argparse.Namespa
     numbers = torch.arange(len(tested.images))
     held_out = ImageTraining(tested, numbers, numbers)
     policy = make_policy(assembly, levels, {})
-    found, student = tuning.cut_out(assembly, policy), tuning.cut_out(assembly, policy, refit=True)
+    found, student = finetuning.cut_out(assembly, policy), finetuning.cut_out(assembly, policy, refit=True)
     every = torch.arange(len(view.images))
-    lesson = ImageTraining(view, every, every)
+    training_set = ImageTraining(view, every, every)
     worth = [held_out.measured(found)]
-    how = tuning.tuning_of(lesson.defaults, {"epochs": args.epochs, "seed": args.seed, "batch": args.batch})
-    tuning.train(student, lesson, how, folder)
+    how = training.settings_of(training_set.defaults, {"epochs": args.epochs, "seed": args.seed, "batch": args.batch})
+    training.train(student, training_set, how, folder)
     worth.append(held_out.measured(student))
     print(f"# {levels}: {worth}", file=sys.stderr, flush=True)
     return [value for one in worth for value in (one.ce, one.accuracy)]

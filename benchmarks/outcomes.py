@@ -1,4 +1,4 @@
-"""Outcomes of the tournament, and no benchmark itself: the file that keeps them, and the table."""
+"""Outcomes of compare_agents.py, and no benchmark itself: the file that keeps them, and the table."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -26,7 +26,7 @@ from common import Bench, Setup, agent_of, command, mean_sd, parser_of, prepare,
 from numpy.typing import NDArray
 
 from autoprune import registry
-from autoprune.envs.episodes import Actions, Task
+from autoprune.envs.episodes import Actions, EpisodeRules
 from autoprune.envs.pruning import PruningEnv
 from autoprune.envs.vectorized import PruningVecEnv
 from autoprune.errors import LimitReached
@@ -181,16 +181,16 @@ def stubbed(bench: Bench, limits: Limits) -> Objective:
     return Objective(bench.assembly.space, Stub(bench.search), limits, statistics=bench.assembly.store.statistics)
 
 
-def task_of(bench: Bench, actions: Actions, reward: str) -> Task:
+def rules_of(bench: Bench, actions: Actions, reward: str) -> EpisodeRules:
     """An episode as the agents have it, but for sensitivities."""
     space = bench.assembly.space
     loaded = registry.load("rewards", reward)
-    return Task(stubbed(bench, Limits()), loaded, actions, lambda _: STUB_SEQUENCES, None, space.uniform())
+    return EpisodeRules(stubbed(bench, Limits()), loaded, actions, lambda _: STUB_SEQUENCES, None, space.uniform())
 
 
 def single_speed(bench: Bench, actions: Actions, seconds: float) -> float:
     """Of the Gymnasium environment with random actions."""
-    env = PruningEnv(task_of(bench, actions, "amc"))
+    env = PruningEnv(rules_of(bench, actions, "amc"))
     env.action_space.seed(0)
     env.reset(seed=0)
     steps, begun = 0, time.perf_counter()
@@ -205,7 +205,7 @@ def single_speed(bench: Bench, actions: Actions, seconds: float) -> float:
 def many_speed(bench: Bench, actions: Actions, n: int, seconds: float, reward: str = "amc") -> float:
     """Of the vectorised environment with random actions, steps of single episodes."""
     rng = np.random.default_rng(0)
-    env = PruningVecEnv(task_of(bench, actions, reward), n, rng)
+    env = PruningVecEnv(rules_of(bench, actions, reward), n, rng)
     levels = int(bench.assembly.space.n_levels_U.max())
     env.reset()
     steps, begun = 0, time.perf_counter()

@@ -70,8 +70,8 @@ def searched(asked: dict[str, Any]) -> dict[str, Any]:
         result.export(out / "export", to=asked["export"])
         answer["export"] = str(out / "export")
     if asked.get("finetune"):
-        tuned = autoprune.finetune(out, **asked["finetune"])
-        answer["finetune"], answer["trained"] = asdict(tuned.after), str(tuned.path)
+        recovered = autoprune.finetune(out, **asked["finetune"])
+        answer["finetune"], answer["trained"] = asdict(recovered.after), str(recovered.path)
     return answer
 
 

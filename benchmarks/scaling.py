@@ -75,14 +75,14 @@ def measured(assembly: Assembly, args: argparse.Namespace, count: int, dense: fl
             while len(batch) < count:
                 batch.add(space.mutate(parent, rng, 2))
             if cold:
-                evaluator.walk.cache.clear()
+                evaluator.runner.cache.clear()
             synchronise(args.device)
             begun = time.perf_counter()
             evaluator.score(sorted(batch), sequences)
             synchronise(args.device)
             if repeat:
                 seconds[cold].append(time.perf_counter() - begun)
-    cache, warm = evaluator.walk.cache, float(np.median(seconds[False]))
+    cache, warm = evaluator.runner.cache, float(np.median(seconds[False]))
     return {
         "candidates": count, "seconds": warm, "dense_passes_each": warm / count / dense,
         "cold_seconds": float(np.median(seconds[True])), "states_mib": cache.nbytes / 2**20,

@@ -44,7 +44,7 @@ from autoprune.networks.loading import family_of
 from autoprune.networks.streaming import StreamedView
 from autoprune.networks.text import TextView
 from autoprune.space import Levels, SearchSpace, Unit
-from autoprune.statistics import UnitStatistics
+from autoprune.unit_statistics import UnitStatistics
 from autoprune.written import parse_size
 
 MIB = 2**20

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 from common import command, mean_sd, parser_of, specs
+from compare_agents import TOKENS, searched
 from outcomes import Outcome, print_table, rows_of
-from tournament import TOKENS, searched
 
 PEER = "evopress"
 BUDGETS = ("params=0.7", "params=0.5", "params=0.3")

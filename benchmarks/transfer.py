@@ -117,7 +117,7 @@ def search(seed: Seed, setup: Setup, tokens: int, pretrained: str | None, out: P
     chosen: list[tuple[Levels, bool]] = []
 
     def look(training: Training) -> None:
-        chosen.append((noise_free(training.task, training.model, bench.search), training.task.added_UL is not None))
+        chosen.append((noise_free(training.rules, training.model, bench.search), training.rules.added_UL is not None))
 
     train(agent, bench.objective(limits), np.random.default_rng(seed.seed), look)
     objective = bench.objective(limits)

@@ -1,4 +1,4 @@
-"""N episodes side by side: levels chosen, policies scored in one batch, rewards paid. Both environments are made of it.
+"""Runs N episodes side by side: sets levels, scores the policies in one batch, pays rewards. Both environments use it.
 
 Shapes: N episodes, U units, L levels, F features.
 """
@@ -21,7 +21,7 @@ from autoprune.space import Levels
 Floats = NDArray[np.float64]
 Actions = Literal["discrete", "continuous"]
 Sampler = Callable[[np.random.Generator], Sequence[int]]
-"""Draws the sequences that the next episodes are scored on."""
+"""A function that draws the sequences on which the next episodes are scored."""
 
 
 class InvalidAction(UserError, ValueError):  # noqa: N818 (as Gymnasium names its own)
@@ -29,16 +29,16 @@ class InvalidAction(UserError, ValueError):  # noqa: N818 (as Gymnasium names it
 
 
 @dataclass(frozen=True)
-class Task:
-    """What an episode is: the same for one environment and for many side by side.
+class EpisodeRules:
+    """The rules of an episode. They are the same for one environment and for many side by side.
 
     Args:
         objective: scores policies and knows the space.
         reward: a function of a `RewardRecord`.
-        actions: `discrete` levels, or a `continuous` ratio.
+        actions: `discrete` for levels, or `continuous` for a ratio.
         sampler: draws the sequences of the next episodes; None is the whole search split.
-        added_UL: single-unit sensitivities (sensitivity.py); None shows zeros, and there is no shaping.
-        reference: the policy that the neutral continuous action keeps pace with; None maps actions to ratios plainly.
+        added_UL: single-unit sensitivities (sensitivity.py). With None, they are observed as zeros and shaping is off.
+        reference: the policy whose pace the neutral action keeps. With None, actions are mapped to ratios directly.
         shaping: weight of the potential-based shaping; 0 is off.
         observation: `vector` or `dict`.
     """
@@ -67,7 +67,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Finished episodes: their policies, `[N]`, mean losses on the sample, `[N]`, and the sample."""
+    """Finished episodes: their policies `[N]`, their mean losses on the sample `[N]`, and the sample."""
 
     policies: list[Levels]
     losses_N: Floats
@@ -76,35 +76,35 @@ class Outcome:
 
 
 class Episodes:
-    """N episodes of a task in step.
+    """N episodes of the same rules, in step.
 
     Args:
-        task: what an episode is.
-        n: how many.
+        rules: the rules of the episodes.
+        n: the number of episodes.
     """
 
-    def __init__(self, task: Task, n: int = 1) -> None:
-        self.task, self.n, space = task, n, task.objective.space
-        self.walk = Walk(space, n, task.reference)
-        self._observer = Observer(task.objective, task.added_UL, task.reference or space.uniform())
-        self._every_step = pays_every_step(task.reward)
+    def __init__(self, rules: EpisodeRules, n: int = 1) -> None:
+        self.rules, self.n, space = rules, n, rules.objective.space
+        self.walk = Walk(space, n, rules.reference)
+        self._observer = Observer(rules.objective, rules.added_UL, rules.reference or space.uniform())
+        self._every_step = pays_every_step(rules.reward)
         self._budgets = {
             metric: float(bound / max(space.cost(space.dense, metric), 1e-300))
             for metric, bound in space.budgets.items()
         }
         self._potential_UL = np.zeros((len(space.units), self.walk.n_levels))
-        if task.shaping and task.added_UL is not None:
-            uniform = float(task.added_UL[np.arange(len(space.units)), space.uniform()].sum())
-            self._potential_UL = -task.shaping * task.added_UL / max(uniform, 1e-9)
+        if rules.shaping and rules.added_UL is not None:
+            uniform = float(rules.added_UL[np.arange(len(space.units)), space.uniform()].sum())
+            self._potential_UL = -rules.shaping * rules.added_UL / max(uniform, 1e-9)
         self.sample: Sequence[int] = ()
         self.outcome: Outcome | None = None
         self._uniform: float | None = None
 
     def begin(self, rng: np.random.Generator) -> None:
-        """Start all episodes anew, on a new sample."""
-        objective = self.task.objective
+        """Restart all episodes on a new sample."""
+        objective = self.rules.objective
         self.walk.reset()
-        self.sample = range(objective.n_sequences) if self.task.sampler is None else self.task.sampler(rng)
+        self.sample = range(objective.n_sequences) if self.rules.sampler is None else self.rules.sampler(rng)
         self.outcome = None
         self._dense = float(objective.dense_losses(self.sample).mean())
         self._uniform = None
@@ -123,7 +123,7 @@ class Episodes:
         return self.walk.action_masks()
 
     def step(self, actions: NDArray[Any]) -> Floats:
-        """Set the present unit in every episode; rewards, `[N]`. The last step fills in `outcome`.
+        """Set the present unit in every episode. Returns the rewards `[N]`. The last step fills in `outcome`.
 
         Raises:
             InvalidAction: an action is not a level, or not a number in [-1, 1].
@@ -148,19 +148,19 @@ class Episodes:
         return rewards_N
 
     def choose(self, actions: NDArray[Any]) -> NDArray[np.int64]:
-        """Set the present unit in every episode, without scores or rewards; the levels that it gets, `[N]`."""
+        """Set the present unit in every episode, without scores or rewards. Returns its levels, `[N]`."""
         level_N = self._levels(np.asarray(actions))
         self.walk.set(level_N)
         return level_N
 
     def policies(self) -> list[Levels]:
-        """The policies so far, units to come dense; once scored, those that were."""
+        """The policies so far, with the remaining units dense. After the last step, the policies that were scored."""
         return self.outcome.policies if self.outcome else self.walk.policies()
 
     def render(self, i: int = 0) -> str:
-        """A bar of the share kept for every unit set so far, block by block; at the end, of what was scored."""
+        """A bar of the share kept for every unit set so far, block by block."""
         rows, policy = [], self.policies()[i]
-        for u, unit in enumerate(self.task.objective.space.units[: self.walk.step]):
+        for u, unit in enumerate(self.rules.objective.space.units[: self.walk.step]):
             share = self.walk.density_UL[u, policy[u]]
             rows.append(f"{unit.name:>14} {'█' * round(20 * share):·<20} {share:4.0%}")
         return "\n".join(rows)
@@ -168,7 +168,7 @@ class Episodes:
     # -- the parts of a step -------------------------------------------------------------------------------------
 
     def _levels(self, actions: NDArray[Any]) -> NDArray[np.int64]:
-        if self.task.actions == "discrete":
+        if self.rules.actions == "discrete":
             level_N = actions.reshape(self.n)
             if level_N.dtype.kind not in "iu" or level_N.min() < 0 or level_N.max() >= self.walk.n_levels:
                 raise InvalidAction(
@@ -183,8 +183,8 @@ class Episodes:
 
     def _score(self, policies: list[Levels], probe: bool) -> Floats:
         """Losses on the sample; the uniform policy comes along as the measure of what is usual (free once scored)."""
-        batch = [self.task.objective.space.uniform(), *policies]
-        losses_P = self.task.objective.by_sequence(batch, self.sample, probe=probe).mean(axis=1)
+        batch = [self.rules.objective.space.uniform(), *policies]
+        losses_P = self.rules.objective.by_sequence(batch, self.sample, probe=probe).mean(axis=1)
         losses_P = np.minimum(losses_P, HIGHEST_LOSS)
         self._uniform = float(losses_P[0])
         return np.asarray(losses_P[1:])
@@ -196,7 +196,7 @@ class Episodes:
         return np.asarray(shaped_N)
 
     def _costs(self, policies: list[Levels], metric: str) -> Floats:
-        space = self.task.objective.space
+        space = self.rules.objective.space
         dense = max(space.cost(space.dense, metric), 1e-300)
         return np.array([space.cost(policy, metric) for policy in policies]) / dense
 
@@ -205,7 +205,7 @@ class Episodes:
         record = RewardRecord(
             step=self.walk.step,
             steps=self.walk.n_units,
-            unit=self.task.objective.space.units[u],
+            unit=self.rules.objective.space.units[u],
             kept=float(self.walk.density_UL[u, level_N[i]]),
             loss=float(self._losses_N[i]),
             previous_loss=float(previous_N[i]),
@@ -214,4 +214,4 @@ class Episodes:
             costs=costs,
             budgets=self._budgets,
         )
-        return pay(self.task.reward, record)
+        return pay(self.rules.reward, record)

@@ -1,4 +1,4 @@
-"""From a model, a text and budgets to an environment, in one call."""
+"""Makes an environment from a model, a text and budgets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from autoprune.arguments import Budgets, checked
 from autoprune.assembly import assemble
 from autoprune.config import load_config
 from autoprune.envs import sensitivity
-from autoprune.envs.episodes import Actions, Task
+from autoprune.envs.episodes import Actions, EpisodeRules
 from autoprune.envs.pruning import PruningEnv
 from autoprune.envs.rewards.record import Reward
 from autoprune.errors import UserError
@@ -38,23 +38,24 @@ def make_env(
     render_mode: str | None = None,
     **settings: Any,
 ) -> PruningEnv:
-    """The environment of a network; `gymnasium.make("autoprune/Pruning-v0", ...)` takes the same.
+    """Make the environment of a network. `gymnasium.make("autoprune/Pruning-v0", ...)` takes the same arguments.
 
     Args:
         model: Hugging Face directory or hub name; None is the embedded model.
         data: calibration text file; None is Python's own documentation.
-        budgets: as `autoprune.search` takes them: metric -> bound, or a bound of params; None is 0.5.
-        actions: `discrete` levels or a `continuous` ratio.
+        budgets: as in `autoprune.search`: metric -> bound, or a bound of params; None is 0.5.
+        actions: `discrete` for levels, or `continuous` for a ratio.
         reward: a name from `autoprune list rewards`, `package.module:function`, `file.py:function`, or a function.
-        tokens: that each score reads; None is the whole search split.
-        resample: read other tokens in each episode, instead of the first of the split.
-        sensitivities: measure single-unit sensitivities first (three scores a unit on 1 sequence), for the observation.
-        reference: what the neutral continuous action keeps pace with: the uniform policy, or the best under the sum of
-            the sensitivities.
+        tokens: number of tokens that each score reads; None is the whole search split.
+        resample: whether each episode reads other tokens, instead of the first of the split.
+        sensitivities: whether to measure single-unit sensitivities first, for the observation. This takes three scores
+            for each unit on one sequence.
+        reference: the policy whose pace the neutral action keeps: the uniform one, or the one with the least sum of
+            sensitivities.
         shaping: weight of the potential-based shaping from the sensitivities.
         observation: `vector` or `dict`.
         render_mode: `ansi` or None.
-        settings: anything else in `SearchConfig`: levels, criterion, loss, sequence_length, device, ...
+        settings: any other field of `SearchConfig`: levels, criterion, loss, sequence_length, device, ...
 
     Raises:
         UserError: a setting, the model, the data, a budget or the reward is wrong.
@@ -79,5 +80,5 @@ def make_env(
     if added_UL is not None:
         policies["additive"] = sensitivity.additive_solution(assembly.space, added_UL)
     chosen = None if reference is None else policies[reference]
-    task = Task(objective, function, actions, sample, added_UL, chosen, shaping, observation)
-    return PruningEnv(task, render_mode)
+    rules = EpisodeRules(objective, function, actions, sample, added_UL, chosen, shaping, observation)
+    return PruningEnv(rules, render_mode)

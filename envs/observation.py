@@ -1,4 +1,4 @@
-"""The observation table: what an agent sees of the unit that it is to set, in numbers of one scale for any model.
+"""The observation table: features of the unit to be set next, on the same scale for every model.
 
 Shapes: N episodes, U units, F features, M budgeted metrics.
 """
@@ -15,8 +15,8 @@ from autoprune.space import Levels
 Floats = NDArray[np.float64]
 
 KINDS = ("attention", "mlp")
-"""Kinds of units with a column of their own. A unit of any other kind, known or not, has 0 in all of them, and is told
-apart by its sizes, statistics and sensitivities: an agent that was trained on some kinds works on others."""
+"""Kinds of units with a column of their own. A unit of any other kind has 0 in all of these columns. Its sizes,
+statistics and sensitivities still describe it, so an agent that was trained on some kinds works on others."""
 
 POINTS = 3  # levels at which sensitivities are shown: kept 2/3, 1/3 and nothing
 FREQUENCIES = 3
@@ -86,10 +86,10 @@ HIGH_F = np.array([feature.high for feature in TABLE], dtype=np.float32)
 
 
 class Observer:
-    """Fills in the table.
+    """Computes the table.
 
     Args:
-        objective: knows units and their statistics.
+        objective: gives the units and their statistics.
         added_UL: single-unit sensitivities, nats per token; None where they were not measured.
         reference: the policy that the `reference` column shows.
     """
@@ -108,7 +108,7 @@ class Observer:
         """The table for the unit to be set next in every episode, `[N, F]` float32.
 
         Args:
-            running_N: (running loss - dense) / (uniform - dense), 0 where it is not known.
+            running_N: (loss so far - dense) / (uniform - dense); 0 where it is not known.
         """
         u = walk.unit
         observed_NF = np.repeat(self.static_UF[[u]], walk.episodes, axis=0)

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
-from autoprune.envs.episodes import Episodes, Task
+from autoprune.envs.episodes import EpisodeRules, Episodes
 from autoprune.envs.observation import split
 from autoprune.space import Levels
 
@@ -17,9 +17,9 @@ class PruningEnv(gymnasium.Env[Any, Any]):
 
     ## Observations
 
-    `Box(float32)` of the table below, all about the unit to be set next; or with `observation="dict"` a `Dict` of its
-    four groups. Numbers that depend on a network's scale are compared with its other units: z-scores over the units,
-    a third of them, clipped, so that a table is finite for any model and a trained agent can be used on another.
+    `Box(float32)` of the table below, which describes the unit to be set next. With `observation="dict"` it is a `Dict`
+    of the table's four groups. Numbers that depend on a network's scale are z-scores over the units, divided by 3 and
+    clipped. So the table is finite for every model, and a trained agent can be used on another model.
 
     | index | name | meaning | unit | range | group |
     | --- | --- | --- | --- | --- | --- |
@@ -66,31 +66,32 @@ class PruningEnv(gymnasium.Env[Any, Any]):
 
     ## Actions
 
-    - `discrete`, `Discrete(L)`: the level, 0 is dense; with a `reference`, L // 2 is the level that keeps its pace, and
-      each step up or down one level sparser or denser. `action_masks()` marks the actions whose level exists and leaves
-      enough of each budget for the sparsest rest.
-    - `continuous`, `Box(-1, 1, (1,))`: -1 keeps nothing, 1 everything, linearly between; with a `reference`, 0 keeps
-      what the reference does at its pace. The nearest allowed level is taken.
+    - `discrete`, `Discrete(L)`: the level; 0 is dense. With a `reference`, L // 2 is the level at its pace, and each
+      action above or below is one level sparser or denser. `action_masks()` marks the actions whose level exists and
+      leaves enough of each budget for the sparsest levels of the remaining units.
+    - `continuous`, `Box(-1, 1, (1,))`: -1 keeps nothing, 1 everything, and values between are linear. With a
+      `reference`, 0 keeps its pace. The nearest allowed level is taken.
 
-    The pace of a reference policy is what it keeps of the unit, scaled so that all units to come, scaled alike, would
-    end on the budgets (`Walk.ratios`).
+    The pace of a reference policy is its share of the unit, scaled by a factor. With the same factor for all remaining
+    units, the policy would meet the budgets exactly (`Walk.ratios`).
 
-    A level that is not allowed is replaced by the nearest one that is, so that a budget holds whatever the actions.
-    What is left of the budgets at the end is filled up (`SearchSpace.repair`). An action outside the space raises
+    A level that is not allowed is replaced by the nearest allowed one, so that the budgets hold for all actions. What
+    is left of the budgets at the end is filled (`SearchSpace.repair`). An action outside the space raises
     `InvalidAction`.
 
     ## Rewards
 
-    A function of a `RewardRecord`, built in (`amc`, `loss`, `purl`, `rewarded-meta`) or the user's own. Terminal ones
-    pay at the last step; those marked `every_step` pay at each, from the policy so far with all units to come dense.
-    With `shaping`, Phi(s') - Phi(s) is added at each step, Phi being minus the additive estimate of the loss so far and
-    0 at the end: it sums to nothing, so the best policy stays the best. Episodes are meant undiscounted (gamma = 1).
+    A reward is a function of a `RewardRecord`: built-in (`amc`, `loss`, `purl`, `rewarded-meta`) or the user's own. A
+    terminal reward is paid at the last step. A reward marked `every_step` is paid at each step, for the policy so far
+    with the remaining units dense. With `shaping`, Phi(s') - Phi(s) is added at each step. Phi is minus the additive
+    estimate of the loss so far, and 0 at the end. The sum over an episode is 0, so the best policy stays the best.
+    Episodes are undiscounted (gamma = 1).
 
     ## Episode
 
-    Starts with nothing set; terminates when every unit is; never truncates. `info` of the last step has `levels` (the
-    policy) and `loss`. The objective's `LimitReached` passes through `step`: it ends a search. `reset(seed=...)` seeds
-    the sample of sequences where that is drawn.
+    An episode starts with no unit set, terminates when every unit is set, and is never truncated. `info` of the last
+    step has `levels` (the policy) and `loss`. The objective's `LimitReached` passes through `step`, because it ends a
+    search. `reset(seed=...)` seeds the sample of sequences if one is drawn.
 
     ## Rendering
 
@@ -101,21 +102,21 @@ class PruningEnv(gymnasium.Env[Any, Any]):
     - v0: first.
 
     Args:
-        task: what an episode is; `autoprune.make_env` makes one from a model, a text and budgets.
+        rules: the rules of an episode. `autoprune.make_env` makes an environment from a model, a text and budgets.
         render_mode: `ansi` or None.
     """
 
     metadata = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's convention)
 
-    def __init__(self, task: Task, render_mode: str | None = None) -> None:
-        self.task, self.render_mode = task, render_mode
-        self.episodes = Episodes(task)
-        self.action_space = task.action_space()
-        self.observation_space = task.observation_space()
+    def __init__(self, rules: EpisodeRules, render_mode: str | None = None) -> None:
+        self.rules, self.render_mode = rules, render_mode
+        self.episodes = Episodes(rules)
+        self.action_space = rules.action_space()
+        self.observation_space = rules.observation_space()
         self._begun = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Forget the levels set, and draw a sample."""
+        """Start an episode and draw its sample."""
         super().reset(seed=seed)
         self.episodes.begin(self.np_random)
         self._begun = True
@@ -126,9 +127,9 @@ class PruningEnv(gymnasium.Env[Any, Any]):
 
         Raises:
             InvalidAction: the action is outside the space.
-            UserError: the reward raised, or is no finite number.
+            UserError: the reward function raised an exception, or its value is not a finite number.
             LimitReached: the objective's limits are spent.
-            ResetNeeded: no episode has begun, or this one has ended.
+            ResetNeeded: no episode has begun, or the last one has ended.
         """
         if not self._begun or self.episodes.walk.done:
             raise ResetNeeded("there is no episode to step in: call reset() before the first step and after the last.")
@@ -146,10 +147,15 @@ class PruningEnv(gymnasium.Env[Any, Any]):
         return self.episodes.render() if self.render_mode == "ansi" else None
 
     @property
+    def task(self) -> EpisodeRules:
+        """The rules, by the name that scripts written for earlier versions read them by."""
+        return self.rules
+
+    @property
     def levels(self) -> Levels:
-        """The levels set so far; at the end, those that were scored."""
+        """The levels set so far; at the end, the levels that were scored."""
         return self.episodes.policies()[0][: self.episodes.walk.step]
 
     def _observation(self) -> Any:
         observed_F = self.episodes.observe()[0]
-        return split(observed_F) if self.task.observation == "dict" else observed_F
+        return split(observed_F) if self.rules.observation == "dict" else observed_F

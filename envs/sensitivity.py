@@ -1,8 +1,8 @@
-"""Single-unit sensitivities, the additive model they make, and the policy that is best under it.
+"""Single-unit sensitivities, and the policy that is best if their losses add up.
 
-One unit at a time is set to a few of its levels while all others stay at a base policy, on a few tokens that all of
-these share. Between measured levels the loss is interpolated over the output error of the level store, which is known
-for every level. Puzzle (Bercovich et al. 2024) searches by such sums alone; here they are features, and a start.
+One unit at a time is set to a few of its levels while the others stay at a base policy. All these scores use the same
+few tokens. Between measured levels the loss is interpolated over the output error, which the level store has for every
+level. Puzzle (Bercovich et al. 2024) searches with such sums alone; here they are features and starting points.
 
 Shapes: U units, L levels.
 """
@@ -26,7 +26,7 @@ EAGERNESS = 4  # the power of a budget's use by which its price falls behind
 
 
 def measured_levels(space: SearchSpace, u: int, points: int, base: int = 0) -> list[int]:
-    """`points` levels of unit u, evenly spread from `base` to the last; where `base` is not 0, half of them to 0."""
+    """`points` levels of unit u, evenly spread from `base` to the last; if `base` is not 0, half of them towards 0."""
     last = int(space.n_levels_U[u]) - 1
     side = points if base == 0 else max(1, points // 2)
     ends = [end for end in (0, last) if end != base]
@@ -40,7 +40,7 @@ def _away(step: float) -> int:
 
 
 def probes(space: SearchSpace, points: int, base: Levels | None = None) -> list[tuple[int, int]]:
-    """(unit, level) of every measurement."""
+    """All measurements as (unit, level)."""
     at = base or space.dense
     return [(u, level) for u in range(len(at)) for level in measured_levels(space, u, points, at[u])]
 
@@ -48,10 +48,10 @@ def probes(space: SearchSpace, points: int, base: Levels | None = None) -> list[
 def measure_if_affordable(
     objective: Objective, tokens: int, points: int = 3, share: float = AFFORDABLE
 ) -> Floats | None:
-    """`measure` on so many tokens each, if that takes no more than a share of the limits.
+    """Call `measure` with a number of tokens for each score, if that takes no more than a share of the limits.
 
     Args:
-        tokens: of the search split, the first; 0 measures nothing.
+        tokens: number of tokens, from the start of the search split; 0 measures nothing.
     """
     if not tokens:
         return None
@@ -66,12 +66,12 @@ def measure_if_affordable(
 
 
 def measure(objective: Objective, sequences: Sequence[int], points: int = 3, base: Levels | None = None) -> Floats:
-    """Loss that each level of each unit alone adds to its level 0, `[U, L]`, nats per token.
+    """The loss that each level of each unit alone adds to its level 0, `[U, L]`, nats per token.
 
-    Never falls as less is kept; 0 at level 0. Costs `points` scores a unit on `sequences`.
+    It is 0 at level 0 and never falls as less is kept. It costs `points` scores for each unit on `sequences`.
 
     Args:
-        base: the levels of all other units; none is the dense network, whose own losses cost nothing.
+        base: the levels of all other units. The default is the dense network, whose own losses cost nothing.
 
     Raises:
         LimitReached: the limits do not allow it.
@@ -104,13 +104,13 @@ def _interpolated(objective: Objective, u: int, known: dict[int, float], levels:
 
 
 def additive_solution(space: SearchSpace, added_UL: Floats) -> Levels:
-    """The policy within the budgets whose added losses sum to the least, up to the last unit's gap.
+    """The policy within the budgets with the least sum of added losses, up to the gap of the last unit.
 
-    Each unit takes the level with the least loss + price x cost; the price is found by bisection, costs are shares of
-    the bounds (Everett 1963, generalised Lagrange multipliers). What is left of the budgets is filled up. Of several
-    budgets some may not bind and should have no price: the best of a few mixes of their costs is taken. Of up to FEW
-    budgets, these are all products of MIXES. Of more, which would be too many, one mix leads to the next: a budget of
-    which a policy uses less than of others is priced lower from then on.
+    Each unit takes the level with the least loss + price x cost. The price is found by bisection; costs are shares of
+    the bounds (Everett 1963, generalised Lagrange multipliers). What is left of the budgets is filled. With several
+    budgets, some may not bind and should have no price, so the best of a few mixes of their costs is taken. For up to
+    FEW budgets the mixes are all products of MIXES. For more budgets that would be too many, and each mix leads to the
+    next: a budget that a policy uses less than the others gets a lower price from then on.
     """
     prices, budgets = _Prices(space, added_UL), len(space.budgets)
     if budgets <= FEW:

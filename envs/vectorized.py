@@ -1,8 +1,8 @@
 """Many pruning episodes as one vectorised environment of stable-baselines3, scored in one batch.
 
-All episodes have as many steps as there are units, so they end together: their N policies reach the objective as one
-batch, and with dense rewards so do the N partial policies of each step. Prefix sharing and parallel scoring then serve
-reinforcement learning as they serve evolution.
+All episodes have as many steps as there are units, so they end together. Their N policies are scored as one batch, and
+with dense rewards so are the N partial policies of each step. So reinforcement learning also profits from shared
+prefixes and parallel scoring.
 """
 
 import time
@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from autoprune.envs.episodes import Episodes, Outcome, Task
+from autoprune.envs.episodes import EpisodeRules, Episodes, Outcome
 from autoprune.envs.observation import split
 
 
 class PruningVecEnv(VecEnv):
-    """N episodes of one task, in step.
+    """N episodes of the same rules, in step.
 
     Args:
-        task: what an episode is (episodes.py).
+        rules: the rules of the episodes (episodes.py).
         n_envs: N.
         rng: draws the samples that episodes are scored on.
-        on_end: called with the outcome whenever the N episodes have ended.
+        on_end: called with the outcome when the N episodes have ended.
 
     Infos of the last step hold `levels`, `loss`, `terminal_observation` and, as SB3's Monitor writes it, `episode`.
     """
@@ -34,16 +34,16 @@ class PruningVecEnv(VecEnv):
 
     def __init__(
         self,
-        task: Task,
+        rules: EpisodeRules,
         n_envs: int,
         rng: np.random.Generator,
         on_end: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
-        self.episodes, self._rng, self._on_end = Episodes(task, n_envs), rng, on_end
+        self.episodes, self._rng, self._on_end = Episodes(rules, n_envs), rng, on_end
         self.render_mode = "ansi"
-        self._dict = task.observation == "dict"
+        self._dict = rules.observation == "dict"
         self._actions: NDArray[Any] = np.zeros(0)
-        super().__init__(n_envs, task.observation_space(), task.action_space())
+        super().__init__(n_envs, rules.observation_space(), rules.action_space())
 
     def reset(self) -> VecEnvObs:
         """Start N episodes."""
@@ -54,11 +54,11 @@ class PruningVecEnv(VecEnv):
         return self._observed()
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        """Take note of the actions, `[N]` or `[N, 1]`."""
+        """Store the actions, `[N]` or `[N, 1]`, for `step_wait`."""
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Set the present unit in all episodes; the last step scores and starts anew."""
+        """Set the present unit in all episodes. The last step scores the policies and starts new episodes."""
         rewards_N = self.episodes.step(self._actions).astype(np.float32)
         outcome = self.episodes.outcome
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
@@ -78,7 +78,7 @@ class PruningVecEnv(VecEnv):
         return self.episodes.masks()
 
     def render(self, mode: str | None = None) -> str:  # type: ignore[override] # SB3 returns images or nothing
-        """The first episode as bars (SB3 would ask its environments for it, which here are this one)."""
+        """The first episode as bars."""
         return self.episodes.render()
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class PruningVecEnv(VecEnv):
         return [getattr(self, attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set it for all: they are one."""
+        """Set the attribute for all environments, which are one object."""
         setattr(self, attr_name, value)
 
     def env_method(

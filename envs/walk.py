@@ -1,6 +1,6 @@
-"""The walk over the units: what may be chosen for the next one so that every budget can still be met.
+"""The walk over the units: the levels that the next unit may have so that every budget can still be met.
 
-N episodes walk side by side, since all of them have as many steps as there are units. Nothing is scored here.
+N episodes walk side by side, because all have as many steps as there are units. Nothing is scored here.
 
 Shapes: N episodes, U units, L levels, M budgeted metrics.
 """
@@ -20,7 +20,8 @@ class Walk:
     Args:
         space: the units, their costs and the budgets.
         episodes: N.
-        reference: a policy that the neutral continuous action follows; None maps [-1, 1] to ratios plainly.
+        reference: the policy that the neutral continuous action follows. With None, [-1, 1] is mapped to ratios
+            directly.
     """
 
     def __init__(self, space: SearchSpace, episodes: int = 1, reference: Levels | None = None) -> None:
@@ -76,10 +77,10 @@ class Walk:
         return self.levels_of(np.where(self.action_masks(), distance_NL, np.inf).argmin(axis=1))
 
     def levels_of(self, action_N: Ints) -> Ints:
-        """Levels of discrete actions, `[N]`, -1 where there is no such level.
+        """Levels of discrete actions, `[N]`; -1 if there is no such level.
 
-        Without a reference an action is the level. With one, the middle action keeps its pace, and each action above
-        or below is one level sparser or denser.
+        Without a reference, the action is the level. With a reference, the middle action keeps its pace, and each
+        action above or below is one level sparser or denser.
         """
         if self._reference_U is None:
             return action_N
@@ -98,11 +99,11 @@ class Walk:
         return masks_NL
 
     def ratios(self, action_N: Floats) -> Floats:
-        """Keep ratios of actions in [-1, 1]: -1 nothing, 1 everything, 0 half, or the pace where there is a reference.
+        """Ratios kept for actions in [-1, 1]: -1 is nothing, 1 everything, and 0 is half, or the pace of the reference.
 
-        The pace is what the reference keeps of this unit, scaled so that the units to come would end on the budgets
-        if all of them were scaled alike: what earlier units took too much or left over is shared out by all that
-        follow, not left to the last ones.
+        The pace is the reference's share of this unit, scaled by a factor. With the same factor for all remaining
+        units, the policy would meet the budgets exactly. So all remaining units share what earlier ones took too much
+        or left over.
         """
         if self._reference_U is None:
             return (action_N + 1) / 2
@@ -125,7 +126,7 @@ class Walk:
         self.step += 1
 
     def policies(self) -> list[Levels]:
-        """The policies so far, units to come dense; once done, what is left of the budgets is filled up."""
+        """The policies so far, with the remaining units dense. At the end, what is left of the budgets is filled."""
         policies = [tuple(int(level) for level in row) for row in self.levels_NU]
         return [self.space.repair(policy) for policy in policies] if self.done else policies
 

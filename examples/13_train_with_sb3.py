@@ -32,7 +32,7 @@ env = gymnasium.make(
     resample=True,  # other tokens in each episode
     sequence_length=128, reconstruction_sequences=64, search_sequences=32, validation_sequences=32,
 )  # fmt: skip
-objective = env.unwrapped.task.objective
+objective = env.unwrapped.rules.objective
 units = objective.space.units
 
 model = PPO(

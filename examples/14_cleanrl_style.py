@@ -71,6 +71,6 @@ for update in range(updates):
         optimizer.step()
     print(f"batch {update}: mean loss {sum(info['loss'] for _, _, info in episodes) / EPISODES:.4f}")
 
-scores = env.task.objective
+scores = env.rules.objective
 uniform, learned = scores([scores.space.uniform(), play(greedy=True)[2]["levels"]])  # on all of the search split
 print(f"uniform: loss {uniform:.4f}, learned: loss {learned:.4f}")

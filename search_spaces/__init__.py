@@ -1,1 +1,1 @@
-"""How each model family is cut into units: one file a family, declarations only."""
+"""Search spaces: one file for each model family, which declares how it is cut into units."""

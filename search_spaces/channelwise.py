@@ -1,9 +1,9 @@
-"""What becomes of a width in a traced graph, found by running it twice: whole, and with some of its channels alone.
+"""Follows a width through a traced graph by running the graph twice: with all of its channels, and with some of them.
 
-An operation keeps channels apart if what it gives for some of them is what it gives for these among all. So it needs no
-name: pooling, padding, cropping, flattening, activations of any package and gates are found out alike, and what mixes
-channels (a norm over them, a mean, a shuffle) is found out as well. Values are drawn at random, and a layer that writes
-the width, or has a weight for each of its channels, is run with those weights alone.
+An operation keeps channels apart if its result for some channels equals its result for these channels among all. So
+operations need no list of names: pooling, padding, cropping, flattening, gates and activations of any package are
+recognised, and so is what mixes channels (a norm over them, a mean, a shuffle). Values are random. A layer that writes
+the width, or has a weight for each of its channels, is run with the weights of these channels.
 """
 
 from collections.abc import Sequence, Set
@@ -23,16 +23,16 @@ LARGEST = 8192  # inputs of a layer behind flattened channels: their second mome
 READERS = 3  # of a width at most: what more read is a stream
 WRITERS = 3
 JOINING = ("mul", "imul", "add", "iadd")
-"""Where a width may meet another one: a gate, parallel branches."""
+"""Operations at which two widths may meet: gates and parallel branches."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where channels are.
+    """The position of channels in a tensor.
 
     Args:
         dim: the dimension that counts them.
-        size: neighbouring entries there that belong to one.
+        size: number of neighbouring entries for one channel.
     """
 
     dim: int
@@ -40,11 +40,11 @@ class Place:
 
 
 class MixedError(Exception):
-    """A width cannot be cut; the message says why, behind "layers"."""
+    """A width cannot be cut. The message is the end of a sentence that begins with "layers"."""
 
 
 class _JoinedError(Exception):
-    """Another layer writes what a width is joined with: it must be cut as well."""
+    """A width is joined with the output of another layer, which must be cut as well."""
 
     def __init__(self, layer: Node, gate: bool) -> None:
         super().__init__()
@@ -53,12 +53,12 @@ class _JoinedError(Exception):
 
 @dataclass
 class Reach:
-    """How far a width reaches.
+    """The layers that a width reaches.
 
     Args:
         writers: layers that write it, in order.
         followers: what has a weight for each of its channels, with the entries of one.
-        readers: layers that read it, with the entries of one; the last is its consumer, others are within gates.
+        readers: layers that read it, with the entries of one channel. The last is its consumer; others are in gates.
     """
 
     writers: list[Node]
@@ -67,10 +67,10 @@ class Reach:
 
 
 def reach(trace: Trace, writer: Node) -> Reach:
-    """Where the channels go that a layer writes.
+    """Find the layers that the channels of a layer reach.
 
     Raises:
-        MixedError: to more than one consumer, or something mixes them.
+        MixedError: the channels reach more than one consumer, or an operation mixes them.
     """
     writers, of_gates = [writer], set[Node]()
     while True:

@@ -1,6 +1,7 @@
 """Llama and the many families that share its names: q, k, v, o projections and a gated MLP.
 
-Units of a decoder layer: query heads, of which those of a KV group share its keys and values, and neurons of the MLP.
+The units of a decoder layer are query heads and neurons of the MLP. The query heads of a KV group share its keys and
+values.
 """
 
 from typing import Any

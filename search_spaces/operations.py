@@ -1,4 +1,4 @@
-"""Nodes of a traced graph: what they are called, and what they give for other values."""
+"""Nodes of a traced graph: their names, and their results for other values."""
 
 import math
 import operator
@@ -15,7 +15,7 @@ from autoprune.networks.tracing import Trace
 
 
 def is_layer(trace: Trace, node: Node) -> bool:
-    """Whether a node is a convolution or linear layer of which each output reads all inputs."""
+    """Whether a node is a convolution or linear layer in which each output reads all inputs."""
     module = trace.modules.get(node)
     if node.kwargs or len(node.args) != 1 or not isinstance(node.args[0], Node):
         return False
@@ -38,7 +38,7 @@ def keeps_zeros(trace: Trace, node: Node) -> bool:
 
 
 def called(trace: Trace, node: Node, value: Callable[[Node], Any], module: nn.Module | None = None) -> Any:
-    """What a node gives of what its sources give, with its own module or another one in that one's place."""
+    """The result of a node for given results of its sources, with its own module or with a replacement."""
     args, kwargs, target = map_arg(node.args, value), map_arg(node.kwargs, value), cast(Any, node.target)
     if node.op == "call_module":
         own: Callable[..., Any] = module or trace.whole.get_submodule(str(target))
@@ -52,7 +52,7 @@ def called(trace: Trace, node: Node, value: Callable[[Node], Any], module: nn.Mo
 
 
 def name_of(node: Node) -> str:
-    """What a node does in one word, a module's, function's or method's: `adaptiveavgpool2d`."""
+    """The name of a node's module, function or method, in one word: `adaptiveavgpool2d`."""
     target: Any = node.target
     word = node.meta.get("calls") or (target if node.op == "call_method" else getattr(target, "__name__", ""))
     return str(word).lower().replace("_", "")

@@ -1,8 +1,8 @@
 """Residual networks (He et al. 2016): basic blocks and bottlenecks.
 
-As plain modules in the naming of torchvision and of CIFAR's, and as transformers has them. Unit of a block: the
-channels inside it, of a bottleneck those before and those behind its middle convolution as one. The residual stream
-stays.
+They may be plain modules, named as in torchvision or as CIFAR's, or models of transformers. The unit of a block is the
+channels inside it; in a bottleneck, the channels before and after its middle convolution are one unit. The residual
+stream is not cut.
 """
 
 from collections.abc import Mapping, Sequence

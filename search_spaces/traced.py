@@ -1,9 +1,9 @@
 """Any plain module that torch.fx can trace: channels and neurons that one layer writes and one other reads.
 
-A width is found where a convolution or linear layer's output goes, through operations on single channels alone and
-gates, to one convolution or linear layer (channelwise.py). Of a chain of layers every second width is taken, since two
-that meet in a layer cost a product; the heaviest such choice. Three convolutions of equal widths are one unit, as a
-bottleneck is.
+A width is the output of a convolution or linear layer that reaches exactly one other such layer, through gates and
+operations on single channels only (channelwise.py). In a chain of layers at most every second width is taken, because
+the costs of two widths that meet in a layer would multiply. The choice with the most weights is taken. Three
+convolutions of equal widths are one unit, as in a bottleneck.
 """
 
 from collections.abc import Sequence
@@ -28,13 +28,13 @@ class Chain:
 
     Args:
         producer: the first layer that writes it.
-        followers: what else has a weight for each of its channels, with the entries of one.
+        followers: other modules with a weight for each of its channels, and the entries of one channel.
         consumer: the layer that reads it.
-        size: entries that the consumer reads of a channel.
-        modules: of all these, the gates and the norm.
+        size: number of entries that the consumer reads for a channel.
+        modules: the modules of all these, of the gates and of the norm.
         norm: the BatchNorm directly behind the consumer.
-        droppable: a shortcut passes by.
-        more: of the followers, layers that write it with the producer.
+        droppable: whether a shortcut leads around it.
+        more: the followers that write it together with the producer.
         gates: layers that read it and lead back to it, with the entries of a channel.
         behind: a width that the consumer writes, which is cut with this one.
     """

@@ -1,1 +1,1 @@
-"""What a network reads and what its quality is: one file a task."""
+"""Tasks, one file each: the kind of data that a network reads, and the measure of its quality."""

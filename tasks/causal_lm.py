@@ -1,4 +1,4 @@
-"""Causal language modelling: sequences of tokens, of which each next one is predicted."""
+"""Causal language modelling: the network predicts the next token at every position of a sequence."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -24,7 +24,7 @@ NATS = "nats per token"
 
 
 class CausalLM(Task):
-    """A decoder of transformers with its tokenizer, on a text."""
+    """A decoder of transformers and its tokenizer, on a text."""
 
     name = "text"
     words = Words(
@@ -43,7 +43,7 @@ class CausalLM(Task):
     has_context = True
 
     def prepare(self, config: "SearchConfig", masks: bool, progress: Progress, data: str | None = None) -> Prepared:
-        """A language model and sequences of a text; where the text's hash is known, it is not read yet."""
+        """Load a language model and sequences of a text. If the text's hash is known, the text is read later."""
         from autoprune.calibration.splits import split
         from autoprune.calibration.text import read_text, sequences
         from autoprune.networks.loading import load_model
@@ -67,7 +67,7 @@ class CausalLM(Task):
         return Prepared(config, loaded, read, self.view_of(loaded.model, loaded.family, config, masks))
 
     def view_of(self, model: "nn.Module", family: "Family", config: "SearchConfig", masks: bool) -> "BlockView":
-        """The network's blocks, left at `config.home()` and brought to the device in turn where that is configured."""
+        """The network's blocks at `config.home()`. If configured, they are streamed to the device one after another."""
         from autoprune.networks.streaming import StreamedView
         from autoprune.networks.text import TextView
 
@@ -96,7 +96,7 @@ class CausalLM(Task):
             return {"ce": losses["ce"], "perplexity": float(np.exp(losses["ce"]))}
 
     def training(self, prepared: Prepared, candidates: bool = False) -> TrainingSet:
-        """All sequences of the text but those of the validation split, and of the search split for candidates."""
+        """All sequences of the text except the validation split and, for candidates, the search split."""
         import torch
 
         from autoprune.calibration.text import read_text, sequences
@@ -126,7 +126,7 @@ class CausalLM(Task):
         prepared.loaded.tokenizer.save_pretrained(directory)
 
     def graph_input(self, prepared: Prepared) -> GraphInput:
-        """Token numbers `[B, T]`, of the search split. What is checked is longer and shorter than what is traced."""
+        """Token numbers `[B, T]` from the search split. Checked samples are longer and shorter than the traced one."""
         tokens_NT = prepared.splits.search.cpu()
         tokens, length = tokens_NT.flatten(), tokens_NT.shape[1]
         example, *samples = (

@@ -1,4 +1,4 @@
-"""What tasks share whose networks look examples up by number, as images or vectors are (calibration/examples.py)."""
+"""The common part of tasks whose samples are numbers of examples, such as images (calibration/examples.py)."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TaskOfExamples(Task):
-    """A task whose `view` is an `ImageView`, of images or of other `Examples`. Every item is an example of its own."""
+    """A task whose `view` is an `ImageView`, of images or of other `Examples`. Every item is one example."""
 
     def forward_pass(self, view: "BlockView", workload: Workload) -> Callable[[], None]:
         """A pass over `workload.batch` examples."""
@@ -23,14 +23,14 @@ class TaskOfExamples(Task):
         return example_pass_of(as_examples(view), workload)
 
     def macs(self, view: "BlockView", some_BT: "Tensor", workload: Workload) -> float:
-        """Of the first example."""
+        """Multiply-accumulates for the first example."""
         from autoprune.evaluation.counting import macs_of
 
         return macs_of(view, some_BT[:1, :1])
 
 
 def as_examples(view: "BlockView") -> "ImageView":
-    """The view of a network that looks examples up, which it must be."""
+    """The view as an `ImageView`, which it must be."""
     from autoprune.networks.images import ImageView
 
     assert isinstance(view, ImageView)
@@ -38,14 +38,14 @@ def as_examples(view: "BlockView") -> "ImageView":
 
 
 def numbers_left(prepared: Prepared, candidates: bool = False) -> "tuple[Tensor, Tensor]":
-    """Numbers of the examples to learn from, and of those of the validation split, `[N]` each.
+    """Numbers of the training examples and of the validation examples, `[N]` each.
 
     Args:
         prepared: the network and its data.
-        candidates: the search split is left out as well.
+        candidates: whether the search split is left out as well.
 
     Raises:
-        UserError: the validation split is all there is.
+        UserError: no examples are left besides the validation split.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Image classification: images with one class each, read by networks of transformers or by plain modules."""
+"""Image classification: images with one class each, for networks of transformers and plain modules."""
 
 import os
 import shutil
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 IMAGES = 32
 """Default number of images per sample."""
 OWN: Mapping[str, Mapping[str, Any]] = {"tiny-cnn": {"data": "digits", "batch": 16}}
-"""Of embedded networks: what they were trained to read, and how many samples a pass takes by default. They are so
-small that a pass of one is mostly overhead."""
+"""Settings of embedded networks: the data that they were trained on, and the default batch size. They are so small that
+a pass over one sample is mostly overhead."""
 CLASSIFIERS = ("ForImageClassification", "ForImageClassificationWithTeacher")
-"""How the names of transformers' classes end."""
+"""The suffix of the names of transformers' classes."""
 GUESSED = 8
-"""Samples that the dense network is tried on before a search."""
+"""The number of samples on which the dense network is checked before a search."""
 NATS = "nats per image"
 ALONE = "for language models alone so far."
 
 
 class ImageClassification(TaskOfExamples):
-    """A classifier of images, on labelled images."""
+    """A classifier of images, with labelled images."""
 
     name = "images"
     words = Words(
@@ -51,15 +51,15 @@ class ImageClassification(TaskOfExamples):
     auto_class = "AutoModelForImageClassification"
 
     def claims(self, model: object) -> bool:
-        """A plain module, or a directory or cached hub model whose configuration names a classifier of images."""
+        """Whether the model is a plain module, or a directory or cached hub model of an image classifier."""
         return is_module(model) or any(name.endswith(CLASSIFIERS) for name in architectures(model))
 
     def settings(self, model: object) -> Mapping[str, Any]:
-        """Images of a sample; of embedded networks also their data."""
+        """The number of images in a sample; for embedded networks also their data."""
         return {"sequence_length": IMAGES} | (dict(OWN.get(model, {})) if isinstance(model, str) else {})
 
     def prepare(self, config: "SearchConfig", masks: bool, progress: Progress, data: str | None = None) -> Prepared:
-        """A network that reads images, and samples of these by number."""
+        """Load a network that reads images, and make samples of image numbers."""
         from autoprune.calibration.images import check_labels, preprocessing, read_images, split_images
         from autoprune.networks.loading import load_model
         from autoprune.networks.modules import load_module
@@ -82,7 +82,7 @@ class ImageClassification(TaskOfExamples):
         return Prepared(config, loaded, lambda: splits, view)
 
     def notices(self, prepared: Prepared) -> Iterable[str]:
-        """Whether the dense network is right no more often than a guess: its accuracy then says nothing."""
+        """Warn if the dense network is no better than guessing, because its accuracy then says nothing."""
         numbers = prepared.splits.search[:GUESSED].to(prepared.config.device)
         labels = prepared.view.labels(numbers)
         right = prepared.view(numbers).argmax(-1) == labels
@@ -95,23 +95,23 @@ class ImageClassification(TaskOfExamples):
             )
 
     def quality(self, losses: Mapping[str, float]) -> dict[str, float]:
-        """The cross-entropy, and the share of images that are named as their labels do."""
+        """The cross-entropy, and the share of images that are classified as their labels."""
         return {"ce": losses["ce"], "accuracy": 1 - losses["error"]}
 
     def training(self, prepared: Prepared, candidates: bool = False) -> TrainingSet:
-        """All images but those of the validation split, and of the search split for candidates."""
+        """All images except the validation split and, for candidates, the search split."""
         from autoprune.tasks.image_training import ImageTraining
 
         return ImageTraining(as_examples(prepared.view), *numbers_left(prepared, candidates))
 
     def save_preprocessing(self, prepared: Prepared, directory: Path) -> None:
-        """How images are made ready, as the checkpoint has it."""
+        """Save the checkpoint's image preprocessing."""
         file = Path(prepared.loaded.path) / "preprocessor_config.json"
         if file.is_file():
             shutil.copy(file, directory)
 
     def graph_input(self, prepared: Prepared) -> GraphInput:
-        """Pixels `[N, C, height, width]`, of the search split."""
+        """Pixels `[N, C, height, width]` from the search split."""
         from autoprune.calibration.images import ImageSet
 
         images = as_examples(prepared.view).images
@@ -125,9 +125,9 @@ class ImageClassification(TaskOfExamples):
 
 
 def architectures(model: object) -> list[str]:
-    """Names of the classes that a checkpoint which is here was written by, from its `config.json`; nothing is fetched.
+    """The class names in the `config.json` of a local checkpoint. Nothing is downloaded.
 
-    None are found where the file is missing or damaged: loading the model will tell.
+    The result is empty if the file is missing or damaged; loading the model reports that.
     """
     file = _description(model) if isinstance(model, str) else None
     try:

@@ -1,4 +1,4 @@
-"""Networks that read images: classes, of images that are shifted and mirrored at random.
+"""Training of image classifiers, with images that are shifted and mirrored at random.
 
 Shapes: N images, C channels, V classes.
 """
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autoprune.networks.images import ImageView, logits_of
-from autoprune.ports.training import Teaching, TrainingSet, Worth
+from autoprune.ports.training import LossSettings, Measurement, TrainingSet
 from autoprune.tasks.image_classification import ImageClassification
 from autoprune.training.blending import blended
 from autoprune.training.settings import LAYERNORM
@@ -21,7 +21,7 @@ SHIFT = 8  # an image of n pixels is shifted by up to n / 8, as is usual for CIF
 
 
 @dataclass(frozen=True)
-class ImageWorth(Worth):
+class ImageMeasurement(Measurement):
     """Means over images.
 
     Args:
@@ -37,12 +37,12 @@ class ImageWorth(Worth):
 class ImageTraining(TrainingSet):
     """Images to learn from. BatchNorm goes on with its statistics.
 
-    Where the dense network computes in half precision, the student does so under autocast, in bfloat16.
+    If the dense network computes in half precision, the student uses autocast with bfloat16.
 
     Args:
-        view: its network is the dense one.
-        numbers: of the images to learn from, `[N]`.
-        held_out: of the validation split.
+        view: the view of the dense network.
+        numbers: numbers of the training images, `[N]`.
+        held_out: numbers of the images in the validation split.
     """
 
     as_trained = True
@@ -55,18 +55,18 @@ class ImageTraining(TrainingSet):
         self.defaults = {} if normed else LAYERNORM
         self._dtype = next(view.model.parameters()).dtype
 
-    def loss(self, student: nn.Module, some: Tensor, tuning: Teaching, draw: torch.Generator) -> Tensor:
+    def loss(self, student: nn.Module, some: Tensor, settings: LossSettings, draw: torch.Generator) -> Tensor:
         """Mean over images."""
         numbers = self._numbers[some.to(self._numbers.device)]
         pixels = self.view.images.inputs(numbers)
-        seen = augmented(pixels, draw) if tuning.augment else pixels
+        seen = augmented(pixels, draw) if settings.augment else pixels
         with torch.autocast(seen.device.type, torch.bfloat16, enabled=self._dtype != torch.float32):
             own_NV = logits_of(student(seen))
         labels_N = self.view.images.labels[numbers]
-        return blended(own_NV, lambda: logits_of(self.dense(seen.to(self._dtype))), labels_N, tuning)
+        return blended(own_NV, lambda: logits_of(self.dense(seen.to(self._dtype))), labels_N, settings)
 
     @torch.no_grad()
-    def measured(self, network: nn.Module, progress: Callable[[float], None] = lambda share: None) -> ImageWorth:
+    def measured(self, network: nn.Module, progress: Callable[[float], None] = lambda share: None) -> ImageMeasurement:
         """Cross-entropy and accuracy."""
         losses, right = 0.0, 0
         for part, some in enumerate(torch.split(self._held_out, MEASURED)):
@@ -74,15 +74,15 @@ class ImageTraining(TrainingSet):
             logits_NV, labels_N = logits_of(network(self.view.pixels(some))).float(), self.view.images.labels[some]
             losses += float(functional.cross_entropy(logits_NV, labels_N, reduction="sum"))
             right += int((logits_NV.argmax(-1) == labels_N).sum())
-        return ImageWorth(losses / len(self._held_out), right / len(self._held_out))
+        return ImageMeasurement(losses / len(self._held_out), right / len(self._held_out))
 
 
 def augmented(pixels: Tensor, draw: torch.Generator) -> Tensor:
-    """Images shifted by up to an eighth of their sides and mirrored, each by itself; the border is 0.
+    """Shift images by up to an eighth of their sides and mirror them, each independently. The border is 0.
 
     Args:
         pixels: `[N, C, height, width]`.
-        draw: on the CPU.
+        draw: random generator on the CPU.
     """
     count, _, height, width = pixels.shape
     reach = max(1, height // SHIFT), max(1, width // SHIFT)

@@ -1,4 +1,4 @@
-"""What a saved network is worth: loss, perplexity, size and speed of a directory, dense, pruned or padded."""
+"""Measures a saved network: loss, perplexity, size and speed of a directory, dense, pruned or padded."""
 
 import math
 from collections.abc import Callable
@@ -34,13 +34,13 @@ def evaluate_directory(
     """Measure a network in Hugging Face form on a text, with the loss that searches report.
 
     Args:
-        path: the directory, exported or not; no family needs to cover its type.
+        path: the directory, exported or not. Its model type need not have a search space.
         data: text file; None is Python's own documentation.
-        sequence_length: tokens of a sequence.
-        max_sequences: sequences at most, from the start of the text; None is all.
+        sequence_length: number of tokens in a sequence.
+        max_sequences: limit on the number of sequences, from the start of the text; None is all.
         device: torch device.
-        dtype: what to compute in; `auto` is float32 on a CPU and the checkpoint's own on a GPU.
-        progress: is told the stage and how much of it is done.
+        dtype: data type to compute in; `auto` is float32 on a CPU and the checkpoint's own on a GPU.
+        progress: called with the stage and the share of it that is done.
 
     Returns:
         `path`; `cross_entropy` in nats per token (mean over a sequence's predictions, then over sequences) and its
@@ -49,7 +49,7 @@ def evaluate_directory(
         and their `speed_spread` (timing.py).
 
     Raises:
-        UserError: there is no such network or text, or the sequences do not fit them.
+        UserError: the network or the text is missing, or the sequences do not fit them.
     """
     text = read_text(data)
     progress("loading the model", 0.0)

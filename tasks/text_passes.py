@@ -1,8 +1,8 @@
-"""One forward pass of a workload on a language model as it stands.
+"""One forward pass of a workload on a language model with its present widths.
 
-Prefill is a plain forward pass over `[B, T]` tokens, logits of all positions included. Decode is one over `[B, 1]`
-tokens behind a cache of T positions, which is put back afterwards, so that every pass sees the same length. The cache
-is transformers' dynamic one, whose growth by a copy at each token is part of what is timed.
+Prefill is a plain forward pass over `[B, T]` tokens, including the logits of all positions. Decode is a pass over
+`[B, 1]` tokens after a cache of T positions. The cache is restored afterwards, so that every pass has the same length.
+It is transformers' dynamic cache, which copies itself to grow at each token; this is part of the measured time.
 
 Shapes: B sequences, T positions.
 """
@@ -19,7 +19,7 @@ from autoprune.workload import Workload
 
 @torch.no_grad()
 def pass_of(model: Any, workload: Workload) -> Pass:
-    """A forward pass of a transformers model with its widths as they are now; its inputs and cache are made here.
+    """A forward pass of a transformers model with its present widths. Inputs and cache are made here.
 
     Raises:
         UserError: the model has fewer positions.
@@ -42,7 +42,7 @@ def pass_of(model: Any, workload: Workload) -> Pass:
 
 
 def check_positions(model: Any, workload: Workload) -> None:
-    """Raise a UserError where a workload is beyond the model's positions."""
+    """Raise a UserError if a workload needs more positions than the model has."""
     longest = getattr(model.config, "max_position_embeddings", None)
     needed = workload.context + (workload.phase == "decode")
     if longest is not None and needed > longest:

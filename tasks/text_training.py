@@ -1,4 +1,4 @@
-"""Language models: sequences of a text, of which every next token is predicted.
+"""Training of language models on sequences of a text.
 
 Shapes: N sequences, B of a forward pass, T tokens, V vocabulary.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autoprune.calibration.losses import CrossEntropy, KullbackLeibler
 from autoprune.networks.blocks import BlockView
 from autoprune.ports.loss import Loss
-from autoprune.ports.training import Teaching, TrainingSet, Worth
+from autoprune.ports.training import LossSettings, Measurement, TrainingSet
 from autoprune.tasks.causal_lm import CausalLM
 from autoprune.training.blending import blended
 from autoprune.training.settings import LAYERNORM
@@ -24,7 +24,7 @@ DEFAULTS: dict[str, Any] = LAYERNORM | {"batch": 8, "at_once": 4, "temperature":
 
 
 @dataclass(frozen=True)
-class TextWorth(Worth):
+class TextMeasurement(Measurement):
     """Means over tokens.
 
     Args:
@@ -40,13 +40,13 @@ class TextWorth(Worth):
 
 
 class TextTraining(TrainingSet):
-    """Sequences to learn from. Dropout is left out: a few passes, and the dense network's opinion is without it too.
+    """Training sequences. Dropout is off: training is short, and the dense network answers without dropout, too.
 
-    Where the dense network computes in half precision, the student does so under autocast, in bfloat16.
+    If the dense network computes in half precision, the student uses autocast with bfloat16.
 
     Args:
-        view: its network is the dense one.
-        tokens_NT: to learn from.
+        view: the view of the dense network.
+        tokens_NT: the training sequences.
         held_out_NT: the validation split.
     """
 
@@ -59,19 +59,19 @@ class TextTraining(TrainingSet):
         first = next(view.model.parameters())
         self._device, self._half = first.device, first.dtype != torch.float32
 
-    def loss(self, student: nn.Module, some: Tensor, tuning: Teaching, draw: torch.Generator) -> Tensor:
+    def loss(self, student: nn.Module, some: Tensor, settings: LossSettings, draw: torch.Generator) -> Tensor:
         """Mean over predictions."""
         tokens_BT = self._tokens_NT[some].to(self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
             own_BTV = logits(student, tokens_BT)
         labels_BT = self.view.labels(tokens_BT)
         return blended(
-            own_BTV.flatten(0, 1), lambda: logits(self.dense, tokens_BT).flatten(0, 1), labels_BT.flatten(), tuning
+            own_BTV.flatten(0, 1), lambda: logits(self.dense, tokens_BT).flatten(0, 1), labels_BT.flatten(), settings
         )
 
     @torch.no_grad()
-    def measured(self, network: nn.Module, progress: Callable[[float], None] = lambda share: None) -> TextWorth:
-        """Means over sequences, as those of a search."""
+    def measured(self, network: nn.Module, progress: Callable[[float], None] = lambda share: None) -> TextMeasurement:
+        """Means over sequences, as in a search."""
         losses: list[Loss] = [CrossEntropy(), KullbackLeibler()]
         sums = [0.0, 0.0]
         for part, tokens_BT in enumerate(torch.split(self._held_out_NT, MEASURED)):
@@ -84,7 +84,7 @@ class TextTraining(TrainingSet):
                 sums[i] += float(loss_B.double().sum())
         ce, kl = (total / len(self._held_out_NT) for total in sums)
         kl = 0.0 if network is self.dense else max(0.0, kl)  # but for rounding
-        return TextWorth(ce, math.exp(ce) if ce < 700 else math.inf, kl)
+        return TextMeasurement(ce, math.exp(ce) if ce < 700 else math.inf, kl)
 
 
 def logits(network: nn.Module, tokens_BT: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("ext
 """The package itself lends its front door to make_env; what is for plug-ins leads to all of their parts."""
 
 LAYERS = (
-    {"arguments", "errors", "files", "usercode", "workload", "statistics", "mask", "terminal", "wording", "spending"}
-    | {"written"},
+    {"arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording"}
+    | {"spending", "written"},
     {"registry", "level", "unit", "growth", "space", "incumbents",
       "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
       "task_choice"},
@@ -31,7 +31,7 @@ LAYERS = (
     {"evaluation"},
     {"archive", "objective", "assembly", "coverage", "records"},
     {"cautions", "provenance"},
-    {"exporters", "farm"},
+    {"exporters", "workers"},
     {"validation", "exporting"},
     {"study"},
     {"comparing", "recovery"},

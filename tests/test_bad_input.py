@@ -15,6 +15,7 @@ import pytest
 from autoprune import exporting, journal
 from autoprune.calibration.losses import KullbackLeibler
 from autoprune.evaluation.readout import Readout
+from autoprune.exporting import export_policy
 from autoprune.journal import Journal
 
 Refused = Callable[..., str]
@@ -515,10 +516,9 @@ def change(config: Path, **values: object) -> None:
 
 
 def test_a_model_that_is_pruned_already(finished_run: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
-    from autoprune import study
 
     assembly, policy = exporting.reopen(finished_run)
-    pruned = study.export_policy(assembly, policy, tmp_path / "pruned", "hf")
+    pruned = export_policy(assembly, policy, tmp_path / "pruned", "hf")
     refused("search", "--model", pruned, seen=("pruned already",))
 
 

@@ -1,4 +1,4 @@
-"""Comparisons: equal limits, a league of what was found, and the same league however often it was stopped."""
+"""Comparisons: equal limits, a table of what was found, and the same results however often it was stopped."""
 
 import itertools
 import json
@@ -15,10 +15,10 @@ import yaml
 
 import autoprune
 from autoprune import study
-from autoprune.comparing import comparison, field
+from autoprune.comparing import comparison, search_runner
 from autoprune.comparing.comparison import Comparison
 from autoprune.comparing.curves import thinned
-from autoprune.comparing.league import curves_of, load_league, table_of
+from autoprune.comparing.results import curves_of, load_results, table_of
 from autoprune.errors import LimitReached, UserError
 from autoprune.objective import Answer, Limits, Objective
 from autoprune.policy import Policy, to_json
@@ -58,15 +58,15 @@ def arguments(settings: dict[str, Any]) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
-def untimed(league: dict[str, Any]) -> dict[str, Any]:
-    """A league without its seconds."""
+def untimed(results: dict[str, Any]) -> dict[str, Any]:
+    """Results without their seconds."""
     searches = [
         {key: value for key, value in one.items() if key != "seconds"}
         | {"curve": [(tokens, loss) for tokens, _, loss in one.get("curve", ())]}
-        for one in league["searches"]
+        for one in results["searches"]
     ]
-    table = [{key: value for key, value in row.items() if key != "seconds"} for row in league["table"]]
-    return league | {"searches": searches, "table": table}
+    table = [{key: value for key, value in row.items() if key != "seconds"} for row in results["table"]]
+    return results | {"searches": searches, "table": table}
 
 
 def test_every_search_is_an_ordinary_run(compared: Comparison, cli: Cli) -> None:
@@ -81,7 +81,7 @@ def test_every_search_is_an_ordinary_run(compared: Comparison, cli: Cli) -> None
         assert one["policy"] == f"{one['run']}/policy.json"
     assert one["agent"] in cli("show", compared.path / one["run"]).out
     assert cli("export", compared.path / "evolution-s1", "exported", "--to", "policy").status == 0
-    assert load_league(compared.path) == json.loads(to_json(compared.league))
+    assert load_results(compared.path) == json.loads(to_json(compared.league))
     assert yaml.safe_load((compared.path / "compare.yaml").read_text()) == {"agents": AGENTS, "seeds": [0, 1]}
 
 
@@ -117,7 +117,7 @@ def test_curves_have_quartiles_ascending_in_x(compared: Comparison) -> None:
             assert x[-1] == pytest.approx(max(run["curve"][-1][column] for run in runs))
             assert median[-1] == pytest.approx(np.median([run["curve"][-1][2] for run in runs]))
     for one in compared.league["searches"]:
-        assert len(one["curve"]) <= field.POINTS + 1
+        assert len(one["curve"]) <= search_runner.POINTS + 1
         assert one["curve"][-1][:2] == [one["tokens"], one["seconds"]]
         assert one["curve"][-1][2] == pytest.approx(one["loss"], abs=1e-5)  # 8 sequences are the whole split here
         assert json.loads((compared.path / one["run"] / "curve.json").read_text()) == one["curve"]
@@ -157,9 +157,9 @@ def test_agents_and_seeds_may_be_added(arguments: list[str], cli: Cli) -> None:
     ended = [line.split(":")[0] for line in more.err.splitlines() if line.startswith("search ")]
     assert ended == ["search 1 of 4", "search 3 of 4", "search 4 of 4"]
     assert Path("cmp/random-s0/result.json").stat().st_mtime_ns == before
-    league = json.loads(more.out)
-    assert [one["run"] for one in league["searches"]] == ["uniform-s0", "random-s0", "uniform-s1", "random-s1"]
-    assert league["searches"][1] == json.loads(first.out)["searches"][0]
+    results = json.loads(more.out)
+    assert [one["run"] for one in results["searches"]] == ["uniform-s0", "random-s0", "uniform-s1", "random-s1"]
+    assert results["searches"][1] == json.loads(first.out)["searches"][0]
 
 
 def test_other_settings_are_refused(
@@ -171,7 +171,7 @@ def test_other_settings_are_refused(
     refused("compare", *arguments, *there, option, seen=("agent_options.evolution is {} there", "offspring"))
     refused("compare", *arguments, "--agents", "random", *there[2:], seen=("agents evolution, uniform",))
     refused("compare", *arguments, *there[:2], "--seeds", "1", *there[4:], seen=("seeds 1,",))
-    assert load_league(compared.path) == json.loads(to_json(compared.league))
+    assert load_results(compared.path) == json.loads(to_json(compared.league))
     with pytest.raises(UserError, match=r"autoprune.compare"):
         autoprune.resume(compared.path)
     run = compared.path / "random-s0"
@@ -219,29 +219,29 @@ def test_a_failing_agent_does_not_lose_the_others(arguments: list[str], cli: Cli
     chosen = ("--agents", "failing.py:Fails,random,uniform", "--seeds", "2", "--out", "cmp")
     answer = cli("compare", *arguments, f"max_tokens={SPLIT}", *chosen)
     assert answer.status == 0
-    league = load_league(Path("cmp"))
-    failed = [one for one in league["searches"] if "failed" in one]
+    results = load_results(Path("cmp"))
+    failed = [one for one in results["searches"] if "failed" in one]
     assert [(one["agent"], one["seed"]) for one in failed] == [("failing.py:Fails", 0), ("failing.py:Fails", 1)]
     assert {one["failed"] for one in failed} == {"it cannot go on."}
     assert "search 1 of 6: failing.py:Fails seed 0: failed: it cannot go on." in answer.err
     assert "failing.py:Fails seed 1 failed: it cannot go on." in answer.out
-    assert [row["seeds"] for row in league["table"]] == [2, 2, 0]
-    assert league["table"][-1]["loss"] is None
-    assert "failing.py:Fails" not in curves_of(league)
+    assert [row["seeds"] for row in results["table"]] == [2, 2, 0]
+    assert results["table"][-1]["loss"] is None
+    assert "failing.py:Fails" not in curves_of(results)
 
 
 def test_no_answer_at_all_is_a_mistake(arguments: list[str], refused: Callable[..., str]) -> None:
     few = ("--agents", "uniform", "--seeds", "2", "max_tokens=32", "--out", "cmp")
     refused("compare", *arguments, *few, seen=("no search has an answer", "uniform-s0", "raise its limits", "tokens."))
-    assert [one["seed"] for one in load_league(Path("cmp"))["searches"]] == [0, 1]
+    assert [one["seed"] for one in load_results(Path("cmp"))["searches"]] == [0, 1]
 
 
 def test_rewards_go_to_agents_that_take_them(quick: dict[str, Any]) -> None:
-    from autoprune.comparing.entrants import Entrants
+    from autoprune.comparing.plan import ComparisonPlan
     from autoprune.config import load_config
 
     common = load_config(None, {"reward": "loss", "storage": "sqlite://", "study_name": "all"})
-    searches = Entrants.of(common, ["random", "ppo"], [7]).searches()
+    searches = ComparisonPlan.of(common, ["random", "ppo"], [7]).searches()
     assert {name: (one.reward, one.study_name) for name, one in searches.items()} == {
         "random-s7": (None, "all-random-s7"),
         "ppo-s7": ("loss", "all-ppo-s7"),
@@ -249,7 +249,7 @@ def test_rewards_go_to_agents_that_take_them(quick: dict[str, Any]) -> None:
     assert searches["random-s7"].max_tokens == study.DEFAULT_TOKENS
 
 
-def test_a_league_of_few_and_of_overflowed_searches() -> None:
+def test_a_table_of_few_and_of_overflowed_searches() -> None:
     def one(agent: str, seed: int, loss: float | None) -> dict[str, Any]:
         numbers = {"search_loss": loss, "tokens": 10, "evals": 1, "seconds": 2.0}
         return {"agent": agent, "seed": seed, "loss": loss, "curve": [[10, 0.0, loss]], **numbers}
@@ -316,21 +316,21 @@ def test_ctrl_c_ends_the_comparison_and_it_goes_on(
     assert (answer.status, answer.out) == (130, "")
     assert answer.err.endswith("autoprune: interrupted: nothing is lost, `autoprune resume cmp` goes on.\n")
     assert json.loads(Path("cmp/evolution-s0/result.json").read_text())["interrupted"] is True
-    assert load_league(Path("cmp"))["searches"] == []
+    assert load_results(Path("cmp"))["searches"] == []
     done = json.loads(cli("compare", *arguments, *chosen).out)
     whole = json.loads(to_json(compared.league))["searches"]
     assert untimed(done)["searches"] == untimed({"searches": [whole[0], whole[2]], "table": []})["searches"]
 
 
 @pytest.mark.slow
-def test_killed_it_ends_with_the_same_league(compared: Comparison, arguments: list[str], cli: Cli) -> None:
+def test_killed_it_ends_with_the_same_results(compared: Comparison, arguments: list[str], cli: Cli) -> None:
     out = Path("cmp").absolute()
     chosen = ("--agents", ",".join(AGENTS), "--seeds", "2", "--out", str(out))
     killed = command("compare", *arguments, *chosen, pause=0.02)
     with subprocess.Popen(killed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         wait_for_scores(out / "evolution-s1", 5, process)
         process.kill()
-    assert [one["seed"] for one in load_league(out)["searches"]] == [0, 0, 0]
+    assert [one["seed"] for one in load_results(out)["searches"]] == [0, 0, 0]
     (out / "random-s0" / "curve.json").unlink()  # as if killed between the result and the curve
     written = {path: path.stat().st_mtime_ns for path in out.glob("*-s0/*.json*")}
 

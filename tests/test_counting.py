@@ -69,11 +69,11 @@ def test_every_place_shows_the_whole_network(cli: Cli, finished_run: Path, text_
     assert "of the whole network; a budget bounds what of it can be pruned" in Path("r.html").read_text()
 
 
-def test_a_league_has_the_whole_network(quick: dict[str, Any], tmp_path: Path) -> None:
-    league = autoprune.compare("uniform", 1, out=tmp_path / "cmp", **quick).league
+def test_a_comparison_has_the_whole_network(quick: dict[str, Any], tmp_path: Path) -> None:
+    results = autoprune.compare("uniform", 1, out=tmp_path / "cmp", **quick).league
     assembly = assemble(load_config(None, quick))
     for name, policy in (("dense", assembly.space.dense), ("uniform", assembly.space.uniform())):
-        one = league["references"][name]
+        one = results["references"][name]
         assert (one["params"], one["macs"]) == (total_params(assembly, policy), total_macs(assembly, policy))
 
 

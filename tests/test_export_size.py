@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from autoprune import exporting, study
+from autoprune import exporting
 from autoprune.assembly import Assembly
+from autoprune.exporting import export_policy
 from autoprune.provenance import make_policy
 from tests.conftest import Answer
 
@@ -25,20 +26,20 @@ def test_an_export_that_saves_nothing_says_so(assembly: Assembly, tmp_path: Path
     last = {unit.kind: u for u, unit in enumerate(space.units)}.values()
     uneven = tuple(0 if u in last else int(n) - 1 for u, n in enumerate(space.sparsest))
     policy = make_policy(assembly, uneven, {})
-    native = exporting.export_bytes(assembly, policy, study.export_policy(assembly, policy, tmp_path / "hf", "hf"))
+    native = exporting.export_bytes(assembly, policy, export_policy(assembly, policy, tmp_path / "hf", "hf"))
     assert native[0] == pytest.approx(native[2], rel=0.1)  # a header besides
     assert native[0] < 0.8 * native[1]
     with pytest.warns(
         UserWarning, match=r"saves nothing \(0.6 MB .* 0.6 MB\): layers are padded .* Without .* 0.\d MB"
     ):
-        study.export_policy(assembly, policy, tmp_path / "uniform", "hf", uniform=True)
+        export_policy(assembly, policy, tmp_path / "uniform", "hf", uniform=True)
     with pytest.warns(UserWarning, match="saves nothing .* the policy leaves nearly everything"):
-        study.export_policy(assembly, make_policy(assembly, space.dense, {}), tmp_path / "dense", "hf")
+        export_policy(assembly, make_policy(assembly, space.dense, {}), tmp_path / "dense", "hf")
     even = make_policy(assembly, tuple(1 for _ in space.units), {})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        study.export_policy(assembly, even, tmp_path / "even", "hf", uniform=True)
-        study.export_policy(assembly, policy, tmp_path / "policy.json", "policy")
+        export_policy(assembly, even, tmp_path / "even", "hf", uniform=True)
+        export_policy(assembly, policy, tmp_path / "policy.json", "policy")
 
 
 def test_sizes_are_told(cli: Cli, finished_run: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import autoprune
 from autoprune import exporting, training
 from autoprune.errors import UserError
-from autoprune.ports.training import Worth
+from autoprune.ports.training import Measurement
 from autoprune.recovery import finetuning
 from autoprune.recovery.finetuning import better
 from autoprune.tasks.text_training import DEFAULTS, TextTraining
@@ -38,13 +38,13 @@ def run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def opened(run: Path) -> tuple[Any, Any, Any]:
-    """Assembly, policy, and a lesson of the run's reconstruction and search splits."""
+    """Assembly, policy, and a training set of the run's reconstruction and search splits."""
     assembly, policy = exporting.reopen(run)
     return assembly, policy, short(assembly)
 
 
 def short(assembly: Any) -> TextTraining:
-    """A lesson of the reconstruction and search splits."""
+    """A training set of the reconstruction and search splits."""
     splits = assembly.splits
     return TextTraining(assembly.view, torch.cat([splits.reconstruction, splits.search]), splits.validation)
 
@@ -53,8 +53,8 @@ def given(**own: Any) -> dict[str, Any]:
     return {"epochs": 2, "batch": 8, "at_once": 6, **own}
 
 
-def how(**own: Any) -> training.Tuning:
-    return training.tuning_of(DEFAULTS, given(**own))
+def how(**own: Any) -> training.TrainingSettings:
+    return training.settings_of(DEFAULTS, given(**own))
 
 
 def copied(run: Path, to: Path) -> Path:
@@ -67,13 +67,13 @@ def copied(run: Path, to: Path) -> Path:
 @pytest.mark.parametrize("rank", [0, 4])
 def test_a_pruned_network_gets_better_and_is_exported(run: Path, tmp_path: Path, rank: int) -> None:
     own = copied(run, tmp_path / "run")
-    tuned = finetuning.finetune(own, given(epochs=1, batch=32, at_once=32, lora=rank))
-    assert tuned.dense.kl == 0
-    assert tuned.before.kl > 0.01
-    assert tuned.after.ce < tuned.before.ce
-    assert tuned.after.perplexity < tuned.before.perplexity
+    recovered = finetuning.finetune(own, given(epochs=1, batch=32, at_once=32, lora=rank))
+    assert recovered.dense.kl == 0
+    assert recovered.before.kl > 0.01
+    assert recovered.after.ce < recovered.before.ce
+    assert recovered.after.perplexity < recovered.before.perplexity
     told = json.loads((own / "finetuned" / "result.json").read_text())
-    assert told["after"]["ce"] == tuned.after.ce
+    assert told["after"]["ce"] == recovered.after.ce
     assert told["tuning"]["lora"] == rank
     # what was measured is what another process loads
     assembly, _ = exporting.reopen(own)
@@ -83,9 +83,9 @@ def test_a_pruned_network_gets_better_and_is_exported(run: Path, tmp_path: Path,
         "print(float(m(input_ids=tokens, labels=tokens).loss))"
     )
     tokens = str(assembly.splits.validation.tolist())
-    arguments = [sys.executable, "-c", script, str(tuned.path), tokens]
+    arguments = [sys.executable, "-c", script, str(recovered.path), tokens]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    assert float(done.stdout) == pytest.approx(tuned.after.ce, rel=1e-5)
+    assert float(done.stdout) == pytest.approx(recovered.after.ce, rel=1e-5)
 
 
 @pytest.mark.parametrize("rank", [0, 4])
@@ -95,11 +95,11 @@ def test_trained_weights_come_back_exactly(opened: tuple[Any, Any, Any], tmp_pat
     from autoprune.exporters.huggingface import HuggingFace
     from autoprune.exporters.source import Source
 
-    assembly, policy, lesson = opened
+    assembly, policy, training_set = opened
     student = finetuning.cut_out(assembly, policy)
     dense = {name: tensor.clone() for name, tensor in assembly.loaded.model.state_dict().items()}
     fresh = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-    training.train(student, lesson, how(epochs=1, lora=rank), tmp_path / "state")
+    training.train(student, training_set, how(epochs=1, lora=rank), tmp_path / "state")
     HuggingFace().write_trained(Source(policy, lambda: assembly), student, tmp_path / "out")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     trained = {n: t for n, t in student.state_dict().items() if not torch.equal(t, fresh[n])}
@@ -118,10 +118,10 @@ def test_trained_weights_come_back_exactly(opened: tuple[Any, Any, Any], tmp_pat
 def test_interrupted_ends_with_the_same_bits(
     opened: tuple[Any, Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int, stop_at: float
 ) -> None:
-    assembly, policy, lesson = opened
+    assembly, policy, training_set = opened
     settled = how(lora=rank)
     whole = finetuning.cut_out(assembly, policy)
-    training.train(whole, lesson, settled, tmp_path / "whole")
+    training.train(whole, training_set, settled, tmp_path / "whole")
     shares: list[float] = []
 
     def stop(stage: str, share: float) -> None:
@@ -132,37 +132,37 @@ def test_interrupted_ends_with_the_same_bits(
     # in the middle of an epoch: the state is that of some steps before
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0 if stop_at < 0.5 else 1e9)
     with pytest.raises(KeyboardInterrupt):
-        training.train(finetuning.cut_out(assembly, policy), lesson, settled, tmp_path / "twice", stop, "mark")
+        training.train(finetuning.cut_out(assembly, policy), training_set, settled, tmp_path / "twice", stop, "mark")
     again, first = finetuning.cut_out(assembly, policy), len(shares)
-    training.train(again, lesson, settled, tmp_path / "twice", lambda stage, share: shares.append(share), "mark")
+    training.train(again, training_set, settled, tmp_path / "twice", lambda stage, share: shares.append(share), "mark")
     assert shares[first] > 0, "it began anew"
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
     with pytest.raises(UserError, match="of mark"):
-        training.train(finetuning.cut_out(assembly, policy), lesson, settled, tmp_path / "twice", mark="other")
+        training.train(finetuning.cut_out(assembly, policy), training_set, settled, tmp_path / "twice", mark="other")
     with pytest.raises(UserError, match="seed=0"):
         training.train(
-            finetuning.cut_out(assembly, policy), lesson, how(lora=rank, seed=1), tmp_path / "twice", mark="mark"
+            finetuning.cut_out(assembly, policy), training_set, how(lora=rank, seed=1), tmp_path / "twice", mark="mark"
         )
 
 
 def test_the_lesson_holds_the_validation_split_back(opened: tuple[Any, Any, Any]) -> None:
     assembly = opened[0]
-    lesson: Any = assembly.task.training(assembly)
+    training_set: Any = assembly.task.training(assembly)
     held_out = {tuple(row) for row in assembly.splits.validation.tolist()}
-    taught = [tuple(row) for row in lesson._tokens_NT.tolist()]
+    taught = [tuple(row) for row in training_set._tokens_NT.tolist()]
     assert not held_out & set(taught)
     assert {tuple(row) for row in assembly.splits.search.tolist()} <= set(taught)
     assert len(taught) > len(assembly.splits.search) + len(assembly.splits.reconstruction)
 
 
 def test_gradients_are_summed_up_over_parts_of_a_step(opened: tuple[Any, Any, Any], tmp_path: Path) -> None:
-    assembly, policy, lesson = opened
+    assembly, policy, training_set = opened
     students = []
     for at_once in (0, 3):
         students.append(finetuning.cut_out(assembly, policy))
         settled = how(epochs=1, at_once=at_once, optimizer="sgd", lr=0.1)
-        training.train(students[-1], lesson, settled, tmp_path / f"{at_once}")
+        training.train(students[-1], training_set, settled, tmp_path / f"{at_once}")
     for a, b in zip(students[0].parameters(), students[1].parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
@@ -222,13 +222,13 @@ def test_rate_rises_and_falls() -> None:
 
 
 def test_texts_images_and_adapters_have_defaults_of_their_own() -> None:
-    text, adapters = (training.tuning_of(DEFAULTS, {"epochs": 1, "lora": rank}) for rank in (0, 8))
-    images = training.tuning_of({}, {"epochs": 3})
-    assert images == training.Tuning(3)
+    text, adapters = (training.settings_of(DEFAULTS, {"epochs": 1, "lora": rank}) for rank in (0, 8))
+    images = training.settings_of({}, {"epochs": 3})
+    assert images == training.TrainingSettings(3)
     assert (text.optimizer, images.optimizer) == ("adamw", "sgd")
     assert adapters.lr > text.lr
-    assert training.tuning_of(DEFAULTS, {"epochs": 1, "lora": 8, "lr": 1e-5}).lr == 1e-5
-    assert training.tuning_of(LAYERNORM, {"epochs": 1}).optimizer == "adamw"
+    assert training.settings_of(DEFAULTS, {"epochs": 1, "lora": 8, "lr": 1e-5}).lr == 1e-5
+    assert training.settings_of(LAYERNORM, {"epochs": 1}).optimizer == "adamw"
     assert all(set(own) <= set(text.__dataclass_fields__) for own in (DEFAULTS, LAYERNORM))
 
 
@@ -236,7 +236,7 @@ def test_weights_of_the_loss() -> None:
     own, dense, labels = torch.randn(3, 5), torch.randn(3, 5), torch.tensor([1, -100, 4])
 
     def of(weight: float, temperature: float = 1.0, taught: Callable[[], Tensor] = lambda: dense) -> float:
-        settled = training.Tuning(1, weight=weight, temperature=temperature)
+        settled = training.TrainingSettings(1, weight=weight, temperature=temperature)
         return float(blended(own, taught, labels, settled))
 
     logp, logq = dense.log_softmax(-1), own.log_softmax(-1)
@@ -250,9 +250,9 @@ def test_weights_of_the_loss() -> None:
 
 
 def test_a_training_that_diverges_is_told_and_not_saved(opened: tuple[Any, Any, Any], tmp_path: Path) -> None:
-    assembly, policy, lesson = opened
+    assembly, policy, training_set = opened
     with pytest.raises(UserError, match=r"diverged in epoch 1.*lr=1e\+30"):
-        training.train(finetuning.cut_out(assembly, policy), lesson, how(lr=1e30, warmup=0.0), tmp_path / "state")
+        training.train(finetuning.cut_out(assembly, policy), training_set, how(lr=1e30, warmup=0.0), tmp_path / "state")
     assert not (tmp_path / "state" / "state.safetensors").exists()
 
 
@@ -261,7 +261,7 @@ def test_a_full_disk_loses_nothing(
 ) -> None:
     from autoprune.training import state
 
-    assembly, policy, lesson = opened
+    assembly, policy, training_set = opened
     settled, folder = how(lora=4), tmp_path / "state"
     real, saved = state.save_file, 0
 
@@ -275,16 +275,16 @@ def test_a_full_disk_loses_nothing(
 
     monkeypatch.setattr(state, "save_file", full)
     with pytest.raises(UserError, match="No space left"):
-        training.train(finetuning.cut_out(assembly, policy), lesson, settled, folder)
+        training.train(finetuning.cut_out(assembly, policy), training_set, settled, folder)
     assert [file.name for file in folder.iterdir()] == ["state.safetensors"]
     again, whole = (finetuning.cut_out(assembly, policy) for _ in range(2))
-    training.train(again, lesson, settled, folder)
-    training.train(whole, lesson, settled, tmp_path / "whole")
+    training.train(again, training_set, settled, folder)
+    training.train(whole, training_set, settled, tmp_path / "whole")
     for a, b in zip(again.state_dict().values(), whole.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     (folder / "state.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="damaged"):
-        training.train(again, lesson, settled, folder)
+        training.train(again, training_set, settled, folder)
 
 
 def test_the_command(cli: Callable[..., Answer], refused: Callable[..., str], run: Path, tmp_path: Path) -> None:
@@ -324,12 +324,12 @@ def test_the_better_network_is_handed_over(
     with pytest.warns(
         RuntimeWarning, match="^the training made it worse .*: the network as it was found is the result"
     ):
-        tuned = finetuning.finetune(own, {**spoiling, "refit": False})
-    assert tuned.trained is not None
-    assert (tuned.after, tuned.refitted) == (tuned.before, None)
-    assert tuned.before.ce < tuned.trained.ce
+        recovered = finetuning.finetune(own, {**spoiling, "refit": False})
+    assert recovered.trained is not None
+    assert (recovered.after, recovered.refitted) == (recovered.before, None)
+    assert recovered.before.ce < recovered.trained.ce
     told = json.loads((own / "finetuned" / "result.json").read_text())
-    assert (told["chosen"], told["after"], told["trained"]["ce"]) == ("before", told["before"], tuned.trained.ce)
+    assert (told["chosen"], told["after"], told["trained"]["ce"]) == ("before", told["before"], recovered.trained.ce)
     assert "as it was found is the result" in cli("show", own).out
 
     real = finetuning.cut_out
@@ -343,20 +343,20 @@ def test_the_better_network_is_handed_over(
     monkeypatch.setattr(finetuning, "cut_out", spoiled)
     own = copied(run, tmp_path / "again")
     with pytest.warns(RuntimeWarning, match="the refit made it worse .*: the network as it was found is the result"):
-        tuned = finetuning.finetune(own, given(epochs=0))
-    assert (tuned.after, tuned.trained, tuned.chosen) == (tuned.before, None, "before")
+        recovered = finetuning.finetune(own, given(epochs=0))
+    assert (recovered.after, recovered.trained, recovered.chosen) == (recovered.before, None, "before")
     with pytest.warns(RuntimeWarning, match="the refit made it worse .* and the training made it worse"):
-        assert finetuning.finetune(copied(run, tmp_path / "both"), spoiling).after == tuned.before
+        assert finetuning.finetune(copied(run, tmp_path / "both"), spoiling).after == recovered.before
     assembly, policy = exporting.reopen(own)
     from transformers import AutoModelForCausalLM
 
-    loaded, found = AutoModelForCausalLM.from_pretrained(tuned.path), finetuning.cut_out(assembly, policy)
+    loaded, found = AutoModelForCausalLM.from_pretrained(recovered.path), finetuning.cut_out(assembly, policy)
     for name, tensor in found.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], tensor, rtol=0, atol=0)
 
 
 @dataclass(frozen=True)
-class Known(Worth):
+class Known(Measurement):
     """A network of which nothing but the cross-entropy is known."""
 
     words = Words()
@@ -375,24 +375,24 @@ class Known(Worth):
 )
 def test_what_is_told_of_the_steps(losses: tuple[float, ...], chosen: str, words: str | None) -> None:
     before, refitted, trained = map(Known, losses)
-    worths = {"before": before, "refitted": refitted, "trained": trained}
-    assert better(worths) == (chosen, worths[chosen])
-    tuned = finetuning.Tuned(Known(0.5), before, refitted, trained, chosen, Path("network"), None)
-    assert tuned.after == worths[chosen]
-    assert tuned.told() is None if words is None else re.search(words, tuned.told() or "")
+    measurements = {"before": before, "refitted": refitted, "trained": trained}
+    assert better(measurements) == (chosen, measurements[chosen])
+    recovered = finetuning.Recovered(Known(0.5), before, refitted, trained, chosen, Path("network"), None)
+    assert recovered.after == measurements[chosen]
+    assert recovered.told() is None if words is None else re.search(words, recovered.told() or "")
 
 
 def test_half_precision(quick: dict[str, Any], tmp_path: Path) -> None:
     """All weights are trained in float32, adapters beside weights as they are; both are measured as computed before."""
     result = autoprune.search(**quick | {"agent": "uniform", "dtype": "bfloat16"}, out=tmp_path / "run")
     for rank in (0, 4):
-        lesson, student = short(result.assembly), finetuning.cut_out(result.assembly, result.policy)
-        before = lesson.measured(student)
-        training.train(student, lesson, how(lora=rank), tmp_path / f"{rank}")
+        training_set, student = short(result.assembly), finetuning.cut_out(result.assembly, result.policy)
+        before = training_set.measured(student)
+        training.train(student, training_set, how(lora=rank), tmp_path / f"{rank}")
         assert next(student.parameters()).dtype == (torch.bfloat16 if rank else torch.float32)
         finetuning.round_weights(result.assembly, student)
         assert {parameter.dtype for parameter in student.parameters()} == {torch.bfloat16}
-        assert lesson.measured(student).ce < before.ce
+        assert training_set.measured(student).ce < before.ce
 
 
 def test_blocks_that_were_streamed_are_trained_at_once(run: Path, tmp_path: Path) -> None:

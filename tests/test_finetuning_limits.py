@@ -14,7 +14,7 @@ from autoprune.errors import UserError
 from autoprune.recovery import finetuning
 from autoprune.tasks.text_training import DEFAULTS, TextTraining
 from autoprune.training import loop
-from autoprune.training.settings import Tuning
+from autoprune.training.settings import TrainingSettings
 from tests.conftest import Answer
 
 Cli = Callable[..., Answer]
@@ -29,8 +29,8 @@ def opened(finished_run: Path) -> tuple[Any, Any, Any]:
     return assembly, policy, TextTraining(assembly.view, examples, splits.validation)
 
 
-def how(**own: Any) -> Tuning:
-    return training.tuning_of(DEFAULTS, {"batch": 10, "lr": 1e-3, **own})
+def how(**own: Any) -> TrainingSettings:
+    return training.settings_of(DEFAULTS, {"batch": 10, "lr": 1e-3, **own})
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_steps_of_limits(limits: dict[str, Any], steps: int | None) -> None:
 def test_interrupted_ends_with_the_same_bits(
     opened: tuple[Any, Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, Any], stop_at: int
 ) -> None:
-    assembly, policy, lesson = opened
+    assembly, policy, training_set = opened
     settled, whole, again = how(**limits), finetuning.cut_out(assembly, policy), finetuning.cut_out(assembly, policy)
-    done = training.train(whole, lesson, settled, tmp_path / "whole")
+    done = training.train(whole, training_set, settled, tmp_path / "whole")
     assert done.steps == done.planned == settled.steps(24, 32)
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     calls: list[float] = []
@@ -70,13 +70,13 @@ def test_interrupted_ends_with_the_same_bits(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        training.train(finetuning.cut_out(assembly, policy), lesson, settled, tmp_path / "twice", stop)
-    gone_on = training.train(again, lesson, settled, tmp_path / "twice")
+        training.train(finetuning.cut_out(assembly, policy), training_set, settled, tmp_path / "twice", stop)
+    gone_on = training.train(again, training_set, settled, tmp_path / "twice")
     assert gone_on.steps == done.steps
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
     with pytest.raises(UserError, match="go on with the same settings"):
-        training.train(finetuning.cut_out(assembly, policy), lesson, how(epochs=1), tmp_path / "twice")
+        training.train(finetuning.cut_out(assembly, policy), training_set, how(epochs=1), tmp_path / "twice")
 
 
 class Clock:
@@ -93,23 +93,23 @@ class Clock:
 def test_time_ends_it_and_is_remembered(
     opened: tuple[Any, Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assembly, policy, lesson = opened
+    assembly, policy, training_set = opened
     monkeypatch.setattr(loop, "time", Clock())
     settled = how(epochs=100, max_time=8.0)
-    first = training.train(finetuning.cut_out(assembly, policy), lesson, settled, tmp_path / "state")
+    first = training.train(finetuning.cut_out(assembly, policy), training_set, settled, tmp_path / "state")
     assert 0 < first.steps < 300
     assert first.planned == 300
     assert first.seconds >= 8
     assert f"{first.steps} of 300 steps" in first.told()
     assert "max_time ended it before the learning rate had fallen" in first.told()
-    again = training.train(finetuning.cut_out(assembly, policy), lesson, settled, tmp_path / "state")
+    again = training.train(finetuning.cut_out(assembly, policy), training_set, settled, tmp_path / "state")
     assert (again.steps, again.seconds) == (first.steps, first.seconds)
 
 
 def test_the_learning_rate_falls_with_time_where_nothing_else_ends_it(
     opened: tuple[Any, Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assembly, policy, lesson = opened
+    assembly, policy, training_set = opened
     rates: list[float] = []
     plain = loop.rate
 
@@ -120,7 +120,7 @@ def test_the_learning_rate_falls_with_time_where_nothing_else_ends_it(
     monkeypatch.setattr(loop, "time", Clock())
     monkeypatch.setattr(loop, "rate", seen)
     done = training.train(
-        finetuning.cut_out(assembly, policy), lesson, how(max_time=20.0, warmup=0.0), tmp_path / "state"
+        finetuning.cut_out(assembly, policy), training_set, how(max_time=20.0, warmup=0.0), tmp_path / "state"
     )
     assert done.planned is None
     assert len(rates) == done.steps > 5

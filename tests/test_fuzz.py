@@ -29,8 +29,8 @@ from autoprune.agents import weights
 from autoprune.budgets import roofline, table
 from autoprune.budgets.latency_table import load_table
 from autoprune.calibration import dataset_directory, images
-from autoprune.comparing.entrants import Entrants
-from autoprune.comparing.league import is_finished, load_league, outcome_of
+from autoprune.comparing.plan import ComparisonPlan
+from autoprune.comparing.results import is_finished, load_results, outcome_of
 from autoprune.config import SearchConfig, load_config
 from autoprune.envs.observation import NAMES
 from autoprune.errors import UserError
@@ -48,7 +48,7 @@ from autoprune.task_choice import task_of
 from autoprune.training.state import done
 from autoprune.written import parse_override
 from tests.test_architecture import MODULES
-from tests.test_report import make_league, make_run
+from tests.test_report import make_comparison, make_run
 
 BYTES, RECORDS = 60, 90
 """Mutations of each file's bytes, and of its record."""
@@ -160,15 +160,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def loaders(folder: Path) -> dict[str, Loader]:
     """Of every kind of file, a sound one and who reads it."""
-    run, compared = make_run(folder / "run"), make_league(folder / "compared")
+    run, compared = make_run(folder / "run"), make_comparison(folder / "compared")
     one = make_run(compared / "random-s0")
     (one / "curve.json").write_text("[[64, 0.5, 2.0], [128, 1.0, null]]")
     SearchConfig(agent="random").save(compared / "config.yaml")
     (compared / "compare.yaml").write_text("agents: [random]\nseeds: [0]\n")
     (run / "finetuned").mkdir(exist_ok=True)
     numbers = {"ce": 1.0, "accuracy": 0.5}
-    tuned = {"tuning": {"epochs": 1}, "dense": numbers, "before": numbers, "after": numbers, "seconds": 1.0}
-    made = {"run/finetuned/result.json": as_json(tuned)}
+    recovered = {"tuning": {"epochs": 1}, "dense": numbers, "before": numbers, "after": numbers, "seconds": 1.0}
+    made = {"run/finetuned/result.json": as_json(recovered)}
     device = {"mine": {"flops": {"float32": 1e12}, "bandwidth": 1e11, "launch": 1e-6}}
     made["devices.yaml"] = as_yaml(device)
     made["table.csv"] = b"unit,kept,cost\nmlp,2,0.5\nmlp,1,0.25\n"
@@ -201,8 +201,8 @@ def loaders(folder: Path) -> dict[str, Loader]:
         if is_finished(one):
             outcome_of(one)
 
-    def league() -> None:
-        display.print_league(load_league(compared))
+    def results() -> None:
+        display.print_comparison(load_results(compared))
         write_report(compared, folder / "league.html")
 
     def report() -> None:
@@ -222,8 +222,8 @@ def loaders(folder: Path) -> dict[str, Loader]:
         "journal": Loader(run / "journal.jsonl", journal, as_lines),
         "journal of a report": Loader(run / "journal.jsonl", lambda: render(read_run(run)), as_lines),
         "fine-tuning": Loader(run / "finetuned/result.json", lambda: (read_finetuned(run), report()), as_json),
-        "league": Loader(compared / "league.json", league, as_json),
-        "plan": Loader(compared / "compare.yaml", lambda: Entrants.load(compared), as_yaml),
+        "league": Loader(compared / "league.json", results, as_json),
+        "plan": Loader(compared / "compare.yaml", lambda: ComparisonPlan.load(compared), as_yaml),
         "result of a comparison": Loader(one / "result.json", finished, as_json),
         "policy of a comparison": Loader(one / "policy.json", finished, as_json),
         "curve": Loader(one / "curve.json", finished, as_json),

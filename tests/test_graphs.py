@@ -31,11 +31,11 @@ def test_losses_are_those_without_graphs(quick: dict[str, Any]) -> None:
     policies = [space.sample(rng) for _ in range(30)]
     recorded = assembly.evaluator(assembly.splits.search, "kl")
     plain = assembly.evaluator(assembly.splits.search, "kl")
-    plain.walk._graphs = None
+    plain.runner._graphs = None
     expected = plain.score(policies, range(8))
     for _ in range(3):
         found = np.concatenate([recorded.score(policies[i : i + 5], range(8)) for i in range(0, 30, 5)])
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
-        recorded.walk.cache.clear()
-    assert recorded.walk._graphs
-    assert recorded.walk._graphs._graphs
+        recorded.runner.cache.clear()
+    assert recorded.runner._graphs
+    assert recorded.runner._graphs._graphs

@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
-from autoprune import study
 from autoprune.assembly import Assembly
 from autoprune.calibration.text import read_text, sequences
 from autoprune.errors import UserError
 from autoprune.exporters import huggingface, padding
+from autoprune.exporting import export_policy
 from autoprune.networks.slots import cache_slots, can_cache
 from autoprune.policy import Policy
+from autoprune.provenance import make_policy
 from autoprune.space import Levels
 from autoprune.tasks.text_directory import evaluate_directory
 from autoprune.testing.toys import counts
@@ -34,7 +35,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory, text_file: str) -> Assembly:
 
 
 def policy_of(assembly: Assembly, levels: Levels | None = None) -> Policy:
-    return study.make_policy(assembly, awkward_levels(assembly) if levels is None else levels, {})
+    return make_policy(assembly, awkward_levels(assembly) if levels is None else levels, {})
 
 
 def without(assembly: Assembly, kind: str, blocks: set[int]) -> Levels:
@@ -73,7 +74,7 @@ def test_generation_without_attention_in_the_first_type_or_at_all(tmp_path: Path
 
 
 def test_the_configuration_says_what_is_left(llama: Assembly, tmp_path: Path) -> None:
-    path = study.export_policy(llama, policy_of(llama), tmp_path / "out", "hf")
+    path = export_policy(llama, policy_of(llama), tmp_path / "out", "hf")
     config = json.loads((path / "config.json").read_text())
     assert (config["model_type"], config["base_model_type"]) == ("autoprune", "llama")
     assert (config["num_hidden_layers"], config["num_attention_heads"]) == (families.LAYERS - 1, 4)
@@ -94,7 +95,7 @@ def test_the_live_network_is_as_before(llama: Assembly, tmp_path: Path) -> None:
     dense = placed_logits(llama, llama.space.dense, TOKENS)
     before = evaluator.score([llama.space.dense, levels], [0, 1])
     for uniform in (False, True, False):
-        study.export_policy(llama, policy_of(llama), tmp_path / "out", "hf", uniform=uniform)
+        export_policy(llama, policy_of(llama), tmp_path / "out", "hf", uniform=uniform)
         assert torch.equal(llama.loaded.model(input_ids=TOKENS).logits, dense)
         assert (evaluator.score([llama.space.dense, levels], [0, 1]) == before).all()
 
@@ -104,7 +105,7 @@ def test_weights_have_the_checkpoints_dtype_and_tied_ones_are_one(tmp_path: Path
     levels = awkward_levels(assembly)
     expected = placed_logits(assembly, levels, TOKENS)
     for uniform in (False, True):
-        path = study.export_policy(assembly, policy_of(assembly), tmp_path / "out", "hf", uniform=uniform)
+        path = export_policy(assembly, policy_of(assembly), tmp_path / "out", "hf", uniform=uniform)
         weights = load_file(path / "model.safetensors")
         assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
         assert "lm_head.weight" not in weights
@@ -115,7 +116,7 @@ def test_weights_have_the_checkpoints_dtype_and_tied_ones_are_one(tmp_path: Path
 def test_generation_settings_are_kept_even_odd_ones(llama: Assembly, tmp_path: Path) -> None:
     settings = llama.loaded.model.generation_config
     settings.temperature = 0.3  # with do_sample unset, transformers loads it and refuses to save it
-    path = study.export_policy(llama, policy_of(llama), tmp_path / "out", "hf")
+    path = export_policy(llama, policy_of(llama), tmp_path / "out", "hf")
     settings.temperature = None
     assert json.loads((path / "generation_config.json").read_text())["temperature"] == 0.3
 
@@ -129,20 +130,20 @@ def test_only_exports_are_replaced(llama: Assembly, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match="is a file"):
-        study.export_policy(llama, policy, tmp_path / "file", "hf")
+        export_policy(llama, policy, tmp_path / "file", "hf")
     with pytest.raises(UserError, match=r"thesis\.tex"):
-        study.export_policy(llama, policy, tmp_path / "full", "hf")
+        export_policy(llama, policy, tmp_path / "full", "hf")
     (tmp_path / "empty").mkdir()
-    study.export_policy(llama, policy, tmp_path / "empty", "hf")
+    export_policy(llama, policy, tmp_path / "empty", "hf")
     (tmp_path / "empty" / "left over").write_text("")
-    study.export_policy(llama, policy, tmp_path / "empty", "hf")
+    export_policy(llama, policy, tmp_path / "empty", "hf")
     assert not (tmp_path / "empty" / "left over").exists()
 
 
 def test_a_full_disk_leaves_the_earlier_export(
     llama: Assembly, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = study.export_policy(llama, policy_of(llama), tmp_path / "out", "hf")
+    path = export_policy(llama, policy_of(llama), tmp_path / "out", "hf")
     before = {file.name: file.read_bytes() for file in path.iterdir()}
 
     def full(*_: object) -> None:
@@ -150,7 +151,7 @@ def test_a_full_disk_leaves_the_earlier_export(
 
     monkeypatch.setattr(huggingface, "_save_generation_config", full)
     with pytest.raises(UserError, match="No space left"):
-        study.export_policy(llama, policy_of(llama, llama.space.dense), path, "hf")
+        export_policy(llama, policy_of(llama, llama.space.dense), path, "hf")
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
 
@@ -158,7 +159,7 @@ def test_a_full_disk_leaves_the_earlier_export(
 def test_a_shape_that_no_stock_model_has(llama: Assembly, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(padding, "_fits", lambda *_: False)
     with pytest.raises(UserError, match="without uniform"):
-        study.export_policy(llama, policy_of(llama), tmp_path / "out", "hf", uniform=True)
+        export_policy(llama, policy_of(llama), tmp_path / "out", "hf", uniform=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -181,7 +182,7 @@ def test_padding_takes_the_fewest_heads_that_the_class_can_have(
     heads = {}
     for level, kept in enumerate(counts(assembly.space.units[0])):
         levels = (level, 0) * families.LAYERS
-        path = study.export_policy(assembly, policy_of(assembly, levels), tmp_path / "out", "hf", uniform=True)
+        path = export_policy(assembly, policy_of(assembly, levels), tmp_path / "out", "hf", uniform=True)
         heads[kept] = AutoConfig.from_pretrained(path).num_attention_heads
         expected = placed_logits(assembly, levels, TOKENS)
         loaded = AutoModelForCausalLM.from_pretrained(path)
@@ -192,7 +193,7 @@ def test_padding_takes_the_fewest_heads_that_the_class_can_have(
 @pytest.mark.parametrize("uniform", [False, True])
 def test_a_network_of_which_every_unit_is_dropped(llama: Assembly, tmp_path: Path, uniform: bool) -> None:
     levels = tuple(len(unit.levels) - 1 for unit in llama.space.units)
-    path = study.export_policy(llama, policy_of(llama, levels), tmp_path / "out", "hf", uniform=uniform)
+    path = export_policy(llama, policy_of(llama, levels), tmp_path / "out", "hf", uniform=uniform)
     loaded = AutoModelForCausalLM.from_pretrained(path)
     assert torch.allclose(loaded(input_ids=TOKENS).logits, placed_logits(llama, levels, TOKENS), atol=1e-4)
     assert loaded.generate(TOKENS[:1], max_new_tokens=3, min_new_tokens=3).shape[1] == TOKENS.shape[1] + 3
@@ -200,7 +201,7 @@ def test_a_network_of_which_every_unit_is_dropped(llama: Assembly, tmp_path: Pat
 
 @pytest.mark.parametrize("kind", ["attention", "mlp"])
 def test_the_stock_class_refuses_a_directory_whose_layers_only_skip(llama: Assembly, tmp_path: Path, kind: str) -> None:
-    path = study.export_policy(llama, policy_of(llama, without(llama, kind, {1})), tmp_path / "out", "hf")
+    path = export_policy(llama, policy_of(llama, without(llama, kind, {1})), tmp_path / "out", "hf")
     with pytest.raises(RuntimeError, match="per-layer attribute"):
         LlamaForCausalLM.from_pretrained(path)
 
@@ -218,7 +219,7 @@ def test_the_stock_class_refuses_a_directory_whose_layers_only_skip(llama: Assem
 def test_a_configuration_that_does_not_fit(
     llama: Assembly, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    path = study.export_policy(llama, policy_of(llama), tmp_path / "out", "hf")
+    path = export_policy(llama, policy_of(llama), tmp_path / "out", "hf")
     config = json.loads((path / "config.json").read_text()) | change
     (path / "config.json").write_text(json.dumps(config))
     with pytest.raises((ValueError, UserError), match=message):
@@ -230,8 +231,8 @@ def test_a_configuration_that_does_not_fit(
 
 def test_a_directory_has_the_loss_that_the_search_saw(llama: Assembly, tmp_path: Path, text_file: str) -> None:
     length = llama.config.sequence_length
-    pruned = study.export_policy(llama, policy_of(llama), tmp_path / "pruned", "hf")
-    uniform = study.export_policy(llama, policy_of(llama), tmp_path / "uniform", "hf", uniform=True)
+    pruned = export_policy(llama, policy_of(llama), tmp_path / "pruned", "hf")
+    uniform = export_policy(llama, policy_of(llama), tmp_path / "uniform", "hf", uniform=True)
     reports = {p: evaluate_directory(Path(p), text_file, length, 5) for p in (llama.loaded.path, pruned, uniform)}
     dense = reports.pop(llama.loaded.path)
 

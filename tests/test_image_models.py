@@ -7,14 +7,16 @@ import pytest
 import torch
 
 import autoprune
-from autoprune import exporting, study, training
+from autoprune import exporting, training
 from autoprune.api import evaluate
 from autoprune.assembly import assemble
 from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.exporters.huggingface import HuggingFace
 from autoprune.exporters.source import Source
+from autoprune.exporting import export_policy
 from autoprune.networks.images import ImageView
+from autoprune.provenance import make_policy
 from autoprune.recovery import finetuning
 from tests import image_families
 
@@ -64,11 +66,10 @@ def test_a_type_of_two_classes_is_exported_as_its_own(data: Path, tmp_path: Path
     DeiTForImageClassificationWithTeacher(config).save_pretrained(tmp_path / "teacher")
     assembly = assemble(load_config(None, settings("teacher", tmp_path, data)))
     levels = assembly.space.uniform()
-    policy = study.make_policy(assembly, levels, {})
+    policy = make_policy(assembly, levels, {})
     pixels = torch.randn(2, 3, image_families.SIDE, image_families.SIDE)
     paths = [
-        study.export_policy(assembly, policy, tmp_path / form, "hf", uniform=form == "uniform")
-        for form in ("own", "uniform")
+        export_policy(assembly, policy, tmp_path / form, "hf", uniform=form == "uniform") for form in ("own", "uniform")
     ]
     assembly.placer.place(levels)
     expected = assembly.loaded.model(pixels).logits
@@ -97,12 +98,12 @@ def test_fine_tuning(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     given = settings("vit", tmp_path, data, out=tmp_path / "run", agent="uniform")
     assert not autoprune.search(**given).interrupted  # type: ignore[arg-type]
     assembly, policy = exporting.reopen(tmp_path / "run")
-    lesson, student = assembly.task.training(assembly), finetuning.cut_out(assembly, policy)
-    how = training.tuning_of(lesson.defaults, {"epochs": 4, "lora": 2, "batch": 24, "augment": False})
+    training_set, student = assembly.task.training(assembly), finetuning.cut_out(assembly, policy)
+    how = training.settings_of(training_set.defaults, {"epochs": 4, "lora": 2, "batch": 24, "augment": False})
     assert how.optimizer == "adamw"
     pixels = torch.randn(3, 3, image_families.SIDE, image_families.SIDE)
     before = student(pixels).logits
-    training.train(student, lesson, how, tmp_path / "state")
+    training.train(student, training_set, how, tmp_path / "state")
     HuggingFace().write_trained(Source(policy, lambda: assembly), student, tmp_path / "out")
     logits = AutoModelForImageClassification.from_pretrained(tmp_path / "out")(pixels).logits
     torch.testing.assert_close(logits, student(pixels).logits, rtol=1e-5, atol=1e-5)

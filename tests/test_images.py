@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import autoprune
-from autoprune import exporting, study, training
+from autoprune import exporting, training
 from autoprune.assembly import Assembly, assemble
 from autoprune.calibration import digits
 from autoprune.config import load_config
 from autoprune.cutting import reading
 from autoprune.errors import UserError
+from autoprune.exporting import export_policy
 from autoprune.networks.images import ImageView
 from autoprune.provenance import make_policy
 from autoprune.recovery import finetuning
@@ -172,7 +173,7 @@ def test_norms_of_levels_are_what_the_calibration_images_give(assembly: Assembly
         assembly.placer.place((2, 0, 0))
         cut = outputs().transpose(0, 1).flatten(1)
     assembly.placer.release()
-    known = reading.statistics(width)
+    known = reading.batchnorm_statistics(width)
     assert known is not None
     mean, variance = known
     told = assembly.store.weights(0, 2).norm
@@ -184,7 +185,7 @@ def test_norms_of_levels_are_what_the_calibration_images_give(assembly: Assembly
 
 def test_exports_reload_without_autoprune(assembly: Assembly, files: Path, tmp_path: Path) -> None:
     policy, pixels = (1, 4, 2), torch.randn(3, 3, 12, 12)
-    study.export_policy(assembly, make_policy(assembly, policy, {}), tmp_path / "out", "module")
+    export_policy(assembly, make_policy(assembly, policy, {}), tmp_path / "out", "module")
     assembly.placer.place(policy)
     expected = assembly.loaded.model(pixels)
     assembly.placer.release()
@@ -197,7 +198,7 @@ def test_exports_reload_without_autoprune(assembly: Assembly, files: Path, tmp_p
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     with pytest.raises(UserError, match="--to module"):
-        study.export_policy(assembly, make_policy(assembly, policy, {}), tmp_path / "hf", "hf")
+        export_policy(assembly, make_policy(assembly, policy, {}), tmp_path / "hf", "hf")
 
 
 @pytest.mark.filterwarnings("ignore:the (refit|training) made it worse")  # labels are random
@@ -208,32 +209,32 @@ def test_search_and_fine_tuning(files: Path, tmp_path: Path, monkeypatch: pytest
     result = autoprune.search(**chosen)  # type: ignore[arg-type]
     assert result.policy.costs["macs"].policy <= 0.6 * result.policy.costs["macs"].dense
     assert result.table[0].accuracy is not None
-    tuned = autoprune.finetune(tmp_path / "run", epochs=2, batch=32)
-    assert (tuned.path / "model.safetensors").is_file()
+    recovered = autoprune.finetune(tmp_path / "run", epochs=2, batch=32)
+    assert (recovered.path / "model.safetensors").is_file()
     assembly, policy = exporting.reopen(tmp_path / "run")
     view = view_of(assembly)
-    student, how = finetuning.cut_out(assembly, policy), training.Tuning(2, batch=32)
+    student, how = finetuning.cut_out(assembly, policy), training.TrainingSettings(2, batch=32)
     first = finetuning.cut_out(assembly, policy)
-    lesson = ImageTraining(view, torch.arange(200), torch.arange(8))
-    training.train(first, lesson, how, tmp_path / "whole")
+    training_set = ImageTraining(view, torch.arange(200), torch.arange(8))
+    training.train(first, training_set, how, tmp_path / "whole")
 
     def stop(stage: str, share: float) -> None:
         if share >= 0.5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        training.train(student, lesson, how, tmp_path / "twice", stop)
+        training.train(student, training_set, how, tmp_path / "twice", stop)
     again = finetuning.cut_out(assembly, policy)
-    training.train(again, lesson, how, tmp_path / "twice")
+    training.train(again, training_set, how, tmp_path / "twice")
     for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     other = finetuning.cut_out(assembly, make_policy(assembly, assembly.space.dense, {}))
     with pytest.raises(UserError, match="another policy"):
-        training.train(other, lesson, how, tmp_path / "twice", stop)
+        training.train(other, training_set, how, tmp_path / "twice", stop)
     with pytest.raises(UserError, match="seed=0"):
-        training.train(again, lesson, training.Tuning(2, seed=1, batch=32), tmp_path / "twice", stop)
+        training.train(again, training_set, training.TrainingSettings(2, seed=1, batch=32), tmp_path / "twice", stop)
     adapted = finetuning.cut_out(assembly, policy)
-    training.train(adapted, lesson, training.tuning_of({}, {"epochs": 1, "lora": 2}), tmp_path / "adapted")
+    training.train(adapted, training_set, training.settings_of({}, {"epochs": 1, "lora": 2}), tmp_path / "adapted")
     before = finetuning.cut_out(assembly, policy).state_dict()
     changed = {name for name, tensor in adapted.state_dict().items() if not torch.equal(tensor, before[name])}
     assert {"stem.weight", "fc.weight"} <= changed

@@ -11,13 +11,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig, pipeline
 
-from autoprune import study
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config
 from autoprune.errors import UserError
+from autoprune.exporting import export_policy
 from autoprune.networks.checks import check_config, check_weights, dequantising
 from autoprune.networks.loading import load_model
 from autoprune.networks.slots import sharing_modes
+from autoprune.provenance import make_policy
 from autoprune.space import Levels
 from tests import families
 from tests.contracts.test_exporters import awkward_levels, tiny_assembly
@@ -45,8 +46,8 @@ def exported(llama: Assembly, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def written(assembly: Assembly, levels: Levels, path: Path, **options: Any) -> Path:
-    policy = study.make_policy(assembly, levels, {"validation": {"dense": {"loss": 0.0}, "best": {"loss": 0.25}}})
-    return study.export_policy(assembly, policy, path, "hf", **options)
+    policy = make_policy(assembly, levels, {"validation": {"dense": {"loss": 0.0}, "best": {"loss": 0.25}}})
+    return export_policy(assembly, policy, path, "hf", **options)
 
 
 # -- classes -----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from autoprune.envs.episodes import Episodes, Task
+from autoprune.envs.episodes import EpisodeRules, Episodes
 from autoprune.envs.observation import GROUPS, HIGH_F, LOW_F, NAMES, TABLE, Observer, columns_of, split, standard
 from autoprune.envs.pruning import PruningEnv
 from autoprune.envs.rewards.amc import amc
@@ -19,13 +19,13 @@ from autoprune.envs.walk import Walk
 from autoprune.level import group_levels
 from autoprune.objective import Limits, Objective
 from autoprune.space import SearchSpace, Unit
-from autoprune.statistics import UnitStatistics
-from autoprune.testing.toys import ToyScorer, toy_space, toy_statistics, toy_task
+from autoprune.testing.toys import ToyScorer, toy_rules, toy_space, toy_statistics
+from autoprune.unit_statistics import UnitStatistics
 
 
-def shown(task: Task, *levels: int) -> dict[str, float]:
+def shown(rules: EpisodeRules, *levels: int) -> dict[str, float]:
     """What is observed after some levels, by name."""
-    episodes = Episodes(task)
+    episodes = Episodes(rules)
     episodes.begin(np.random.default_rng(0))
     for level in levels:
         episodes.step(np.array([level]))
@@ -65,7 +65,7 @@ def test_groups_cover_the_vector_exactly() -> None:
 
 def test_the_dict_observation_is_the_vector_in_parts() -> None:
     scorer = ToyScorer(toy_space(units=4))
-    vector, parts = (PruningEnv(toy_task(amc, scorer, observation=kind)) for kind in ("vector", "dict"))
+    vector, parts = (PruningEnv(toy_rules(amc, scorer, observation=kind)) for kind in ("vector", "dict"))
     assert isinstance(parts.observation_space, gymnasium.spaces.Dict)
     for name, box in parts.observation_space.items():
         assert np.array_equal(box.low, LOW_F[columns_of(name)])  # type: ignore[attr-defined]
@@ -80,7 +80,7 @@ def test_the_dict_observation_is_the_vector_in_parts() -> None:
 
 def test_positions_kinds_and_shapes() -> None:
     space = toy_space(units=8)
-    seen = shown(toy_task(amc, ToyScorer(space)), 2, 2, 2)
+    seen = shown(toy_rules(amc, ToyScorer(space)), 2, 2, 2)
     assert (seen["position"], seen["depth"]) == (3 / 8, 1 / 4)
     assert seen["depth_sin_1"] == pytest.approx(1)
     assert (seen["attention"], seen["mlp"]) == (0, 1)
@@ -94,11 +94,11 @@ def test_positions_kinds_and_shapes() -> None:
 def test_budgets_as_they_are_spent() -> None:
     space = toy_space(units=4, budget=0.5)
     cost_UL, bound = space.costs["params"], space.budgets["params"]
-    task = toy_task(amc, ToyScorer(space))
-    start = shown(task)
+    rules = toy_rules(amc, ToyScorer(space))
+    start = shown(rules)
     assert (start["used"], start["to_come"], start["previous"]) == (0, 1, 1)
     assert start["pace"] == pytest.approx(0.5)
-    seen = shown(task, 1, 3)
+    seen = shown(rules, 1, 3)
     spent = cost_UL[0, 1] + cost_UL[1, 3]
     assert seen["used"] == pytest.approx(spent / bound)
     assert seen["room"] == pytest.approx((bound - spent) / bound)
@@ -114,40 +114,40 @@ def test_budgets_as_they_are_spent() -> None:
 
 def test_the_strictest_of_several_budgets_is_shown() -> None:
     space = toy_space(units=4, budget=0.9, latency=0.3)
-    task = toy_task(amc, ToyScorer(space))
-    start, seen = shown(task), shown(task, 2)
+    rules = toy_rules(amc, ToyScorer(space))
+    start, seen = shown(rules), shown(rules, 2)
     assert start["pace"] == pytest.approx(0.3)
     assert seen["used"] == pytest.approx(space.costs["latency"][0, 2] / space.budgets["latency"])
 
 
 def test_sensitivities_rank_the_units() -> None:
     scorer = ToyScorer(toy_space(units=6), noise=0, pairs=0)
-    task = toy_task(amc, scorer)
-    column_U = [shown(task, *[2] * u)["sensitivity_3"] for u in range(6)]
+    rules = toy_rules(amc, scorer)
+    column_U = [shown(rules, *[2] * u)["sensitivity_3"] for u in range(6)]
     assert np.argsort(column_U).tolist() == np.argsort(scorer.importance_U).tolist()
     assert np.mean(column_U) == pytest.approx(0, abs=0.05)
-    unknown = shown(replace(task, added_UL=None))
+    unknown = shown(replace(rules, added_UL=None))
     assert [unknown[f"sensitivity_{i}"] for i in (1, 2, 3)] == [0, 0, 0]
 
 
 def test_the_reference_is_shown_and_is_uniform_where_there_is_none() -> None:
     space = toy_space(units=4)
-    assert shown(toy_task(amc, ToyScorer(space), (3, 1, 2, 2)), 2)["reference"] == 0.75
-    assert shown(toy_task(amc, ToyScorer(space)), 2)["reference"] == 0.5
+    assert shown(toy_rules(amc, ToyScorer(space), (3, 1, 2, 2)), 2)["reference"] == 0.75
+    assert shown(toy_rules(amc, ToyScorer(space)), 2)["reference"] == 0.5
 
 
 def test_the_running_loss_is_shown_where_rewards_are_dense() -> None:
     scorer = ToyScorer(toy_space(units=4), noise=0)
     uniform = scorer.true_loss(scorer.space.uniform())
-    seen = shown(toy_task(purl, scorer), 2, 3)
+    seen = shown(toy_rules(purl, scorer), 2, 3)
     assert seen["loss"] == pytest.approx(min(1, scorer.true_loss((2, 3, 0, 0)) / uniform / 4))
-    assert shown(toy_task(purl, scorer))["loss"] == 0
-    assert shown(toy_task(amc, scorer), 2, 3)["loss"] == 0
+    assert shown(toy_rules(purl, scorer))["loss"] == 0
+    assert shown(toy_rules(amc, scorer), 2, 3)["loss"] == 0
 
 
 def test_output_errors_are_interpolated_at_the_shares_kept() -> None:
     space = toy_space(units=2, levels=9)
-    seen = shown(toy_task(amc, ToyScorer(space)))
+    seen = shown(toy_rules(amc, ToyScorer(space)))
     assert [seen[f"error_{percent}"] for percent in (75, 50, 25)] == pytest.approx([1 / 16, 1 / 4, 9 / 16])
 
 
@@ -188,8 +188,8 @@ def test_features_that_are_equal_for_all_units_are_0() -> None:
 def test_a_single_unit_is_a_whole_episode(follow: bool, reward: object, kind: str) -> None:
     unit = Unit("0." + kind, kind, 0, 4, group_levels(4, (4, 3, 2, 1, 0)), 5)
     space = SearchSpace([unit], {"params": [[20, 15, 10, 5, 0]]}, {"params": 10})
-    task = toy_task(reward, ToyScorer(space), space.uniform() if follow else None)  # type: ignore[arg-type]
-    env = PruningEnv(task)
+    rules = toy_rules(reward, ToyScorer(space), space.uniform() if follow else None)  # type: ignore[arg-type]
+    env = PruningEnv(rules)
     seen, _ = env.reset(seed=0)
     assert env.observation_space.contains(seen)
     last, paid, terminated, _, info = env.step(np.int64(2))

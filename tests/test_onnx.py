@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from autoprune import study
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.exporters import onnx, onnx_check
+from autoprune.exporting import export_policy
 from autoprune.networks.images import ImageView
+from autoprune.provenance import make_policy
 from autoprune.space import Levels
 from tests import families, tiny_searches
 from tests.contracts.test_exporters import awkward_images, awkward_levels, placed_logits, tiny_assembly
@@ -61,7 +62,7 @@ def fresh(directory: Path, inputs: Sequence[Tensor], logits: Sequence[Tensor]) -
 
 def written(assembly: Assembly, levels: Levels, path: Path) -> dict[str, Any]:
     """What `config.json` of an export says."""
-    study.export_policy(assembly, study.make_policy(assembly, levels, {}), path, "onnx")
+    export_policy(assembly, make_policy(assembly, levels, {}), path, "onnx")
     described: dict[str, Any] = json.loads((path / "config.json").read_text())
     return described
 

@@ -185,9 +185,9 @@ def test_every_stage_tells_how_far_it_is(cli: Cli, quick_arguments: list[str]) -
     told = answer.err.splitlines()
     for stage in ("building levels", "searching", "validating", "timing"):
         assert any(line.startswith(f"{stage}: ") and "%" in line for line in told), (stage, told)
-    tuned = cli("finetune", "run", "--epochs", "1", "--json").err.splitlines()
+    recovered = cli("finetune", "run", "--epochs", "1", "--json").err.splitlines()
     for stage in ("refitting", "fine-tuning", "validating"):
-        assert any(line.startswith(f"{stage}: ") and "%" in line for line in tuned), (stage, tuned)
+        assert any(line.startswith(f"{stage}: ") and "%" in line for line in recovered), (stage, recovered)
     evaluated = cli("evaluate", "run", "--json").err.splitlines()
     assert any(line.startswith("validating: ") for line in evaluated)
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import autoprune
-from autoprune import assembly, exporting, rundir, study
+from autoprune import assembly, exporting, rundir
 from autoprune.api import evaluate
 from autoprune.calibration import splits, text
 from autoprune.errors import UserError
+from autoprune.exporting import export_policy
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def run(quick: dict[str, Any], tmp_path: Path) -> Path:
 
 def test_an_export_needs_no_text_and_no_metric(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, policy = exporting.reopen(run)
-    before = study.export_policy(whole, policy, tmp_path / "before", "hf")
+    before = export_policy(whole, policy, tmp_path / "before", "hf")
     (tmp_path / "text.txt").unlink()
 
     def never(*_: Any) -> None:
@@ -38,7 +39,7 @@ def test_an_export_needs_no_text_and_no_metric(run: Path, tmp_path: Path, monkey
         for name in names:
             monkeypatch.setattr(module, name, never)
     reopened, policy = exporting.reopen(run)
-    after = study.export_policy(reopened, policy, tmp_path / "after", "hf")
+    after = export_policy(reopened, policy, tmp_path / "after", "hf")
     assert (after / "model.safetensors").read_bytes() == (before / "model.safetensors").read_bytes()
 
 
@@ -46,12 +47,12 @@ def test_another_text_is_refused_only_where_it_is_read(run: Path, tmp_path: Path
     text = (tmp_path / "text.txt").read_text()
     (tmp_path / "text.txt").write_text(text[1000:])
     reopened, policy = exporting.reopen(run)
-    study.export_policy(reopened, policy, tmp_path / "out", "policy")
+    export_policy(reopened, policy, tmp_path / "out", "policy")
     with pytest.raises(UserError, match="not the one that was searched on"):
         evaluate(run)
     (tmp_path / "text.txt").write_text(text)
     assert torch.equal(reopened.splits.validation, exporting.reopen(run)[0].splits.validation)
     shutil.rmtree(reopened.store.directory)
     rebuilt, policy = exporting.reopen(run)
-    study.export_policy(rebuilt, policy, tmp_path / "again", "policy")
+    export_policy(rebuilt, policy, tmp_path / "again", "policy")
     assert rundir.policy_path(run).is_file()

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoprune.comparing.league import table_of
+from autoprune.comparing.results import table_of
 from autoprune.config import SearchConfig
 from autoprune.errors import UserError
 from autoprune.journal import Journal, Score
@@ -311,7 +311,7 @@ def test_a_long_run_of_a_deep_network_is_small(tmp_path: Path) -> None:
 # -- the page of a comparison ------------------------------------------------------------------------------------------
 
 
-def make_league(path: Path, **changes: object) -> Path:
+def make_comparison(path: Path, **changes: object) -> Path:
     """A comparison of two agents and a third that failed, as `league.json` has it."""
     searches: list[dict[str, object]] = []
     for agent, base in (("evolution", 1.0), ("tpe", 1.2)):
@@ -323,21 +323,21 @@ def make_league(path: Path, **changes: object) -> Path:
             searches.append(outcome | {"curve": [[64, 0.3, loss + 0.5], [320, 1.5, None], [640, 3.0, loss]]})
     searches.append({"agent": NASTY, "seed": 0, "run": f"{NASTY}-s0", "failed": f"no loss of {NASTY}"})
     reference = {"loss": 0.0, "ce": 2.0, "perplexity": 7.4, "params": 2e6, "macs": 4e6}
-    league: dict[str, object] = {
+    results: dict[str, object] = {
         "schema": "autoprune.league/1", "config": SearchConfig(model=NASTY, max_tokens=640).model_dump(),
         "agents": ["evolution", "tpe", NASTY], "seeds": [0, 1],
         "references": {"dense": reference, "uniform": reference},
         "searches": searches, "table": table_of(searches, Words()),
     }  # fmt: skip
     path.mkdir()
-    (path / "league.json").write_text(to_json(league | changes))
+    (path / "league.json").write_text(to_json(results | changes))
     return path
 
 
 def test_a_comparison(tmp_path: Path) -> None:
-    page = report(make_league(tmp_path / "cmp"))
+    page = report(make_comparison(tmp_path / "cmp"))
     check(page)
-    assert sections(page) == ["League", "Learning curves", "Searches", "Configuration", "Go on"]
+    assert sections(page) == ["Agents", "Learning curves", "Searches", "Configuration", "Go on"]
     assert page.index(">evolution<") < page.index(">tpe<"), "ranked"
     assert "+0.2000 ± " in page
     assert "<script" not in page
@@ -349,7 +349,7 @@ def test_a_comparison(tmp_path: Path) -> None:
 
 def test_a_comparison_of_agents_that_failed(tmp_path: Path) -> None:
     searches = [{"agent": "tpe", "seed": 0, "run": "tpe-s0", "failed": "no answer"}]
-    run = make_league(tmp_path / "cmp", searches=searches, table=table_of(searches, Words()), references={})
+    run = make_comparison(tmp_path / "cmp", searches=searches, table=table_of(searches, Words()), references={})
     assert "Learning curves" not in sections(report(run))
     check(report(run))
 
@@ -357,7 +357,7 @@ def test_a_comparison_of_agents_that_failed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [{"schema": 2}, {"table": []}, {"config": None}, {"searches": [{}]}])
 def test_a_damaged_league_is_a_sentence(tmp_path: Path, change: dict[str, object]) -> None:
     with pytest.raises(UserError, match=r"league\.json"):
-        report(make_league(tmp_path / "cmp", **change))
+        report(make_comparison(tmp_path / "cmp", **change))
 
 
 def test_needs_no_network() -> None:

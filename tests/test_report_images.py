@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from autoprune import display
-from autoprune.comparing.league import table_of
+from autoprune.comparing.results import table_of
 from autoprune.config import SearchConfig
 from autoprune.errors import UserError
 from autoprune.policy import to_json
@@ -25,7 +25,7 @@ from autoprune.task_choice import built_in
 from autoprune.testing.toys import counts, toy_space
 from tests.conftest import Answer
 from tests.test_images import NETWORK
-from tests.test_report import NASTY, check, make_league, make_run, searched, sections
+from tests.test_report import NASTY, check, make_comparison, make_run, searched, sections
 
 Cli = Callable[..., Answer]
 OF_TEXT = re.compile(r"(?i)\b(tokens?|sequences?|perplexity|neurons?|heads?|text|groups)\b")
@@ -52,7 +52,7 @@ def make_image_run(path: Path, finished: bool = True, **settings: Any) -> Path:
     return run
 
 
-def tuned(run: Path, **changes: Any) -> Path:
+def recovered(run: Path, **changes: Any) -> Path:
     """What fine-tuning leaves in it."""
     record = {
         "tuning": {"epochs": 10, "lr": 0.05, "augment": True},
@@ -140,7 +140,7 @@ def test_references_are_named_where_lines_are_not() -> None:
 def test_fine_tuning_has_its_section(tmp_path: Path) -> None:
     run = make_image_run(tmp_path / "run")
     assert "Fine-tuning" not in sections(report(run))
-    page = report(tuned(run, seconds=75.0))
+    page = report(recovered(run, seconds=75.0))
     told = re.sub(r"\s+", " ", said(page))
     assert sections(page)[:3] == ["Validation", "Fine-tuning", "Search"]
     assert "dense 0.2500 91.25 % before 0.7500 81.25 % after 0.5000 89.25 %" in told
@@ -151,7 +151,7 @@ def test_fine_tuning_has_its_section(tmp_path: Path) -> None:
 
 
 def test_fine_tuning_of_text_shows_whatever_was_measured(tmp_path: Path) -> None:
-    run = tuned(
+    run = recovered(
         make_run(tmp_path / "run"),
         dense={"ce": 3.0, "kl": 0.0, "perplexity": 20.0855},
         before={"ce": 4.0, "kl": 1.0, "perplexity": None, "<b>own</b>": 1.5},
@@ -170,7 +170,7 @@ def test_fine_tuning_of_text_shows_whatever_was_measured(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "{}", '{"tuning": {}, "dense": {"ce": "<b>"}}', "\udcff"])
 def test_a_damaged_result_is_a_sentence(tmp_path: Path, cli: Cli, content: str) -> None:
-    run = tuned(make_image_run(tmp_path / "run"))
+    run = recovered(make_image_run(tmp_path / "run"))
     (run / "finetuned" / "result.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     page = report(run)
     assert "Fine-tuning" in sections(page)
@@ -184,7 +184,7 @@ def test_a_damaged_result_is_a_sentence(tmp_path: Path, cli: Cli, content: str) 
 def test_show_tells_of_fine_tuning(tmp_path: Path, cli: Cli) -> None:
     run = make_image_run(tmp_path / "run")
     assert "Fine-tuning" not in cli("show", run).out
-    answer = cli("show", tuned(run, seconds=190))
+    answer = cli("show", recovered(run, seconds=190))
     assert re.search(r"after +0\.5000 +89\.25%", answer.out)
     assert answer.out.splitlines()[-1].endswith("It took 3 min 10 s.")
     assert "Channels kept of every unit" in answer.out
@@ -194,11 +194,11 @@ def test_show_tells_of_fine_tuning(tmp_path: Path, cli: Cli) -> None:
 
 def test_nothing_lost_is_nothing_won_back(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    run = tuned(tmp_path / "run", before={"ce": 0.25, "accuracy": 0.95}, after={"ce": 0.1})
+    run = recovered(tmp_path / "run", before={"ce": 0.25, "accuracy": 0.95}, after={"ce": 0.1})
     done = read_finetuned(run)
     assert done is not None
     assert won_back(done) is None
-    run = tuned(tmp_path / "run", before={"ce": 0.5, "accuracy": 0.8125}, after={"ce": 0.625, "accuracy": 0.8625})
+    run = recovered(tmp_path / "run", before={"ce": 0.5, "accuracy": 0.8125}, after={"ce": 0.625, "accuracy": 0.8625})
     done = read_finetuned(run)
     assert done is not None
     told = "Of what pruning lost, fine-tuning won back 50% of the accuracy. It lost another 50% of the cross-entropy."
@@ -209,7 +209,7 @@ def test_nothing_lost_is_nothing_won_back(tmp_path: Path) -> None:
 # -- comparisons -------------------------------------------------------------------------------------------------------
 
 
-def image_league(path: Path) -> Path:
+def image_comparison(path: Path) -> Path:
     """A comparison of two agents on images; of the second there is no answer."""
     searches: list[dict[str, Any]] = []
     for seed in range(2):
@@ -225,16 +225,16 @@ def image_league(path: Path) -> Path:
         "table": table_of(searches, built_in()["images"]),
         "references": {"dense": reference},
     }
-    return make_league(path, agents=["evolution", "tpe"], **changes)
+    return make_comparison(path, agents=["evolution", "tpe"], **changes)
 
 
 def test_a_comparison_on_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = image_league(tmp_path / "cmp")
+    run = image_comparison(tmp_path / "cmp")
     told = said(report(run))
     assert not OF_TEXT.search(told), OF_TEXT.search(told)
     assert {"images scored", "MACs/image", "640 images a", "80.00 %", "85.00 %"} <= set(_parts(told))
     assert "accuracy 92.50 %, the same for all" in told
-    display.print_league(json.loads((run / "league.json").read_text()))
+    display.print_comparison(json.loads((run / "league.json").read_text()))
     out = capsys.readouterr().out
     assert not OF_TEXT.search(out)
     assert re.search(r"evolution +2 +1\.0000 ± 0\.7071 +80\.00%", out)
@@ -242,9 +242,9 @@ def test_a_comparison_on_images(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_comparison_on_text_has_no_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = make_league(tmp_path / "cmp")
+    run = make_comparison(tmp_path / "cmp")
     assert not OF_IMAGES.search(said(report(run)))
-    display.print_league(json.loads((run / "league.json").read_text()))
+    display.print_comparison(json.loads((run / "league.json").read_text()))
     out = capsys.readouterr().out
     assert not OF_IMAGES.search(out)
     assert "tokens" in out

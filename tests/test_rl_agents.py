@@ -71,7 +71,7 @@ def trained(agent: Sb3Agent) -> BaseAlgorithm:
 def choice(model: BaseAlgorithm) -> Levels:
     """What a model chooses without noise."""
     env: Any = model.get_env()
-    episodes = Episodes(env.episodes.task)
+    episodes = Episodes(env.episodes.rules)
     while not episodes.walk.done:
         episodes.choose(model.predict(episodes.observe(), deterministic=True)[0])
     return episodes.walk.policies()[0]
@@ -156,7 +156,7 @@ def test_the_first_choice_is_the_reference(name: str) -> None:
     agent = made(name, sensitivity_tokens=ONE, callback=f"{__name__}:Watch", **options)
     objective = searched(agent, evals=80)
     env: Any = trained(agent).get_env()
-    reference = env.episodes.task.reference
+    reference = env.episodes.rules.reference
     assert reference != objective.space.uniform()
     costs = [objective.space.cost(policy, "params") for policy in (Watch.before[0], reference)]
     assert costs[0] == pytest.approx(costs[1], rel=0.1)
@@ -181,7 +181,7 @@ def test_sensitivities_are_measured_where_they_leave_a_quarter_of_the_limits() -
         with suppress(LimitReached):
             agent.search(Objective(scorer.space, scorer, limits), np.random.default_rng(0))
         env: Any = trained(agent).get_env()
-        assert (env.episodes.task.added_UL is not None) == expected, limits
+        assert (env.episodes.rules.added_UL is not None) == expected, limits
 
 
 def test_rates_fall_with_what_is_spent() -> None:

@@ -10,15 +10,15 @@ import pytest
 from numpy.typing import NDArray
 
 from autoprune.evaluation.evaluator import Evaluator
-from autoprune.farm.farm import FarmScorer
 from autoprune.objective import Limits, Objective
 from autoprune.ports.scorer import POLICIES_AT_ONCE, Scorer, ScorerWrapper
 from autoprune.space import Levels, Proposal
 from autoprune.testing.toys import ToyScorer, toy_space
+from autoprune.workers.pool import PoolScorer
 
 ROOT = Path(__file__).parent.parent
 REMOTE = {"Worker"}
-"""Answers the farm, with its seconds, and no objective: what is optional is `FarmScorer`'s."""
+"""Answers the pool, with its seconds, and no objective: what is optional is `PoolScorer`'s."""
 
 MEMBERS = sorted(name for name in vars(Scorer) if not name.startswith("_"))
 
@@ -93,9 +93,9 @@ def test_an_objective_finds_the_same_behind_a_wrapper() -> None:
 
 def test_the_real_scorers_are_of_the_port() -> None:
     assert issubclass(Evaluator, Scorer)
-    assert issubclass(FarmScorer, Scorer)
+    assert issubclass(PoolScorer, Scorer)
     assert not inspect.isabstract(Evaluator)
-    assert not inspect.isabstract(FarmScorer)
+    assert not inspect.isabstract(PoolScorer)
 
 
 def passing_on(source: str) -> list[str]:

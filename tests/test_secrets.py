@@ -148,7 +148,7 @@ def test_exports_and_folders_of_one_s_own_may_be_links(tmp_path: Path) -> None:
 def test_ray_works_in_a_folder_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    from autoprune.farm.cluster import Cluster
+    from autoprune.workers.cluster import Cluster
 
     seen: list[tuple[Path, int]] = []
 

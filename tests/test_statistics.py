@@ -17,10 +17,10 @@ from autoprune.cutting.widths import Slice, Width
 from autoprune.errors import UserError
 from autoprune.level import group_levels
 from autoprune.levels.criterion import reconstruct
-from autoprune.levels.statistics import measure
+from autoprune.levels.measure_unit import measure
 from autoprune.levels.store import LevelStore
 from autoprune.space import Unit
-from autoprune.statistics import UnitStatistics
+from autoprune.unit_statistics import UnitStatistics
 
 GROUPS, SIZE = 6, 2
 INPUTS, OUTPUTS = GROUPS * SIZE, 5

@@ -83,8 +83,8 @@ def test_the_numbers_of_a_third_task_are_its_own(settings: dict[str, Any], tmp_p
     rows = json.loads((tmp_path / "run/result.json").read_text())["table"]
     assert rows[0]["mse"] == dense.mse
     assert result.policy.losses["validation"]["best"] == {"loss": best.mse, "mse": best.mse, "r2": best.r2}
-    tuned = autoprune.finetune(tmp_path / "run", epochs=3)
-    assert tuned.after.loss < best.mse
+    recovered = autoprune.finetune(tmp_path / "run", epochs=3)
+    assert recovered.after.loss < best.mse
     assert evaluate(tmp_path / "run")["R2"] == pytest.approx(best.r2)
 
 
@@ -105,8 +105,8 @@ def test_a_third_task_has_graphs_derivatives_and_comparisons(settings: dict[str,
     pytest.importorskip("onnxruntime")
     own = settings | {"criterion": "taylor", "max_evals": 15}
     compared = autoprune.compare(["evolution", "random"], seeds=1, out=tmp_path / "cmp", **own)
-    league = json.loads((tmp_path / "cmp/league.json").read_text())
-    assert (league["task"], league["words"]["item"]) == ("vectors", "vector")
+    results = json.loads((tmp_path / "cmp/league.json").read_text())
+    assert (results["task"], results["words"]["item"]) == ("vectors", "vector")
     assert compared.table[0]["r2"] > compared.league["references"]["uniform"]["r2"] - 0.5
     run = tmp_path / "cmp" / "evolution-s0"
     assembly, policy = exporting.reopen(run)

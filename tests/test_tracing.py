@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import autoprune
-from autoprune import exporting, study
+from autoprune import exporting
 from autoprune.assembly import assemble
 from autoprune.budgets.latency import clock
 from autoprune.budgets.metric import Network
@@ -26,6 +26,7 @@ from autoprune.coverage import Coverage, Left
 from autoprune.cutting import reading
 from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
+from autoprune.exporting import export_policy
 from autoprune.networks.images import ImageView
 from autoprune.networks.modules import family_of_module
 from autoprune.networks.tracing import TracedView, image_view
@@ -221,7 +222,7 @@ def test_exports_reload_without_autoprune(
         "some": assembly.space.uniform(),
         "least": tuple(len(u.levels) - 1 for u in assembly.space.units),
     }.items():
-        study.export_policy(assembly, make_policy(assembly, policy, {}), tmp_path / name, "module")
+        export_policy(assembly, make_policy(assembly, policy, {}), tmp_path / name, "module")
         assembly.placer.place(policy)
         expected[name] = assembly.loaded.model(pixels)
         assembly.placer.release()
@@ -297,8 +298,8 @@ def test_what_views_its_inputs_goes_every_way(files: Path, tmp_path: Path, monke
         autoprune.search(**settings, criterion=criterion, budgets=budgets, max_evals=4, out=run)  # type: ignore[arg-type]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # some steps teach a random network little
-            tuned = autoprune.finetune(run, epochs=1, batch=32, augment=True)
-        assert tuned.after.ce <= tuned.before.ce
+            recovered = autoprune.finetune(run, epochs=1, batch=32, augment=True)
+        assert recovered.after.ce <= recovered.before.ce
     assembly, _ = exporting.reopen(tmp_path / "obs")
     network = Network(assembly.view, assembly.space.units, assembly.config.workload_of(), tmp_path, task=assembly.task)
     assert clock(network) > 0
@@ -339,6 +340,6 @@ def test_search_and_fine_tuning(files: Path, tmp_path: Path, monkeypatch: pytest
     settings = {"model": f"{files}/nets.py:mobile", "data": str(files / "images.npz"), "levels": 4, **SPLITS}
     result = autoprune.search(**settings, budgets={"macs": 0.6}, max_evals=20, out=tmp_path / "run")  # type: ignore[arg-type]
     assert result.policy.costs["macs"].policy <= 0.6 * result.policy.costs["macs"].dense
-    tuned = autoprune.finetune(tmp_path / "run", epochs=3, batch=32, lr=0.005)
-    assert tuned.after.ce < tuned.before.ce
-    assert (tuned.path / "model.safetensors").is_file()
+    recovered = autoprune.finetune(tmp_path / "run", epochs=3, batch=32, lr=0.005)
+    assert recovered.after.ce < recovered.before.ce
+    assert (recovered.path / "model.safetensors").is_file()

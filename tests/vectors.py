@@ -21,7 +21,7 @@ from autoprune.networks.images import ImageView
 from autoprune.networks.modules import load_module
 from autoprune.networks.tracing import image_view
 from autoprune.ports.task import GraphInput, Prepared, Progress
-from autoprune.ports.training import Teaching, TrainingSet, Worth
+from autoprune.ports.training import LossSettings, Measurement, TrainingSet
 from autoprune.tasks.examples import TaskOfExamples, as_examples, numbers_left
 from autoprune.wording import Measure, Words
 
@@ -109,7 +109,7 @@ class Regression(TaskOfExamples):
 
 
 @dataclass(frozen=True)
-class Fitted(Worth):
+class Fitted(Measurement):
     """Squared error and the share of the variance that is explained."""
 
     words = WORDS
@@ -126,14 +126,14 @@ class Taught(TrainingSet):
         self.view, self.dense, self.count = view, view.model, len(numbers)
         self._numbers, self._held_out = numbers, held_out
 
-    def loss(self, student: nn.Module, some: Tensor, tuning: Teaching, draw: torch.Generator) -> Tensor:
+    def loss(self, student: nn.Module, some: Tensor, settings: LossSettings, draw: torch.Generator) -> Tensor:
         numbers = self._numbers[some]
         x = self.view.pixels(numbers)
         own, labels = student(x), self.view.images.labels[numbers]
         with torch.no_grad():
             taught = self.dense(x)
         mse = functional.mse_loss
-        return (1 - tuning.weight) * mse(own, labels) + tuning.weight * mse(own, taught)
+        return (1 - settings.weight) * mse(own, labels) + settings.weight * mse(own, taught)
 
     @torch.no_grad()
     def measured(self, network: nn.Module, progress: Callable[[float], None] = lambda share: None) -> Fitted:

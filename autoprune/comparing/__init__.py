@@ -1,1 +1,1 @@
-"""Comparisons of agents: who takes part, the searches, the league, the curves."""
+"""Comparisons of agents: the plan, the searches, their results and the table, the learning curves."""

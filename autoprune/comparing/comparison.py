@@ -1,7 +1,7 @@
-"""A fair tournament: agents and seeds on one assembly, within the same limits; the league is what they leave.
+"""A comparison: agents and seeds search the same assembly within the same limits, and their results are one table.
 
 A comparison's directory holds `compare.yaml` (who takes part), `config.yaml` (what is common to all), an ordinary run
-for each search, `<agent>-s<seed>/`, with `curve.json` besides, and `league.json` (league.py), written after every
+for each search, `<agent>-s<seed>/`, with `curve.json` besides, and `league.json` (results.py), written after every
 search. Seeds are the outer loop: a comparison that is stopped has whole rounds. The same command goes on where it was.
 """
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from autoprune import rundir
-from autoprune.comparing.entrants import PLAN, Entrants
-from autoprune.comparing.field import Field
-from autoprune.comparing.league import FILE, SCHEMA, curves_of, is_finished, outcome_of, table_of
+from autoprune.comparing.plan import PLAN, ComparisonPlan
+from autoprune.comparing.results import FILE, SCHEMA, curves_of, is_finished, outcome_of, table_of
+from autoprune.comparing.search_runner import SearchRunner
 from autoprune.config import PLACES, SearchConfig, load_config
 from autoprune.errors import UserError
 from autoprune.files.writing import write_atomically
@@ -33,7 +33,7 @@ class Comparison:
 
     Args:
         path: its directory.
-        league: as saved in `league.json` (autoprune/comparing/league.py).
+        league: as saved in `league.json` (autoprune/comparing/results.py).
     """
 
     path: Path
@@ -61,7 +61,7 @@ def compare(
 ) -> Comparison:
     """Search with every agent and seed, or go on with what is left of it in `out`.
 
-    A comparison that cannot begin leaves nothing behind; an agent that fails is told in the league.
+    A comparison that cannot begin leaves nothing behind; an agent that fails is named in the results.
 
     Args:
         config: common to all; its agent and seed do not count.
@@ -76,87 +76,87 @@ def compare(
     """
     if config.storage and not config.study_name:
         config = config.model_copy(update={"study_name": out.resolve().name})
-    entrants = Entrants.of(config, agents, seeds)
-    before = Entrants.load(out) if is_comparison(out) else None
+    plan = ComparisonPlan.of(config, agents, seeds)
+    before = ComparisonPlan.load(out) if is_comparison(out) else None
     if before is None:
         rundir.create(out)
     else:
-        entrants.check_added_to(before, out)
-    return _run(entrants, before, out, watch or Watch())
+        plan.check_added_to(before, out)
+    return _run(plan, before, out, watch or Watch())
 
 
 def resume(out: Path, watch: Watch | None = None, places: Mapping[str, Any] | None = None) -> Comparison:
     """Go on with what is left of a comparison; `places` as `study.resume` takes them."""
-    entrants = Entrants.load(out, places)
-    return _run(entrants, entrants, out, watch or Watch())
+    plan = ComparisonPlan.load(out, places)
+    return _run(plan, plan, out, watch or Watch())
 
 
-def _run(entrants: Entrants, before: Entrants | None, out: Path, watch: Watch) -> Comparison:
-    searches = entrants.searches()
+def _run(plan: ComparisonPlan, before: ComparisonPlan | None, out: Path, watch: Watch) -> Comparison:
+    searches = plan.searches()
     with rundir.locked(out), ExitStack() as stack:
         try:
-            entrants.save(out)
+            plan.save(out)
             left = {name: config for name, config in searches.items() if not _is_done(out / name, config)}
-            farm = stack.enter_context(workers_of(entrants.config, watch)) if left else None
-            assembly = prepare(entrants.config, watch, _any_masks(entrants), out) if left else None
-            field = None if assembly is None else Field(assembly, farm, out, watch)
+            pool = stack.enter_context(workers_of(plan.config, watch)) if left else None
+            assembly = prepare(plan.config, watch, _any_masks(plan), out) if left else None
+            runner = None if assembly is None else SearchRunner(assembly, pool, out, watch)
             if assembly is not None:
-                for name in searches.keys() - left.keys():  # the league ranks what was scored alike
+                for name in searches.keys() - left.keys():  # the table ranks what was scored alike
                     check_journal(out / name / JOURNAL, assembly.subject)
                 assembly.save_metrics(out)
         except UserError:
             _undo(out, before)
             raise
         failed: dict[str, str] = {}
-        league = _save_league(entrants, out, failed)
+        results = _save_results(plan, out, failed)
         numbers = {name: number for number, name in enumerate(searches, 1)}
-        for name, error in field.play(left) if field else ():
+        for name, error in runner.run(left) if runner else ():
             if error is not None:
                 failed[name] = str(error)
-            league = _save_league(entrants, out, failed)
-            ended = next(one for one in league["searches"] if one["run"] == name)
-            watch.ended(numbers[name], len(searches), ended | {"items": words_of(league).items})
+            results = _save_results(plan, out, failed)
+            ended = next(one for one in results["searches"] if one["run"] == name)
+            watch.ended(numbers[name], len(searches), ended | {"items": words_of(results).items})
     if len(failed) == len(searches):
         raise UserError(f"no search has an answer; the first, {next(iter(failed))}: {next(iter(failed.values()))}")
-    return Comparison(out, league)
+    return Comparison(out, results)
 
 
-def _save_league(entrants: Entrants, out: Path, failed: dict[str, str]) -> dict[str, Any]:
-    """The league as it stands."""
+def _save_results(plan: ComparisonPlan, out: Path, failed: dict[str, str]) -> dict[str, Any]:
+    """Write the results of the searches that have ended."""
     searches, references = [], dict[str, dict[str, Any]]()
-    words = next(filter(None, map(words_of_run, (out / name for name in entrants.searches()))), None)
-    words = words or entrants.config.chosen_task().words
-    for name, config in entrants.searches().items():
+    words = next(filter(None, map(words_of_run, (out / name for name in plan.searches()))), None)
+    words = words or plan.config.chosen_task().words
+    for name, config in plan.searches().items():
         own = {"agent": config.agent, "seed": config.seed, "run": name}
         if name in failed:
             searches.append(own | {"failed": failed[name]})
         elif is_finished(out / name):
             outcome, references = outcome_of(out / name)
             searches.append(own | outcome)
-    league = {
+    results = {
         "schema": SCHEMA,
         "task": words.task,
         "words": asdict(words),
-        "config": entrants.config.model_dump(exclude={"agent", "seed", "study_name", *PLACES}),
-        "agents": list(entrants.agents),
-        "seeds": list(entrants.seeds),
+        "config": plan.config.model_dump(exclude={"agent", "seed", "study_name", *PLACES}),
+        "agents": list(plan.agents),
+        "seeds": list(plan.seeds),
         "references": references,
         "searches": searches,
         "table": table_of(searches, words),
     }
-    write_atomically(out / FILE, to_json(league, indent=2) + "\n")
-    return league
+    write_atomically(out / FILE, to_json(results, indent=2) + "\n")
+    return results
 
 
 def _is_done(run: Path, config: SearchConfig) -> bool:
     return is_finished(run) and load_config(run / "config.yaml").same_search(config)
 
 
-def _any_masks(entrants: Entrants) -> bool:
-    return any(load_agent(agent).masks for agent in entrants.agents)
+def _any_masks(plan: ComparisonPlan) -> bool:
+    return any(load_agent(agent).masks for agent in plan.agents)
 
 
-def _undo(out: Path, before: Entrants | None) -> None:
+def _undo(out: Path, before: ComparisonPlan | None) -> None:
     """Leave a comparison that could not go on as it was."""
     if before is not None:
         before.save(out)

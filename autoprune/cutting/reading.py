@@ -33,7 +33,7 @@ def moments(live: LiveWidth, h_DD: Tensor) -> tuple[Tensor, Tensor | None]:
     return h_DD[:-1, :-1], h_DD[:-1, -1]
 
 
-def statistics(live: LiveWidth) -> tuple[Tensor, Tensor] | None:
+def batchnorm_statistics(live: LiveWidth) -> tuple[Tensor, Tensor] | None:
     """Mean and variance of the dense consumer's outputs, as the norm has them; None without one."""
     if live.norm is None:
         return None

@@ -1,9 +1,9 @@
 """The evaluator: per-sequence losses of policies on one split, each distinct prefix of a policy run once.
 
 Policies that agree on the first blocks share the hidden states there, within a call and, as far as memory goes, with
-earlier calls: an offspring starts at the first block in which it differs from its parent (walk.py). A pruned block is
-computed at its pruned size (levels/placing.py). With `batch=1`, as on a CPU, no two states meet in one matrix product,
-and a loss does not depend on what it is scored with, to the last bit; with more, on a GPU, it does by a rounding.
+earlier calls: an offspring starts at the first block in which it differs from its parent (prefix_runner.py). A pruned
+block is computed at its pruned size (levels/placing.py). With `batch=1`, as on a CPU, no two states meet in one matrix
+product, so a loss does not depend on what else is scored. With larger batches, on a GPU, it may differ by rounding.
 
 Where blocks are brought to the device in turn (networks/streaming.py), many sequences go through a block before the
 next one is brought, and nothing is kept for later calls.
@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoprune.calibration.losses import Target
+from autoprune.evaluation.prefix_runner import PrefixRunner, Whole, levels_first
 from autoprune.evaluation.prefixes import Node
 from autoprune.evaluation.readout import Readout, Reference
 from autoprune.evaluation.slopes import PASSES, Slopes
-from autoprune.evaluation.walk import Walk, Whole, levels_first
 from autoprune.levels.placing import Choice, Placer
 from autoprune.levels.store import LevelStore
 from autoprune.networks.blocks import BlockView
@@ -58,7 +58,7 @@ class Evaluator(Scorer):
         trainer: trains the networks of policies; None where nothing can be trained.
 
     Attributes:
-        walk: through the blocks.
+        runner: runs policies through the blocks.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Evaluator(Scorer):
         self.losses, self.batch, self.tokens_NT = tuple(losses), batch, tokens_NT
         self._at_once_bytes = state_bytes // 2
         kept_bytes = 0 if self.view.streamed or not reference_bytes else state_bytes // 2
-        self.walk = Walk(placer, tokens_NT, batch, kept_bytes)
+        self.runner = PrefixRunner(placer, tokens_NT, batch, kept_bytes)
         self._readout = Readout(self.view, losses, reference_bytes)
         self._slopes: Slopes | None = None
         self._trainer = trainer
@@ -162,10 +162,10 @@ class Evaluator(Scorer):
         for some, together, where in self._slices(
             sorted(wanted | ({dense} if new else set()), key=_in_depth), sequences
         ):
-            states = self.walk.run(some, together, where)
+            states = self.runner.run(some, together, where)
             if new and dense in some:  # which is the first: all its levels are 0
                 for s in together:
-                    state = states[self.walk.end(s, dense)]
+                    state = states[self.runner.end(s, dense)]
                     self._readout.tell(s, state.cpu() if self.view.streamed else state)
             losses |= self._measured([(policy, s) for s in together for policy in some if policy in wanted], states)
         return losses
@@ -180,7 +180,7 @@ class Evaluator(Scorer):
                 s: references.get(s) or self._readout.references(s, self.tokens_NT[s])
                 for s in dict.fromkeys(s for _, s in batch)
             }
-            hidden = [states[self.walk.end(s, policy)].to(self.tokens_NT.device) for policy, s in batch]
+            hidden = [states[self.runner.end(s, policy)].to(self.tokens_NT.device) for policy, s in batch]
             hidden_BTD = hidden[0] if len(hidden) == 1 else torch.cat(hidden)
             found.append(self._readout.measure(hidden_BTD, [references[s] for _, s in batch]))
         if not found:

@@ -66,7 +66,7 @@ def normalised(of: Building, kept_K: "Tensor", new_OK: "Tensor") -> "Tensor":
 
     from autoprune.cutting import reading
 
-    known = reading.statistics(of.width)
+    known = reading.batchnorm_statistics(of.width)
     assert known is not None
     assert of.mean is not None
     mean_D, h_DD = of.mean, of.moments

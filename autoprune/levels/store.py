@@ -39,12 +39,12 @@ from autoprune.files.writing import BUILDING, scratch
 from autoprune.levels.criterion import Reconstruction, order_of, workspace_bytes
 from autoprune.levels.evidence import Evidence
 from autoprune.levels.form import Building, live_form
+from autoprune.levels.measure_unit import measure
 from autoprune.levels.seal import SMALL, Seal, check, sealed
-from autoprune.levels.statistics import measure
 from autoprune.networks.blocks import BlockView
 from autoprune.ports.criterion import Criterion
 from autoprune.space import Unit
-from autoprune.statistics import UnitStatistics
+from autoprune.unit_statistics import UnitStatistics
 
 VERSION: Literal[4] = 4
 BEHIND = "behind."

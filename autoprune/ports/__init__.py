@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from autoprune.ports.metric import Metric, Network, of_network
     from autoprune.ports.scorer import Scorer, ScorerWrapper
     from autoprune.ports.task import Task
-    from autoprune.ports.training import TrainingSet, Worth
+    from autoprune.ports.training import Measurement, TrainingSet
 
 _HOME = {
     "Agent": "agent",
@@ -28,13 +28,23 @@ _HOME = {
     "ScorerWrapper": "scorer",
     "Task": "task",
     "TrainingSet": "training",
-    "Worth": "training",
+    "Measurement": "training",
     "of_network": "metric",
 }
 
 __all__ = [
-    "Agent", "Criterion", "Exporter", "Loss", "Metric", "Network", "Scorer", "ScorerWrapper", "Task", "TrainingSet",
-    "Worth", "of_network",
+    "Agent",
+    "Criterion",
+    "Exporter",
+    "Loss",
+    "Measurement",
+    "Metric",
+    "Network",
+    "Scorer",
+    "ScorerWrapper",
+    "Task",
+    "TrainingSet",
+    "of_network",
 ]  # fmt: skip
 
 

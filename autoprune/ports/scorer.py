@@ -15,7 +15,7 @@ POLICIES_AT_ONCE = 16  # scored and journalled together, unless the scorer asks 
 
 
 class Scorer(ABC):
-    """What an objective asks for losses: the evaluator, a farm of them, or a toy.
+    """What an objective asks for losses: the evaluator, a pool of workers, or a toy.
 
     Three members must be there. The others are optional: what they are here is what a scorer is that lacks them. One
     that passes its questions on to another is a `ScorerWrapper`, so that it cannot hide an optional member.

@@ -1,4 +1,4 @@
-"""What a network is trained on, and what it is worth afterwards: the part of a task that fine-tuning asks for."""
+"""What a network is trained on and how it is measured afterwards: the part of a task that fine-tuning uses."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class Teaching(Protocol):
-    """The settings of a training that a loss looks at (`training.Tuning` has them all)."""
+class LossSettings(Protocol):
+    """The settings of a training that a loss looks at (`training.TrainingSettings` has them all)."""
 
     @property
     def weight(self) -> float:
@@ -32,8 +32,8 @@ class Teaching(Protocol):
 
 
 @dataclass(frozen=True)
-class Worth(ABC):
-    """What a network is worth on the validation split. A task adds numbers as fields, each named by a measure's key."""
+class Measurement(ABC):
+    """A network measured on the validation split. A task adds numbers as fields, each named by a measure's key."""
 
     words: ClassVar[Words]
     """Of the task."""
@@ -69,19 +69,19 @@ class TrainingSet(ABC):
     as_trained: bool = False
     """Whether BatchNorm and dropout do what they did in training."""
     defaults: Mapping[str, Any] = {}
-    """Settings of fine-tuning that differ from those of `training.Tuning`, for this network."""
+    """Settings of fine-tuning that differ from those of `training.TrainingSettings`, for this network."""
 
     @abstractmethod
-    def loss(self, student: "nn.Module", some: "Tensor", tuning: Teaching, draw: "torch.Generator") -> "Tensor":
+    def loss(self, student: "nn.Module", some: "Tensor", settings: LossSettings, draw: "torch.Generator") -> "Tensor":
         """Mean loss of a network on examples, a scalar with derivatives.
 
         Args:
             student: the network.
             some: numbers of examples, `[n]` on the CPU.
-            tuning: weight, temperature.
+            settings: weight, temperature.
             draw: the source of whatever else is random, on the CPU.
         """
 
     @abstractmethod
-    def measured(self, network: "nn.Module", progress: Callable[[float], None] = lambda share: None) -> Worth:
-        """What a network is worth on the validation split; `progress` is told what share is done."""
+    def measured(self, network: "nn.Module", progress: Callable[[float], None] = lambda share: None) -> Measurement:
+        """Measure a network on the validation split; `progress` is called with the share that is done."""

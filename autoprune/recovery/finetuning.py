@@ -1,7 +1,7 @@
-"""A run's policy fine-tuned: cut out, measured, refitted, trained, measured again, and the best of these exported.
+"""Fine-tunes the policy of a run: cuts the network out, refits it, trains it, and exports the best of the three.
 
-In `RUN/finetuned/`: `state.safetensors` after every epoch and every few minutes, at the end `result.json` and
-`network/`, an export. Trained on everything of the run's data but its validation split, which tells what it was worth.
+Each network is measured on the validation split. Training uses the rest of the run's data. `RUN/finetuned/` gets
+`state.safetensors` after every epoch and every few minutes, and at the end `result.json` and the export `network/`.
 """
 
 import hashlib
@@ -19,22 +19,22 @@ from autoprune import rundir
 from autoprune.assembly import Assembly
 from autoprune.config import load_config
 from autoprune.exporters.source import Source
-from autoprune.exporting import form_of, make_exporter, reopen
+from autoprune.exporting import make_exporter, own_exporter_of, reopen
 from autoprune.files.writing import write_atomically
 from autoprune.level import GROUPS
 from autoprune.policy import Policy, to_json
 from autoprune.ports.task import Progress
-from autoprune.ports.training import Worth
+from autoprune.ports.training import Measurement
 from autoprune.provenance import proposal_of
 from autoprune.recovery.refit import place_refitted
 from autoprune.training.candidate import copied
 from autoprune.training.loop import Trained, train
-from autoprune.training.settings import tuning_of
+from autoprune.training.settings import settings_of
 from autoprune.training.state import done
 
 
 @dataclass(frozen=True)
-class Tuned:
+class Recovered:
     """What fine-tuning gave.
 
     Args:
@@ -47,26 +47,26 @@ class Tuned:
         training: how far it went; None where nothing was trained.
     """
 
-    dense: Worth
-    before: Worth
-    refitted: Worth | None
-    trained: Worth | None
+    dense: Measurement
+    before: Measurement
+    refitted: Measurement | None
+    trained: Measurement | None
     chosen: str
     path: Path
     training: Trained | None = None
 
     @property
-    def after(self) -> Worth:
-        """What the network that is handed over is worth."""
-        worth: Worth = getattr(self, self.chosen)
-        return worth
+    def after(self) -> Measurement:
+        """The measurement of the network that is handed over."""
+        measurement: Measurement = getattr(self, self.chosen)
+        return measurement
 
     @property
-    def rows(self) -> dict[str, Worth]:
+    def rows(self) -> dict[str, Measurement]:
         """The networks that were measured, by name; the one that is handed over comes last, as `after`."""
         steps = {"dense": self.dense, "before": self.before, "refitted": self.refitted, "trained": self.trained}
         left_out = "trained" if self.chosen == "trained" else ""  # it is `after`
-        named = {name: worth for name, worth in steps.items() if worth is not None and name != left_out}
+        named = {name: known for name, known in steps.items() if known is not None and name != left_out}
         return named | {"after": self.after}
 
     def told(self) -> str | None:
@@ -74,28 +74,28 @@ class Tuned:
         steps = {"refitted": ("the refit", self.refitted), "trained": ("the training", self.trained)}
         kept = "the network as it was found" if self.chosen == "before" else f"the {self.chosen} network"
         worse = [
-            f"{name} made it worse ({worth.words.label_loss.name} {worth.loss:.4f}, {start.loss:.4f} before)"
-            for (name, worth), start in zip(steps.values(), (self.before, self._start), strict=True)
-            if worth is not None and not worth.loss <= start.loss
+            f"{name} made it worse ({end.words.label_loss.name} {end.loss:.4f}, {start.loss:.4f} before)"
+            for (name, end), start in zip(steps.values(), (self.before, self._start), strict=True)
+            if end is not None and not end.loss <= start.loss
         ]
         hint = " Fewer epochs or a smaller lr may help." if self.trained and self.chosen != "trained" else ""
         last = [name for name in steps if getattr(self, name) is not None][-1:]
         return None if [self.chosen] == (last or ["before"]) else f"{' and '.join(worse)}: {kept} is the result.{hint}"
 
     @property
-    def _start(self) -> Worth:
+    def _start(self) -> Measurement:
         """What training begins with."""
         return better({"before": self.before, "refitted": self.refitted})[1]
 
 
-def better(networks: Mapping[str, Worth | None]) -> tuple[str, Worth]:
+def better(networks: Mapping[str, Measurement | None]) -> tuple[str, Measurement]:
     """The network with the least loss against the labels on the validation split; of equal ones the first."""
-    finite = {name: worth for name, worth in networks.items() if worth is not None}
+    finite = {name: measurement for name, measurement in networks.items() if measurement is not None}
     name = min(finite, key=lambda name: finite[name].loss if math.isfinite(finite[name].loss) else math.inf)
     return name, finite[name]
 
 
-def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda stage, share: None) -> Tuned:
+def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda stage, share: None) -> Recovered:
     """Fine-tune the policy of a finished run, or go on where that was interrupted.
 
     Args:
@@ -108,7 +108,7 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
             diverges, or the disk is full.
     """
     rundir.policy_path(run)
-    tuning_of({}, given)  # before all else
+    settings_of({}, given)  # before all else
     if given.get("augment"):
         load_config(run / "config.yaml").chosen_task().require("augment")
     folder = run / "finetuned"
@@ -116,41 +116,49 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
         # derivatives need the whole network on the device
         assembly, policy = reopen(run, progress, places={"device_memory": None})
         examples, told = assembly.task.training(assembly), partial(progress, "validating")
-        tuning = tuning_of(examples.defaults, given)
-        tuning.steps(examples.count, examples.tokens)
-        done(folder, asdict(tuning), _mark(policy))  # another training is refused before any work
+        settings = settings_of(examples.defaults, given)
+        settings.steps(examples.count, examples.tokens)
+        done(folder, asdict(settings), _mark(policy))  # another training is refused before any work
         student = cut_out(assembly, policy)
-        dense, worths = examples.measured(examples.dense, told), {"before": examples.measured(student, told)}
+        dense, measurements = examples.measured(examples.dense, told), {"before": examples.measured(student, told)}
 
         def rebuilt(name: str) -> nn.Module:
             again = cut_out(assembly, policy, name == "refitted", progress)
             round_weights(assembly, again)
             return again
 
-        if tuning.refit:
+        if settings.refit:
             student = rebuilt("refitted")
-            worths["refitted"] = examples.measured(student, told)
-        start, _ = better(worths)
-        student = student if start == list(worths)[-1] else rebuilt(start)
+            measurements["refitted"] = examples.measured(student, told)
+        start, _ = better(measurements)
+        student = student if start == list(measurements)[-1] else rebuilt(start)
         trained = None
-        if tuning.epochs != 0:
-            trained = train(student, examples, tuning, folder, progress, _mark(policy))
+        if settings.epochs != 0:
+            trained = train(student, examples, settings, folder, progress, _mark(policy))
             round_weights(assembly, student)
-            worths["trained"] = examples.measured(student, told)
-        chosen, _ = better(worths)
+            measurements["trained"] = examples.measured(student, told)
+        chosen, _ = better(measurements)
         student = rebuilt(start) if trained and chosen == start else student
-        tuned = Tuned(
-            dense, worths["before"], worths.get("refitted"), worths.get("trained"), chosen, folder / "network", trained
+        recovered = Recovered(
+            dense,
+            measurements["before"],
+            measurements.get("refitted"),
+            measurements.get("trained"),
+            chosen,
+            folder / "network",
+            trained,
         )
-        make_exporter(form_of(assembly.config)).write_trained(Source(policy, lambda: assembly), student, tuned.path)
-        result: dict[str, Any] = {name: asdict(worth) for name, worth in tuned.rows.items()}
-        result |= {"tuning": asdict(tuning), "chosen": chosen}
+        make_exporter(own_exporter_of(assembly.config)).write_trained(
+            Source(policy, lambda: assembly), student, recovered.path
+        )
+        result: dict[str, Any] = {name: asdict(measurement) for name, measurement in recovered.rows.items()}
+        result |= {"tuning": asdict(settings), "chosen": chosen}
         if trained:
             result |= {"training": asdict(trained), "seconds": trained.seconds}
         write_atomically(folder / "result.json", to_json(result) + "\n")
-    if worse := tuned.told():
+    if worse := recovered.told():
         warnings.warn(worse, RuntimeWarning, stacklevel=2)
-    return tuned
+    return recovered
 
 
 def cut_out(

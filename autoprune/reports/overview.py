@@ -83,7 +83,7 @@ def _status(run: Run) -> Markup | None:
 
 
 def _results(run: Run) -> list[tuple[str, str, str]]:
-    """What the best policy is worth, against uniform and dense where they were measured."""
+    """The best policy beside uniform and dense, where these were measured."""
     best, uniform, dense = (run.row(name) for name in ("best", "uniform", "dense"))
     if best is None:
         if run.best is None:
@@ -117,7 +117,7 @@ def _results(run: Run) -> list[tuple[str, str, str]]:
 
 
 def _finetuned(run: Run) -> list[tuple[str, str, str]]:
-    """What the network is worth after fine-tuning."""
+    """The measurements after fine-tuning."""
     done, known = run.finetuned, run.words.quality
     if not isinstance(done, Finetuned) or known.key not in done.after:
         return []

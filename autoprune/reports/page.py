@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autoprune.comparing.league import FILE as LEAGUE
-from autoprune.comparing.league import load_league
+from autoprune.comparing.results import FILE as COMPARISON
+from autoprune.comparing.results import load_results
 from autoprune.errors import UserError
 from autoprune.files.reading import explained
 from autoprune.files.writing import write_atomically
-from autoprune.reports import origin, overview, recovery, searching, tournament, units
+from autoprune.reports import comparison, origin, overview, recovery, searching, units
 from autoprune.reports.markup import Markup, join, tag
 from autoprune.reports.record import Run
 from autoprune.reports.run import read_run
@@ -35,8 +35,8 @@ def write_report(run: Path, out: Path | None = None) -> Path:
             full or not writable.
     """
     out = out or run / "report.html"
-    if (run / LEAGUE).is_file():
-        page = render_league(run, load_league(run))
+    if (run / COMPARISON).is_file():
+        page = render_comparison(run, load_results(run))
     else:
         with explained("the run", run):  # files that are sound one by one may not fit together
             page = render(read_run(run))
@@ -65,10 +65,10 @@ def render(run: Run) -> str:
     return document(f"{run.subject}, {run.config.agent}: autoprune report", join(overview.head(run), main))
 
 
-def render_league(path: Path, league: Mapping[str, Any]) -> str:
+def render_comparison(path: Path, results: Mapping[str, Any]) -> str:
     """The report of a comparison as HTML."""
-    with explained("the league", path / LEAGUE, "`autoprune resume` writes it anew"):
-        return document(f"{tournament.title(league)}: autoprune comparison", tournament.body(path, league))
+    with explained("the results", path / COMPARISON, "`autoprune resume` writes it anew"):
+        return document(f"{comparison.title(results)}: autoprune comparison", comparison.body(path, results))
 
 
 def document(title: str, body: Markup) -> str:

@@ -16,7 +16,7 @@ from autoprune.level import Key, Level
 from autoprune.policy import Policy
 from autoprune.recovery.result import Finetuned
 from autoprune.space import SearchSpace
-from autoprune.statistics import UnitStatistics
+from autoprune.unit_statistics import UnitStatistics
 from autoprune.wording import Words
 
 

@@ -14,7 +14,7 @@ from autoprune.recovery.result import Finetuned, read_finetuned
 from autoprune.reports.record import Best, Result, Run, Scored, Spent
 from autoprune.space import Proposal, SearchSpace
 from autoprune.space_file import coverage_of, load_space
-from autoprune.statistics import UnitStatistics
+from autoprune.unit_statistics import UnitStatistics
 
 
 def read_run(path: Path) -> Run:

@@ -46,7 +46,7 @@ def play(env: gymnasium.Env[Any, Any], seed: int) -> list[tuple[Any, ...]]:
         assert not truncated, "an episode was cut off"
         assert math.isfinite(reward), f"the reward {reward} is not finite"
         steps.append((_flat(observation).tobytes(), float(reward)))
-    space = env.unwrapped.task.objective.space  # type: ignore[attr-defined]
+    space = env.unwrapped.rules.objective.space  # type: ignore[attr-defined]
     assert space.feasible(info["levels"]), f"the policy {info['levels']} is over a budget"
     return [*steps, (info["levels"], info["loss"])]
 

@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.envs import sensitivity
-from autoprune.envs.episodes import Task
+from autoprune.envs.episodes import EpisodeRules
 from autoprune.envs.rewards.record import Reward
 from autoprune.level import Level, group_levels
 from autoprune.objective import Limits, Objective
 from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal, SearchSpace, Unit
-from autoprune.statistics import UnitStatistics
 from autoprune.task_choice import DEFAULT, built_in
+from autoprune.unit_statistics import UnitStatistics
 
 
 def counts(unit: Unit) -> list[int]:
@@ -128,11 +128,11 @@ def _errors(unit: Unit) -> list[float]:
     return [(1 - kept / unit.groups) ** 2 for kept in counts(unit)]
 
 
-def toy_task(reward: Reward, scorer: ToyScorer, reference: Levels | None = None, **options: Any) -> Task:
-    """A task on a toy with statistics and sensitivities; `options` are those of `Task`."""
+def toy_rules(reward: Reward, scorer: ToyScorer, reference: Levels | None = None, **options: Any) -> EpisodeRules:
+    """Episodes on a toy with statistics and sensitivities; `options` are those of `EpisodeRules`."""
     objective = Objective(scorer.space, scorer, Limits(), statistics=toy_statistics(scorer.space))
     added_UL = sensitivity.measure(objective, range(1))
-    return Task(objective, reward, added_UL=added_UL, reference=reference, **options)
+    return EpisodeRules(objective, reward, added_UL=added_UL, reference=reference, **options)
 
 
 def best_loss(scorer: ToyScorer, restarts: int = 30) -> float:

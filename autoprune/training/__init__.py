@@ -6,6 +6,6 @@ trains the networks of policies that a search compares.
 """
 
 from autoprune.training.loop import train
-from autoprune.training.settings import Tuning, tuning_of
+from autoprune.training.settings import TrainingSettings, settings_of
 
-__all__ = ["Tuning", "train", "tuning_of"]
+__all__ = ["TrainingSettings", "settings_of", "train"]

@@ -10,27 +10,27 @@ from torch import Tensor
 from torch.nn import functional
 
 from autoprune.errors import UserError
-from autoprune.ports.training import Teaching
+from autoprune.ports.training import LossSettings
 
 
-def blended(own_NV: Tensor, taught: Callable[[], Tensor], labels_N: Tensor, tuning: Teaching) -> Tensor:
+def blended(own_NV: Tensor, taught: Callable[[], Tensor], labels_N: Tensor, settings: LossSettings) -> Tensor:
     """`(1 - weight) * cross-entropy + weight * T^2 * KL(dense || pruned)` at temperature T (Hinton et al. 2015).
 
     Args:
         own_NV: logits.
         taught: gives the dense network's logits, and is not asked where they do not count.
         labels_N: -100 where nothing is to be predicted.
-        tuning: weight and temperature.
+        settings: weight and temperature.
     """
     loss = own_NV.new_zeros((), dtype=torch.float32)
-    if tuning.weight < 1:
-        loss = loss + (1 - tuning.weight) * functional.cross_entropy(own_NV.float(), labels_N)
-    if tuning.weight > 0:
+    if settings.weight < 1:
+        loss = loss + (1 - settings.weight) * functional.cross_entropy(own_NV.float(), labels_N)
+    if settings.weight > 0:
         with torch.no_grad():
-            dense_NV = (taught().float() / tuning.temperature).log_softmax(-1)
-        log_NV = (own_NV.float() / tuning.temperature).log_softmax(-1)
+            dense_NV = (taught().float() / settings.temperature).log_softmax(-1)
+        log_NV = (own_NV.float() / settings.temperature).log_softmax(-1)
         shown = functional.kl_div(log_NV, dense_NV, reduction="batchmean", log_target=True)
-        loss = loss + tuning.weight * tuning.temperature**2 * shown
+        loss = loss + settings.weight * settings.temperature**2 * shown
     return loss
 
 

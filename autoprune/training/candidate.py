@@ -18,7 +18,7 @@ from autoprune.levels.placing import Placer
 from autoprune.ports.training import TrainingSet
 from autoprune.space import Proposal
 from autoprune.training.loop import train
-from autoprune.training.settings import Tuning, tuning_of
+from autoprune.training.settings import TrainingSettings, settings_of
 
 OWN_PASS = 3
 """Forward passes that a step costs on each example: one forwards, and a backward pass, which counts twice."""
@@ -41,9 +41,9 @@ class CandidateTrainer:
         return self._examples_of()
 
     @cached_property
-    def settings(self) -> Tuning:
+    def settings(self) -> TrainingSettings:
         """How candidates are trained: as fine-tuning does by default, without the refit."""
-        return replace(tuning_of(self.examples.defaults, {"max_steps": 1}), refit=False)
+        return replace(settings_of(self.examples.defaults, {"max_steps": 1}), refit=False)
 
     def step_passes(self, tokens_per_sequence: int) -> int:
         """Forward passes over a sequence that a step is charged as; the dense network's answers are one more."""

@@ -17,7 +17,7 @@ from autoprune.errors import UserError
 from autoprune.ports.task import Progress
 from autoprune.ports.training import TrainingSet
 from autoprune.training import adapters
-from autoprune.training.settings import Tuning
+from autoprune.training.settings import TrainingSettings
 from autoprune.training.state import State
 
 SAVE_SECONDS = 180.0
@@ -52,7 +52,7 @@ class Trained:
 def train(
     student: nn.Module,
     examples: TrainingSet,
-    tuning: Tuning,
+    settings: TrainingSettings,
     folder: Path | None,
     progress: Progress = lambda stage, share: None,
     mark: str = "",
@@ -66,7 +66,7 @@ def train(
         student: in memory of its own, in evaluation mode, as it is again in the end; its weights become float32 unless
             adapters are trained in their place.
         examples: what is taught.
-        tuning: how.
+        settings: how.
         folder: where the state is kept; None keeps none, so nothing can go on where it was interrupted.
         progress: is told how much is done.
         mark: what is trained; a state with another one is refused.
@@ -74,33 +74,33 @@ def train(
     Raises:
         UserError: something else was begun in the folder, the training diverges, or the disk is full.
     """
-    _make_trainable(student, tuning)
+    _make_trainable(student, settings)
     weights = [p for p in student.parameters() if p.requires_grad]
-    optimizer = _optimizer(weights, tuning)
-    state = None if folder is None else State(folder, student, optimizer, tuning, mark)
-    of_epoch = math.ceil(examples.count / tuning.batch)
-    total = tuning.steps(examples.count, examples.tokens)
+    optimizer = _optimizer(weights, settings)
+    state = None if folder is None else State(folder, student, optimizer, settings, mark)
+    of_epoch = math.ceil(examples.count / settings.batch)
+    total = settings.steps(examples.count, examples.tokens)
     step, before = kept = state.restore() if state else (0, 0.0)
     began = saved = time.monotonic()
     seconds = before
     student.train(examples.as_trained)
     with torch.random.fork_rng([weights[0].device] if weights[0].is_cuda else []):
-        while (total is None or step < total) and (tuning.max_time is None or seconds < tuning.max_time):
-            at, end = (step, total) if total is not None else (seconds, tuning.max_time or 0.0)
+        while (total is None or step < total) and (settings.max_time is None or seconds < settings.max_time):
+            at, end = (step, total) if total is not None else (seconds, settings.max_time or 0.0)
             for group in optimizer.param_groups:
-                group["lr"] = tuning.lr * rate(at, end, tuning.warmup)
-            _step(student, examples, tuning, weights, optimizer, *divmod(step, of_epoch))
-            progress("fine-tuning", max(at / end, seconds / (tuning.max_time or math.inf)))
+                group["lr"] = settings.lr * rate(at, end, settings.warmup)
+            _step(student, examples, settings, weights, optimizer, *divmod(step, of_epoch))
+            progress("fine-tuning", max(at / end, seconds / (settings.max_time or math.inf)))
             step, seconds = step + 1, before + time.monotonic() - began
             if step % of_epoch == 0 or time.monotonic() - saved > SAVE_SECONDS:
-                _check(weights, (step - 1) // of_epoch, tuning)
+                _check(weights, (step - 1) // of_epoch, settings)
                 kept, saved = _keep(state, step, seconds), time.monotonic()
         if kept[0] < step:
-            _check(weights, (step - 1) // of_epoch, tuning)
+            _check(weights, (step - 1) // of_epoch, settings)
             _keep(state, step, seconds)
     student.eval()
     adapters.merge(student)
-    return Trained(step, total, step * min(tuning.batch, examples.count) * examples.tokens, seconds)
+    return Trained(step, total, step * min(settings.batch, examples.count) * examples.tokens, seconds)
 
 
 def _keep(state: State | None, step: int, seconds: float) -> tuple[int, float]:
@@ -117,45 +117,45 @@ def rate(step: float, total: float, warmup: float) -> float:
     return (1 + math.cos(math.pi * (step - rising) / (total - rising))) / 2
 
 
-def _make_trainable(student: nn.Module, tuning: Tuning) -> None:
-    if tuning.lora:
-        adapters.attach(student, tuning.lora, tuning.alpha, tuning.seed)
+def _make_trainable(student: nn.Module, settings: TrainingSettings) -> None:
+    if settings.lora:
+        adapters.attach(student, settings.lora, settings.alpha, settings.seed)
         return
     for parameter in student.parameters():  # not `student.float()`: buffers stay as they are
         parameter.data = parameter.data.float()
     student.requires_grad_(True)
 
 
-def _optimizer(weights: list[nn.Parameter], tuning: Tuning) -> torch.optim.Optimizer:
-    if tuning.optimizer == "adamw":
-        return torch.optim.AdamW(weights, tuning.lr, BETAS, weight_decay=tuning.decay)
-    return torch.optim.SGD(weights, tuning.lr, MOMENTUM, nesterov=True, weight_decay=tuning.decay)
+def _optimizer(weights: list[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(weights, settings.lr, BETAS, weight_decay=settings.decay)
+    return torch.optim.SGD(weights, settings.lr, MOMENTUM, nesterov=True, weight_decay=settings.decay)
 
 
 def _step(
     student: nn.Module,
     examples: TrainingSet,
-    tuning: Tuning,
+    settings: TrainingSettings,
     weights: list[nn.Parameter],
     optimizer: torch.optim.Optimizer,
     epoch: int,
     index: int,
 ) -> None:
     """One step, the `index`-th of an epoch."""
-    begin = tuning.begins(index, examples.count)
-    some = _order(examples.count, tuning.seed, epoch)[begin : (index + 1) * tuning.batch]
-    draw = torch.manual_seed(_seed(tuning.seed, epoch, 1 + index))  # which dropout draws from too
+    begin = settings.begins(index, examples.count)
+    some = _order(examples.count, settings.seed, epoch)[begin : (index + 1) * settings.batch]
+    draw = torch.manual_seed(_seed(settings.seed, epoch, 1 + index))  # which dropout draws from too
     optimizer.zero_grad()
-    for part in torch.split(some, tuning.at_once or len(some)):
+    for part in torch.split(some, settings.at_once or len(some)):
         try:
-            loss = examples.loss(student, part, tuning, draw) * (len(part) / len(some))
+            loss = examples.loss(student, part, settings, draw) * (len(part) / len(some))
         except ValueError as error:  # BatchNorm's, of one value a channel
             told = f"a forward pass of {len(part)} cannot be trained on ({error}): a larger batch or at_once is needed."
             raise UserError(told) from error
         loss.backward()  # type: ignore[no-untyped-call]
-    length = nn.utils.clip_grad_norm_(weights, tuning.clip or math.inf)
+    length = nn.utils.clip_grad_norm_(weights, settings.clip or math.inf)
     if not bool(torch.isfinite(length)):
-        raise _diverged(epoch, tuning)
+        raise _diverged(epoch, settings)
     optimizer.step()
 
 
@@ -169,17 +169,17 @@ def _seed(seed: int, epoch: int, index: int) -> int:
     return ((seed * 1_000_003 + epoch) * 1_000_033 + index) % 2**63
 
 
-def _check(weights: list[nn.Parameter], epoch: int, tuning: Tuning) -> None:
+def _check(weights: list[nn.Parameter], epoch: int, settings: TrainingSettings) -> None:
     if not all(bool(torch.isfinite(weight).all()) for weight in weights):
-        raise _diverged(epoch, tuning)
+        raise _diverged(epoch, settings)
 
 
 class DivergedError(UserError):
     """Weights or gradients of a training are not finite."""
 
 
-def _diverged(epoch: int, tuning: Tuning) -> DivergedError:
+def _diverged(epoch: int, settings: TrainingSettings) -> DivergedError:
     return DivergedError(
         f"fine-tuning has diverged in epoch {epoch + 1}: delete its folder and take a smaller learning rate than "
-        f"lr={tuning.lr}."
+        f"lr={settings.lr}."
     )

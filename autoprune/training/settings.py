@@ -17,8 +17,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """How to fine-tune. The defaults here are those of networks with BatchNorm; `tuning_of` has the others.
+class TrainingSettings:
+    """How to fine-tune. The defaults here are those of networks with BatchNorm; `settings_of` has the others.
 
     Args:
         epochs: passes over the sequences or images; with 0 there is the refit alone, None is as many as limits allow.
@@ -96,7 +96,7 @@ ADAPTERS: dict[str, Any] = {"lr": 3e-3, "decay": 0.0, "optimizer": "adamw"}
 """What is different again for adapters, which take larger steps."""
 
 
-def tuning_of(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Tuning:
+def settings_of(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> TrainingSettings:
     """Settings that were given over the defaults of a network.
 
     Args:
@@ -106,7 +106,7 @@ def tuning_of(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Tuning:
     Raises:
         UserError: no such setting (with near misses), or not such a value, or nothing says when to end.
     """
-    known = [field.name for field in fields(Tuning)]
+    known = [field.name for field in fields(TrainingSettings)]
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -115,7 +115,8 @@ def tuning_of(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Tuning:
     if all(given.get(name) is None for name in ENDS):
         raise UserError(f"nothing says how long to fine-tune: give one of {', '.join(ENDS)}.")
     try:
-        return TypeAdapter(Tuning).validate_python({**defaults, **(ADAPTERS if given.get("lora") else {}), **given})
+        chosen = {**defaults, **(ADAPTERS if given.get("lora") else {}), **given}
+        return TypeAdapter(TrainingSettings).validate_python(chosen)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -20,7 +20,7 @@ from autoprune.errors import UserError
 from autoprune.files.arrays import open_tensors, read_tensors
 from autoprune.files.reading import DAMAGE, parse_json, reason
 from autoprune.files.writing import own_folder, replacing
-from autoprune.training.settings import Tuning
+from autoprune.training.settings import TrainingSettings
 
 FILE = "state.safetensors"
 
@@ -32,15 +32,15 @@ class State:
         folder: holds `state.safetensors`; made when there is something to keep.
         student: what is trained.
         optimizer: of its weights that need gradients.
-        tuning: the settings, which must not change on the way.
+        settings: the settings, which must not change on the way.
         mark: of what is trained, likewise.
     """
 
     def __init__(
-        self, folder: Path, student: nn.Module, optimizer: torch.optim.Optimizer, tuning: Tuning, mark: str
+        self, folder: Path, student: nn.Module, optimizer: torch.optim.Optimizer, settings: TrainingSettings, mark: str
     ) -> None:
         self._folder, self._optimizer = folder, optimizer
-        self._tuning, self._mark = asdict(tuning), mark
+        self._settings, self._mark = asdict(settings), mark
         self._weights = {name: p for name, p in student.named_parameters() if p.requires_grad}
         saved = student.state_dict().keys()
         self._buffers = {name: buffer for name, buffer in student.named_buffers() if name in saved}
@@ -54,7 +54,7 @@ class State:
         tensors = {f"network.{name}": t.detach() for name, t in (self._weights | self._buffers).items()}
         for name, weight in self._weights.items():
             tensors |= {f"optimizer.{key}.{name}": t for key, t in self._optimizer.state[weight].items()}
-        told = {"step": str(step), "seconds": repr(seconds), "tuning": json.dumps(self._tuning), "mark": self._mark}
+        told = {"step": str(step), "seconds": repr(seconds), "tuning": json.dumps(self._settings), "mark": self._mark}
         own_folder(self._folder)
         try:
             with replacing(self._folder / FILE) as new:
@@ -68,7 +68,7 @@ class State:
         Raises:
             UserError: the file is damaged, or of another training.
         """
-        step, seconds = done(self._folder, self._tuning, self._mark)
+        step, seconds = done(self._folder, self._settings, self._mark)
         if step:
             with _explained(self._folder):
                 self._put(read_tensors(self._folder / FILE))
@@ -90,12 +90,12 @@ class State:
             self._optimizer.state[weight][kept] = tensor.to(weight.device) if tensor.dim() else tensor
 
 
-def done(folder: Path, tuning: Mapping[str, Any], mark: str) -> tuple[int, float]:
+def done(folder: Path, settings: Mapping[str, Any], mark: str) -> tuple[int, float]:
     """Steps and seconds of the state in a folder, 0 where there is none. No weights are read.
 
     Args:
         folder: as of `State`.
-        tuning: all settings of the training that would go on with it, by name.
+        settings: all settings of the training that would go on with it, by name.
         mark: of what would be trained.
 
     Raises:
@@ -110,7 +110,7 @@ def done(folder: Path, tuning: Mapping[str, Any], mark: str) -> tuple[int, float
         before = {"refit": False, "max_steps": None, "max_tokens": None, "max_time": None} | parse_json(told["tuning"])
         if told["mark"] != mark:
             raise ValueError(f"it is of {told['mark'] or 'other weights'}")
-    changed = [f"{key}={value}" for key, value in before.items() if tuning.get(key) != value]
+    changed = [f"{key}={value}" for key, value in before.items() if settings.get(key) != value]
     if changed:
         raise UserError(
             f"'{folder}' holds a fine-tuning with {', '.join(changed)}: go on with the same settings, or delete it."

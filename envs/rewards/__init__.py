@@ -1,4 +1,4 @@
-"""Rewards: one function a file, each of a `RewardRecord` (record.py)."""
+"""Rewards. Each file has one function of a `RewardRecord` (record.py)."""
 
 from autoprune.envs.rewards.record import RewardRecord, every_step
 

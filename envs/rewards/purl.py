@@ -1,8 +1,9 @@
-"""PuRL's dense reward: accuracy and sparsity against their targets, at every step (Gupta et al. 2020, sec. 3.2).
+"""PuRL's dense reward: accuracy and sparsity relative to targets, at every step (Gupta et al. 2020, sec. 3.2).
 
--beta (max(1 - A / T_A, 0) + max(1 - S / T_S, 0)) with A the accuracy of the network pruned so far. For language models
-A is `record.quality`, its target what the uniform policy reaches or better; S is the share of the budgeted cost that
-is gone, its target what the budget asks to be gone. Over several budgets S / T_S is the smallest.
+The reward is -beta (max(1 - A / T_A, 0) + max(1 - S / T_S, 0)). A is the accuracy of the network pruned so far; for
+language models it is `record.quality`. Its target T_A is at least what the uniform policy reaches. S is the removed
+share of the budgeted cost, and its target T_S is the share that the budget requires. With several budgets, the smallest
+S / T_S counts.
 """
 
 import math
@@ -15,7 +16,7 @@ TARGET = 1.1  # of the uniform policy's quality: a target that nothing exceeds w
 
 @every_step
 def purl(record: RewardRecord) -> float:
-    """Minus what is missing to both targets, times 5; at most 0."""
+    """Minus 5 times the shortfalls from both targets; at most 0."""
     uniform = math.exp(-max(0.0, record.uniform_loss - record.dense_loss))
     accuracy = record.quality / min(1.0, TARGET * uniform)
     sparsity = min(_reached(record.costs[metric], bound) for metric, bound in record.budgets.items())

@@ -1,8 +1,8 @@
-"""What a reward is a function of, and how a user's own is checked.
+"""The argument of a reward, and the checks of a user's own rewards.
 
-A reward is one function of a `RewardRecord` that returns a number; more is better. It is called once, at the end of
-each episode. With the decorator `every_step` it is called after every step, and the policy so far, its units to come
-dense, is scored each time: dense rewards cost as many scores as there are units.
+A reward is a function of a `RewardRecord` that returns a number; more is better. It is called at the end of each
+episode. With the decorator `every_step` it is called after every step. The policy so far, with the remaining units
+dense, is then scored each time, so dense rewards cost as many scores as there are units.
 """
 
 import math
@@ -20,10 +20,10 @@ from autoprune.usercode import call, located
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 HIGHEST_LOSS = 100.0
-"""Nats that a network which overflows counts as, so that rewards stay finite."""
+"""The loss of a network that overflows, in nats, so that rewards stay finite."""
 
 HIGHEST_REWARD = 1e30
-"""In size; the sum of an episode's must fit in float32, in which agents learn."""
+"""The largest absolute reward. The sum over an episode must fit in float32, in which agents learn."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class RewardRecord:
         step: how many units are set, from 1.
         steps: how many units there are; the episode ends when `step` reaches it.
         unit: the unit that was set.
-        kept: share of it that was kept: its level's density (autoprune/level.py), of groups their share.
-        loss: of the policy so far, units to come dense.
-        previous_loss: of the policy a step before; the dense network's at the first step. Only with `every_step`,
-            otherwise the dense network's.
-        dense_loss: of the dense network; 0 for the loss `kl`.
-        uniform_loss: of the uniform policy within the same budgets.
+        kept: share of it that was kept: the density of its level (autoprune/level.py).
+        loss: loss of the policy so far, with the remaining units dense.
+        previous_loss: loss of the policy one step before. At the first step, and for rewards without `every_step`, it
+            is the dense network's.
+        dense_loss: loss of the dense network; 0 for the loss `kl`.
+        uniform_loss: loss of the uniform policy within the same budgets.
         costs: metric -> cost of the policy so far as a fraction of dense.
         budgets: metric -> its bound as a fraction of dense.
     """
@@ -62,10 +62,11 @@ class RewardRecord:
 
     @property
     def quality(self) -> float:
-        """Accuracy's part for language models: probability of the right tokens relative to dense, in (0, 1].
+        """A counterpart of accuracy for language models: the probability of the right tokens relative to dense, in (0,
+        1].
 
-        exp(-(loss - dense loss)): the ratio of geometric mean probabilities for `ce`, its expectation under the
-        dense network for `kl`.
+        It is exp(-(loss - dense loss)): for `ce` the ratio of geometric mean probabilities, for `kl` its expectation
+        under the dense network.
         """
         return math.exp(-max(0.0, self.loss - self.dense_loss))
 
@@ -88,7 +89,8 @@ def pay(reward: Reward, record: RewardRecord) -> float:
     """The reward for one step.
 
     Raises:
-        UserError: it raised, or returned anything but one finite number; the message names the function and line.
+        UserError: the function raised an exception or did not return one finite number. The message names the function
+            and the line.
     """
     value = call("reward", reward, record)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):

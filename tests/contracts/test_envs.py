@@ -16,7 +16,7 @@ from stable_baselines3.common.monitor import Monitor
 
 import autoprune
 from autoprune import registry
-from autoprune.envs.episodes import InvalidAction, Outcome, Task
+from autoprune.envs.episodes import EpisodeRules, InvalidAction, Outcome
 from autoprune.envs.pruning import PruningEnv
 from autoprune.envs.rewards.record import pays_every_step
 from autoprune.envs.vectorized import PruningVecEnv
@@ -24,7 +24,7 @@ from autoprune.errors import LimitReached
 from autoprune.objective import Limits, Objective
 from autoprune.space import Levels, SearchSpace
 from autoprune.testing import check_env
-from autoprune.testing.toys import ToyScorer, counts, toy_space, toy_task
+from autoprune.testing.toys import ToyScorer, counts, toy_rules, toy_space
 
 ACTIONS = ("discrete", "continuous")
 REWARDS = registry.names("rewards")
@@ -32,17 +32,17 @@ KINDS = list(itertools.product(ACTIONS, ("vector", "dict"), REWARDS, (False, Tru
 BUDGETS = [(0.02, None), (0.3, None), (0.9, None), (0.6, 0.5), (0.5, 0.35)]
 
 
-def task_of(
+def rules_of(
     reward: str = "amc",
     space: SearchSpace | None = None,
     follow: bool = False,
     scorer: ToyScorer | None = None,
     **options: Any,
-) -> Task:
-    """A task on a toy; `follow` sets the uniform policy as the reference."""
+) -> EpisodeRules:
+    """Rules of episodes on a toy; `follow` sets the uniform policy as the reference."""
     scorer = scorer or ToyScorer(space or toy_space(units=6))
     reference = scorer.space.uniform() if follow else None
-    return toy_task(registry.load("rewards", reward), scorer, reference, **options)
+    return toy_rules(registry.load("rewards", reward), scorer, reference, **options)
 
 
 def drawn(rng: np.random.Generator) -> list[int]:
@@ -54,7 +54,7 @@ def played(env: gymnasium.Env[Any, Any], rng: np.random.Generator, seed: int = 0
     """An episode of random actions: what `step` returns, and first what `reset` does."""
     observation, info = env.reset(seed=seed)
     yield observation, 0.0, False, False, info
-    for _ in env.unwrapped.task.objective.space.units:  # type: ignore[attr-defined]
+    for _ in env.unwrapped.rules.objective.space.units:  # type: ignore[attr-defined]
         yield env.step(random_action(env.action_space, rng))
 
 
@@ -74,7 +74,7 @@ def flat(observation: Any) -> np.ndarray:
 @pytest.mark.parametrize(("actions", "observation", "reward", "follow"), KINDS)
 def test_the_contract_of_environments(actions: str, observation: str, reward: str, follow: bool) -> None:
     options = {"actions": actions, "observation": observation}
-    check_env(lambda: PruningEnv(task_of(reward, follow=follow, **options), "ansi"))
+    check_env(lambda: PruningEnv(rules_of(reward, follow=follow, **options), "ansi"))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_the_checkers_pass_on_a_real_network(actions: str, small: dict[str, Any]
     sb3_check_env(env)
     *_, (last, reward, terminated, _, info) = played(env, np.random.default_rng(1))
     assert terminated
-    objective = env.task.objective
+    objective = env.rules.objective
     assert info["loss"] == pytest.approx(objective.by_sequence([info["levels"]], range(2)).mean())
     uniform = objective.by_sequence([objective.space.uniform()], range(2)).mean()
     assert reward == pytest.approx(-info["loss"] / uniform)
@@ -111,7 +111,7 @@ def test_the_budget_holds_whatever_the_actions(
     actions: str, follow: bool, params: float, latency: float | None
 ) -> None:
     space = toy_space(budget=params, latency=latency)
-    env = PruningEnv(task_of(space=space, follow=follow, actions=actions))
+    env = PruningEnv(rules_of(space=space, follow=follow, actions=actions))
     lowest, highest = (np.int64(0), np.int64(4)) if actions == "discrete" else (np.float32([-1]), np.float32([1]))
     for episode in range(12):
         rng = np.random.default_rng(episode)
@@ -120,13 +120,13 @@ def test_the_budget_holds_whatever_the_actions(
             action = {0: lowest, 1: highest}.get(episode, random_action(env.action_space, rng))
             *_, info = env.step(action)
         assert space.feasible(info["levels"])
-        assert env.task.objective.loss(info["levels"])[0] == pytest.approx(info["loss"])
+        assert env.rules.objective.loss(info["levels"])[0] == pytest.approx(info["loss"])
 
 
 @pytest.mark.parametrize(("actions", "observation", "reward", "follow"), KINDS)
 def test_observations_are_finite_and_in_their_space(actions: str, observation: str, reward: str, follow: bool) -> None:
     space = toy_space(units=6, latency=0.6)
-    env = PruningEnv(task_of(reward, space, follow, actions=actions, observation=observation, sampler=drawn))
+    env = PruningEnv(rules_of(reward, space, follow, actions=actions, observation=observation, sampler=drawn))
     for episode in range(5):
         seen = [row for row, *_ in played(env, np.random.default_rng(episode), episode)]
         assert len(seen) == 7
@@ -143,7 +143,7 @@ def test_observations_are_finite_where_units_cost_nothing() -> None:
     bounds = {metric: sum(row[0] for row in rows) / 2 for metric, rows in costs.items()}
     space = SearchSpace(toy.units[:4], costs, bounds)
     for actions, follow in itertools.product(ACTIONS, (False, True)):
-        env = PruningEnv(task_of(space=space, follow=follow, actions=actions))
+        env = PruningEnv(rules_of(space=space, follow=follow, actions=actions))
         for observation, *_ in played(env, np.random.default_rng(0)):
             assert env.observation_space.contains(observation)
 
@@ -151,7 +151,7 @@ def test_observations_are_finite_where_units_cost_nothing() -> None:
 @pytest.mark.parametrize(("actions", "reward"), list(itertools.product(ACTIONS, REWARDS)))
 def test_the_same_seed_is_the_same_trajectory(actions: str, reward: str) -> None:
     def trajectory(seed: int) -> list[Any]:
-        env = PruningEnv(task_of(reward, actions=actions, sampler=drawn))
+        env = PruningEnv(rules_of(reward, actions=actions, sampler=drawn))
         rng = np.random.default_rng(7)
         steps = [*played(env, rng, seed), *played(env, rng, None), *played(env, rng, None)]  # type: ignore[arg-type]
         return [(flat(observed).tolist(), paid, info) for observed, paid, _, _, info in steps]
@@ -176,7 +176,7 @@ def test_episodes_read_other_sequences_only_where_asked(small: dict[str, Any]) -
 
 
 def test_an_episode_is_drawn_as_bars() -> None:
-    env = PruningEnv(task_of(), "ansi")
+    env = PruningEnv(rules_of(), "ansi")
     env.reset(seed=0)
     assert env.render() == ""
     for action in (2, 0, 4):
@@ -185,7 +185,7 @@ def test_an_episode_is_drawn_as_bars() -> None:
     assert first.split() == ["0.attention", "█" * 10 + "·" * 10, "50%"]
     assert second.split() == ["0.mlp", "█" * 20, "100%"]
     assert third.split() == ["1.attention", "·" * 20, "0%"]
-    assert PruningEnv(task_of()).render() is None
+    assert PruningEnv(rules_of()).render() is None
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_an_episode_is_drawn_as_bars() -> None:
     ],
 )
 def test_an_action_outside_the_space_is_refused(actions: str, action: Any, seen: str) -> None:
-    env = PruningEnv(task_of(actions=actions))
+    env = PruningEnv(rules_of(actions=actions))
     env.reset(seed=0)
     with pytest.raises(InvalidAction, match=seen):
         env.step(np.array([action]) if actions == "continuous" else action)
@@ -225,7 +225,7 @@ def test_an_invalid_action_is_a_value_error_and_a_users_mistake() -> None:
 def test_allowed_actions_are_executed_as_chosen(follow: bool, params: float, latency: float | None, seed: int) -> None:
     rng = np.random.default_rng(seed)
     space = toy_space(units=6, levels=int(rng.integers(2, 7)), budget=params, latency=latency, seed=seed)
-    env = PruningEnv(task_of(space=space, follow=follow))
+    env = PruningEnv(rules_of(space=space, follow=follow))
     env.reset(seed=0)
     for u in range(6):
         (allowed,) = np.nonzero(env.action_masks())
@@ -240,7 +240,7 @@ def test_allowed_actions_are_executed_as_chosen(follow: bool, params: float, lat
 def test_what_is_not_allowed_is_not_executed() -> None:
     """The masks are no stricter than the budget asks: a level outside of them leaves too little for the rest."""
     space = toy_space(units=6, budget=0.3)
-    env = PruningEnv(task_of(space=space))
+    env = PruningEnv(rules_of(space=space))
     env.reset(seed=0)
     refused = 0
     for u in range(6):
@@ -257,8 +257,8 @@ def test_what_is_not_allowed_is_not_executed() -> None:
 
 def test_limits_end_an_episode_through_the_step() -> None:
     scorer = ToyScorer(toy_space(units=3))
-    task = Task(Objective(scorer.space, scorer, Limits(evals=2)), registry.load("rewards", "purl"))
-    env = PruningEnv(task)
+    rules = EpisodeRules(Objective(scorer.space, scorer, Limits(evals=2)), registry.load("rewards", "purl"))
+    env = PruningEnv(rules)
     env.reset(seed=0)
     env.step(0)
     with pytest.raises(LimitReached):
@@ -268,16 +268,16 @@ def test_limits_end_an_episode_through_the_step() -> None:
 # -- many of them ----------------------------------------------------------------------------------------------------
 
 
-def vectorised(task: Task, n: int, ended: list[Outcome] | None = None) -> PruningVecEnv:
-    return PruningVecEnv(task, n, np.random.default_rng(0), (ended if ended is not None else []).append)
+def vectorised(rules: EpisodeRules, n: int, ended: list[Outcome] | None = None) -> PruningVecEnv:
+    return PruningVecEnv(rules, n, np.random.default_rng(0), (ended if ended is not None else []).append)
 
 
 @pytest.mark.parametrize(("actions", "reward", "follow"), list(itertools.product(ACTIONS, REWARDS, (False, True))))
 @pytest.mark.parametrize(("n", "observation"), [(1, "vector"), (2, "dict"), (3, "vector"), (4, "dict")])
 def test_n_at_once_are_n_alone(n: int, actions: str, observation: str, reward: str, follow: bool) -> None:
     options: dict[str, Any] = {"actions": actions, "observation": observation, "shaping": 0.5}
-    together = vectorised(task_of(reward, follow=follow, **options), n)
-    alone = [PruningEnv(task_of(reward, follow=follow, **options)) for _ in range(n)]
+    together = vectorised(rules_of(reward, follow=follow, **options), n)
+    alone = [PruningEnv(rules_of(reward, follow=follow, **options)) for _ in range(n)]
     rng = np.random.default_rng(n)
     for _ in range(2):
         observed = together.reset()
@@ -317,7 +317,7 @@ def equal_rows(observed: Any, rows: list[Any]) -> None:
 def test_policies_of_a_step_are_one_batch_with_the_uniform_one(reward: str) -> None:
     space = toy_space(units=6)
     scorer, function = ToyScorer(space), registry.load("rewards", reward)
-    env = vectorised(Task(Objective(space, scorer, Limits()), function, "continuous"), 4)
+    env = vectorised(EpisodeRules(Objective(space, scorer, Limits()), function, "continuous"), 4)
     rng = np.random.default_rng(0)
     known: set[Levels] = set()
     expected = []
@@ -336,7 +336,7 @@ def test_policies_of_a_step_are_one_batch_with_the_uniform_one(reward: str) -> N
 
 def test_the_end_of_episodes_is_told_as_sb3s_monitor_tells_it() -> None:
     ended: list[Outcome] = []
-    env = vectorised(task_of("purl", actions="continuous", sampler=drawn, shaping=1.0), 3, ended)
+    env = vectorised(rules_of("purl", actions="continuous", sampler=drawn, shaping=1.0), 3, ended)
     env.reset()
     rng, total_N = np.random.default_rng(0), np.zeros(3)
     for _ in range(6):
@@ -356,7 +356,7 @@ def test_the_end_of_episodes_is_told_as_sb3s_monitor_tells_it() -> None:
 
 def test_sb3_contrib_is_answered_when_it_asks_for_masks() -> None:
     maskable = pytest.importorskip("sb3_contrib.common.maskable.utils", reason="needs sb3-contrib")
-    env = vectorised(task_of(), 3)
+    env = vectorised(rules_of(), 3)
     env.reset()
     assert maskable.is_masking_supported(env)
     masks_NL = maskable.get_action_masks(env)
@@ -369,14 +369,14 @@ def test_sb3_contrib_is_answered_when_it_asks_for_masks() -> None:
 
 
 def test_vectorised_episodes_are_drawn_as_bars() -> None:
-    env = vectorised(task_of(), 2)
+    env = vectorised(rules_of(), 2)
     env.reset()
     env.step(np.array([2, 0]))
     assert str(env.render()).split() == ["0.attention", "█" * 10 + "·" * 10, "50%"]
 
 
 def test_an_action_outside_the_space_is_refused_for_any_of_them() -> None:
-    env = vectorised(task_of(), 2)
+    env = vectorised(rules_of(), 2)
     env.reset()
     with pytest.raises(InvalidAction, match=r"\[0, 5\] is outside the space"):
         env.step(np.array([0, 5]))
@@ -401,7 +401,7 @@ def test_all_that_a_user_may_call_wrongly_is_a_sentence(small: dict[str, Any]) -
 def test_policies_are_filled_up_to_the_budget() -> None:
     """What is shown at the end is what was scored."""
     space = toy_space(units=6)
-    env = PruningEnv(task_of(space=space), "ansi")
+    env = PruningEnv(rules_of(space=space), "ansi")
     env.reset(seed=0)
     for _ in space.units:
         *_, info = env.step(np.int64(4))
@@ -416,7 +416,7 @@ def test_policies_are_filled_up_to_the_budget() -> None:
 
 
 def test_a_step_needs_an_episode() -> None:
-    env = PruningEnv(task_of())
+    env = PruningEnv(rules_of())
     with pytest.raises(ResetNeeded, match=r"call reset\(\)"):
         env.step(np.int64(0))
     *_, last = played(env, np.random.default_rng(0))

@@ -12,13 +12,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from autoprune import registry, study
+from autoprune import registry
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config
 from autoprune.errors import UserError
+from autoprune.exporting import export_policy
 from autoprune.networks.images import logits_of
 from autoprune.policy import Policy
-from autoprune.provenance import proposal_of
+from autoprune.provenance import make_policy, proposal_of
 from autoprune.space import Levels
 from autoprune.validation import total_params
 from tests import families, image_families, tiny_searches
@@ -107,7 +108,7 @@ def export(assembly: Assembly, levels: Levels, path: Path, to: str = "hf", **opt
         given = {"pixel_values": torch.randn(3, 3, image_families.SIDE, image_families.SIDE)}
     reference = given | {"logits": placed_logits(assembly, levels, *given.values()).contiguous()}
     save_file(reference, path.with_suffix(".safetensors"))
-    return study.export_policy(assembly, study.make_policy(assembly, levels, {}), path, to, **options)
+    return export_policy(assembly, make_policy(assembly, levels, {}), path, to, **options)
 
 
 def is_exact(found: dict[str, Any]) -> None:
@@ -191,18 +192,18 @@ def awkward_images(assembly: Assembly) -> Levels:
 def refused(assembly: Assembly, levels: Levels, folder: Path, to: str, way: str) -> None:
     """A form that a network does not have: one sentence that names the one that it has."""
     with pytest.raises(UserError, match=way):
-        study.export_policy(assembly, study.make_policy(assembly, levels, {}), folder / "refused", to)
+        export_policy(assembly, make_policy(assembly, levels, {}), folder / "refused", to)
     assert not (folder / "refused").exists()
 
 
 @pytest.mark.parametrize("exporter", [name for name in registry.names("exporters") if name != "module"])
 def test_exporters_take_a_policy_and_a_path(exporter: str, tmp_path: Path, text_file: str) -> None:
     assembly = tiny_assembly("llama", tmp_path / "dense", text_file)
-    policy = study.make_policy(assembly, awkward_levels(assembly), {})
-    study.export_policy(assembly, policy, tmp_path / "out", exporter)
+    policy = make_policy(assembly, awkward_levels(assembly), {})
+    export_policy(assembly, policy, tmp_path / "out", exporter)
     first = sorted(tmp_path.rglob("*"))
     assert tmp_path / "out" in first
-    study.export_policy(assembly, policy, tmp_path / "out", exporter)
+    export_policy(assembly, policy, tmp_path / "out", exporter)
     assert sorted(tmp_path.rglob("*")) == first
     held = tmp_path / "out"
     again = Policy.load(held / "policy.json" if held.is_dir() else held)

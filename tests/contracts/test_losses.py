@@ -89,7 +89,7 @@ def test_losses_are_those_of_plain_forward_passes(name: str) -> None:
             found = evaluator.score_each(policies, sequences)
             expected = plain(placer, policies, tokens_NT)[:, :, sequences]
             assert found == pytest.approx(expected, rel=1e-5, abs=2e-6)
-            assert evaluator.walk.cache.nbytes <= state * states
+            assert evaluator.runner.cache.nbytes <= state * states
 
 
 @pytest.mark.parametrize("name", families.names())

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from autoprune import registry
-from autoprune.envs.episodes import Task
+from autoprune.envs.episodes import EpisodeRules
 from autoprune.envs.pruning import PruningEnv
 from autoprune.envs.rewards import RewardRecord, every_step
 from autoprune.envs.rewards.record import pay, pays_every_step
 from autoprune.envs.vectorized import PruningVecEnv
 from autoprune.errors import UserError
 from autoprune.testing import check_reward
-from autoprune.testing.toys import ToyScorer, toy_space, toy_task
+from autoprune.testing.toys import ToyScorer, toy_rules, toy_space
 
 REWARDS = registry.names("rewards")
 DENSE = {"purl"}
@@ -45,8 +45,8 @@ def test_a_clearly_better_loss_pays_more(name: str) -> None:
 
 @pytest.mark.parametrize("name", REWARDS)
 def test_only_rewards_that_are_marked_pay_at_every_step(name: str) -> None:
-    task = toy_task(registry.load("rewards", name), ToyScorer(toy_space(units=4)))
-    env = PruningEnv(task)
+    rules = toy_rules(registry.load("rewards", name), ToyScorer(toy_space(units=4)))
+    env = PruningEnv(rules)
     env.reset(seed=0)
     paid = [env.step(np.int64(2))[1] for _ in range(4)]
     assert pays_every_step(registry.load("rewards", name)) == (name in DENSE)
@@ -117,7 +117,7 @@ def test_the_record_of_each_step_is_what_its_names_say() -> None:
 
     scorer = ToyScorer(toy_space(units=4, latency=0.6), noise=0)
     space = scorer.space
-    env = PruningEnv(toy_task(mine, scorer))
+    env = PruningEnv(toy_rules(mine, scorer))
     env.reset(seed=0)
     for level in (3, 2, 4, 3):
         env.step(np.int64(level))
@@ -139,14 +139,14 @@ def test_the_record_of_each_step_is_what_its_names_say() -> None:
 # -- shaping ---------------------------------------------------------------------------------------------------------
 
 
-def totals(task: Task, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def totals(rules: EpisodeRules, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rewards of three random episodes side by side, `[steps, 3]`, and their totals as the outcome has them."""
     ended: list[np.ndarray] = []
-    env = PruningVecEnv(task, 3, np.random.default_rng(0), lambda outcome: ended.append(outcome.rewards_N))
+    env = PruningVecEnv(rules, 3, np.random.default_rng(0), lambda outcome: ended.append(outcome.rewards_N))
     env.reset()
     rng = np.random.default_rng(seed)
     actions = [
-        rng.uniform(-1, 1, (3, 1)) if task.actions == "continuous" else rng.integers(5, size=3) for _ in range(8)
+        rng.uniform(-1, 1, (3, 1)) if rules.actions == "continuous" else rng.integers(5, size=3) for _ in range(8)
     ]
     return np.array([env.step(action)[1] for action in actions], dtype=np.float64), ended[0]
 
@@ -158,8 +158,8 @@ def test_shaping_moves_reward_between_steps_and_adds_nothing(name: str, actions:
     scorer = ToyScorer(toy_space(units=8, seed=seed), seed=seed)
     options = {"actions": actions, "reference": scorer.space.uniform() if seed % 2 else None}
     reward = registry.load("rewards", name)
-    plain, plain_N = totals(toy_task(reward, scorer, **options), seed)
-    shaped, shaped_N = totals(toy_task(reward, scorer, shaping=2.0, **options), seed)
+    plain, plain_N = totals(toy_rules(reward, scorer, **options), seed)
+    shaped, shaped_N = totals(toy_rules(reward, scorer, shaping=2.0, **options), seed)
     assert shaped_N == pytest.approx(plain_N, abs=1e-9)
     assert (shaped - plain).sum(axis=0) == pytest.approx(np.zeros(3), abs=1e-5)
     assert np.abs(shaped - plain).max() > 0.1
@@ -169,7 +169,7 @@ def test_shaping_moves_reward_between_steps_and_adds_nothing(name: str, actions:
 def test_shaping_is_minus_the_sensitivities_in_units_of_the_uniform_policys() -> None:
     scorer = ToyScorer(toy_space(units=5), noise=0, pairs=0)
     space = scorer.space
-    env = PruningEnv(toy_task(registry.load("rewards", "amc"), scorer, shaping=1.5))
+    env = PruningEnv(toy_rules(registry.load("rewards", "amc"), scorer, shaping=1.5))
     env.reset(seed=0)
     uniform = scorer.true_loss(space.uniform())
     for u, level in enumerate((2, 4, 0)):
@@ -181,5 +181,5 @@ def test_shaping_is_minus_the_sensitivities_in_units_of_the_uniform_policys() ->
 def test_without_sensitivities_there_is_no_shaping() -> None:
     scorer = ToyScorer(toy_space(units=8))
     reward = registry.load("rewards", "amc")
-    task = replace(toy_task(reward, scorer, shaping=2.0), added_UL=None)
-    assert np.array_equal(totals(task, 0)[0], totals(toy_task(reward, scorer), 0)[0])
+    rules = replace(toy_rules(reward, scorer, shaping=2.0), added_UL=None)
+    assert np.array_equal(totals(rules, 0)[0], totals(toy_rules(reward, scorer), 0)[0])

@@ -25,7 +25,7 @@ from autoprune.written import without_password
 PLAN = "compare.yaml"
 
 
-class _Plan(BaseModel):
+class _PlanFile(BaseModel):
     """`compare.yaml`."""
 
     agents: list[str]
@@ -33,7 +33,7 @@ class _Plan(BaseModel):
 
 
 @dataclass(frozen=True)
-class Entrants:
+class ComparisonPlan:
     """Agents, seeds, and the configuration of which each search changes the agent and the seed only."""
 
     config: SearchConfig
@@ -41,7 +41,7 @@ class Entrants:
     seeds: tuple[int, ...]
 
     @classmethod
-    def of(cls, config: SearchConfig, agents: list[str], seeds: list[int]) -> "Entrants":
+    def of(cls, config: SearchConfig, agents: list[str], seeds: list[int]) -> "ComparisonPlan":
         """Checked as far as it can be without a model; without a limit, that of a single search.
 
         Raises:
@@ -50,12 +50,12 @@ class Entrants:
         if not agents or not seeds:
             raise UserError("a comparison needs at least one agent and one seed.")
         config = limited(config).model_copy(update={"agent": agents[0], "seed": seeds[0]})
-        entrants = cls(config, tuple(dict.fromkeys(agents)), tuple(dict.fromkeys(seeds)))
-        entrants._check()
-        return entrants
+        plan = cls(config, tuple(dict.fromkeys(agents)), tuple(dict.fromkeys(seeds)))
+        plan._check()
+        return plan
 
     @classmethod
-    def load(cls, out: Path, places: Mapping[str, Any] | None = None) -> "Entrants":
+    def load(cls, out: Path, places: Mapping[str, Any] | None = None) -> "ComparisonPlan":
         """Those of a comparison that was begun, scored elsewhere if `places` say so (`config.PLACES`).
 
         Raises:
@@ -63,7 +63,7 @@ class Entrants:
         """
         config = load_config(out / "config.yaml", dict(places or {}))
         with explained("the plan", out / PLAN, "it names agents and seeds"):
-            plan = _Plan.model_validate(read_yaml(out / PLAN))
+            plan = _PlanFile.model_validate(read_yaml(out / PLAN))
         return cls.of(config, plan.agents, plan.seeds)
 
     def save(self, out: Path) -> None:
@@ -77,7 +77,7 @@ class Entrants:
         configs = [self._config_of(agent, seed) for seed in self.seeds for agent in self.agents]
         return {run_name(config.agent, config.seed): config for config in configs}
 
-    def check_added_to(self, before: "Entrants", out: Path) -> None:
+    def check_added_to(self, before: "ComparisonPlan", out: Path) -> None:
         """Raise a UserError that names what differs, unless agents and seeds were only added."""
         for what in ("agents", "seeds"):
             missing = [str(one) for one in getattr(before, what) if one not in getattr(self, what)]

@@ -1,4 +1,4 @@
-"""A batch of policies x sequences cut into tasks, by what they cost.
+"""A batch of policies x sequences cut into jobs, by what they cost.
 
 The evaluator shares prefixes among the policies of one call, for each chunk of sequences by itself. So cutting between
 sequences costs nothing; cutting between policies costs the prefixes that both sides then run, and is done where a batch
@@ -18,8 +18,8 @@ import numpy as np
 from autoprune.mask import Mask
 from autoprune.space import Proposal, SearchSpace
 
-PER_WORKER = (1, 2, 3, 4, 6, 8)  # tasks that a batch is cut into; more of them even out, and run more prefixes twice
-OVERHEAD = 0.03  # of a dense pass, for a task by itself
+PER_WORKER = (1, 2, 3, 4, 6, 8)  # jobs that a batch is cut into; more of them even out, and run more prefixes twice
+OVERHEAD = 0.03  # of a dense pass, for a job by itself
 FIXED = 0.1  # of a dense block, for what it computes whatever is kept: norms, residuals, launches
 LOSS = 0.5  # of the head, for the loss on its logits
 
@@ -28,7 +28,7 @@ Path = tuple[tuple[Hashable, float], ...]
 
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     """Some policies on some sequences of a batch, by their positions in it, and the cost."""
 
     policies: tuple[int, ...]
@@ -81,8 +81,8 @@ class Costs:
         return sum(cost for _, cost in path[shared:]) + self._head
 
 
-def plan(costs: Costs, proposals: Sequence[Proposal], sequences: int, workers: int, chunk: int) -> list[Task]:
-    """Tasks that cover every policy and sequence once, such that the workers end about together.
+def plan(costs: Costs, proposals: Sequence[Proposal], sequences: int, workers: int, chunk: int) -> list[Job]:
+    """Jobs that cover every policy and sequence once, such that the workers end about together.
 
     Args:
         costs: of policies.
@@ -95,17 +95,17 @@ def plan(costs: Costs, proposals: Sequence[Proposal], sequences: int, workers: i
     order = sorted(range(len(paths)), key=lambda p: [_sortable(key) for key, _ in paths[p]])
     chunks = [range(sequences)[start : start + chunk] for start in range(0, sequences, chunk)]
     if workers == 1:
-        return [_task(costs, paths, order, chunks)]
+        return [_job(costs, paths, order, chunks)]
     plans = [_cut(costs, paths, order, chunks, workers * k) for k in PER_WORKER]
     even = len(chunks) // workers * workers
     if 0 < even < len(chunks):  # sequences that go round, and what is left over cut between policies
         first = _cut(costs, paths, order, chunks[:even], workers)
         plans += [first + _cut(costs, paths, order, chunks[even:], workers * k) for k in PER_WORKER]
-    return min(plans, key=lambda tasks: makespan([t.cost + OVERHEAD * costs.dense for t in tasks], workers))
+    return min(plans, key=lambda jobs: makespan([t.cost + OVERHEAD * costs.dense for t in jobs], workers))
 
 
 def makespan(costs: Sequence[float], workers: int) -> float:
-    """When the last of the workers ends if the longest tasks go first (Graham 1969, LPT)."""
+    """When the last of the workers ends if the longest jobs go first (Graham 1969, LPT)."""
     ends = [0.0] * workers
     for cost in sorted(costs, reverse=True):
         first = int(np.argmin(ends))
@@ -113,13 +113,13 @@ def makespan(costs: Sequence[float], workers: int) -> float:
     return max(ends)
 
 
-def _cut(costs: Costs, paths: Sequence[Path], order: list[int], chunks: Sequence[range], parts: int) -> list[Task]:
-    """About `parts` tasks: between sequences as far as there are enough, then between policies."""
+def _cut(costs: Costs, paths: Sequence[Path], order: list[int], chunks: Sequence[range], parts: int) -> list[Job]:
+    """About `parts` jobs: between sequences as far as there are enough, then between policies."""
     if len(chunks) >= parts:
         bounds = np.linspace(0, len(chunks), parts + 1).round().astype(int)
-        return [_task(costs, paths, order, chunks[a:b]) for a, b in itertools.pairwise(bounds)]
+        return [_job(costs, paths, order, chunks[a:b]) for a, b in itertools.pairwise(bounds)]
     pieces = _pieces(costs, paths, order, -(-parts // len(chunks)))
-    return [_task(costs, paths, piece, [one]) for one in chunks for piece in pieces]
+    return [_job(costs, paths, piece, [one]) for one in chunks for piece in pieces]
 
 
 def _pieces(costs: Costs, paths: Sequence[Path], order: list[int], parts: int) -> list[list[int]]:
@@ -156,9 +156,9 @@ def _filled(
     return pieces
 
 
-def _task(costs: Costs, paths: Sequence[Path], policies: Sequence[int], chunks: Sequence[range]) -> Task:
+def _job(costs: Costs, paths: Sequence[Path], policies: Sequence[int], chunks: Sequence[range]) -> Job:
     sequences = tuple(itertools.chain.from_iterable(chunks))
-    return Task(tuple(policies), sequences, costs.of([paths[p] for p in policies]) * len(sequences))
+    return Job(tuple(policies), sequences, costs.of([paths[p] for p in policies]) * len(sequences))
 
 
 def _sortable(key: Hashable) -> tuple[str, Hashable]:

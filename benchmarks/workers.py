@@ -1,15 +1,15 @@
 """Scoring on Ray: policies a second with several workers, against one process; start-up and memory of the workers.
 
-    python benchmarks/farm.py --model DIR --data FILE [--workers 1,2] [--policies 16] [--batches 4] [--sequences 8]
+    python benchmarks/workers.py --model DIR --data FILE [--workers 1,2] [--policies 16] [--batches 4] [--sequences 8]
         [--device cpu|cuda] [--gpus-per-worker 1] [--set KEY=VALUE] [--json]
-    OMP_NUM_THREADS=1 python benchmarks/farm.py ...        one thread a worker, and one in this process
-    python benchmarks/farm.py --random 1B --device cuda --set criterion=magnitude --workers 1,2,4
+    OMP_NUM_THREADS=1 python benchmarks/workers.py ...        one thread a worker, and one in this process
+    python benchmarks/workers.py --random 1B --device cuda --set criterion=magnitude --workers 1,2,4
 
 Batches are what evolution scores: mutations of one policy within the budget, on common sequences. This process scores
 them first; its references, and those of the workers, are there before the clock starts. Efficiency is the rate of k
 workers over k times the rate of this process. `dense` is a plain forward pass of the dense network over as many tokens
-as a batch has, here. `difference` is the largest between a loss of the farm and of this process, 0 for equal bits.
-Start-up is from the command for a farm to its first loss. Memory of a worker, MiB: what it has for itself (USS) and its
+as a batch has, here. `difference` is the largest between a loss of the pool and of this process, 0 for equal bits.
+Start-up is from the command for a pool to its first loss. Memory of a worker, MiB: what it has for itself (USS) and its
 part of what it shares (PSS) in all; and of the network's and the level store's files, what it has mapped and what it
 has copied, which is what one more worker adds of them.
 """
@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import SearchConfig, load_config
-from autoprune.farm.farm import Farm
 from autoprune.ports.scorer import Scorer
 from autoprune.space import Proposal
+from autoprune.workers.pool import WorkerPool
 
 
 def main() -> None:
@@ -61,30 +61,32 @@ def measure(args: argparse.Namespace, config: SearchConfig) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if config.device != "cpu" else "cpu",
         "params": assembly.loaded.n_params, "policies": per_batch, "sequences": len(sequences),
         "tokens_per_sequence": config.sequence_length, "threads": torch.get_num_threads(),
-        "policies_per_second": rate, "dense_per_second": 1 / dense_seconds(assembly, sequences), "farms": [],
+        "policies_per_second": rate, "dense_per_second": 1 / dense_seconds(assembly, sequences), "workers": [],
     }  # fmt: skip
     for workers in (int(text) for text in args.workers.split(",")):
-        report["farms"].append(on_farm(assembly, config, workers, batches, sequences, rate, losses))
-        print(f"# {report['farms'][-1]}", file=sys.stderr, flush=True)
+        report["workers"].append(on_pool(assembly, config, workers, batches, sequences, rate, losses))
+        print(f"# {report['workers'][-1]}", file=sys.stderr, flush=True)
     return report
 
 
-def on_farm(
+def on_pool(
     assembly: Assembly, config: SearchConfig, workers: int, batches: list[list[Proposal]], sequences: list[int],
     rate: float, losses: list[NDArray[np.float64]],
 ) -> dict[str, Any]:  # fmt: skip
     """A row: one number of workers."""
     begun = time.perf_counter()
-    with Farm(config.model_copy(update={"workers": workers}), lambda text: print(f"# {text}", file=sys.stderr)) as farm:
-        scorer = farm.scorer(assembly)
+    with WorkerPool(
+        config.model_copy(update={"workers": workers}), lambda text: print(f"# {text}", file=sys.stderr)
+    ) as pool:
+        scorer = pool.scorer(assembly)
         scorer.score([assembly.space.dense], sequences[:1])
         started = time.perf_counter() - begun
-        while len(farm.pids) < workers:
+        while len(pool.pids) < workers:
             time.sleep(0.1)
         for _ in range(2):  # whoever takes a sequence next time has its references by then
             scorer.score([assembly.space.dense, *batches[0]], sequences)
         own, found = timed(scorer, batches, sequences)
-        memories = [memory(pid) for pid in farm.pids]
+        memories = [memory(pid) for pid in pool.pids]
     return {
         "workers": workers, "policies_per_second": own, "ratio": own / rate, "efficiency": own / rate / workers,
         "start_seconds": started, **{key: float(np.mean([one[key] for one in memories])) for key in memories[0]},
@@ -152,7 +154,7 @@ def show(report: dict[str, Any]) -> None:
     names = ["workers", "policies/s", "ratio", "efficiency", "start s", "USS", "PSS", "mapped", "copied", "difference"]
     widths = [8, 11, 7, 11, 8, 6, 6, 7, 7, 11]
     print(" ".join(f"{name:>{width}s}" for name, width in zip(names, widths, strict=True)))
-    for one in report["farms"]:
+    for one in report["workers"]:
         print(
             f"{one['workers']:8d} {one['policies_per_second']:11.2f} {one['ratio']:7.2f} {one['efficiency']:11.2f} "
             f"{one['start_seconds']:8.1f} {one['uss']:6.0f} {one['pss']:6.0f} {one['mapped']:7.0f} "

@@ -1,6 +1,6 @@
-"""The workers: hired, given work, and replaced when they die or hang.
+"""Starts workers, gives them work, and replaces those that die or hang.
 
-Everything here runs in the farm's one thread. What Ray answers arrives there as an event.
+Everything here runs in the pool's one thread. What Ray answers arrives there as an event.
 
 A worker that dies takes nothing along but what it was scoring, and that is scored again: first each of its policies by
 itself, so that one that kills its worker is found out. A policy that was alone both times when its worker died has
@@ -15,34 +15,34 @@ from functools import partial
 from typing import Any
 
 from autoprune.errors import UserError
-from autoprune.farm.cluster import Cluster
-from autoprune.farm.kit import Kit, Part, parts_of
-from autoprune.farm.schedule import Task
-from autoprune.farm.worker import Worker
 from autoprune.space import Proposal
+from autoprune.workers.bundle import FileBundle, Part, parts_of
+from autoprune.workers.cluster import Cluster
+from autoprune.workers.schedule import Job
+from autoprune.workers.worker import Worker
 
 TRIES = 3  # deaths in a row, with nothing scored between them, after which a worker is not replaced
 START_SECONDS = 600.0  # for a worker to be placed, to load torch and the network
 LATE_SECONDS = 60.0  # without having started, which is worth a word
-LEAST_SECONDS, PATIENCE = 30.0, 20.0  # a task has hung after so long, and so many times what it should have taken
-SLOW = 3.0  # times what a task should have taken, after which an idle worker does it too
+LEAST_SECONDS, PATIENCE = 30.0, 20.0  # a job has hung after so long, and so many times what it should have taken
+SLOW = 3.0  # times what a job should have taken, after which an idle worker does it too
 
 
 @dataclass
 class Work:
-    """A task of a batch, and what has become of it.
+    """A job of a batch, and what has become of it.
 
     Args:
         proposals: its policies.
         sequences: of the split.
-        task: their positions in the batch.
+        job: their positions in the batch.
         finish: called once, with losses `[P, S]` or with the reason why there are none.
         order: number of the batch: earlier ones go first.
     """
 
     proposals: list[Proposal]
     sequences: list[int]
-    task: Task
+    job: Job
     finish: Callable[["Work", Any, str | None], None]
     order: int
     finished: bool = False
@@ -51,15 +51,15 @@ class Work:
 
     def split(self) -> list["Work"]:
         """Each policy by itself."""
-        share = self.task.cost / len(self.proposals)
+        share = self.job.cost / len(self.proposals)
         return [
-            Work([proposal], self.sequences, Task((p,), self.task.sequences, share), self.finish, self.order)
-            for proposal, p in zip(self.proposals, self.task.policies, strict=True)
+            Work([proposal], self.sequences, Job((p,), self.job.sequences, share), self.finish, self.order)
+            for proposal, p in zip(self.proposals, self.job.policies, strict=True)
         ]
 
 
 @dataclass
-class Hand:
+class WorkerState:
     """A worker's place."""
 
     number: int
@@ -74,14 +74,14 @@ class Hand:
     known: set[int] = field(default_factory=set)  # sequences whose dense references it has
 
 
-class Crew:
+class Supervisor:
     """Args:
     cluster: where workers are placed.
-    post: takes an event for the farm's thread.
+    post: takes an event for the pool's thread.
     notice: is told what the person at the terminal should know.
 
     Attributes:
-        hands: of all workers.
+        workers: of all workers.
         queue: work that nobody does yet.
         broken: why nothing can be scored any more.
         died: workers that died so far.
@@ -91,105 +91,105 @@ class Crew:
         self, cluster: Cluster, post: Callable[[Callable[[], None]], None], notice: Callable[[str], None]
     ) -> None:
         self._cluster, self._post, self._notice = cluster, post, notice
-        self.hands = [Hand(number + 1) for number in range(cluster.workers)]
+        self.workers = [WorkerState(number + 1) for number in range(cluster.workers)]
         self.queue: list[Work] = []
         self.broken: BaseException | None = None
         self.died = 0
         self._told_late = False
-        self._kit: Kit | None = None
+        self._bundle: FileBundle | None = None
         self._parts: list[Part] | None = None
         self._rate, self._dense = 0.0, 1.0  # seconds for a unit of cost; cost of a dense pass
         self._place_more()
 
     # -- life ----------------------------------------------------------------------------------------------------
 
-    def equip(self, kit: Kit, dense: float) -> None:
+    def distribute(self, bundle: FileBundle, dense: float) -> None:
         """Give all workers what they need; `dense` is what the dense network costs on one sequence."""
-        if kit == self._kit:
+        if bundle == self._bundle:
             return
-        self._kit, self._parts, self._dense, self._rate = kit, None, dense, 0.0
-        for hand in self.hands:
-            if hand.actor is not None:
-                self._load(hand)
+        self._bundle, self._parts, self._dense, self._rate = bundle, None, dense, 0.0
+        for worker in self.workers:
+            if worker.actor is not None:
+                self._load(worker)
 
-    def dismiss(self) -> None:
-        """Let all workers go."""
+    def stop(self) -> None:
+        """Stop all workers."""
         import ray
 
-        for hand in self.hands:
-            if hand.actor is not None:
-                ray.kill(hand.actor)
+        for worker in self.workers:
+            if worker.actor is not None:
+                ray.kill(worker.actor)
 
     def _place_more(self) -> None:
         """Begin with as many as may start at a time: on few processors one is ready much sooner than all together."""
-        starting = sum(hand.actor is not None and not hand.ready for hand in self.hands)
-        waiting = [hand for hand in self.hands if hand.actor is None and not hand.deaths]
-        for hand in waiting[: max(0, self._cluster.starts - starting)]:
-            self._place(hand)
+        starting = sum(worker.actor is not None and not worker.ready for worker in self.workers)
+        waiting = [worker for worker in self.workers if worker.actor is None and not worker.deaths]
+        for worker in waiting[: max(0, self._cluster.starts - starting)]:
+            self._place(worker)
 
-    def _place(self, hand: Hand) -> None:
+    def _place(self, worker: WorkerState) -> None:
         import ray
 
         remote: Any = ray.remote(**self._cluster.options)(Worker)
-        hand.actor, hand.ready, hand.known = remote.remote(self._cluster.threads), False, set()
-        hand.begun, hand.limit = time.monotonic(), START_SECONDS
-        if self._kit is not None:
-            self._load(hand)
+        worker.actor, worker.ready, worker.known = remote.remote(self._cluster.threads), False, set()
+        worker.begun, worker.limit = time.monotonic(), START_SECONDS
+        if self._bundle is not None:
+            self._load(worker)
 
-    def _load(self, hand: Hand, parts: list[Part] | None = None) -> None:
-        hand.begun, hand.limit = time.monotonic(), START_SECONDS
-        self._await(hand, hand.actor.load.remote(self._kit, parts), self._loaded)
+    def _load(self, worker: WorkerState, parts: list[Part] | None = None) -> None:
+        worker.begun, worker.limit = time.monotonic(), START_SECONDS
+        self._await(worker, worker.actor.load.remote(self._bundle, parts), self._loaded)
 
-    def _loaded(self, hand: Hand, answer: tuple[int, float] | None) -> None:
+    def _loaded(self, worker: WorkerState, answer: tuple[int, float] | None) -> None:
         if answer is not None:
-            hand.pid, seconds = answer
-            hand.ready, self._rate = True, self._rate or seconds / self._dense
+            worker.pid, seconds = answer
+            worker.ready, self._rate = True, self._rate or seconds / self._dense
             self._place_more()
             return
         if self._parts is None:
-            assert self._kit is not None
-            self._parts = parts_of(self._kit)
-        self._load(hand, self._parts)
+            assert self._bundle is not None
+            self._parts = parts_of(self._bundle)
+        self._load(worker, self._parts)
 
-    def _await(self, hand: Hand, reference: Any, then: Callable[[Hand, Any], None]) -> None:
-        """Have `then` called in the farm's thread with the answer, unless the worker has been replaced by then."""
-        actor = hand.actor
+    def _await(self, worker: WorkerState, reference: Any, then: Callable[[WorkerState, Any], None]) -> None:
+        """Have `then` called in the pool's thread with the answer, unless the worker has been replaced by then."""
+        actor = worker.actor
 
         def arrived(future: Any) -> None:
-            self._post(partial(self._answered, hand, actor, future, then))
+            self._post(partial(self._answered, worker, actor, future, then))
 
         reference.future().add_done_callback(arrived)
 
-    def _answered(self, hand: Hand, actor: Any, future: Any, then: Callable[[Hand, Any], None]) -> None:
-        if hand.actor is not actor:
+    def _answered(self, worker: WorkerState, actor: Any, future: Any, then: Callable[[WorkerState, Any], None]) -> None:
+        if worker.actor is not actor:
             return
         error = future.exception()
         if error is None:
-            then(hand, future.result())
+            then(worker, future.result())
         elif (raised := _raised(error)) is not None:
             self.broken = raised
         else:
-            self._bury(hand, _reason(error))
+            self._replace(worker, _reason(error))
 
-    def _bury(self, hand: Hand, reason: str) -> None:
+    def _replace(self, worker: WorkerState, reason: str) -> None:
         """A worker has died, or counts as dead: replace it, and put what it did back."""
         import ray
 
-        ray.kill(hand.actor)
-        work, hand.work, hand.actor, hand.ready = hand.work, None, None, False
-        hand.deaths += 1
+        ray.kill(worker.actor)
+        work, worker.work, worker.actor, worker.ready = worker.work, None, None, False
+        worker.deaths += 1
         self.died += 1
         if self.died == 1:
-            left = sum(other.ready for other in self.hands)
-            self._notice(f"worker {hand.number} {reason}: it is replaced, {left} work on, and nothing is lost.")
+            left = sum(other.ready for other in self.workers)
+            self._notice(f"worker {worker.number} {reason}: it is replaced, {left} work on, and nothing is lost.")
         if work is not None:
-            self._put_back(work, reason, hand.proven)
-        if hand.deaths < TRIES:
-            self._place(hand)
+            self._put_back(work, reason, worker.proven)
+        if worker.deaths < TRIES:
+            self._place(worker)
             return
-        self._notice(f"worker {hand.number} {reason} {TRIES} times without scoring anything: it is not replaced.")
+        self._notice(f"worker {worker.number} {reason} {TRIES} times without scoring anything: it is not replaced.")
         self._place_more()
-        if all(other.actor is None for other in self.hands):
+        if all(other.actor is None for other in self.workers):
             self.broken = UserError(
                 f"no worker is left: the last one {reason}. What was scored is kept: `autoprune resume` goes on, "
                 "with fewer --workers where memory is short."
@@ -214,84 +214,92 @@ class Crew:
 
     def assign(self) -> None:
         """Give idle workers something to do."""
-        for hand in self.hands:
-            if hand.ready and hand.work is None:
-                work = self._next(hand) or self._straggling()
+        for worker in self.workers:
+            if worker.ready and worker.work is None:
+                work = self._next(worker) or self._straggling()
                 if work is not None:
-                    self._send(hand, work)
+                    self._send(worker, work)
 
     def patience(self) -> float | None:
         """Seconds until something must be looked at though no answer has come; None: never."""
         now = time.monotonic()
-        ends = [hand.begun + hand.limit for hand in self.hands if self._expected(hand)]
+        ends = [worker.begun + worker.limit for worker in self.workers if self._expected(worker)]
         if not self._told_late:
-            ends += [hand.begun + LATE_SECONDS for hand in self.hands if self._expected(hand) and not hand.ready]
-        if any(hand.ready and hand.work is None for hand in self.hands):
-            alone = [hand for hand in self.hands if hand.work and hand.work.copies == 1 and not hand.work.finished]
-            ends += [hand.begun + self._slow(hand.work) for hand in alone if hand.work]
+            ends += [
+                worker.begun + LATE_SECONDS for worker in self.workers if self._expected(worker) and not worker.ready
+            ]
+        if any(worker.ready and worker.work is None for worker in self.workers):
+            alone = [
+                worker
+                for worker in self.workers
+                if worker.work and worker.work.copies == 1 and not worker.work.finished
+            ]
+            ends += [worker.begun + self._slow(worker.work) for worker in alone if worker.work]
         return max(0.01, min(ends) - now) if ends else None
 
     def look(self) -> None:
         """Replace what has hung."""
         now = time.monotonic()
         late = [
-            hand for hand in self.hands if self._expected(hand) and not hand.ready and now > hand.begun + LATE_SECONDS
+            worker
+            for worker in self.workers
+            if self._expected(worker) and not worker.ready and now > worker.begun + LATE_SECONDS
         ]
         if late and not self._told_late:
             self._told_late = True
-            self._notice(f"{len(late)} of {len(self.hands)} workers have not started yet: is there room for them?")
-        for hand in self.hands:
-            if self._expected(hand) and now > hand.begun + hand.limit:
-                self._bury(hand, f"did not answer for {hand.limit:.0f} s")
+            self._notice(f"{len(late)} of {len(self.workers)} workers have not started yet: is there room for them?")
+        for worker in self.workers:
+            if self._expected(worker) and now > worker.begun + worker.limit:
+                self._replace(worker, f"did not answer for {worker.limit:.0f} s")
 
-    def _expected(self, hand: Hand) -> bool:
+    def _expected(self, worker: WorkerState) -> bool:
         """Whether an answer is: it works, or loads what there is to load."""
-        return hand.actor is not None and (hand.work is not None or (not hand.ready and self._kit is not None))
+        return worker.actor is not None and (worker.work is not None or (not worker.ready and self._bundle is not None))
 
-    def _next(self, hand: Hand) -> Work | None:
+    def _next(self, worker: WorkerState) -> Work | None:
         """Of the earliest batch, what needs fewest dense references that the worker lacks; of these, the longest."""
         self.queue = [work for work in self.queue if not work.finished]
         if not self.queue:
             return None
-        chosen = min(self.queue, key=lambda w: (w.order, len(set(w.sequences) - hand.known), -w.task.cost))
+        chosen = min(self.queue, key=lambda w: (w.order, len(set(w.sequences) - worker.known), -w.job.cost))
         self.queue.remove(chosen)
         return chosen
 
     def _straggling(self) -> Work | None:
         """Work that takes its worker much longer than it should: the first answer counts."""
         now = time.monotonic()
-        for hand in self.hands:
-            work = hand.work
-            if work and work.copies == 1 and not work.finished and now > hand.begun + self._slow(work):
+        for worker in self.workers:
+            work = worker.work
+            if work and work.copies == 1 and not work.finished and now > worker.begun + self._slow(work):
                 return work
         return None
 
     def _slow(self, work: Work) -> float:
-        return max(1.0, SLOW * work.task.cost * self._rate)
+        return max(1.0, SLOW * work.job.cost * self._rate)
 
-    def _send(self, hand: Hand, work: Work) -> None:
-        hand.work, hand.begun = work, time.monotonic()
-        hand.limit = max(LEAST_SECONDS, PATIENCE * work.task.cost * self._rate)
+    def _send(self, worker: WorkerState, work: Work) -> None:
+        worker.work, worker.begun = work, time.monotonic()
+        worker.limit = max(LEAST_SECONDS, PATIENCE * work.job.cost * self._rate)
         work.copies += 1
-        hand.proven = False
+        worker.proven = False
         if work.deaths:
-            self._await(hand, hand.actor.ping.remote(), self._give)
+            self._await(worker, worker.actor.ping.remote(), self._give)
         else:
-            self._give(hand)
+            self._give(worker)
 
-    def _give(self, hand: Hand, answer: None = None) -> None:
+    def _give(self, worker: WorkerState, answer: None = None) -> None:
         """Have it scored; after an answer to a ping, by a worker that is alive."""
-        work, hand.proven = hand.work, bool(hand.work and hand.work.deaths)
+        work, worker.proven = worker.work, bool(worker.work and worker.work.deaths)
         assert work is not None
-        self._await(hand, hand.actor.score.remote(work.proposals, work.sequences), self._scored)
+        self._await(worker, worker.actor.score.remote(work.proposals, work.sequences), self._scored)
 
-    def _scored(self, hand: Hand, answer: tuple[Any, float]) -> None:
+    def _scored(self, worker: WorkerState, answer: tuple[Any, float]) -> None:
         losses_PS, seconds = answer
-        work, hand.work, hand.deaths = hand.work, None, 0
+        work, worker.work, worker.deaths = worker.work, None, 0
         assert work is not None
         work.copies -= 1
-        hand.known.update(work.sequences)
-        self._rate = 0.8 * self._rate + 0.2 * seconds / work.task.cost
+        worker.known.update(work.sequences)
+        self._rate = 0.8 * self._rate + 0.2 * seconds / work.job.cost
         if not work.finished:
             work.finished = True
             work.finish(work, losses_PS, None)

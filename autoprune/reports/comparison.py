@@ -1,4 +1,4 @@
-"""The page of a comparison: the league, learning curves with quartiles, every search, and how to repeat it."""
+"""The page of a comparison: the table of agents, learning curves with quartiles, every search, and how to repeat it."""
 
 import json
 import shlex
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autoprune.comparing.league import curves_of
+from autoprune.comparing.results import curves_of
 from autoprune.reports.charts import Series, colour, legend, line_chart
 from autoprune.reports.markup import Markup, join, tag
 from autoprune.reports.scales import drawable
@@ -18,56 +18,56 @@ Json = Mapping[str, Any]
 LOG_FROM = 20  # times as much at the end as at the start: early steps would be squeezed together
 
 
-def body(path: Path, league: Json) -> Markup:
+def body(path: Path, results: Json) -> Markup:
     """Everything below the page's title.
 
     Args:
         path: the comparison's directory.
-        league: as `league.json` has it.
+        results: as `league.json` has it.
     """
     return join(
-        _head(path, league), tag("main", _table(league), _curves(league), _searches(league), _origin(path, league))
+        _head(path, results), tag("main", _table(results), _curves(results), _searches(results), _origin(path, results))
     )
 
 
-def title(league: Json) -> str:
+def title(results: Json) -> str:
     """What is compared, on what."""
-    return f"{_subject(league)}: {', '.join(league['agents'])}"
+    return f"{_subject(results)}: {', '.join(results['agents'])}"
 
 
-def _subject(league: Json) -> str:
-    return Path(league["config"].get("model") or "embedded model").name
+def _subject(results: Json) -> str:
+    return Path(results["config"].get("model") or "embedded model").name
 
 
-def _words(league: Json) -> Words:
-    return words_of(league)
+def _words(results: Json) -> Words:
+    return words_of(results)
 
 
-def _unit(league: Json) -> str:
-    return _words(league).unit(str(league["config"].get("loss", "kl")))
+def _unit(results: Json) -> str:
+    return _words(results).unit(str(results["config"].get("loss", "kl")))
 
 
-def _head(path: Path, league: Json) -> Markup:
-    config, references = league["config"], league["references"]
+def _head(path: Path, results: Json) -> Markup:
+    config, references = results["config"], results["references"]
     bounds = ", ".join(f"{metric} ≤ {bound:g}" for metric, bound in config["budgets"].items())
-    first = league["table"][0]
-    asked, ended = len(league["agents"]) * len(league["seeds"]), len(league["searches"])
+    first = results["table"][0]
+    asked, ended = len(results["agents"]) * len(results["seeds"]), len(results["searches"])
     rows = [
         ("First", first["agent"], f"loss {loss(first['loss'])}, mean over seeds"),
-        *((name.capitalize(), loss(row["loss"]), _reference(league, row)) for name, row in references.items()),
-        ("Searches", f"{ended} of {asked}", f"{len(league['agents'])} agents, {len(league['seeds'])} seeds"),
+        *((name.capitalize(), loss(row["loss"]), _reference(results, row)) for name, row in references.items()),
+        ("Searches", f"{ended} of {asked}", f"{len(results['agents'])} agents, {len(results['seeds'])} seeds"),
     ]
     return tag(
         "header",
         tag("p", "autoprune comparison", class_="kicker"),
-        tag("h1", _subject(league)),
-        tag("p", f"{bounds}; {_limits(config, _words(league).items)} a search. ", tag("code", path), class_="lead"),
+        tag("h1", _subject(results)),
+        tag("p", f"{bounds}; {_limits(config, _words(results).items)} a search. ", tag("code", path), class_="lead"),
         facts(rows),
     )
 
 
-def _reference(league: Json, row: Json) -> str:
-    said = _words(league)
+def _reference(results: Json, row: Json) -> str:
+    said = _words(results)
     shown = said.quality.averages and said.quality.key in row
     known = f"{said.quality.name} {quality(said, row)}, " if shown else ""
     return f"{known}the same for all"
@@ -78,8 +78,8 @@ def _limits(config: Json, items: str) -> str:
     return ", ".join(f"{config[key]:,} {name}" for key, name in told if config.get(key)) or "no limit"
 
 
-def _table(league: Json) -> Markup:
-    known = _words(league).quality
+def _table(results: Json) -> Markup:
+    known = _words(results).quality
     columns = [
         "agent",
         "rank",
@@ -90,7 +90,7 @@ def _table(league: Json) -> Markup:
         "best seed",
         "worst seed",
     ]
-    columns += ["behind the first", _words(league).items, "time"]
+    columns += ["behind the first", _words(results).items, "time"]
     rows = [
         [
             row["agent"],
@@ -98,20 +98,20 @@ def _table(league: Json) -> Markup:
             f"{row['seeds']} ({row['failed']} failed)" if row["failed"] else str(row["seeds"]),
             loss(row["loss"]),
             "–" if row["sd"] is None else loss(row["sd"]),
-            *([quality(_words(league), row)] if known.averages else []),
+            *([quality(_words(results), row)] if known.averages else []),
             _end(row["best"]),
             _end(row["worst"]),
             _behind(row),
             amount(row["tokens"]),
             "–" if row["seconds"] is None or not drawable(row["seconds"]) else duration(row["seconds"]),
         ]
-        for row in league["table"]
+        for row in results["table"]
     ]
     said = (
-        f"Loss on the validation split, which no search has seen: mean over seeds, {_unit(league)}. "
+        f"Loss on the validation split, which no search has seen: mean over seeds, {_unit(results)}. "
         "The difference to the first is given with its standard error."
     )
-    return section("League", note(said), table("League", columns, rows))
+    return section("Agents", note(said), table("Agents", columns, rows))
 
 
 def _end(end: Json | None) -> str:
@@ -125,14 +125,14 @@ def _behind(row: Json) -> str:
     return f"+{loss(row['behind'])}{error}"
 
 
-def _curves(league: Json) -> Markup | None:
-    curves = curves_of(league)
+def _curves(results: Json) -> Markup | None:
+    curves = curves_of(results)
     if not curves:
         return None
-    ranks = {row["agent"]: row["rank"] for row in league["table"]}
+    ranks = {row["agent"]: row["rank"] for row in results["table"]}
     agents = sorted(curves, key=lambda agent: ranks[agent])
     charts = []
-    for column, name in (("tokens", f"{_words(league).items} scored"), ("seconds", "seconds of search")):
+    for column, name in (("tokens", f"{_words(results).items} scored"), ("seconds", "seconds of search")):
         series = []
         for agent in agents:
             x, low, middle, high = curves[agent][column]
@@ -140,7 +140,7 @@ def _curves(league: Json) -> Markup | None:
         xs = [x for one in series for x in one.x if x > 0]
         log = bool(xs) and max(xs) / min(xs) > LOG_FROM
         label = f"Loss of the incumbent against {name}, median and quartiles over seeds, of {', '.join(agents)}"
-        charts.append(figure(None, line_chart(series, label, name, f"loss ({_unit(league)})", log_x=log, step=True)))
+        charts.append(figure(None, line_chart(series, label, name, f"loss ({_unit(results)})", log_x=log, step=True)))
     said = (
         "What each search would have answered at that time, scored afterwards on one sample of the validation split: "
         "median over seeds, and a band between the quartiles."
@@ -149,12 +149,12 @@ def _curves(league: Json) -> Markup | None:
     return section("Learning curves", note(said), figures(*charts), keys)
 
 
-def _searches(league: Json) -> Markup:
-    said = _words(league)
+def _searches(results: Json) -> Markup:
+    said = _words(results)
     columns = ["search", "loss", said.quality.name, "parameters", f"MACs/{said.item}", "search loss", said.items]
     columns += ["evaluations", "time"]
     rows = []
-    for one in league["searches"]:
+    for one in results["searches"]:
         if "failed" in one:
             rows.append(
                 [one["run"], tag("td", f"failed: {one['failed']}", colspan=len(columns) - 1, class_="description")]
@@ -171,14 +171,14 @@ def _searches(league: Json) -> Markup:
     return section("Searches", note(told), table("Searches", columns, rows))
 
 
-def _origin(path: Path, league: Json) -> Markup:
+def _origin(path: Path, results: Json) -> Markup:
     rows = [
         [name, tag("td", "none" if value is None else value if isinstance(value, str) else json.dumps(value))]
-        for name, value in league["config"].items()
+        for name, value in results["config"].items()
         if name not in ("agent", "seed", "storage")
     ]
     where = shlex.quote(str(path))
-    lines = [f"autoprune resume {where}", f"autoprune report {where}/{shlex.quote(league['searches'][0]['run'])}"]
+    lines = [f"autoprune resume {where}", f"autoprune report {where}/{shlex.quote(results['searches'][0]['run'])}"]
     return join(
         section("Configuration", table("Configuration", ("setting", "value"), rows, "words")),
         section("Go on", tag("pre", tag("code", "\n".join(lines)), tabindex=0)),

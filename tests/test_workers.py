@@ -16,23 +16,23 @@ import pytest
 from autoprune import study
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import SearchConfig, load_config
-from autoprune.farm.crew import Crew, Hand, Work
-from autoprune.farm.farm import Farm
 from autoprune.journal import Journal
 from autoprune.mask import Mask
 from autoprune.objective import Limits, Objective
 from autoprune.study import Watch
-from tests.test_farm_runs import children
+from autoprune.workers.pool import WorkerPool
+from autoprune.workers.supervisor import Supervisor, Work, WorkerState
 from tests.test_resume import scores
+from tests.test_worker_runs import children
 
 pytestmark = pytest.mark.slow
 
 
 @dataclass
 class Running:
-    """A farm of two workers, what it has said, and what it scores."""
+    """A pool of two workers, what it has said, and what it scores."""
 
-    farm: Farm
+    pool: WorkerPool
     assembly: Assembly
     notices: list[str] = field(default_factory=list)
 
@@ -45,27 +45,27 @@ def config(quick: dict[str, Any]) -> SearchConfig:
 @pytest.fixture(scope="module")
 def running(config: SearchConfig) -> Iterator[Running]:
     notices: list[str] = []
-    with Farm(config, notices.append) as farm:
-        yield Running(farm, assemble(config), notices)
+    with WorkerPool(config, notices.append) as pool:
+        yield Running(pool, assemble(config), notices)
 
 
 def test_losses_are_those_of_one_process(running: Running) -> None:
     assembly, rng = running.assembly, np.random.default_rng(0)
-    farm, here = running.farm.scorer(assembly), assembly.evaluator(assembly.splits.search, "kl")
+    pool, here = running.pool.scorer(assembly), assembly.evaluator(assembly.splits.search, "kl")
     for size in (1, 3, 20):
         levels = [assembly.space.sample(rng) for _ in range(size)]
         masks = [Mask.pack([rng.random(n) < 0.6 for n in assembly.space.groups]) for _ in range(size // 3)]
         sequences = [int(s) for s in rng.permutation(here.n_sequences)[: 1 + size % 5]]
         batch = [*levels, *masks, assembly.space.dense]
-        assert np.array_equal(farm.score(batch, sequences), here.score(batch, sequences))
-    assert (farm.dense_losses([0, 1]) == 0).all()
-    assert (farm.n_sequences, farm.tokens_per_sequence) == (here.n_sequences, here.tokens_per_sequence)
+        assert np.array_equal(pool.score(batch, sequences), here.score(batch, sequences))
+    assert (pool.dense_losses([0, 1]) == 0).all()
+    assert (pool.n_sequences, pool.tokens_per_sequence) == (here.n_sequences, here.tokens_per_sequence)
 
 
 def test_searches_from_several_threads_share_it(running: Running) -> None:
     """As a comparison does; each finds what it finds by itself."""
     assembly = running.assembly
-    scorer, here = running.farm.scorer(assembly), assembly.evaluator(assembly.splits.search, "kl")
+    scorer, here = running.pool.scorer(assembly), assembly.evaluator(assembly.splits.search, "kl")
 
     def search(scorer: Any, seed: int) -> Objective:
         objective = Objective(assembly.space, scorer, Limits(evals=60))
@@ -85,29 +85,29 @@ def test_searches_from_several_threads_share_it(running: Running) -> None:
 def test_workers_killed_twenty_times(running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At random moments of a search, with SIGKILL: every score is there once, and the result is that of no faults."""
     kills, rng = 20, random.Random(0)
-    died, due, killed = running.farm.died, [rng.randrange(1, 6)], set[int]()
-    plain = Crew._send
+    died, due, killed = running.pool.died, [rng.randrange(1, 6)], set[int]()
+    plain = Supervisor._send
 
-    def send(self: Crew, hand: Hand, work: Work) -> None:
-        plain(self, hand, work)
+    def send(self: Supervisor, worker: WorkerState, work: Work) -> None:
+        plain(self, worker, work)
         due[0] -= 1
-        if due[0] > 0 or len(killed) == kills or hand.pid in killed or work.deaths:
+        if due[0] > 0 or len(killed) == kills or worker.pid in killed or work.deaths:
             return  # (twice the same policy by itself, and it would count as failed)
-        killed.add(hand.pid)
+        killed.add(worker.pid)
         due[0] = rng.randrange(1, 6)
-        threading.Timer(rng.uniform(0, 0.02), os.kill, (hand.pid, signal.SIGKILL)).start()
+        threading.Timer(rng.uniform(0, 0.02), os.kill, (worker.pid, signal.SIGKILL)).start()
 
     assembly, results = running.assembly, []
     for faults in (True, False):
         journal = Journal(tmp_path / f"journal-{faults}.jsonl")
-        objective = Objective(assembly.space, running.farm.scorer(assembly), Limits(evals=250), journal)
+        objective = Objective(assembly.space, running.pool.scorer(assembly), Limits(evals=250), journal)
         with closing(journal), monkeypatch.context() as patch:
             if faults:
-                patch.setattr(Crew, "_send", send)
+                patch.setattr(Supervisor, "_send", send)
             study._run(study.make_agent("evolution", {"first_tokens": 64}), objective, 3)
         results.append((objective.best, scores(tmp_path / f"journal-{faults}.jsonl")))
     assert len(killed) == kills, "the search was too short for all faults"
-    assert running.farm.died - died == kills
+    assert running.pool.died - died == kills
     assert results[0] == results[1]
     written = [(tuple(levels), tuple(sequences), np.ndim(told)) for levels, sequences, told in results[0][1]]
     assert len(written) == len(set(written)), "a score was counted twice"
@@ -116,7 +116,7 @@ def test_workers_killed_twenty_times(running: Running, tmp_path: Path, monkeypat
 
 def test_nothing_listens_on_the_network(running: Running) -> None:
     """Sockets of Ray's processes are bound to the loopback."""
-    running.farm.scorer(running.assembly)
+    running.pool.scorer(running.assembly)
     ours = {os.getpid(), *children(os.getpid())}
     inodes = {os.readlink(fd) for pid in ours for fd in _descriptors(pid)}
     listening = []

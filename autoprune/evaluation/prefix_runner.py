@@ -34,7 +34,7 @@ class Plan:
     states: list[dict[Node, Tensor]]
 
 
-class Walk:
+class PrefixRunner:
     """Args:
     placer: puts what is kept of a block in place.
     tokens_NT: the sequences.

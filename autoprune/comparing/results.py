@@ -1,4 +1,4 @@
-"""The league of a comparison: what every search found, and the agents ranked, from what searches left on disk.
+"""The results of a comparison: what every search found, and the table of agents. They are read from the runs.
 
 `league.json`, schema `autoprune.league/1`:
 
@@ -30,7 +30,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from autoprune.comparing.curves import Point, quartiles
-from autoprune.comparing.league_file import Found, League
+from autoprune.comparing.results_file import ComparisonFile, Found
 from autoprune.files.reading import explained, read_json
 from autoprune.wording import Measure, Words
 
@@ -71,7 +71,7 @@ def table_of(searches: Sequence[Mapping[str, Any]], words: Words) -> list[Json]:
     """Agents by their mean validation loss, the lowest first; those without an answer last.
 
     Args:
-        searches: as the league has them.
+        searches: as `league.json` has them.
         words: of the task, which say whether the mean of its quality is shown.
     """
     agents = dict.fromkeys(one["agent"] for one in searches)
@@ -86,7 +86,7 @@ def table_of(searches: Sequence[Mapping[str, Any]], words: Words) -> list[Json]:
     return rows
 
 
-def curves_of(league: Mapping[str, Any]) -> dict[str, dict[str, tuple[list[float], ...]]]:
+def curves_of(results: Mapping[str, Any]) -> dict[str, dict[str, tuple[list[float], ...]]]:
     """Learning curves of each agent, on the validation sample that all searches share.
 
     Returns:
@@ -94,7 +94,7 @@ def curves_of(league: Mapping[str, Any]) -> dict[str, dict[str, tuple[list[float
         x. Begins where half of the seeds have an answer; agents without one are left out.
     """
     curves: dict[str, list[list[Point]]] = {}
-    for one in league["searches"]:
+    for one in results["searches"]:
         points = [(tokens, seconds, loss) for tokens, seconds, loss in one.get("curve", ()) if loss is not None]
         if points:
             curves.setdefault(one["agent"], []).append(points)
@@ -103,16 +103,16 @@ def curves_of(league: Mapping[str, Any]) -> dict[str, dict[str, tuple[list[float
     }
 
 
-def load_league(path: Path) -> Json:
-    """The league in a comparison's directory.
+def load_results(path: Path) -> Json:
+    """The results in a comparison's directory.
 
     Raises:
         UserError: there is none, or it is damaged.
     """
-    with explained("the league", path / FILE, "`autoprune resume` writes it anew"):
-        league: Json = read_json(path / FILE)
-        League.model_validate(league)
-    return league
+    with explained("the results", path / FILE, "`autoprune resume` writes it anew"):
+        results: Json = read_json(path / FILE)
+        ComparisonFile.model_validate(results)
+    return results
 
 
 _SEARCH = {"loss": "search", "tokens": "search_tokens"}

@@ -14,7 +14,7 @@ from autoprune.config import SearchConfig
 from autoprune.errors import UserError
 from autoprune.files.writing import scratch
 
-STORE_BYTES = 128 * 2**20  # Ray's own object store: of a local farm only policies and losses go through it
+STORE_BYTES = 128 * 2**20  # Ray's own object store: of a local pool only policies and losses go through it
 LOCAL = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # what is left of a driver that was killed waits no longer
@@ -61,7 +61,7 @@ class Cluster:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What Ray is told of each worker's needs; it is the crew that replaces those that die."""
+        """What Ray is told of each worker's needs; it is the supervisor that replaces those that die."""
         return {"num_cpus": self.threads, "num_gpus": self._gpus, "max_restarts": 0, "max_task_retries": 0}
 
     def close(self) -> None:
@@ -171,7 +171,7 @@ def _read_token() -> None:
 
 
 def _hush() -> None:
-    """Keep Ray from printing paragraphs on our stdout about workers that die: the crew tells it, in a sentence."""
+    """Keep Ray from printing paragraphs about dead workers on our stdout: the supervisor says it in one sentence."""
     with suppress(ImportError):  # there is no public way; without it, only the output is less tidy
         from ray._private import worker
 

@@ -12,7 +12,7 @@ from autoprune.cutting.counting import weights_of
 from autoprune.cutting.live import LiveWidth
 from autoprune.levels.form import live_form
 from autoprune.space import Unit
-from autoprune.statistics import UnitStatistics
+from autoprune.unit_statistics import UnitStatistics
 
 
 def measure(unit: Unit, width: LiveWidth, h_DD: Tensor, levels: Mapping[str, Tensor]) -> UnitStatistics:

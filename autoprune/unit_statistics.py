@@ -1,7 +1,7 @@
-"""What is known of a unit before anything is scored: its weights, the activations it reads, its levels' output errors.
+"""Statistics of a unit before anything is scored: its weights, its input activations, the output errors of its levels.
 
-Part of the level store, since all of it comes from the dense weights and the moments of the reconstruction split. What
-an agent does with it is the agent's affair; the pruning environment shows it as observations.
+They are stored with the levels, because they are computed from the dense weights and the moments of the reconstruction
+split. Agents may use them; the pruning environment shows them as observations.
 """
 
 from dataclasses import dataclass

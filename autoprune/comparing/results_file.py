@@ -1,4 +1,4 @@
-"""What `league.json` must hold, so that whoever shows it need not look again (league.py says what it means)."""
+"""What `league.json` must hold, so that whoever shows it need not look again (results.py says what it means)."""
 
 from typing import Annotated, Any, Literal
 
@@ -45,7 +45,7 @@ class Found(Measured):
 
 
 class Ended(Found):
-    """A search of a league."""
+    """A search that has ended."""
 
     agent: str
     seed: int
@@ -67,7 +67,7 @@ class End(_Part):
     loss: Number
 
 
-class Standing(_Part):
+class Row(_Part):
     """A row of the table."""
 
     rank: int
@@ -86,7 +86,7 @@ class Standing(_Part):
     behind_error: Number
 
     @model_validator(mode="after")
-    def _has_ends(self) -> "Standing":
+    def _has_ends(self) -> "Row":
         if self.seeds and (self.best is None or self.worst is None or self.tokens is None or self.evals is None):
             raise ValueError("an agent with seeds has a best one, a worst one, and what they took")
         return self
@@ -105,7 +105,7 @@ class Config(_Part):
     max_time: Number = None
 
 
-class League(_Part):
+class ComparisonFile(_Part):
     """The file."""
 
     schema_: Literal["autoprune.league/1"] = Field(alias="schema")
@@ -116,10 +116,10 @@ class League(_Part):
     seeds: list[int]
     references: dict[str, Measured]
     searches: list[Failed | Ended]
-    table: list[Standing]
+    table: list[Row]
 
     @model_validator(mode="after")
-    def _measures_what_its_task_does(self) -> "League":
+    def _measures_what_its_task_does(self) -> "ComparisonFile":
         words = words_of(self.model_dump(include={"task", "words"}, exclude_unset=True))
         for one in (*self.references.values(), *self.searches):
             lacking = [known.key for known in words.measures if known.key not in (one.model_extra or {})]
@@ -128,7 +128,7 @@ class League(_Part):
         return self
 
     @model_validator(mode="after")
-    def _knows_its_agents(self) -> "League":
+    def _knows_its_agents(self) -> "ComparisonFile":
         if {one.agent for one in self.searches} - {row.agent for row in self.table}:
             raise ValueError("its table lacks an agent")
         return self

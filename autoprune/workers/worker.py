@@ -1,4 +1,4 @@
-"""The actor that scores. It maps the kit's files and writes to none of them."""
+"""The actor that scores. It maps the bundle's files and writes to none of them."""
 
 import os
 import time
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.farm.kit import Kit, Part, is_here, open_kit, receive
 from autoprune.space import Proposal
+from autoprune.workers.bundle import FileBundle, Part, is_here, open_bundle, receive
 
 
 class Worker:
@@ -27,11 +27,11 @@ class Worker:
     def ping(self) -> None:
         """Answers if it is alive."""
 
-    def load(self, kit: Kit, parts: Sequence[Part] | None = None) -> tuple[int, float] | None:
-        """Open a kit; None if its files are not on this machine and were not sent along.
+    def load(self, bundle: FileBundle, parts: Sequence[Part] | None = None) -> tuple[int, float] | None:
+        """Open a bundle; None if its files are not on this machine and were not sent along.
 
         Args:
-            kit: what to open.
+            bundle: what to open.
             parts: its files, as references to Ray's object store.
 
         Returns:
@@ -43,11 +43,11 @@ class Worker:
         import ray
 
         node = ray.get_runtime_context().get_node_id()
-        if not is_here(kit, node):
+        if not is_here(bundle, node):
             if parts is None:
                 return None
-            receive(kit, parts)
-        self._evaluator = open_kit(kit, node)
+            receive(bundle, parts)
+        self._evaluator = open_bundle(bundle, node)
         dense = [self._evaluator.space.dense]
         self.score(dense, [0])  # what is slow the first time is not measured
         return os.getpid(), self.score(dense, [0])[1]

@@ -1,9 +1,9 @@
 """Agents at equal tokens or equal seconds on one space: search loss, and losses on a text that no search saw.
 
-    python benchmarks/tournament.py --model DIR --data FILE --test FILE [--agents a,b:key=value;key=value] [--seeds 5]
-        [--tokens 400000] [--seconds S] [--budget params=0.5] [--space width] [--device cpu] [--jobs 1]
+    python benchmarks/compare_agents.py --model DIR --data FILE --test FILE [--agents a,b:key=value;key=value]
+        [--seeds 5] [--tokens 400000] [--seconds S] [--budget params=0.5] [--space width] [--device cpu] [--jobs 1]
         [--out FILE.jsonl] [--plot FILE.svg] [--json]
-    python benchmarks/tournament.py --report-only --out FILE.jsonl [--plot FILE.svg] [--json]
+    python benchmarks/compare_agents.py --report-only --out FILE.jsonl [--plot FILE.svg] [--json]
 
 Every agent gets the same network, level store, splits and limit; seeds differ in the agent's randomness only. With
 --seconds alone there is no limit of tokens; what falls or widens with the tokens spent then stays as it starts.

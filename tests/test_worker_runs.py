@@ -1,4 +1,4 @@
-"""Whole searches on Ray, each with a farm of its own: the same policy, and sentences where there can be none."""
+"""Whole searches on Ray, each with a pool of its own: the same policy, and sentences where there can be none."""
 
 import json
 import os
@@ -21,10 +21,10 @@ import autoprune
 from autoprune.assembly import assemble
 from autoprune.config import load_config
 from autoprune.errors import UserError
-from autoprune.farm import crew
-from autoprune.farm.farm import Farm
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
+from autoprune.workers import supervisor
+from autoprune.workers.pool import WorkerPool
 from tests.test_resume import outcome, scores
 
 pytestmark = pytest.mark.slow
@@ -49,7 +49,7 @@ def test_a_policy_that_kills_its_worker_twice_has_failed(
     act: str, why: str, quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or hangs it; the search goes on without it, and the journal says why."""
-    monkeypatch.setattr(crew, "LEAST_SECONDS", 2.0)
+    monkeypatch.setattr(supervisor, "LEAST_SECONDS", 2.0)
     source = tmp_path / "fatal.py"
     plain = assemble(load_config(None, quick))
     sparsest = plain.evaluator(plain.splits.search, "kl").score([plain.space.sparsest], range(8))
@@ -57,9 +57,9 @@ def test_a_policy_that_kills_its_worker_twice_has_failed(
     notices: list[str] = []
     config = load_config(None, quick | {"workers": 2, "loss": f"{source}:Fatal"})
     worst = int(sparsest[0].argmax())
-    with Farm(config, notices.append) as farm:
+    with WorkerPool(config, notices.append) as pool:
         assembly = assemble(config)
-        scorer = farm.scorer(assembly)
+        scorer = pool.scorer(assembly)
         space = assembly.space.rebudgeted({"params": 1.0 * assembly.space.cost(assembly.space.dense, "params")})
         others = [space.dense, space.uniform(), (1,) * len(space.units)]
         with closing(Journal(tmp_path / "journal.jsonl")) as journal:
@@ -86,20 +86,20 @@ def test_one_two_or_four_workers_find_the_same(quick: dict[str, Any], tmp_path: 
     assert found[0] == found[1] == found[2]
 
 
-def test_a_comparison_on_a_farm_is_the_same_league(quick: dict[str, Any], tmp_path: Path) -> None:
+def test_a_comparison_on_workers_is_the_same_results(quick: dict[str, Any], tmp_path: Path) -> None:
     settings = quick | {"max_evals": None, "max_tokens": 1024}
     agents = ["evolution", "random", "ppo"]
-    leagues = [
+    both = [
         autoprune.compare(agents, 2, out=tmp_path / str(workers), workers=workers, **settings).league
         for workers in (1, 2)
     ]
-    for league in leagues:
-        for search in league["searches"]:
+    for results in both:
+        for search in results["searches"]:
             assert "failed" not in search
             for timed in ("seconds", "curve", "tokens_per_second"):
                 search.pop(timed, None)
-    assert [(s["run"], s["loss"], s["tokens"]) for s in leagues[0]["searches"]] == [
-        (s["run"], s["loss"], s["tokens"]) for s in leagues[1]["searches"]
+    assert [(s["run"], s["loss"], s["tokens"]) for s in both[0]["searches"]] == [
+        (s["run"], s["loss"], s["tokens"]) for s in both[1]["searches"]
     ]
 
 
@@ -141,7 +141,7 @@ def test_two_nodes_of_which_one_dies(quick_arguments: list[str], tmp_path: Path)
         time.sleep(2)  # until it has joined: workers are as many as the cluster has processors
         arguments = [*main, "search", *settings, "--ray-address", f"127.0.0.1:{port}", "--out", str(run)]
         with subprocess.Popen(arguments, env=secret, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as search:
-            wait_for(lambda: list(cache.glob("kits/*/kit.json")) != [] or search.poll() is not None)
+            wait_for(lambda: list(cache.glob("bundles/*/bundle.json")) != [] or search.poll() is not None)
             wait_for(lambda: any(is_at_work(pid) for pid in children(second.pid)))
             wait_for(lambda: len(scores(run / "journal.jsonl")) > 20 if (run / "journal.jsonl").exists() else False)
             for pid in children(second.pid):
@@ -149,7 +149,7 @@ def test_two_nodes_of_which_one_dies(quick_arguments: list[str], tmp_path: Path)
             said = search.communicate(timeout=120)[1].decode()
     assert search.returncode == 0, said
     assert "it is replaced" in said, said
-    assert list(cache.glob("kits/*/network/*.safetensors"))
+    assert list(cache.glob("bundles/*/network/*.safetensors"))
     assert outcome(run) == outcome(whole)
     assert scores(run / "journal.jsonl") == scores(whole / "journal.jsonl")
 
@@ -259,13 +259,13 @@ def test_a_dead_crew_says_so(quick: dict[str, Any], tmp_path: Path, monkeypatch:
     """Workers that cannot be replaced end the search with a sentence; nothing is lost."""
     monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path))
     config = load_config(None, quick | {"workers": 1})
-    with Farm(config) as farm:
+    with WorkerPool(config) as pool:
         assembly = assemble(config)
-        scorer = farm.scorer(assembly)
+        scorer = pool.scorer(assembly)
         scorer.score([assembly.space.dense], [0])
-        wait_for(lambda: len(farm.pids) == 1)
-        (Path(farm._crew._kit.directory) / "kit.json").write_text("{")  # type: ignore[union-attr]
-        for pid in farm.pids:
+        wait_for(lambda: len(pool.pids) == 1)
+        (Path(pool._supervisor._bundle.directory) / "bundle.json").write_text("{")  # type: ignore[union-attr]
+        for pid in pool.pids:
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(UserError, match="damaged"):
             scorer.score([assembly.space.uniform()], [0])

@@ -1,8 +1,8 @@
-"""The searches of a comparison, played on one assembly: one after another in this process, several at once on a farm.
+"""The searches of a comparison, run on one assembly: one after another in this process, several at once on a pool.
 
-Side by side they are threads, which wait for the farm most of the time. What they find does not depend on that: each
-has its own random numbers, and a farm's losses do not depend on what else it scores. Agents that seed generators of the
-whole process (`alone`) play one at a time.
+Side by side they are threads, which wait for the pool most of the time. What they find does not depend on that: each
+has its own random numbers, and a pool's losses do not depend on what else it scores. Agents that seed generators of the
+whole process (`alone`) run one at a time.
 """
 
 import threading
@@ -14,48 +14,48 @@ from pathlib import Path
 
 from autoprune.assembly import Assembly
 from autoprune.comparing.curves import Point, thinned
-from autoprune.comparing.league import CURVE
+from autoprune.comparing.results import CURVE
 from autoprune.config import SearchConfig, load_config
 from autoprune.errors import UserError
-from autoprune.farm.farm import Farm
 from autoprune.files.writing import write_atomically
 from autoprune.objective import Objective
 from autoprune.policy import to_json
 from autoprune.ports.agent import load_agent
 from autoprune.study import SearchResult, Watch, scorer_of, search_on
+from autoprune.workers.pool import WorkerPool
 
 POINTS = 8  # of a curve, at most
 CURVE_SEQUENCES = 16  # of the validation split, on which incumbents are scored again
 
 
-class Field:
+class SearchRunner:
     """Args:
     assembly: of what is common to all searches.
-    farm: that scores; None is this process.
+    pool: that scores; None is this process.
     out: the comparison's directory.
     watch: what a display is told.
     """
 
-    def __init__(self, assembly: Assembly, farm: Farm | None, out: Path, watch: Watch) -> None:
-        self._assembly, self._farm, self._out, self._watch = assembly, farm, out, watch
+    def __init__(self, assembly: Assembly, pool: WorkerPool | None, out: Path, watch: Watch) -> None:
+        self._assembly, self._pool, self._out, self._watch = assembly, pool, out, watch
         tokens_NT = assembly.splits.validation[:CURVE_SEQUENCES]
         self._curve_scorer = assembly.evaluator(tokens_NT, assembly.config.loss)
-        self._on_farm = farm.scorer(assembly) if farm else None
+        self._pool_scorer = pool.scorer(assembly) if pool else None
         self._network, self._alone, self._stopped = assembly.network, threading.Lock(), threading.Event()
 
-    def play(self, searches: Mapping[str, SearchConfig]) -> Iterator[tuple[str, UserError | None]]:
+    def run(self, searches: Mapping[str, SearchConfig]) -> Iterator[tuple[str, UserError | None]]:
         """Each search as it ends: the name of its run, and why it has no answer, if so."""
-        if self._farm is None or len(searches) == 1:
+        if self._pool is None or len(searches) == 1:
             yield from ((name, self._attempt(name, config)) for name, config in searches.items())
             return
-        with ThreadPoolExecutor(min(len(searches), 2 * self._farm.workers)) as pool:
-            futures = {pool.submit(self._attempt, name, config): name for name, config in searches.items()}
+        with ThreadPoolExecutor(min(len(searches), 2 * self._pool.workers)) as threads:
+            futures = {threads.submit(self._attempt, name, config): name for name, config in searches.items()}
             try:
                 for future in as_completed(futures):
                     yield futures[future], future.result()
             finally:  # Ctrl-C: what runs is told, what waits is not begun
                 self._stopped.set()
-                pool.shutdown(wait=True, cancel_futures=True)
+                threads.shutdown(wait=True, cancel_futures=True)
 
     def _attempt(self, name: str, config: SearchConfig) -> UserError | None:
         try:
@@ -71,7 +71,7 @@ class Field:
             raise UserError(
                 f"'{run}' was searched with other settings than the comparison's: remove it to search again."
             )
-        scorer = self._on_farm or scorer_of(self._assembly, None)
+        scorer = self._pool_scorer or scorer_of(self._assembly, None)
         watch = replace(self._watch, score=self._scored)
         result = search_on(self._assembly, scorer, config, run, watch, self._network)
         if result.interrupted:

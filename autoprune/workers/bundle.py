@@ -1,14 +1,14 @@
 """What a worker needs of a search, as files: every worker of a machine maps them, so that k cost little more than one.
 
-In `<cache>/kits/<key>/`:
+In `<cache>/bundles/<key>/`:
 
 - `network/`: the dense network in Hugging Face form, its groups in the store's order, in the dtype that it computes in;
 - `levels`, `moments.safetensors`: the level store, and the moments where masks are searched (links to the cache);
 - `tokens.safetensors`: the search split `[N, T]`; `space.json`: units and costs;
-- `kit.json`, written last.
+- `bundle.json`, written last.
 
 The machine of the search has them in its cache. Another machine gets the files once, through Ray's object store, into a
-cache of its own. Nothing is written to a kit once it is complete.
+cache of its own. Nothing is written to a bundle once it is complete.
 """
 
 import fcntl
@@ -47,8 +47,8 @@ CHUNK = 32 * 2**20  # bytes of a file that travel as one object
 
 
 @dataclass(frozen=True)
-class Kit:
-    """Where a kit is, and how it is used; small enough to be sent with a call.
+class FileBundle:
+    """Where a bundle is, and how it is used; small enough to be sent with a call.
 
     Args:
         key: its name in a cache.
@@ -67,10 +67,10 @@ class Kit:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a file of a kit.
+    """A piece of a file of a bundle.
 
     Args:
-        name: of the file, relative to the kit's directory.
+        name: of the file, relative to the bundle's directory.
         chunk: a reference to its bytes, as a uint8 array.
     """
 
@@ -79,36 +79,36 @@ class Part:
 
 
 class _Described(BaseModel):
-    """`kit.json`."""
+    """`bundle.json`."""
 
     version: Literal[1] = VERSION
     masks: bool
     checkpoint_dtype: str
 
 
-def write_kit(assembly: Assembly, node: str, workers: int) -> Kit:
-    """The kit of an assembly, written unless an earlier search left it.
+def write_bundle(assembly: Assembly, node: str, workers: int) -> FileBundle:
+    """The bundle of an assembly, written unless an earlier search left it.
 
     Raises:
         UserError: the disk is full or not writable.
     """
     key = f"{assembly.store.directory.name}-{VERSION}{'-masks' if assembly.placer.masked else ''}"
-    directory = cache_directory() / "kits" / key
+    directory = cache_directory() / "bundles" / key
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with _locked(directory):
-            if not (directory / "kit.json").is_file():
+            if not (directory / "bundle.json").is_file():
                 _fill(assembly, directory)
     except (OSError, SafetensorError) as error:
         raise UserError(f"what workers need could not be written to '{directory}' ({error}).") from error
     config = assembly.config.model_copy(update={"storage": None})  # its URL may hold a password
-    return Kit(key, str(directory), node, config, workers)
+    return FileBundle(key, str(directory), node, config, workers)
 
 
 def _fill(assembly: Assembly, directory: Path) -> None:
     masked = assembly.placer.masked
     with scratch(directory.parent, BUILDING) as root:
-        temporary = root / "kit"
+        temporary = root / "bundle"
         temporary.mkdir()
         assembly.placer.release()
         model: Any = assembly.loaded.model
@@ -119,20 +119,20 @@ def _fill(assembly: Assembly, directory: Path) -> None:
         if masked is not None and masked.path is not None:
             (temporary / "moments.safetensors").symlink_to(masked.path.absolute())
         described = _Described(masks=masked is not None, checkpoint_dtype=str(assembly.loaded.checkpoint_dtype))
-        (temporary / "kit.json").write_text(described.model_dump_json())
+        (temporary / "bundle.json").write_text(described.model_dump_json())
         shutil.rmtree(directory, ignore_errors=True)
         temporary.rename(directory)
 
 
-def open_kit(kit: Kit, node: str) -> Evaluator:
+def open_bundle(bundle: FileBundle, node: str) -> Evaluator:
     """An evaluator on the search split, on mapped files.
 
     Raises:
         UserError: the files are damaged, or the device is not usable here.
     """
-    directory, config = _directory(kit, node), kit.config
-    with explained("the kit", directory, "delete that folder"):
-        described = _Described.model_validate(read_json(directory / "kit.json"))
+    directory, config = _directory(bundle, node), bundle.config
+    with explained("the bundle", directory, "delete that folder"):
+        described = _Described.model_validate(read_json(directory / "bundle.json"))
         tokens_NT = read_tensors(directory / "tokens.safetensors")["tokens"]
         dtype = getattr(torch, described.checkpoint_dtype.removeprefix("torch."))
     space, _ = load_space(directory / "space.json")
@@ -144,9 +144,9 @@ def open_kit(kit: Kit, node: str) -> Evaluator:
         moments = directory / "moments.safetensors"
         masked = masked_weights(view, space.units, store, moments if moments.exists() else None, dtype)
     loss = task.loss(config.loss)
-    memory = REFERENCE_BYTES if kit.workers <= 2 else 2 * REFERENCE_BYTES // kit.workers
+    memory = REFERENCE_BYTES if bundle.workers <= 2 else 2 * REFERENCE_BYTES // bundle.workers
     placer = Placer(view, space, store, masked)
-    states = config.state_memory or free_state_bytes(config.device, kit.workers)
+    states = config.state_memory or free_state_bytes(config.device, bundle.workers)
     return Evaluator(placer, tokens_NT.to(config.device), [loss], config.batch_size(), memory, states)
 
 
@@ -170,36 +170,36 @@ def _network(path: Path, config: SearchConfig) -> Any:
 # -- on other machines ------------------------------------------------------------------------------------------------
 
 
-def is_here(kit: Kit, node: str) -> bool:
-    """Whether a kit's files are on this machine."""
-    return (_directory(kit, node) / "kit.json").is_file()
+def is_here(bundle: FileBundle, node: str) -> bool:
+    """Whether a bundle's files are on this machine."""
+    return (_directory(bundle, node) / "bundle.json").is_file()
 
 
-def parts_of(kit: Kit) -> list[Part]:
-    """The files of a kit in Ray's object store, those in links too; `kit.json` is the last."""
+def parts_of(bundle: FileBundle) -> list[Part]:
+    """The files of a bundle in Ray's object store, those in links too; `bundle.json` is the last."""
     import ray
 
-    root = Path(kit.directory)
+    root = Path(bundle.directory)
     found = [path for path in sorted(root.rglob("*")) + sorted((root / "levels").rglob("*")) if path.is_file()]
     files = dict.fromkeys(path.relative_to(root) for path in found)
-    last = Path("kit.json")
+    last = Path("bundle.json")
     ordered = [*(file for file in files if file != last), last]
     return [Part(str(file), ray.put(chunk)) for file in ordered for chunk in _read(root / file)]
 
 
-def receive(kit: Kit, parts: Sequence[Part]) -> None:
-    """Write a kit's files to this machine's cache, unless another worker of the machine has.
+def receive(bundle: FileBundle, parts: Sequence[Part]) -> None:
+    """Write a bundle's files to this machine's cache, unless another worker of the machine has.
 
     Raises:
         UserError: the disk is full or not writable.
     """
     import ray
 
-    directory = cache_directory() / "kits" / kit.key
+    directory = cache_directory() / "bundles" / bundle.key
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with _locked(directory):
-            if (directory / "kit.json").is_file():
+            if (directory / "bundle.json").is_file():
                 return
             shutil.rmtree(directory, ignore_errors=True)
             for part in parts:
@@ -212,8 +212,8 @@ def receive(kit: Kit, parts: Sequence[Part]) -> None:
         raise UserError(f"what workers need could not be written to '{directory}' ({error}).") from error
 
 
-def _directory(kit: Kit, node: str) -> Path:
-    return Path(kit.directory) if node == kit.node else cache_directory() / "kits" / kit.key
+def _directory(bundle: FileBundle, node: str) -> Path:
+    return Path(bundle.directory) if node == bundle.node else cache_directory() / "bundles" / bundle.key
 
 
 def _read(path: Path) -> Iterator[Any]:
@@ -226,7 +226,7 @@ def _read(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Hold a kit's name for this process."""
+    """Hold a bundle's name for this process."""
     with (directory.parent / f".{directory.name}.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

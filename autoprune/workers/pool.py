@@ -1,6 +1,6 @@
-"""The farm: a scorer whose policies are scored by workers on Ray.
+"""The pool: a scorer whose policies are scored by workers on Ray.
 
-One thread owns the workers and all that is known of them; searches, of which several may share a farm, hand it batches
+One thread owns the workers and all that is known of them; searches, of which several may share a pool, give it batches
 and wait. Losses come back in the order of the batch, and each is the loss that one process would have found: a policy's
 loss does not depend on what it is scored with.
 
@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from autoprune.assembly import Assembly
 from autoprune.config import SearchConfig
-from autoprune.farm.cluster import Cluster
-from autoprune.farm.crew import Crew, Work
-from autoprune.farm.kit import Kit, write_kit
-from autoprune.farm.schedule import Costs, Task, plan
 from autoprune.ports.scorer import POLICIES_AT_ONCE, Scorer
 from autoprune.space import Levels, Proposal
+from autoprune.workers.bundle import FileBundle, write_bundle
+from autoprune.workers.cluster import Cluster
+from autoprune.workers.schedule import Costs, Job, plan
+from autoprune.workers.supervisor import Supervisor, Work
 
 if TYPE_CHECKING:
     from autoprune.evaluation.evaluator import Evaluator
@@ -41,8 +41,8 @@ def is_wanted(config: SearchConfig) -> bool:
     return config.ray_address is not None or (config.workers or 1) > 1
 
 
-class Farm:
-    """Workers, for the length of `with Farm(...)`; they start while the search is prepared.
+class WorkerPool:
+    """Workers, for the length of `with WorkerPool(...)`; they start while the search is prepared.
 
     Args:
         config: workers, address, device.
@@ -55,10 +55,10 @@ class Farm:
         self._numbers = itertools.count()
         self._batches: dict[int, _Batch] = {}
         self._config, self._notice = config, notice
-        self._thread = threading.Thread(target=self._live, name="autoprune-farm", daemon=True)
+        self._thread = threading.Thread(target=self._live, name="autoprune-workers", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> "Farm":
+    def __enter__(self) -> "WorkerPool":
         """Waits for Ray, which is up sooner while nothing else runs.
 
         Raises:
@@ -82,23 +82,23 @@ class Farm:
     def pids(self) -> list[int]:
         """Processes of the workers that are ready, on whatever machine."""
         self._opened.result()
-        return [hand.pid for hand in self._crew.hands if hand.ready]
+        return [worker.pid for worker in self._supervisor.workers if worker.ready]
 
     @property
     def died(self) -> int:
         """Workers that died so far."""
         self._opened.result()
-        return self._crew.died
+        return self._supervisor.died
 
-    def scorer(self, assembly: Assembly) -> "FarmScorer":
+    def scorer(self, assembly: Assembly) -> "PoolScorer":
         """What scores policies of an assembly on its search split, in the loss of its configuration.
 
         Raises:
             UserError: what workers need could not be written.
         """
         workers = self.workers
-        kit, scorer = write_kit(assembly, _node(), workers), FarmScorer(self, assembly, workers)
-        self._events.put(partial(self._equip, kit, scorer.costs.dense))
+        bundle, scorer = write_bundle(assembly, _node(), workers), PoolScorer(self, assembly, workers)
+        self._events.put(partial(self._distribute, bundle, scorer.costs.dense))
         return scorer
 
     def run(
@@ -107,12 +107,12 @@ class Farm:
         """Losses `[P, S]`, infinite for policies that could not be scored, and the reasons why not."""
         batch = _Batch(next(self._numbers), proposals, sequences)
         finish = partial(self._finish, batch)
-        work = [batch.work(task, finish) for task in plan(costs, proposals, len(sequences), self.workers, chunk)]
+        work = [batch.work(job, finish) for job in plan(costs, proposals, len(sequences), self.workers, chunk)]
         self._events.put(partial(self._take, batch, work))
         try:
             while not batch.done.wait(LOOK_SECONDS):
                 if not self._thread.is_alive():
-                    raise RuntimeError("the farm's thread has ended, and nobody answers")
+                    raise RuntimeError("the pool's thread has ended, and nobody answers")
         except BaseException:  # Ctrl-C
             self._events.put(partial(self._drop, batch))
             raise
@@ -120,7 +120,7 @@ class Farm:
             raise batch.error
         return batch.losses_PS, batch.failures
 
-    # -- in the farm's thread ------------------------------------------------------------------------------------
+    # -- in the pool's thread ------------------------------------------------------------------------------------
 
     def _live(self) -> None:
         """Ray is started here: its processes end with the thread that started them."""
@@ -130,7 +130,7 @@ class Farm:
             self._opened.set_exception(error)
             return
         try:
-            self._crew = Crew(cluster, self._events.put, self._notice)
+            self._supervisor = Supervisor(cluster, self._events.put, self._notice)
         except BaseException as error:
             cluster.close()
             self._opened.set_exception(error)
@@ -139,7 +139,7 @@ class Farm:
         try:
             while self._step():
                 pass
-            self._crew.dismiss()
+            self._supervisor.stop()
         except BaseException as error:
             self._fail(error)
             raise
@@ -148,36 +148,36 @@ class Farm:
 
     def _step(self) -> bool:
         """One event, or a look at what has taken too long; False at the end."""
-        crew = self._crew
+        supervisor = self._supervisor
         try:
-            event = self._events.get(timeout=crew.patience())
+            event = self._events.get(timeout=supervisor.patience())
             if event is None:
                 return False
             event()
         except queue.Empty:
-            crew.look()
-        crew.assign()
-        if crew.broken is not None:
-            self._fail(crew.broken)
+            supervisor.look()
+        supervisor.assign()
+        if supervisor.broken is not None:
+            self._fail(supervisor.broken)
         return True
 
-    def _equip(self, kit: Kit, dense: float) -> None:
-        self._crew.equip(kit, dense)
+    def _distribute(self, bundle: FileBundle, dense: float) -> None:
+        self._supervisor.distribute(bundle, dense)
 
     def _take(self, batch: "_Batch", work: list[Work]) -> None:
         self._batches[batch.number] = batch
-        self._crew.queue += work
+        self._supervisor.queue += work
 
     def _drop(self, batch: "_Batch") -> None:
         self._batches.pop(batch.number, None)
-        self._crew.queue = [work for work in self._crew.queue if work.order != batch.number]
+        self._supervisor.queue = [work for work in self._supervisor.queue if work.order != batch.number]
 
     def _fail(self, error: BaseException) -> None:
         for batch in self._batches.values():
             batch.error = error
             batch.done.set()
         self._batches.clear()
-        self._crew.queue.clear()
+        self._supervisor.queue.clear()
 
     def _finish(self, batch: "_Batch", work: Work, losses_PS: Any, reason: str | None) -> None:
         batch.fill(work, losses_PS, reason)
@@ -187,19 +187,19 @@ class Farm:
             self._notice(f"a policy failed, and the search goes on: {reason}.")
 
 
-class FarmScorer(Scorer):
-    """Scores on a farm, as an evaluator does in the process.
+class PoolScorer(Scorer):
+    """Scores on a pool, as an evaluator does in the process.
 
     Attributes:
         costs: of policies.
     """
 
-    def __init__(self, farm: Farm, assembly: Assembly, workers: int) -> None:
+    def __init__(self, pool: WorkerPool, assembly: Assembly, workers: int) -> None:
         config = assembly.config
         self._workers, self._failures = workers, dict[Proposal, str]()
         model: Any = assembly.loaded.model
         head = model.get_output_embeddings().weight.numel()
-        self._farm, self._dense = farm, assembly.space.dense
+        self._pool, self._dense = pool, assembly.space.dense
         self._assembly, self._here = assembly, cast("Evaluator | None", None)
         self.costs = Costs(assembly.space, head)
         self._chunk, self._zero_at_dense = (
@@ -229,7 +229,7 @@ class FarmScorer(Scorer):
 
     def score(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> NDArray[np.float64]:
         """Losses, `[P, S]`, nats per token; infinite for a policy that cannot be scored."""
-        losses_PS, failures = self._farm.run(self.costs, policies, sequences, self._chunk)
+        losses_PS, failures = self._pool.run(self.costs, policies, sequences, self._chunk)
         self._failures |= failures
         return losses_PS
 
@@ -265,16 +265,16 @@ class _Batch:
         self.done = threading.Event()
         self._left = self.losses_PS.size
 
-    def work(self, task: Task, finish: Callable[[Work, Any, str | None], None]) -> Work:
-        """What a worker is told of a task."""
-        proposals = [self.proposals[p] for p in task.policies]
-        return Work(proposals, [self.sequences[s] for s in task.sequences], task, finish, self.number)
+    def work(self, job: Job, finish: Callable[[Work, Any, str | None], None]) -> Work:
+        """What a worker is told of a job."""
+        proposals = [self.proposals[p] for p in job.policies]
+        return Work(proposals, [self.sequences[s] for s in job.sequences], job, finish, self.number)
 
     def fill(self, work: Work, losses_PS: Any, reason: str | None) -> None:
-        """Losses of a task, or why there are none."""
+        """Losses of a job, or why there are none."""
         if reason is not None:
             self.failures |= dict.fromkeys(work.proposals, reason)
-        cells = np.ix_(work.task.policies, work.task.sequences)
+        cells = np.ix_(work.job.policies, work.job.sequences)
         self.losses_PS[cells] = np.inf if reason is not None else losses_PS
         self._left -= self.losses_PS[cells].size
         if not self._left:

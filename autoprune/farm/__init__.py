@@ -1,9 +1,0 @@
-"""Scoring on Ray: many workers, many GPUs, many machines (docs/cluster.md).
-
-- `cluster.py`: a Ray of our own, or one that runs already;
-- `kit.py`: what a worker needs of a search, as files that every worker of a machine maps;
-- `worker.py`: an actor that scores;
-- `schedule.py`: a batch cut into tasks, by what they cost;
-- `crew.py`: the workers: hired, watched, replaced when they die;
-- `farm.py`: the scorer that searches call.
-"""
