@@ -12,12 +12,12 @@ from autoprune.ports.loss import Loss
 from autoprune.ports.task import GraphInput, Prepared, Task
 from autoprune.ports.training import TrainingSet
 
-RETURNS: Mapping[str, type | tuple[type, ...]] = {
+RETURNS: Mapping[str, Any] = {
     "settings": Mapping, "prepare": Prepared, "notices": Iterable, "loss": Loss, "quality": Mapping,
     "training": TrainingSet, "forward_pass": Callable, "macs": Real, "graph_input": GraphInput,
     "evaluate_directory": Mapping,
 }  # fmt: skip
-"""Method -> what it gives."""
+"""Method -> the class of what it gives; to mypy `Callable` is none."""
 
 
 def guarded(part: type[Task]) -> type[Task]:
@@ -31,7 +31,9 @@ def guarded(part: type[Task]) -> type[Task]:
         check_arguments(f"the task '{part.__name__}'", getattr(Task, name), getattr(part, name))
     checked: dict[str, Any] = {name: _checked(getattr(part, name), RETURNS[name]) for name in own if name in RETURNS}
     about = {"__module__": part.__module__, "__qualname__": part.__qualname__, "__doc__": part.__doc__}
-    return type(part)(part.__name__, (part,), about | checked) if checked else part
+    metaclass: Any = type(part)  # mypy takes the call for one that makes a task
+    made: type[Task] = metaclass(part.__name__, (part,), about | checked) if checked else part
+    return made
 
 
 def _declared_by_user(part: type[Task], name: str) -> bool:
@@ -39,10 +41,10 @@ def _declared_by_user(part: type[Task], name: str) -> bool:
     return not home.__module__.startswith("autoprune.") and callable(vars(home)[name]) and not name.startswith("_")
 
 
-def _checked(method: Callable[..., Any], kind: type | tuple[type, ...]) -> Callable[..., Any]:
+def _checked(method: Callable[..., Any], kind: Any) -> Callable[..., Any]:
     @functools.wraps(method)
     def called(self: Task, *args: Any, **kwargs: Any) -> Any:
-        given = usercode.call("task's method", method, self, *args, **kwargs)
+        given: Any = usercode.call("task's method", method, self, *args, **kwargs)
         if not isinstance(given, kind):
             wanted = "number" if kind is Real else getattr(kind, "__name__", str(kind))
             raise UserError(f"{_told(self, method)} gives {usercode.shown(given)}, which is no {wanted}.")
