@@ -75,10 +75,8 @@ def gate(link: LiveWidth, group: int, value: float) -> Iterator[None]:
 def test_derivatives_of_gates_are_finite_differences(name: str) -> None:
     view, tokens_NT = view_of(name)
     view.model.double()  # before the widths look at its weights, which keep float32 otherwise
-    if isinstance(view, ImageView):
-        view = ImageView(view.model, view.family, view.images)
-    else:
-        view = TextView(view.model, view.family)
+    kind: Any = type(view)  # views take different arguments
+    view = kind(view.model, view.family, *([view.images] if isinstance(view, ImageView) else []))
     found = [gradients_NG for row in gate_gradients(view, tokens_NT, 2) for gradients_NG in row]
     links, step = all_links(view), STEPS.get(name, 1e-6)
     assert len(found) == len(links)
