@@ -4,7 +4,7 @@ Let d be the change that another level makes to what a sub-block adds to the res
 changes by g . d, where g is the gradient there. The second-order term is d' F d / 2, where F is the Fisher information
 of the predictions, estimated with labels drawn from the network (Martens 2020, section 5), token by token. The first
 order describes denser levels, which undo damage. The effect of sparser levels is mostly in the second order. Both
-overshoot by about the same factor (docs/decisions.md), which does not matter for comparisons.
+overshoot by about the same factor (docs/decisions/), which does not matter for comparisons.
 
 Shapes: U units, L levels, T tokens, D hidden, V vocabulary.
 """

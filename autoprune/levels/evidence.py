@@ -7,6 +7,7 @@ The attribute `needs` of a criterion names keyword arguments of its `order`:
 - `scales_C`: of the last BatchNorm that writes the width, one for each of its C channels.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
@@ -33,9 +34,17 @@ def check_needs(name: str, criterion: Criterion, view: BlockView) -> None:
         criterion: the object.
         view: the network.
     """
+    if not isinstance(criterion.needs, list | tuple):
+        raise UserError(f"the criterion '{name}' has needs={criterion.needs!r}: a tuple of {', '.join(KNOWN)}, or ().")
     for need in criterion.needs:
         if need not in KNOWN:
             raise UserError(f"the criterion '{name}' needs '{need}', and what can be had is {', '.join(KNOWN)}.")
+    takes = inspect.signature(criterion.order)
+    try:
+        takes.bind(None, None, None, **dict.fromkeys(criterion.needs))
+    except TypeError as error:
+        given = ", ".join(("weight_OD", "moments_DD", "groups", *criterion.needs))
+        raise UserError(f"the criterion '{name}': its method 'order' takes {takes}, and is given ({given}).") from error
     if "scales_C" not in criterion.needs:
         return
     for block, widths in enumerate(view.widths):

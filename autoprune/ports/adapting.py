@@ -40,7 +40,26 @@ def part_class(port: Any, kind: str, name: str) -> Any:
         raise UserError(f"{called} cannot be a subclass of {port.__name__}: {error}.") from error
     if found.__abstractmethods__:
         raise UserError(f"{called} has no method '{min(found.__abstractmethods__)}', which it must have.")
+    for method in sorted(port.__abstractmethods__):
+        check_arguments(called, getattr(port, method), getattr(found, method))
     return found
+
+
+def check_arguments(called: str, declared: Any, method: Any) -> None:
+    """Raise a UserError unless a method can be called as its port says; what takes any names is checked elsewhere."""
+    try:
+        asked, takes = inspect.signature(declared), inspect.signature(method)
+    except (TypeError, ValueError):  # no function, or one without a signature: the call will tell
+        return
+    parameters = asked.parameters.values()
+    if any(one.kind == one.VAR_KEYWORD for one in parameters):
+        return
+    needed = [one.name for one in parameters if one.default is one.empty]
+    static = inspect.isfunction(method) and "self" not in takes.parameters  # bound when it is called, or never
+    try:
+        takes.bind(*(needed[1:] if static and len(takes.parameters) < len(needed) else needed))
+    except TypeError as error:
+        raise UserError(f"{called}: its method '{method.__name__}' takes {takes}, and is given {asked}.") from error
 
 
 def as_port(port: Any, part: Any) -> Any:

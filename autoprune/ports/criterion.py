@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from autoprune import usercode
 from autoprune.ports.adapting import part_class
 
 if TYPE_CHECKING:
@@ -43,5 +44,5 @@ def load_criterion(name: str) -> Criterion:
     Raises:
         UserError: it does not exist, cannot be imported, or has no such method.
     """
-    found: Criterion = part_class(Criterion, "criteria", name)()
+    found: Criterion = usercode.call("criterion", part_class(Criterion, "criteria", name))
     return found

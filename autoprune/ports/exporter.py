@@ -3,6 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
@@ -116,11 +117,12 @@ def _of_function(function: Callable[..., Any]) -> type[Exporter]:
 
     parameters = list(inspect.signature(function).parameters.values())[FUNCTION:]
     named = [
-        one.replace(kind=one.KEYWORD_ONLY)
+        one if one.kind == one.VAR_KEYWORD else one.replace(kind=one.KEYWORD_ONLY)
         for one in parameters
-        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY, one.VAR_KEYWORD)
     ]
     OfFunction.__doc__ = function.__doc__
-    OfFunction.__init__.__annotations__ = get_type_hints(function)
+    with suppress(NameError, TypeError):  # annotations that name what is not there check nothing
+        OfFunction.__init__.__annotations__ = get_type_hints(function)
     OfFunction.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
     return OfFunction

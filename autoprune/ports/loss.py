@@ -6,6 +6,7 @@ Shapes: B sequences, T tokens (or images), V vocabulary (or classes), D hidden.
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+from autoprune import usercode
 from autoprune.ports.adapting import part_class
 
 if TYPE_CHECKING:
@@ -57,5 +58,5 @@ def load_loss(name: str) -> Loss:
     Raises:
         UserError: there is none, it cannot be imported, or it lacks a method.
     """
-    found: Loss = part_class(Loss, "losses", name)()
+    found: Loss = usercode.call("loss", part_class(Loss, "losses", name))
     return found

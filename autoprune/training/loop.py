@@ -9,10 +9,12 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from autoprune import usercode
 from autoprune.errors import UserError
 from autoprune.ports.task import Progress
 from autoprune.ports.training import TrainingSet
@@ -74,6 +76,10 @@ def train(
     Raises:
         UserError: the folder has the state of another training, the training diverges, or the disk is full.
     """
+    if examples.count < 1:
+        raise UserError(
+            f"the examples {usercode.located(examples)} are {examples.count}: there is nothing to train on."
+        )
     _make_trainable(student, settings)
     weights = [p for p in student.parameters() if p.requires_grad]
     optimizer = _optimizer(weights, settings)
@@ -148,7 +154,7 @@ def _step(
     optimizer.zero_grad()
     for part in torch.split(some, settings.at_once or len(some)):
         try:
-            loss = examples.loss(student, part, settings, draw) * (len(part) / len(some))
+            loss = _scalar(examples, examples.loss(student, part, settings, draw)) * (len(part) / len(some))
         except ValueError as error:  # BatchNorm's, of one value a channel
             told = f"a forward pass of {len(part)} cannot be trained on ({error}): a larger batch or at_once is needed."
             raise UserError(told) from error
@@ -157,6 +163,16 @@ def _step(
     if not bool(torch.isfinite(length)):
         raise _diverged(epoch, settings)
     optimizer.step()
+
+
+def _scalar(examples: TrainingSet, given: Any) -> Tensor:
+    """The loss of examples, which are a user's own task's perhaps."""
+    if not isinstance(given, Tensor) or given.dim() or not given.requires_grad:
+        raise UserError(
+            f"the examples {usercode.located(examples)} give the loss {usercode.shown(given)}: it is a tensor of one "
+            "number, with derivatives."
+        )
+    return given
 
 
 @functools.lru_cache(maxsize=1)
