@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from autoprune import registry, usercode
 from autoprune.budgets.metric import cost_rows, fixed_cost, metric_of
 from autoprune.calibration.moments import collect
 from autoprune.config import SearchConfig
@@ -120,10 +119,7 @@ def assemble(
         masks = agent.masks
     _check_device(config.device)
     task.require(*features_of(config, masks))
-    if task.name in registry.PARTS["tasks"]:
-        prepared = task.prepare(config, masks, progress, data)
-    else:
-        prepared = usercode.call("task", task.prepare, config, masks, progress, data)
+    prepared = task.prepare(config, masks, progress, data)
     loaded, read, view = prepared.loaded, prepared.read, prepared.view
     check_needs(config.criterion, load_criterion(config.criterion), view)
     units = units_of(view, config)

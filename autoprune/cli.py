@@ -63,15 +63,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=None if arguments is None else list(arguments), prog_name="autoprune")
     except UserError as error:
         _fail(str(error))
-    except OSError as error:
-        if error.errno not in USERS_ERRNO and not error.filename:
+    except Exception as error:
+        told = _users(error)
+        if told is None:
             raise
-        _fail(f"{error.strerror}: '{error.filename}'" if error.filename else f"{error.strerror}.")
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
-            raise
+        _fail(told)
+
+
+def _users(error: Exception) -> str | None:
+    """What to tell of an exception that is no fault of ours: a disk, a device's memory, the user's own code."""
+    from autoprune import usercode
+
+    if isinstance(error, OSError) and (error.errno in USERS_ERRNO or error.filename):
+        return f"{error.strerror}: '{error.filename}'" if error.filename else f"{error.strerror}."
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
         way = "--batch 1, a smaller --state-memory, a shorter --sequence-length or another --device"
-        _fail(f"{str(error).splitlines()[0]} Try {way}.")
+        return f"{str(error).splitlines()[0]} Try {way}."
+    return usercode.blamed(error)
 
 
 @app.command()
@@ -205,9 +213,9 @@ def export(
 ) -> None:
     """Write the pruned network of a finished run."""
     from autoprune.recovery.result import finetuned_network
-    from autoprune.written import parse_override
+    from autoprune.written import parse_overrides
 
-    options = dict(parse_override(text) for text in overrides or []) | ({"uniform": True} if uniform else {})
+    options = parse_overrides([*(overrides or []), *(["uniform=true"] if uniform else [])])
     with progress(as_json) as display:
         from autoprune.exporting import export_run
 

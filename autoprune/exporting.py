@@ -86,7 +86,7 @@ def export_run(
     _check(exporter, config, path)
     if exporter.needs_network:
         source.check()  # which loads it
-    progress(exporter.stage, 0.0)
+    progress(str(exporter.stage), 0.0)
     _write(name, exporter, source, path)
     written, dense, _ = export_bytes(source.assembly, policy, path) if exporter.needs_network else (0, 0, 0)
     return Exported(path, name, written, dense)

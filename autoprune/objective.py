@@ -9,6 +9,7 @@ Shapes: P policies, S sequences, U units, L levels.
 """
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,8 +131,12 @@ class Objective:
                 search returns the policy. A policy's steps are charged once, each as `step_passes` forward passes.
 
         Raises:
-            ValueError: a policy breaks a budget, a sequence does not exist, or networks cannot be trained here.
+            ValueError: a policy breaks a budget, a sequence does not exist, networks cannot be trained here, or
+                `steps` is no whole number of at least 0.
         """
+        if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 0:
+            raise ValueError(f"an agent asked for losses after {steps!r} training steps: a whole number, at least 0")
+        steps = int(steps)  # NumPy's are no JSON
         if steps and not self.step_passes:
             raise ValueError(f"an agent asked for losses after {steps} training steps; nothing here can train")
         policies = [_plain(policy) for policy in policies]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune import cautions, rundir
+from autoprune import cautions, rundir, usercode
 from autoprune.arguments import made
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import SearchConfig, load_config
@@ -113,7 +113,7 @@ def start(config: SearchConfig, out: Path | None = None, watch: Watch | None = N
             pool = stack.enter_context(workers_of(config, watch))
             assembly = prepare(config, watch, run=out)
             scorer = scorer_of(assembly, pool)
-        except UserError:
+        except Exception:  # the user's own code raises what it likes
             rundir.discard(out)
             raise
         return _search(assembly, scorer, out, watch)
@@ -215,7 +215,7 @@ def _search(
         objective = Objective(assembly.space, scorer, limits, journal, scored, assembly.store.statistics)
         interrupted = _run(agent, objective, config.seed)
         agent.save(out)
-        front = list(agent.front(objective))
+        front = _front(agent, objective)
         with turn or nullcontext():
             result = _finish(assembly, objective, front, out, watch, interrupted)
         best = objective.best
@@ -235,6 +235,20 @@ def _run(agent: Agent, objective: Objective, seed: int) -> bool:
             raise
         return True
     return False
+
+
+def _front(agent: Agent, objective: Objective) -> list[Proposal]:
+    """The agent's front, which is the user's own perhaps: policies that were scored."""
+    front: Any = agent.front(objective)
+    for policy in front if isinstance(front, list | tuple) else [front]:
+        try:
+            objective.loss(policy)
+        except (LookupError, TypeError):
+            raise UserError(
+                f"the agent {usercode.located(agent)} has {usercode.shown(policy)} in its front, which is a list of "
+                "policies that were scored."
+            ) from None
+    return list(front)
 
 
 @contextmanager

@@ -6,9 +6,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from autoprune import registry
+from autoprune import registry, usercode
 from autoprune.errors import UserError
 from autoprune.ports.task import Task
+from autoprune.task_guard import guarded
 from autoprune.wording import Measure, Words
 
 DEFAULT = next(iter(registry.PARTS["tasks"]))
@@ -27,7 +28,10 @@ def load_task(name: str) -> Task:
     missing = [*sorted(part.__abstractmethods__), *(one for one in ("name", "words") if not hasattr(part, one))]
     if missing:
         raise UserError(f"the task '{name}' lacks {', '.join(missing)} (autoprune/ports/task.py says what they are).")
-    return part()
+    if not (isinstance(part.name, str) and part.name and isinstance(part.words, Words)):
+        raise UserError(f"the task '{name}' has a `name` that is no text, or `words` that are no Words (wording.py).")
+    task: Task = usercode.call("task", guarded(part))
+    return task
 
 
 def task_of(name: str | None, model: object) -> Task:

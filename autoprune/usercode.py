@@ -7,6 +7,7 @@ import functools
 import importlib
 import inspect
 import os
+import reprlib
 import sys
 import sysconfig
 import textwrap
@@ -18,6 +19,8 @@ from typing import Any
 from autoprune.errors import LimitReached, UserError
 
 LONGEST = 400  # characters of an exception's message: some hold whole tensors
+FILES: set[str] = set()
+"""Files of parts that are not ours, as tracebacks name them; the registry adds to them."""
 
 
 def located(function: Any) -> str:
@@ -52,6 +55,13 @@ def call(kind: str, function: Any, *args: Any, **kwargs: Any) -> Any:
         raise UserError(f"the {kind} {located(function)} raised {told(error, _file(function))}.") from error
 
 
+def blamed(error: BaseException) -> str | None:
+    """What to tell of an exception that passed through a part of the user's; None of any other exception."""
+    places = [] if error.__traceback__ is None else _places(error.__traceback__)
+    own = [path for path, _ in places if path in FILES]
+    return f"your own code raised {told(error, own[-1])}." if own else None
+
+
 def told(error: BaseException, file: str | None = None) -> str:
     """Describe an exception in a message: `ZeroDivisionError at my_budget.py, line 14: division by zero`.
 
@@ -71,6 +81,14 @@ def told(error: BaseException, file: str | None = None) -> str:
     where = f" at {_place(*place)}" if place else ""
     text = textwrap.shorten(text, LONGEST, placeholder=" ...").rstrip(".")
     return f"{type(error).__name__}{where}{': ' if text else ''}{text}"
+
+
+def shown(value: Any) -> str:
+    """How messages show what a user's code gave: short, and on one line."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple):
+        return f"a {type(value).__name__} of shape {list(shape)} and {getattr(value, 'dtype', 'no dtype')}"
+    return " ".join(reprlib.repr(value).split())
 
 
 def _places(caught: TracebackType) -> list[tuple[str, int]]:

@@ -127,3 +127,17 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), parse_yaml(value)
     except ValueError as error:
         raise UserError(f"the value in '{text[:200]}' cannot be read: {reason(error)}.") from None
+
+
+def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
+    """Several `key=value`, as `parse_override` reads each.
+
+    Raises:
+        UserError: one is not of that form, or a key is given two values.
+    """
+    found: dict[str, Any] = {}
+    for key, value in map(parse_override, texts):
+        if key in found and found[key] != value:
+            raise UserError(f"{key} is given two values, {found[key]!r} and {value!r}: give the one that holds.")
+        found[key] = value
+    return found

@@ -23,7 +23,7 @@ LAYERS = (
     | {"spending", "written"},
     {"registry", "level", "unit", "growth", "space", "incumbents",
       "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
-      "task_choice"},
+      "task_choice", "task_guard"},
     {"cutting"},
     {"networks", "models", "calibration", "budgets"},
     {"levels"},

@@ -419,6 +419,20 @@ def test_option_that_an_exporter_lacks(refused: Refused, finished_run: Path) -> 
     refused("export", finished_run, "out", "--to", "policy", "--uniform", seen=("'policy'", "'uniform'"))
 
 
+def test_option_of_an_exporter_given_twice(refused: Refused, finished_run: Path) -> None:
+    refused("export", finished_run, "out", "uniform=true", "uniform=false", seen=("uniform", "two values"))
+    refused("export", finished_run, "out", "--uniform", "uniform=false", seen=("uniform", "two values"))
+
+
+def test_policy_file_over_something_else(refused: Refused, run_copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    refused("export", run_copy, tmp_path / "notes.txt", "--to", "policy", seen=("notes.txt", "no policy file"))
+    refused("export", run_copy, tmp_path / "pipe", "--to", "policy", seen=("pipe", "no regular file"))
+    refused("export", run_copy, run_copy, "--to", "policy", seen=("policy.json", "a run's own policy"))
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_export_over_something_else(refused: Refused, finished_run: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")

@@ -1,14 +1,17 @@
-"""From hidden states behind the last block to losses: behind a linear head without logits, else from whole logits.
+"""Computes losses from hidden states after the last block: without logits if the head is linear, otherwise with them.
 
 Shapes: K losses, B hidden states of a batch, T tokens, D hidden, V vocabulary.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from autoprune import usercode
 from autoprune.calibration.losses import Target, is_linear
+from autoprune.errors import UserError
 from autoprune.networks.blocks import BlockView
 from autoprune.networks.head import linear_head
 from autoprune.ports.loss import Loss
@@ -63,9 +66,9 @@ class Readout:
         labels_T = self._view.labels(tokens_T)
         if self.head is None:
             logits_1TV = self._view.head(dense_1TD)
-            return [loss.prepare(logits_1TV, labels_T[None]) for loss in self._losses]
+            return [_reference(loss, loss.prepare(logits_1TV, labels_T[None])) for loss in self._losses]
         read_TD = self.head.read(dense_1TD)[0]
-        return [loss.target(self.head, read_TD, labels_T) for loss in self._losses]
+        return [_target(loss, loss.target(self.head, read_TD, labels_T)) for loss in self._losses]
 
     def measure(self, hidden_BTD: Tensor, references: Sequence[list[Reference]]) -> Tensor:
         """Every loss, `[K, B]` float64.
@@ -78,7 +81,9 @@ class Readout:
         if self.head is None:
             logits_BTV = self._view.head(hidden_BTD)
             rows = [
-                loss.measure(logits_BTV, tuple(map(_together, zip(*kept, strict=True))))
+                _checked(
+                    loss, loss.measure(logits_BTV, tuple(map(_together, zip(*kept, strict=True)))), len(logits_BTV)
+                )
                 for loss, kept in zip(self._losses, by_loss, strict=True)
             ]
         else:
@@ -94,6 +99,34 @@ def _measured(read_BTD: Tensor, lse_BT: Tensor, targets: Sequence[Target]) -> Te
     loss_BT = constant_BT + lse_BT - torch.linalg.vecdot(target_BTD, read_BTD)
     loss_B: Tensor = loss_BT[:, : targets[0].counted].mean(-1)
     return loss_B
+
+
+def _reference(loss: Loss, given: Any) -> tuple[Tensor, ...]:
+    """What a loss, which is the user's own perhaps, keeps of the dense network."""
+    if not isinstance(given, tuple) or not all(isinstance(one, Tensor) for one in given):
+        raise UserError(
+            f"the loss {usercode.located(loss)} prepares {usercode.shown(given)}: `prepare` gives a tuple of tensors."
+        )
+    return given
+
+
+def _target(loss: Loss, given: Any) -> Target:
+    """Likewise, behind a linear head."""
+    if not isinstance(given, Target):
+        raise UserError(
+            f"the loss {usercode.located(loss)} has the target {usercode.shown(given)}, which is no Target."
+        )
+    return given
+
+
+def _checked(loss: Loss, given: Any, count: int) -> Tensor:
+    """What a loss gives for so many sequences."""
+    if not isinstance(given, Tensor) or given.shape != (count,) or given.is_complex():
+        raise UserError(
+            f"the loss {usercode.located(loss)} gives {usercode.shown(given)} for {count} sequences: `measure` gives a "
+            "tensor with one number a sequence."
+        )
+    return given
 
 
 def _together(parts: Sequence[Tensor]) -> Tensor:

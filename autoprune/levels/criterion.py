@@ -1,13 +1,16 @@
-"""What criteria share: in which order groups leave, and what the consumer's weights become.
+"""The common part of criteria: the order in which groups leave, and the reconstruction of the consumer's weights.
 
 Shapes: O outputs, D inputs of the consumer (`groups * size`), G groups. Float64 where it matters.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from autoprune import usercode
+from autoprune.errors import UserError
 from autoprune.ports.criterion import Criterion
 
 DAMPING = 0.01  # of the mean diagonal, as SparseGPT
@@ -73,7 +76,7 @@ def order_of(
 ) -> Tensor:
     """Groups from the most to the least important, `[G]` int64; those of a bundle follow each other.
 
-    Bundles leave whole, until one is left alone, whose groups are then ordered with the weights that it has by itself.
+    Bundles leave as a whole, until one is left. The groups of this bundle are then ordered by its own weights.
 
     Args:
         criterion: orders.
@@ -82,16 +85,30 @@ def order_of(
         evidence: what the criterion needs besides (evidence.py).
     """
     if bundle == 1:
-        return criterion.order(weight_OD, moments_DD, groups, **evidence)
+        return _ordered(criterion, weight_OD, moments_DD, groups, evidence)
     # a gate on a whole bundle has the sum of its groups' derivatives
     apart = {name: tensor.view(-1, groups // bundle, bundle) for name, tensor in evidence.items()}
     whole = {name: tensor.sum(-1) for name, tensor in apart.items()}
-    order_B = criterion.order(weight_OD, moments_DD, groups // bundle, **whole)
+    order_B = _ordered(criterion, weight_OD, moments_DD, groups // bundle, whole)
     first, size = int(order_B[0]), weight_OD.shape[1] // groups * bundle
     inputs = torch.arange(first * size, (first + 1) * size, device=weight_OD.device)
     alone_OK = Reconstruction(weight_OD, moments_DD).on(inputs) if criterion.reconstructs else weight_OD[:, inputs]
     of_first = {name: tensor[:, first] for name, tensor in apart.items()}
-    within = criterion.order(alone_OK, moments_DD[inputs][:, inputs], bundle, **of_first)
+    within = _ordered(criterion, alone_OK, moments_DD[inputs][:, inputs], bundle, of_first)
     order_BG = order_B[:, None] * bundle + torch.arange(bundle, device=order_B.device)
     order_BG[0] = first * bundle + within
     return order_BG.flatten()
+
+
+def _ordered(
+    criterion: Criterion, weight_OD: Tensor, moments_DD: Tensor, groups: int, evidence: Mapping[str, Tensor]
+) -> Tensor:
+    """What a criterion gives, which is the user's own perhaps: every group once."""
+    order: Any = criterion.order(weight_OD, moments_DD, groups, **evidence)
+    whole = isinstance(order, Tensor) and order.shape == (groups,) and order.dtype == torch.int64
+    if not whole or order.sort().values.tolist() != list(range(groups)):
+        raise UserError(
+            f"the criterion {usercode.located(criterion)} gives {usercode.shown(order)} as the order of {groups} "
+            "groups: it is a tensor of int64 that names every group once, the most important first."
+        )
+    return order.to(weight_OD.device)

@@ -1,12 +1,13 @@
-"""What criteria may order groups by besides weights and moments; gathered only where a criterion asks for it.
+"""Evidence that criteria may use besides weights and moments. It is computed only if a criterion needs it.
 
-A criterion names in `needs` what its `order` takes as a keyword, for every width:
+The attribute `needs` of a criterion names keyword arguments of its `order`:
 
 - `gradients_NG`: of the loss against the labels of N examples with respect to gates of the G groups
   (calibration/gradients.py);
 - `scales_C`: of the last BatchNorm that writes the width, one for each of its C channels.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
@@ -26,16 +27,24 @@ Evidence = Mapping[str, Tensor]
 
 
 def check_needs(name: str, criterion: Criterion, view: BlockView) -> None:
-    """Raise a UserError where a criterion needs what is not known, or what a network does not have.
+    """Raise a UserError if a criterion needs evidence that is unknown or that the network does not have.
 
     Args:
         name: of the criterion.
         criterion: the object.
         view: the network.
     """
+    if not isinstance(criterion.needs, list | tuple):
+        raise UserError(f"the criterion '{name}' has needs={criterion.needs!r}: a tuple of {', '.join(KNOWN)}, or ().")
     for need in criterion.needs:
         if need not in KNOWN:
             raise UserError(f"the criterion '{name}' needs '{need}', and what can be had is {', '.join(KNOWN)}.")
+    takes = inspect.signature(criterion.order)
+    try:
+        takes.bind(None, None, None, **dict.fromkeys(criterion.needs))
+    except TypeError as error:
+        given = ", ".join(("weight_OD", "moments_DD", "groups", *criterion.needs))
+        raise UserError(f"the criterion '{name}': its method 'order' takes {takes}, and is given ({given}).") from error
     if "scales_C" not in criterion.needs:
         return
     for block, widths in enumerate(view.widths):
