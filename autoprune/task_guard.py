@@ -1,6 +1,7 @@
 """A task of the user's own, of which nothing that it returns is trusted: what is wrong is told where it is returned."""
 
 import functools
+import types
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -12,7 +13,7 @@ from autoprune.ports.loss import Loss
 from autoprune.ports.task import GraphInput, Prepared, Task
 from autoprune.ports.training import TrainingSet
 
-RETURNS: Mapping[str, type | tuple[type, ...]] = {
+RETURNS: Mapping[str, Any] = {
     "settings": Mapping, "prepare": Prepared, "notices": Iterable, "loss": Loss, "quality": Mapping,
     "training": TrainingSet, "forward_pass": Callable, "macs": Real, "graph_input": GraphInput,
     "evaluate_directory": Mapping,
@@ -31,7 +32,8 @@ def guarded(part: type[Task]) -> type[Task]:
         check_arguments(f"the task '{part.__name__}'", getattr(Task, name), getattr(part, name))
     checked: dict[str, Any] = {name: _checked(getattr(part, name), RETURNS[name]) for name in own if name in RETURNS}
     about = {"__module__": part.__module__, "__qualname__": part.__qualname__, "__doc__": part.__doc__}
-    return type(part)(part.__name__, (part,), about | checked) if checked else part
+    made: type[Task] = types.new_class(part.__name__, (part,), exec_body=lambda space: space.update(about | checked))
+    return made if checked else part
 
 
 def _declared_by_user(part: type[Task], name: str) -> bool:
@@ -39,7 +41,7 @@ def _declared_by_user(part: type[Task], name: str) -> bool:
     return not home.__module__.startswith("autoprune.") and callable(vars(home)[name]) and not name.startswith("_")
 
 
-def _checked(method: Callable[..., Any], kind: type | tuple[type, ...]) -> Callable[..., Any]:
+def _checked(method: Callable[..., Any], kind: Any) -> Callable[..., Any]:
     @functools.wraps(method)
     def called(self: Task, *args: Any, **kwargs: Any) -> Any:
         given = usercode.call("task's method", method, self, *args, **kwargs)

@@ -111,4 +111,5 @@ def _ordered(
             f"the criterion {usercode.located(criterion)} gives {usercode.shown(order)} as the order of {groups} "
             "groups: it is a tensor of int64 that names every group once, the most important first."
         )
-    return order.to(weight_OD.device)
+    placed: Tensor = order.to(weight_OD.device)
+    return placed
