@@ -46,7 +46,7 @@ TRIES = 2  # steps that lead nowhere, after which no more are taken
 
 @dataclass(frozen=True)
 class Evolution(Agent):
-    """Defaults were chosen by `benchmarks/compare_agents.py` (docs/decisions.md has what was tried).
+    """Defaults were chosen by `benchmarks/compare_agents.py` (docs/decisions/ has what was tried).
 
     Args:
         offspring: number of offspring in each generation.

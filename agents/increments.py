@@ -13,7 +13,7 @@ from autoprune.space import Levels, SearchSpace
 
 Floats = NDArray[np.float64]
 
-OVERSHOT = 0.56  # what single levels did, of what slopes said, in measurements (docs/decisions.md)
+OVERSHOT = 0.56  # what single levels did, of what slopes said, in measurements (docs/decisions/)
 
 
 class Increments:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from autoprune import cli
+from autoprune import cli, registry
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -25,12 +25,15 @@ def named(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def blocks(language: str) -> Iterator[tuple[str, str]]:
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """The Python blocks of a page: the name of the file that it is to be put into, or "", and the code."""
+    return re.findall(r'```python(?: title="([\w.]+)")?\n(.*?)```', page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def numbered() -> Iterator[tuple[str, Path, int]]:
     for page in PAGES:
-        for number, code in enumerate(
-            re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-        ):
-            yield f"{named(page)}-{number}", code
+        for number, (title, _) in enumerate(blocks(page)):
+            yield f"{named(page)}-{title or number}", page, number
 
 
 def commands() -> Iterator[tuple[str, str]]:
@@ -41,29 +44,37 @@ def commands() -> Iterator[tuple[str, str]]:
                 yield named(page), line.strip().removeprefix("PYTHONPATH=. ").removesuffix("\\")
 
 
-PYTHON = list(blocks("python"))
+PYTHON = list(numbered())
 
 
 def quick(code: str) -> str:
     """The same with short sequences, and with few evaluations where there is a search."""
-    settings = QUICK | (LIMITED if "autoprune.search(" in code else {})
+    settings = QUICK | (LIMITED if "autoprune.search(" in code and "max_evals" not in code else {})
     code = code.replace('data="text.txt"', f'data="text.txt", **{settings}')
     return code.replace('"data": "text.txt"', f'"data": "text.txt", **{settings}')
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(("where", "code"), PYTHON, ids=[where for where, _ in PYTHON])
+@pytest.mark.parametrize(("where", "page", "number"), PYTHON, ids=[where for where, _, _ in PYTHON])
 def test_python_runs(
-    where: str, code: str, tiny_model: str, text_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    where: str, page: Path, number: int, tiny_model: str, text_file: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for kind, parts in registry.PARTS.items():  # a page may add to them
+        monkeypatch.setitem(registry.PARTS, kind, dict(parts))
     shutil.copytree(tiny_model, tmp_path / "path/to/model")
     shutil.copy(text_file, "text.txt")
+    for title, code in blocks(page):  # what a reader of the page has put into files
+        if title:
+            Path(title).write_text(code, encoding="utf-8")
+    title, code = blocks(page)[number]
     if '"smaller"' in code and "export" not in code:
         search = 'import autoprune\nautoprune.search(model="path/to/model", data="text.txt").export("smaller")'
         exec(quick(search), {})
-    exec(compile(quick(code), where, "exec"), {"__name__": where})
+    exec(compile(quick(code), where, "exec"), {"__name__": where, "__file__": str(tmp_path / title)})
 
 
 @pytest.mark.parametrize(("where", "line"), sorted(set(commands())))
@@ -79,3 +90,15 @@ def test_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
             if "://" not in target and Path(target).name not in GENERATED:
                 assert os.path.exists(page.parent / target), f"{named(page)} leads to {target}"
+
+
+def test_every_decision_is_in_the_index_newest_first() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = re.findall(
+        r"^- ([\d-]+): \[(.+)\]\((.+\.md)\)$", (folder / "index.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert sorted(name for _, _, name in listed) == sorted(path.name for path in folder.glob("2*.md"))
+    assert [date for date, _, _ in listed] == sorted((date for date, _, _ in listed), reverse=True)
+    for date, title, name in listed:
+        assert (folder / name).read_text(encoding="utf-8").startswith(f"# {title}\n\n{date}\n\n"), name
+        assert name.startswith(date)

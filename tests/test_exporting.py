@@ -17,7 +17,7 @@ from tests.conftest import Answer
 Cli = Callable[..., Answer]
 Refused = Callable[..., str]
 
-EXAMPLE = f"{Path(__file__).parent.parent}/examples/own_exporter.py:NumpyArrays"
+EXAMPLE = f"{Path(__file__).parent.parent}/examples/08_own_exporter.py:NumpyArrays"
 OWN = """
 from dataclasses import dataclass
 from autoprune.ports import Exporter

@@ -1,4 +1,4 @@
-"""Metrics that a budget can bound: one file each, a function of a unit, a level and the workload.
+"""Metrics that a budget can bound. Each file has one function of a unit, a level and the workload.
 
-`metric` asks and checks them, those of the user's own among them; `table` makes one of a CSV file.
+`metric` calls and checks metrics, including those of users. `table` makes one from a CSV file.
 """

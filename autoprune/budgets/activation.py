@@ -1,13 +1,12 @@
-"""Bytes of activations that are alive at once in a forward pass, at its fullest moment, beside weights and inputs.
+"""Peak bytes of activations that are alive at the same time in a forward pass, without weights and inputs.
 
-Counted is every tensor that a pass of the network makes as it runs here, module after module, until nothing refers to
-it any more (alive.py): hidden states, what a block computes inside, what a shortcut holds, scores where attention
-writes them. It is measured on one item (an image), and `workload.batch` of them take as many times that.
+Every tensor that a pass makes is counted until nothing refers to it any more (alive.py): hidden states, intermediate
+results of a block, what a shortcut holds, and attention scores if they are stored. It is measured on one item (an
+image) and multiplied by `workload.batch`.
 
-Units are at their fullest one after another. So what a unit costs at a level is the peak of a network in which it is at
-that level and every other unit at its least; the peak of a policy is the largest of these. A block that is dropped, or
-kept at its least, costs at least its input and output; less than the network's least of all units (stem, hidden states,
-head) nothing can cost.
+Units reach their peaks one after another. So the cost of a unit at a level is the peak of a network in which it is at
+that level and all other units are at their least. The peak of a policy is the maximum of these costs. No cost is lower
+than the peak with all units at their least (stem, hidden states, head).
 
 Shapes: U units.
 """
@@ -38,11 +37,11 @@ class Peaks(Metric):
     """Bytes of one item.
 
     Args:
-        least: of a pass in which every unit is at its least.
+        least: bytes of a pass with every unit at its least.
         of_unit: name -> key of a level (level.py) -> bytes of a pass with this unit at it and all others
             at their least.
-        batch: items of a pass.
-        above: by how much whole networks were above what their units say, at most, as a share.
+        batch: number of items in a pass.
+        above: the largest share by which a whole network exceeded the maximum over its units.
     """
 
     least: int
@@ -56,17 +55,17 @@ class Peaks(Metric):
 
     @property
     def fixed(self) -> int:
-        """What is needed whatever the policy."""
+        """The bytes that every policy needs."""
         return self.batch * self.least
 
     @property
     def dense(self) -> int:
-        """What is needed where every unit is whole."""
+        """The bytes of the dense network."""
         return self.batch * max(max(row.values()) for row in self.of_unit.values())
 
     @property
     def notice(self) -> str:
-        """What there is to save; and a warning where units are alive at the same time."""
+        """How much can be saved, and a warning if units are alive at the same time."""
         if self.above <= TOLERANCE:
             return (
                 f"activation: of the dense network {self.dense:,} bytes are alive at once with batches of "
@@ -95,7 +94,7 @@ def activation(network: Network) -> Peaks:
     """Measure every level of every unit.
 
     Raises:
-        UserError: the task does not support it, or the network would be used in another dtype.
+        UserError: the task does not support it, or the workload has another dtype than the network.
     """
     view, units, workload = network.view, network.units, network.workload
     network.task.require("activation")

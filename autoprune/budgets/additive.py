@@ -1,9 +1,9 @@
-"""From times of whole networks to an additive table: what each level of a unit takes, and what is left.
+"""Fits an additive table to times of whole networks: the time of each level of a unit, and a fixed rest.
 
-Units of equal shape form a class and cost the same. A network is measured with one class at each of its levels and the
-others dropped, halved and dense: parts of a network hide each other's time (kernels behind launches, weights in
-caches), so what a level takes depends on what else is there. Beside these uniform networks some are measured with a
-random level of every unit, as what a search finds has. The table is the additive one nearest to all of them.
+Units of equal shape form a class and cost the same. Networks are measured with one class at each of its levels while
+the others are dropped, halved and dense. This is needed because parts of a network hide each other's time (kernels
+behind launches, weights in caches). Some further networks have a random level of every unit, like the results of a
+search. The table is the additive one that fits all of them best.
 
 Shapes: U units, N networks measured, X unknowns.
 """
@@ -41,8 +41,8 @@ def classes_of(
     """The units of a network by their shape.
 
     Args:
-        layers: the attention type of every block, which sets what an attention costs.
-        places: what else about a block sets what any of its units costs: of images their resolution there.
+        layers: the attention type of every block, on which the cost of an attention depends.
+        places: what else the cost of a block's units depends on, such as the resolution of images there.
         stay: numbers of units that are never dropped.
     """
     members: dict[tuple[object, ...], list[int]] = {}
@@ -85,10 +85,10 @@ def _spread(classes: Sequence[UnitClass], levels: Sequence[Level]) -> tuple[Leve
 def fit(
     classes: Sequence[UnitClass], levels_NU: Sequence[Sequence[Level]], time_N: NDArray[np.float64]
 ) -> tuple[float, list[list[float]]]:
-    """What is left when every unit is at its least, and for each class what one unit takes more at each level.
+    """Fit the time with every unit at its least, and for each class the additional time of a unit at each level.
 
-    Least squares of relative errors, since those are what a budget is kept within; then each row the nearest one that
-    never falls, so that noise makes no sparser level dearer.
+    The fit minimises the squares of relative errors. Each row is then replaced by the nearest one that never falls, so
+    that noise does not make a sparser level more expensive.
     """
     levels = [(one.members[0], level) for one in classes for level in one.levels[1:]]
     class_of = {u: one for one in classes for u in one.members}

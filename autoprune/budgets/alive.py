@@ -1,8 +1,8 @@
 """The most bytes of tensors that are alive at once while code runs, whatever the device.
 
-Every operation is seen (torch dispatch), so what functions, shortcuts and slices compute counts as what modules do.
-What views share is counted once. Not seen is what an operation takes and frees inside itself, as a convolution's
-workspace, and what an allocator keeps beyond what was asked for.
+Every operation is seen (torch dispatch), so functions, shortcuts and slices count like modules. Memory that views share
+is counted once. Memory that an operation takes and frees inside itself, such as a convolution's workspace, is not seen,
+and neither is what an allocator reserves in addition.
 """
 
 import weakref

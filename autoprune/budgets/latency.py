@@ -1,12 +1,12 @@
-"""Milliseconds of one forward pass, measured on the search's own device; embedding and head included.
+"""Milliseconds of one forward pass, measured on the search's own device, including embedding and head.
 
-The table is built once for a device, a network's shapes and a workload, and kept in `<cache>/latency/<key>.json`. A run
-keeps a copy, which comes first: costs must not change between a search and its resumption or export. A damaged table in
-the cache is measured again; one in a run is an error.
+The table is measured once for a device, a network's shapes and a workload, and kept in `<cache>/latency/<key>.json`. A
+run keeps a copy, which takes precedence, so that costs do not change between a search and its resumption or export. A
+damaged table in the cache is measured again. A damaged table in a run is an error.
 
-Whole networks are measured, in the caches and behind the launches of a real one, each level in turn, round after round,
-so that a drift of the machine hits all alike; of a round the best of a few passes, of the rounds the median
-(additive.py makes the table of them).
+Whole networks are measured, under the same conditions as in use. Each round measures every network once, so that a
+drift of the machine affects all alike. A round takes the best of a few passes, and the result is the median of the
+rounds. additive.py computes the table from them.
 
 Shapes: U units, N networks, R rounds.
 """

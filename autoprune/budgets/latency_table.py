@@ -1,4 +1,4 @@
-"""A table of measured times as a metric, and its file.
+"""A metric from a table of measured times, and its file.
 
 Schema `autoprune.latency/1`, times in milliseconds of one forward pass:
 
@@ -8,10 +8,9 @@ Schema `autoprune.latency/1`, times in milliseconds of one forward pass:
      "classes": [{"units": ["0.mlp", "1.mlp", ...], "kept": [0, 128, ...], "ms": [0.0, 0.41, ...]}, ...],
      "checks": [{"network": "dense", "predicted": 24.9, "measured": 25.2}, ...]}
 
-A class's `ms` is what one of its units takes with so many groups kept; a level of another form than `groups` stands in
-`kept` by its name. Units that are never dropped begin at the fewest
-groups of their levels, and what these take is a part of `fixed`. `checks` are whole networks, and what the table sums
-up to for them.
+A class's `ms` are the times of one of its units with the numbers of groups in `kept`. A level of another form than
+`groups` stands in `kept` by its name. For units that are never dropped, `kept` begins at their fewest groups, whose
+time is a part of `fixed`. `checks` compares whole networks with the sums of the table.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""Multiply-accumulates per token or image, attention scores over the whole context included.
+"""Multiply-accumulates per token or image, including attention scores over the whole context.
 
-That is what fvcore and torch's FlopCounterMode count with eager attention. With scaled dot product attention on a CPU
-both leave the scores out.
+fvcore and torch's FlopCounterMode count the same with eager attention. With scaled dot product attention on a CPU, both
+leave the scores out.
 """
 
 from autoprune.level import Level, form_of

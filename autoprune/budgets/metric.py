@@ -1,10 +1,10 @@
-"""From a metric, ours or the user's own, to what every level of every unit costs; nothing it returns is trusted.
+"""Computes the costs of every level of every unit from a metric, and checks every value that the metric returns.
 
 autoprune/ports/metric.py says what a metric is. One that must see the network is made by a function with the decorator
 `of_network`, called once with a `Network`.
 
-A function whose second parameter has another name than `level` is given the number of groups kept, `(unit, kept,
-workload)`: it counts levels of the form `groups` alone.
+A function whose second parameter is not called `level` gets the number of groups kept: `(unit, kept, workload)`. Such a
+function only counts levels of the form `groups`.
 """
 
 import inspect
@@ -34,10 +34,10 @@ def metric_of(name: str, network: Network) -> Metric:
 
 
 def fixed_cost(name: str, metric: Metric | None = None) -> float:
-    """What a metric says is paid whatever the policy; the metric as `cost_rows` takes it.
+    """The cost that every policy has. The metric is given as in `cost_rows`.
 
     Raises:
-        UserError: it is no finite number of at least 0.
+        UserError: it is not a finite number of at least 0.
     """
     value: Any = (metric or load_metric(name)).fixed
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
@@ -55,9 +55,9 @@ def cost_rows(name: str, units: Sequence[Unit], workload: Workload, metric: Metr
         metric: what `metric_of` returned; None loads it by name.
 
     Raises:
-        UserError: there is no such metric; it is no function of a unit, a level and the workload; it raises an
-            exception; a cost is no number (a Python or NumPy scalar), not finite or below 0; a level costs more than a
-            denser one; everything together costs nothing; or a table lacks a level.
+        UserError: the metric does not exist, is not a function of a unit, a level and the workload, or raises an
+            exception; a cost is not a finite number of at least 0; a level costs more than a denser one; the total
+            is 0; or a table lacks a level.
     """
     metric = metric or load_metric(name)
     _check_form(metric)
@@ -76,7 +76,7 @@ def cost_rows(name: str, units: Sequence[Unit], workload: Workload, metric: Metr
 
 
 def counts_groups(metric: Metric) -> bool:
-    """Whether a metric takes the number of groups kept in the place of a level, as all metrics once did."""
+    """Whether a metric takes the number of groups kept instead of a level, as metrics of earlier versions did."""
     try:
         second = list(inspect.signature(metric).parameters.values())[1]
     except (TypeError, ValueError, IndexError):  # some builtins have no signature

@@ -1,4 +1,4 @@
-"""One forward pass of a workload on a whole network as it stands, and how long it takes; a task says which pass."""
+"""Times one forward pass of a workload on a whole network with its present widths. The task defines the pass."""
 
 import time
 from collections.abc import Callable

@@ -1,11 +1,12 @@
-"""Milliseconds of one forward pass, computed for a device that is not at hand; embedding and head included.
+"""Milliseconds of one forward pass, computed for a device from its data sheet, including embedding and head.
 
-For each matrix the larger of its FLOPs over the peak and its bytes over the bandwidth (Williams et al. 2009), likewise
-for attention and its cache of keys and values, and a launch for each kernel. Devices are entries of `devices.yaml` or
-of a file of the user's, chosen by `workload.hardware`; the dtype by `workload.dtype`, or the search's own.
+The time of a matrix is the larger of FLOPs / peak and bytes / bandwidth (Williams et al. 2009). The same holds for
+attention with its cache of keys and values. Each kernel adds a launch. `workload.hardware` names a device in
+`devices.yaml` or in a user's file. `workload.dtype` is the data type; the default is the search's own.
 
-Weights and cache are read once, activations between kernels are taken to stay on the chip, attention looks at the whole
-context, as `macs` has it. A real network is slower than this; what is meant to be right is how its parts compare.
+Assumptions: weights and cache are read once, activations between kernels stay on the chip, and attention reads the
+whole
+context, as in `macs`. A real network is slower. The model is meant to compare the parts of a network correctly.
 """
 
 import difflib
@@ -96,8 +97,8 @@ def roofline(network: Network) -> Roofline:
     """The metric for the workload's hardware and dtype.
 
     Raises:
-        UserError: the task does not support it; no hardware is named, or none of that name is known; its file is no
-            such YAML; or it has no peak for the dtype.
+        UserError: the task does not support it, the hardware is not named or unknown, its file is not valid, or it has
+            no peak for the dtype.
     """
     network.task.require("roofline")
     workload, model = network.workload, network.view.model

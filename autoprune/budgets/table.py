@@ -9,10 +9,11 @@ A CSV file in UTF-8 with a header and the columns `unit`, `kept` and `cost`, in 
     mlp,48,0.30
     3.mlp,96,0.61
 
-- `unit` is a unit's name (`3.mlp`) or a kind (`mlp`) for all units of it. Where both give a cost, the unit's own holds.
-- `kept` is how many groups of the unit are kept, as policies count them: query heads of an attention, neurons of an
-  MLP. A level of another form than `groups` stands there by its name. A search needs all levels of its units.
-- `cost` is what that takes, in any measure that adds over units. `kept` 0 may be left out and costs 0: a dropped unit
+- `unit` is the name of a unit (`3.mlp`) or a kind (`mlp`), which means all its units. A unit's own cost takes
+  precedence.
+- `kept` is the number of groups kept, as in policies: query heads of an attention, neurons of an MLP. A level of
+  another form than `groups` stands there by its name. A search needs all levels of its units.
+- `cost` is the cost, in any measure that adds over units. `kept` 0 may be left out and costs 0, because a dropped unit
   is not run.
 """
 
@@ -40,7 +41,7 @@ SHORT.maxstring = 80  # characters of a file that a message shows
 
 @dataclass(frozen=True)
 class Table(Metric):
-    """Costs that were looked up, not computed; called as any metric is.
+    """A metric that looks costs up.
 
     Args:
         path: the file it was read from, for messages.

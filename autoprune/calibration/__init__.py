@@ -1,1 +1,1 @@
-"""What losses are measured on: text, fixed splits, moments of activations."""
+"""Calibration data: texts, images, fixed splits, and moments of activations."""

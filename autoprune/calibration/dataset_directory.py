@@ -1,4 +1,4 @@
-"""Labelled images of a Hugging Face data set on disk, read with pyarrow and Pillow; nothing of it is run or fetched.
+"""Reads labelled images of a Hugging Face data set on disk with pyarrow and Pillow. No code is run or downloaded.
 
 Two layouts: what `Dataset.save_to_disk` writes (`state.json`, `*.arrow`; of a `DatasetDict` one such folder for each
 split), and the hub's (`*.parquet` in the folder or below it, as `data/train-00000-of-00001.parquet`). Of several splits

@@ -1,4 +1,4 @@
-"""Labelled examples that are looked up by number, as images are: what a network that reads no text is given.
+"""Labelled examples that are looked up by number, such as images, for networks that do not read text.
 
 Shapes: N examples, n of them.
 """

@@ -1,12 +1,11 @@
-"""Derivatives with respect to gates: how the loss of every example depends on every group, at the dense network.
+"""Derivatives of every example's loss with respect to a gate of every group, at the dense network.
 
-A gate of 1 multiplies all that a consumer reads of a group. Its derivative is the sum of x dL/dx over the group's
-inputs. L is the loss against the labels (for most tasks the cross-entropy), whatever loss a search has: the divergence
-from the dense network is least there, and all its derivatives are 0.
+A gate of 1 multiplies all inputs that a consumer reads from a group. Its derivative is the sum of x dL/dx over these
+inputs. L is the loss against the labels (for most tasks the cross-entropy), whatever the loss of the search. The
+divergence from the dense network would not do, because all its derivatives are 0 there.
 
-An example is a sequence, or one item of it where items do not look at each other, as images. Blocks are run once
-forwards, and again one by one on the way back, so that memory is the hidden states between blocks and what one block
-keeps for its derivatives.
+An example is a sequence, or one item of it if items are independent, such as images. Blocks run once forwards and again
+one by one in the backward pass. So only the hidden states between blocks and one block's graph are in memory.
 
 Shapes: N examples, G groups, B sequences, T tokens or images, D hidden.
 """

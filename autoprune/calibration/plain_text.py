@@ -1,7 +1,7 @@
-"""What a file of calibration text holds: decoded by its byte order mark, and refused where it is a table or records.
+"""Reads calibration text: decodes it by its byte order mark, and refuses tables and records.
 
-A language model that is calibrated on braces, field names and separators is calibrated on what it will not be asked,
-so what a file is is told from its content: names of files say little.
+Braces, field names and separators would be wrong calibration data for a language model. The kind of a file is detected
+from its content, because file names say little.
 """
 
 import codecs

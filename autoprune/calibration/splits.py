@@ -1,6 +1,6 @@
 """Samples of the data in three splits that never mix.
 
-`reconstruction` gives the moments, `search` the losses that agents see, `validation` what is reported.
+`reconstruction` is for the moments, `search` for the losses that agents get, `validation` for reported results.
 
 Shapes: N samples, T items (tokens, images) of a sample.
 """
@@ -56,8 +56,8 @@ def split(tokens_NT: Tensor, asked: Mapping[str, int | None], seed: int = 0) -> 
 def dealt(count: int, asked: Mapping[str, int | None]) -> dict[str, int]:
     """How many of `count` samples each split gets.
 
-    The numbers that are asked for are kept where two are left for each of the others, which share what is left as
-    `SHARES` has it, up to `MOST`. Where they cannot be kept, no split gets more than its share of all samples.
+    The configured numbers are used if at least two samples are left for each other split. The others share the rest by
+    `SHARES`, up to `MOST`. If the numbers are too large, no split gets more than its share of all samples.
     """
     fixed = {name: number for name, number in asked.items() if number is not None}
     others = [name for name in SHARES if name not in fixed]

@@ -29,7 +29,7 @@ from autoprune.task_choice import words_of
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison found.
+    """The result of a comparison.
 
     Args:
         path: its directory.
@@ -59,7 +59,7 @@ def is_comparison(path: Path) -> bool:
 def compare(
     config: SearchConfig, agents: list[str], seeds: list[int], out: Path, watch: Watch | None = None
 ) -> Comparison:
-    """Search with every agent and seed, or go on with what is left of it in `out`.
+    """Search with every agent and seed, or continue the comparison in `out`.
 
     A comparison that cannot begin leaves nothing behind; an agent that fails is named in the results.
 
@@ -86,7 +86,7 @@ def compare(
 
 
 def resume(out: Path, watch: Watch | None = None, places: Mapping[str, Any] | None = None) -> Comparison:
-    """Go on with what is left of a comparison; `places` as `study.resume` takes them."""
+    """Continue a comparison. `places` are as in `study.resume`."""
     plan = ComparisonPlan.load(out, places)
     return _run(plan, plan, out, watch or Watch())
 

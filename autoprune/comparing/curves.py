@@ -1,4 +1,4 @@
-"""Learning curves: which of a search's incumbents are scored again, and quartiles over searches.
+"""Learning curves: chooses the incumbents of a search that are scored again, and computes quartiles over searches.
 
 Shapes: I incumbents, G grid points.
 """

@@ -1,4 +1,4 @@
-"""Who takes part in a comparison: agents and seeds, what is common to all, and each one's own settings.
+"""The plan of a comparison: agents, seeds, the common settings, and the settings of each agent.
 
 An agent's own settings are `agent_options.AGENT.KEY=VALUE`; in YAML or Python, a mapping for each agent.
 """
@@ -34,7 +34,7 @@ class _PlanFile(BaseModel):
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """Agents, seeds, and the configuration of which each search changes the agent and the seed only."""
+    """Agents, seeds, and a configuration. Each search changes its agent and its seed only."""
 
     config: SearchConfig
     agents: tuple[str, ...]
@@ -45,7 +45,7 @@ class ComparisonPlan:
         """Checked as far as it can be without a model; without a limit, that of a single search.
 
         Raises:
-            UserError: nobody takes part, no such agent, or it has no such setting.
+            UserError: there is no agent or no seed, an agent does not exist, or it has no such setting.
         """
         if not agents or not seeds:
             raise UserError("a comparison needs at least one agent and one seed.")

@@ -1,6 +1,6 @@
-"""The searches of a comparison, run on one assembly: one after another in this process, several at once on a pool.
+"""Runs the searches of a comparison on one assembly: one after another in this process, or in parallel on a pool.
 
-Side by side they are threads, which wait for the pool most of the time. What they find does not depend on that: each
+Parallel searches are threads, which mostly wait for the pool. Their results do not depend on each other: each search
 has its own random numbers, and a pool's losses do not depend on what else it scores. Agents that seed generators of the
 whole process (`alone`) run one at a time.
 """

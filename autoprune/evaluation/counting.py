@@ -1,4 +1,4 @@
-"""What a whole network multiplies, counted by running it as it stands: embedding, blocks, head, whatever is not cut.
+"""Counts the multiply-accumulates of a whole network, including what is not cut, by running it.
 
 All matrix products and convolutions count; attention scores count for every pair of positions, as a unit's do
 (budgets/macs.py). Convolutions and products that some library does in kernels of its own cannot be seen.

@@ -1,12 +1,12 @@
 """The evaluator: per-sequence losses of policies on one split, each distinct prefix of a policy run once.
 
-Policies that agree on the first blocks share the hidden states there, within a call and, as far as memory goes, with
-earlier calls: an offspring starts at the first block in which it differs from its parent (prefix_runner.py). A pruned
+Policies that agree on the first blocks share the hidden states there, within a call and, if memory allows, with earlier
+calls. So an offspring starts at the first block in which it differs from its parent (prefix_runner.py). A pruned
 block is computed at its pruned size (levels/placing.py). With `batch=1`, as on a CPU, no two states meet in one matrix
 product, so a loss does not depend on what else is scored. With larger batches, on a GPU, it may differ by rounding.
 
-Where blocks are brought to the device in turn (networks/streaming.py), many sequences go through a block before the
-next one is brought, and nothing is kept for later calls.
+If blocks are streamed to the device (networks/streaming.py), many sequences go through a block before the next one is
+loaded, and no states are kept for later calls.
 
 Shapes: K losses, P policies, S sequences, B states of a forward pass, T tokens, D hidden.
 """
@@ -38,7 +38,7 @@ from autoprune.training.loop import DivergedError
 
 REFERENCE_BYTES = 256 * 2**20
 MOST_STATE_BYTES = 2 * 2**30
-"""On a CPU, where others have plans for the memory too. Twice as much saves 400k tokens 7 % of their blocks."""
+"""The default on a CPU, where other programs need memory, too. Twice as much saves 7 % of the blocks of 400k tokens."""
 
 Losses = dict[tuple[Whole, int], NDArray[np.float64]]
 """Every loss, `[K]`, by policy and sequence."""
@@ -50,12 +50,12 @@ class Evaluator(Scorer):
     Args:
         placer: puts proposals in place on the network, whose groups are in the store's order (see `sort_groups`).
         tokens_NT: the split.
-        losses: what is measured; agents see the first.
-        batch: states a forward pass.
-        reference_bytes: memory for what the losses keep of the dense network; beyond it, that is computed again. With 0
-            every sequence is asked for once, and no hidden states are kept for later calls either.
-        state_bytes: memory for hidden states: half for those of a call, half for those that are kept for later calls.
-        trainer: trains the networks of policies; None where nothing can be trained.
+        losses: the losses to measure. Agents get the first.
+        batch: number of states in a forward pass.
+        reference_bytes: memory for references of the dense network. References beyond it are computed again. 0 means
+            that every sequence is scored once, so hidden states are not kept for later calls either.
+        state_bytes: memory for hidden states: half for a call, half for states that are kept for later calls.
+        trainer: trains the networks of policies; None if nothing can be trained.
 
     Attributes:
         runner: runs policies through the blocks.
@@ -91,11 +91,11 @@ class Evaluator(Scorer):
         return self.tokens_NT.shape[1]
 
     def score(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> NDArray[np.float64]:
-        """The first loss of policies on some sequences, `[P, S]`, nats per token. NaN where a network overflows."""
+        """The first loss of policies on the given sequences, `[P, S]`, nats per token. NaN if a network overflows."""
         return np.asarray(self.score_each(policies, sequences)[0])
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
-        """The first loss of the dense network, `[S]`; nothing is run for a loss that is 0 there."""
+        """The first loss of the dense network, `[S]`. A loss that is 0 there needs no forward pass."""
         if self.losses[0].zero_at_dense:
             return np.zeros(len(sequences))
         return np.asarray(self.score([self.space.dense], sequences)[0])
@@ -114,9 +114,9 @@ class Evaluator(Scorer):
         return PASSES
 
     def slopes(self, policy: Levels, sequences: Sequence[int]) -> NDArray[np.float64] | None:
-        """What other levels of each unit would change of the first loss, `[U, L]`, by derivatives (slopes.py).
+        """Estimated change of the first loss at other levels of each unit, `[U, L]`, by derivatives (slopes.py).
 
-        None where the head is not linear, or blocks are brought to the device in turn.
+        None if the head is not linear or blocks are streamed to the device.
         """
         head = self._readout.head
         if head is None or self.view.streamed:
@@ -225,7 +225,7 @@ def _in_depth(policy: Whole) -> list[list[tuple[bool, Choice]]]:
 
 
 def free_state_bytes(device: str, sharers: int = 1) -> int:
-    """Memory for hidden states where none is configured: a quarter of what is free, shared with others."""
+    """Default memory for hidden states: a quarter of the free memory, divided by the number of processes."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // (4 * sharers)
     available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -236,7 +236,7 @@ def free_state_bytes(device: str, sharers: int = 1) -> int:
 
 
 def sort_groups(view: BlockView, store: LevelStore) -> None:
-    """Permute the live network's groups into the store's order, once; it computes the same function."""
+    """Permute the live network's groups into the store's order, once. The network computes the same function."""
     view.rest()
     for u, width in enumerate(width for row in view.widths for width in row):
         width.permute(*store.orders(u))

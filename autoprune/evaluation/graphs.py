@@ -1,12 +1,12 @@
-"""Blocks as CUDA graphs: what is run again and again is launched once, not kernel by kernel.
+"""Blocks as CUDA graphs, so that a block is launched once and not kernel by kernel.
 
-A small network is bound by Python and launches: a block of some thirty kernels takes a millisecond of which the device
-works a tenth. A graph is recorded with the addresses of the weights, which are views that stay where they are; from
-then on nothing is put in place and no Python of the block is run.
+Small networks are bound by Python and launches: a block of thirty kernels takes a millisecond, and the device works for
+a tenth of it. A graph records the addresses of the weights, which are views that do not move. Afterwards, no levels are
+put in place and no Python of the block runs.
 
-Where sub-blocks follow each other, as attention and MLP do in most families, a block with all other units dropped adds
-what its one unit does, and blocks are put together of such parts: units x levels of them, not units x levels squared.
-Whether that is so is found out on the network itself. What is computed is the same.
+In most families, sub-blocks such as attention and MLP follow each other. A block with all other units dropped then adds
+what its one unit does, and blocks are composed of such parts. This takes units x levels graphs, not their products.
+Whether it holds is checked on the network itself. Results are the same.
 
 Shapes: B states of a forward pass, T tokens, D hidden.
 """
@@ -22,9 +22,9 @@ from autoprune.evaluation.prefixes import Choices
 from autoprune.levels.placing import Choice, Placer
 
 MOST = 4096
-"""Graphs that are kept, the least recently used go first; one takes some 100 KiB."""
+"""The number of graphs that are kept; the least recently used ones are dropped. One takes some 100 KiB."""
 SIZES = (16, 4, 1)
-"""States that go together: few sizes, so that few graphs serve all batches."""
+"""Batch sizes. They are few, so that few graphs serve all batches."""
 PATIENCE = 3  # recordings that may fail before no more are tried
 
 Key = tuple[int, int | None, Choices | Choice, int]

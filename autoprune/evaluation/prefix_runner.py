@@ -1,6 +1,6 @@
-"""Policies through the blocks of a network: each distinct prefix once, from the last state that is known of it.
+"""Runs policies through the blocks of a network. Each distinct prefix runs once, from its last known state.
 
-Blocks are outermost. States that go through a block at the same levels go together, up to `batch` of them.
+The outermost loop is over blocks. States that go through a block at the same levels go together, up to `batch` of them.
 
 Shapes: B states of a forward pass, T tokens, D hidden.
 """
@@ -16,12 +16,12 @@ from autoprune.evaluation.prefixes import Choices, Node, Prefixes, StateCache
 from autoprune.levels.placing import Choice, Placer
 
 Whole = tuple[Choices, ...]
-"""What is kept of the units of all blocks: a policy."""
+"""A policy: what is kept of the units of all blocks."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What has to be run.
+    """The forward passes to run.
 
     Args:
         embedded: sequences that start at the embedding.
@@ -61,9 +61,9 @@ class PrefixRunner:
         """States behind the last block, `[1, T, D]`, of every policy on every sequence.
 
         Args:
-            policies: that differ from each other.
-            sequences: likewise.
-            where: states wait between blocks.
+            policies: distinct policies.
+            sequences: distinct sequences.
+            where: the device where states are kept between blocks.
         """
         plan = self._plan(policies, sequences)
         self._embed(plan, where)

@@ -1,4 +1,4 @@
-"""Hidden states that are kept between scores, so that a policy starts at the first block in which it is new.
+"""Hidden states that are kept between scores, so that a policy starts at the first block in which it differs.
 
 Shapes: B sequences of one forward pass, T tokens, D hidden.
 """
@@ -14,7 +14,7 @@ Choices = tuple[Choice, ...]
 """What is kept of the units of a block."""
 
 Node = tuple[int, int]
-"""A sequence, and a prefix by its number: what is kept in the blocks up to somewhere."""
+"""A sequence and the number of a prefix of a policy."""
 
 
 class Prefixes:
@@ -32,10 +32,10 @@ class Prefixes:
 
 
 class StateCache:
-    """Hidden states by node; the least recently used are let go of when there are too many.
+    """Hidden states by node. When there are too many, the least recently used are dropped.
 
-    States of one forward pass are views of one tensor, whose memory is free when the last of them is gone: what is
-    counted is that memory, so that the limit holds whatever the batch.
+    States of one forward pass are views of one tensor, whose memory is freed with the last of them. The whole tensor is
+    counted, so that the limit holds for every batch size.
 
     Args:
         limit: bytes; 0 keeps nothing.

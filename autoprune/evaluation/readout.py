@@ -1,4 +1,4 @@
-"""From hidden states behind the last block to losses: behind a linear head without logits, else from whole logits.
+"""Computes losses from hidden states after the last block: without logits if the head is linear, otherwise with them.
 
 Shapes: K losses, B hidden states of a batch, T tokens, D hidden, V vocabulary.
 """

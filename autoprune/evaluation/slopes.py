@@ -1,10 +1,10 @@
-"""What other levels of each unit would do to the loss, from derivatives: all units at the price of few passes.
+"""Estimates the loss at other levels of each unit from derivatives, for all units at the cost of a few passes.
 
-Along the change d that another level makes to what a sub-block adds to the residual stream, the loss changes by g . d
-to first order, g its gradient there, and by half of d' F d to second, F the Fisher information of the predictions, from
-labels drawn from the network's own (Martens 2020, section 5), the tokens of d taken one by one. The first order tells
-of denser levels, which undo damage; of sparser ones it says little, since what more pruning costs is curvature. Both
-overshoot by about the same factor (docs/decisions.md), which comparisons between them do not see.
+Let d be the change that another level makes to what a sub-block adds to the residual stream. To first order the loss
+changes by g . d, where g is the gradient there. The second-order term is d' F d / 2, where F is the Fisher information
+of the predictions, estimated with labels drawn from the network (Martens 2020, section 5), token by token. The first
+order describes denser levels, which undo damage. The effect of sparser levels is mostly in the second order. Both
+overshoot by about the same factor (docs/decisions/), which does not matter for comparisons.
 
 Shapes: U units, L levels, T tokens, D hidden, V vocabulary.
 """

@@ -1,4 +1,4 @@
-"""Speed of networks as they stand, several beside each other."""
+"""Measures the speeds of several networks side by side."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ def speeds(
     tokens_BT: Tensor,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[Speed]:
-    """The speeds of several networks, in rounds of one pass of each: what slows the machine down slows all of them.
+    """The speeds of several networks. Each round has one pass of each, so that a slow machine slows all of them.
 
     Args:
         places: put each network where `run` finds it; not timed.

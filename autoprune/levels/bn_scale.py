@@ -1,8 +1,8 @@
-"""BatchNorm's scale: a channel is worth |gamma| (network slimming, Liu et al. 2017, sec. 3), reconstructed.
+"""BatchNorm's scale: a channel's importance is |gamma| (network slimming, Liu et al. 2017, sec. 3), reconstructed.
 
-Of the last BatchNorm that writes the width, which says how far the channel's values spread. The paper trains with a
-penalty on the scales beforehand and fine-tunes afterwards; here the network is taken as it was trained. Weights are
-reconstructed as for `obs`. Only networks whose widths are written by BatchNorm have it.
+gamma is the scale of the last BatchNorm that writes the width. It determines the spread of the channel's values. The
+paper trains with a penalty on the scales and fine-tunes afterwards; here the network is used as it was trained. Weights
+are reconstructed as for `obs`. Only networks whose widths are written by BatchNorm have these scales.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""What criteria share: in which order groups leave, and what the consumer's weights become.
+"""The common part of criteria: the order in which groups leave, and the reconstruction of the consumer's weights.
 
 Shapes: O outputs, D inputs of the consumer (`groups * size`), G groups. Float64 where it matters.
 """
@@ -76,7 +76,7 @@ def order_of(
 ) -> Tensor:
     """Groups from the most to the least important, `[G]` int64; those of a bundle follow each other.
 
-    Bundles leave whole, until one is left alone, whose groups are then ordered with the weights that it has by itself.
+    Bundles leave as a whole, until one is left. The groups of this bundle are then ordered by its own weights.
 
     Args:
         criterion: orders.

@@ -1,6 +1,6 @@
-"""What criteria may order groups by besides weights and moments; gathered only where a criterion asks for it.
+"""Evidence that criteria may use besides weights and moments. It is computed only if a criterion needs it.
 
-A criterion names in `needs` what its `order` takes as a keyword, for every width:
+The attribute `needs` of a criterion names keyword arguments of its `order`:
 
 - `gradients_NG`: of the loss against the labels of N examples with respect to gates of the G groups
   (calibration/gradients.py);
@@ -27,7 +27,7 @@ Evidence = Mapping[str, Tensor]
 
 
 def check_needs(name: str, criterion: Criterion, view: BlockView) -> None:
-    """Raise a UserError where a criterion needs what is not known, or what a network does not have.
+    """Raise a UserError if a criterion needs evidence that is unknown or that the network does not have.
 
     Args:
         name: of the criterion.

@@ -1,6 +1,6 @@
-"""The port of a level's form: how levels are reconstructed, stored, put in place on the live network and taken off it.
+"""The port of a level's form: how levels are reconstructed, stored, put in place on the live network, and removed.
 
-No module of a form imports torch or the models when it is imported: reports know forms, and they start at once.
+Modules of forms do not import torch or models at the top, because reports use forms and must start fast.
 
 Shapes: O outputs, D inputs of the consumer.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Building:
-    """What a form builds the levels of one width from. Inputs and groups are in the dense network's order.
+    """The data from which a form builds the levels of one width. Inputs and groups are in the dense network's order.
 
     Args:
         unit: that the width is of.
@@ -106,7 +106,7 @@ class LiveForm(Form):
         width.keep(level.kept, weights)
 
     def lift(self, level: Level, width: "LiveWidth") -> None:
-        """Take off the live network what `place` put there besides weights, before another form is put in place."""
+        """Remove what `place` added to the live network besides weights, before another form is put in place."""
 
 
 def live_form(level: Level) -> LiveForm:

@@ -1,7 +1,7 @@
-"""Groups: the most important groups of a unit stay whole, and the others leave.
+"""Groups: keeps the most important groups of a unit and removes the others.
 
-Consumers are reconstructed on what stays, where the criterion does that. Where a BatchNorm reads the consumer, its mean
-and variance follow in closed form.
+Consumers are reconstructed on the groups kept, if the criterion reconstructs. If a BatchNorm follows the consumer, its
+mean and variance are recomputed in closed form.
 
 Shapes: O outputs, D inputs of the consumer, K kept inputs.
 """

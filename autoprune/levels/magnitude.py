@@ -1,4 +1,4 @@
-"""Magnitude: a group is worth the norm of its weights in the consumer (Han et al. 2015, on groups)."""
+"""Magnitude: a group's importance is the norm of its weights in the consumer (Han et al. 2015, on groups)."""
 
 import torch
 from torch import Tensor

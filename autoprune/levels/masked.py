@@ -1,8 +1,8 @@
-"""Consumers' weights for any set of kept groups, from the moments: what the level store holds for levels alone.
+"""Consumers' weights for any set of kept groups, computed from the moments. The level store has those of levels only.
 
-The moments are kept on disk for searches of masks, in `<cache>/moments/<key>.safetensors`: for each unit `[D, D]` of
-its consumer's inputs, float32, in the network's own order. Weights are computed when they are asked for, rounded to the
-checkpoint's dtype, and the latest are remembered.
+For searches of masks the moments are kept in `<cache>/moments/<key>.safetensors`: for each unit, `[D, D]` of its
+consumer's inputs, float32, in the network's own order. Weights are computed on demand and rounded to the checkpoint's
+dtype. The latest ones are cached.
 """
 
 from collections import OrderedDict

@@ -15,7 +15,7 @@ BATCH = 48
 
 
 class OptimalBrainSurgeon(Criterion):
-    """Eliminate the group whose removal, after the best correction of the others, hurts the output least."""
+    """Eliminate the group whose removal changes the output least after the best correction of the others."""
 
     reconstructs = True
 

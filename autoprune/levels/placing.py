@@ -1,4 +1,4 @@
-"""Putting proposals in place on the live network: levels by swapping views, masks by copying what they keep.
+"""Puts proposals in place on the live network: levels by swapping views, masks by copying the groups kept.
 
 Shapes: U units, B states of a forward pass, T tokens, D hidden.
 """

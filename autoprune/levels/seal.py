@@ -1,10 +1,10 @@
-"""Whether the files of a level store are those that were built.
+"""Checks that the files of a level store are those that were built.
 
-The manifest has a seal of each file: its size, a hash of its header (names, types and shapes of its tensors) and one of
-the whole. Size and header are looked at whenever a store is opened, which reads a few kilobytes of each file and is as
-fast for stores of many gigabytes; the whole where the store has no more than `SMALL` bytes, once in a process. What is
-wrong in the weights of a larger store is not seen. A seal finds damage and files of other stores; who may write to the
-cache can write a manifest, too.
+The manifest has a seal of each file: its size, a hash of its header (names, types and shapes of its tensors) and a hash
+of the whole file. Size and header are checked whenever a store is opened, which reads only a few kilobytes of each
+file. The whole file is checked once in a process if the store has at most `SMALL` bytes. Damaged weights of a larger
+store are not detected. A seal protects against damage and mixed-up files, not against someone who can write to the
+cache.
 """
 
 import functools

@@ -1,13 +1,17 @@
-"""The level store: the order of every unit's groups and its consumer's weights at every level, built once.
+"""The level store: the order of every unit's groups and its consumer's weights at every level. It is built once.
 
-On disk, in `<cache>/levels/<key>/`: one `<unit>.safetensors` for each unit (its name's slug, files/names.py) with
-`order` `[G]` and what the form of level l has built (form.py): where the criterion reconstructs, `level.<l>`, the
-consumer's weight in the module's own layout, columns in `order`; where BatchNorm reads the consumer `norm.<l>`, its
-mean and variance; likewise `behind.order`, ... of a width behind; and `manifest.json`, written last, with the units'
-statistics and seals of the files (seal.py). The key is a hash of model, data, levels and criterion. Files are
-memory-mapped, and looked through before anything is taken from them: version, units, sizes, shapes, and that every
-order is one.
-Weights are rounded to the checkpoint's dtype, so that what is scored is what is shipped.
+It is in `<cache>/levels/<key>/`. The key is a hash of model, data, levels and criterion. Each unit has one file
+`<unit>.safetensors` (the slug of its name, files/names.py):
+
+- `order` `[G]`: the groups, the most important first;
+- `level.<l>`, if the criterion reconstructs: the consumer's weight at level l in the module's own layout, columns in
+  `order`;
+- `norm.<l>`, if BatchNorm follows the consumer: its mean and variance at level l;
+- other names of the form of level l (form.py), and `behind.order`, ... for a width behind.
+
+`manifest.json` is written last. It has the units' statistics and the seals of the files (seal.py). Files are
+memory-mapped. Version, units, sizes, shapes and orders are checked before use. Weights are rounded to the checkpoint's
+dtype, so that what is scored is what is shipped.
 """
 
 import hashlib
@@ -145,7 +149,7 @@ class LevelStore:
         return self._own[u][level]
 
     def kept_groups(self, u: int, kept: int) -> list[int]:
-        """The groups that stay when `kept` are kept, by their number in the original network, ascending."""
+        """The numbers of the `kept` most important groups in the original network, ascending."""
         return sorted(int(g) for g in self.order(u)[:kept])
 
 

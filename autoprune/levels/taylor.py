@@ -1,9 +1,9 @@
 """Taylor: the squared derivative of the loss with respect to a group's gate (Molchanov et al. 2019), reconstructed.
 
-What removing a group does to the loss of an example is, to first order, minus the derivative with respect to a gate
-that multiplies it; its square, in the mean over examples, is the group's importance: the gate form of that paper's
-section 3. Unlike what looks at a consumer's output alone, it sees what later layers make of it. It says nothing of how
-groups stand in for one another. Weights are reconstructed as for `obs`, on whatever groups the order leaves.
+To first order, removing a group changes the loss of an example by minus the derivative with respect to a gate that
+multiplies the group. The mean of its square over examples is the group's importance (the gate form in section 3 of the
+paper). Unlike criteria on a consumer's output, this includes the effect of later layers. It ignores that groups can
+replace each other. Weights are reconstructed as for `obs`.
 """
 
 import torch

@@ -1,7 +1,7 @@
-"""The ports: what each kind of part must offer, what it may offer besides, and what holds where it does not.
+"""The ports: the required and optional members of each kind of part, and the defaults of the optional ones.
 
-Each port is a class in a file of its own. A part is a subclass of its port; the engine asks for nothing that the port
-does not declare.
+Each port is a class in its own file. A part is a subclass of its port. The engine uses only members that the port
+declares.
 """
 
 import importlib

@@ -1,7 +1,7 @@
-"""How parts that derive from no port are given one.
+"""Adapts parts that do not derive from a port.
 
-A part may be any class with the right methods, or a function where its port has one call. The engine asks only for
-members that a port declares, and what a part lacks has the port's default. Nowhere else is a member looked for.
+A part may be any class with the right methods, or a function if its port has a single call. Members that a part lacks
+get the port's defaults. Only this module looks for members.
 """
 
 import inspect
@@ -15,18 +15,18 @@ from autoprune.errors import UserError
 
 
 def part_class(port: Any, kind: str, name: str) -> Any:
-    """The class of a part, which derives from its port.
+    """The class of a part, made a subclass of its port.
 
     Args:
         port: the class that declares what a part may have.
-        kind: as the registry has it.
-        name: of the part.
+        kind: the kind in the registry.
+        name: the name of the part.
 
     Returns:
-        The part, or a class made of the part and its port, or, of a function, a class that calls the function.
+        The part itself, or a class that combines the part and its port. For a function, it is a class that calls it.
 
     Raises:
-        UserError: the part is nothing that can be called, or lacks what its port demands.
+        UserError: the part cannot be called, or it lacks a required member.
     """
     part = registry.load(kind, name)
     called = f"the {registry.singular(kind)} '{name}'"
@@ -63,7 +63,7 @@ def check_arguments(called: str, declared: Any, method: Any) -> None:
 
 
 def as_port(port: Any, part: Any) -> Any:
-    """An object as its port has it: itself, or one that passes on to it what it has."""
+    """An object of the port: the object itself, or a wrapper that delegates to it."""
     return part if isinstance(part, port) else _delegating(port, part)
 
 

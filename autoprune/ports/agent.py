@@ -15,32 +15,32 @@ if TYPE_CHECKING:
 
 
 class Agent(ABC):
-    """A search algorithm: best a dataclass, whose fields are its settings, with one method.
+    """A search algorithm: a class with one method. It is usually a dataclass, whose fields are its settings.
 
-    The contract tests ask of every registered agent: only feasible policies are scored as candidates; all randomness
-    comes from `rng`, so that two runs of one seed are equal, and a killed run, replayed, goes on as if it had not been
-    interrupted; the agent is better than `random` at equal tokens on a toy with a known optimum (baselines excepted).
+    The contract tests check every registered agent. Only feasible policies are scored as candidates. All randomness
+    comes from `rng`, so that two runs with one seed are equal and a resumed run ends like an uninterrupted one. At
+    equal tokens the agent is better than `random` on a toy with a known optimum, unless it is a baseline.
     """
 
     masks: ClassVar[bool] = False
-    """Whether it proposes masks, which keep or remove single groups, besides levels."""
+    """Whether the agent also proposes masks, which keep or remove single groups."""
 
     alone: ClassVar[bool] = False
-    """Whether it seeds generators of the whole process, so that no other agent may search beside it."""
+    """Whether the agent seeds random generators of the whole process. Then no other agent may run beside it."""
 
     pareto: ClassVar[bool] = False
-    """Whether it trades the loss against the budgeted costs. The run's study then has an objective for each."""
+    """Whether the agent trades the loss against the budgeted costs. The run's study then has one objective for each."""
 
     @abstractmethod
     def search(self, objective: "Objective", rng: "np.random.Generator") -> None:
         """Propose policies to `objective` until it raises `LimitReached` or there is nothing left to try."""
 
     def front(self, objective: "Objective") -> Sequence["Proposal"]:
-        """Policies to be measured and saved besides the best one, when the search has ended; by default none."""
+        """Policies to measure and save besides the best one at the end of the search. The default is none."""
         return ()
 
     def save(self, directory: Path) -> None:
-        """Write what the agent has learned to the run's directory, when the search has ended; by default nothing.
+        """Write what the agent has learned to the run's directory at the end of the search. The default writes nothing.
 
         Raises:
             UserError: the disk is full or not writable.
@@ -49,10 +49,10 @@ class Agent(ABC):
 
 
 def load_agent(name: str) -> type[Agent]:
-    """The agent called `name`. A class of the user's that has a method `search` is one, too.
+    """The agent called `name`. It may be a user's class with a method `search`.
 
     Raises:
-        UserError: there is none, it cannot be imported, or it has no such method.
+        UserError: it does not exist, cannot be imported, or has no such method.
     """
     found: type[Agent] = part_class(Agent, "agents", name)
     return found

@@ -1,4 +1,4 @@
-"""The port of a criterion: in which order groups leave, and whether the consumer's weights are solved anew.
+"""The port of a criterion: the order in which groups leave, and whether the consumer is reconstructed.
 
 Shapes: O outputs, D inputs of the consumer (`groups * size`), G groups.
 """
@@ -18,10 +18,10 @@ class Criterion(ABC):
     """Orders the groups of a width."""
 
     reconstructs: ClassVar[bool] = False
-    """Whether levels get consumer weights that are solved anew on the inputs that stay."""
+    """Whether the consumer's weights are reconstructed on the inputs that stay."""
 
     needs: ClassVar[Sequence[str]] = ()
-    """What it orders by besides weights and moments, which `order` takes by name (autoprune/levels/evidence.py)."""
+    """Names of further arguments of `order`, besides weights and moments (autoprune/levels/evidence.py)."""
 
     @abstractmethod
     def order(self, weight_OD: "Tensor", moments_DD: "Tensor", groups: int, *args: Any, **evidence: Any) -> "Tensor":
@@ -39,10 +39,10 @@ class Criterion(ABC):
 
 
 def load_criterion(name: str) -> Criterion:
-    """The criterion called `name`. A class of the user's that has a method `order` is one, too.
+    """The criterion called `name`. It may be a user's class with a method `order`.
 
     Raises:
-        UserError: there is none, it cannot be imported, or it has no such method.
+        UserError: it does not exist, cannot be imported, or has no such method.
     """
     found: Criterion = usercode.call("criterion", part_class(Criterion, "criteria", name))
     return found

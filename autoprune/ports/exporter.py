@@ -1,4 +1,4 @@
-"""The port of an exporter: what writes a policy's network in one form."""
+"""The port of an exporter, which writes a policy's network in one form."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 class Exporter(ABC):
     """Writes a policy's network in one form.
 
-    The arguments of an exporter's constructor are its options: `autoprune export RUN DIR --to NAME KEY=VALUE`. So an
-    exporter is best a dataclass, whose annotations say what an option may be. The engine calls `refuses` and `check`
-    before it loads the network, which takes long, then `write`.
+    The arguments of the constructor are the exporter's options: `autoprune export RUN DIR --to NAME KEY=VALUE`. So an
+    exporter is usually a dataclass, whose annotations are the types of its options. The engine calls `refuses` and
+    `check` before it loads the network, because loading takes long. Then it calls `write`.
     """
 
     needs_network: ClassVar[bool] = True
-    """Whether `write` uses the network. Without it the network is not loaded."""
+    """Whether `write` uses the network. Otherwise the network is not loaded."""
 
     stage: ClassVar[str] = "writing"
-    """What the progress display calls `write`."""
+    """The name of `write` in the progress display."""
 
     writes_trained: ClassVar[bool] = False
     """Whether `write_trained` is there. The first registered exporter that has it, and that does not refuse a run,
@@ -37,24 +37,25 @@ class Exporter(ABC):
 
     @property
     def padding(self) -> str | None:
-        """Where the files hold more than the parameters that a policy keeps: why, and how to avoid it.
+        """If the files hold more than the parameters that a policy keeps: the reason, and how to avoid it.
 
-        It begins a sentence that ends with "it has N MB", which the user is told where the files save nothing. By
-        default None: the files hold these parameters alone.
+        It is the beginning of a sentence that ends with "it has N MB", shown when the files save nothing. The default,
+        None, means that the files hold only these parameters.
         """
         return None
 
     def refuses(self, config: "SearchConfig") -> str | None:
-        """Why no run of this configuration can be written in this form, in a sentence; None where it can, the default.
+        """A sentence that says why runs of this configuration cannot be written in this form; None (the default) if
+        they can.
 
         The network is not loaded yet.
         """
         return None
 
     def check(self, path: Path) -> None:
-        """See that nothing is in the way of writing to `path`. By default nothing is looked at.
+        """Check that `path` can be written to. The default checks nothing.
 
-        The network is not loaded yet: packages that are missing and a target that holds something else are told here.
+        The network is not loaded yet. Missing packages and a target with other content are reported here.
 
         Raises:
             UserError: it cannot be written.
@@ -66,20 +67,20 @@ class Exporter(ABC):
         """Write a file or a directory.
 
         Args:
-            source: the policy, and the network that it is of. The network must be as before when this returns.
-            path: what the user gave; an earlier export that is there is replaced.
+            source: the policy and its network. The network must be unchanged when this returns.
+            path: the path that the user gave. An earlier export there is replaced.
 
         Raises:
             UserError: the network cannot be written in this form, or the disk is full or not writable.
         """
 
     def write_trained(self, source: "Source", network: "nn.Module", path: Path) -> None:
-        """Write a network that was cut to the policy and trained since, where `writes_trained` is True.
+        """Write a network that was cut to the policy and then trained. It is called only if `writes_trained` is True.
 
         Args:
             source: the policy, and the dense network.
             network: the trained one, with the widths of the policy.
-            path: a directory; an earlier export that is there is replaced.
+            path: a directory. An earlier export there is replaced.
 
         Raises:
             UserError: as `write`.
@@ -88,10 +89,10 @@ class Exporter(ABC):
 
 
 def load_exporter(name: str) -> type[Exporter]:
-    """The exporter called `name`. A function `(assembly, policy, path, **options)` of the user's is one, too.
+    """The exporter called `name`. It may be a user's function `(assembly, policy, path, **options)`.
 
     Raises:
-        UserError: there is none, it cannot be imported, or it has no method `write`.
+        UserError: it does not exist, cannot be imported, or has no method `write`.
     """
     part = registry.load("exporters", name)
     if callable(part) and not isinstance(part, type):

@@ -1,4 +1,4 @@
-"""The port of a loss: how far a pruned network's predictions are from the dense network's, or from the labels.
+"""The port of a loss: the distance of a pruned network's predictions from the dense network's or from the labels.
 
 Shapes: B sequences, T tokens (or images), V vocabulary (or classes), D hidden.
 """
@@ -17,32 +17,32 @@ if TYPE_CHECKING:
 
 
 class Loss(ABC):
-    """A loss in nats per token, one number a sequence.
+    """A loss in nats per token, one number for each sequence.
 
-    `prepare` keeps what the loss needs of the dense network once; `measure` compares a candidate with it.
+    `prepare` runs once on the dense network and returns a reference. `measure` compares a candidate with it.
     """
 
     zero_at_dense: ClassVar[bool] = False
-    """Whether the dense network's own loss is 0, as of a divergence from it. It is then not measured."""
+    """Whether the dense network's own loss is 0, as for a divergence from it. It is then not measured."""
 
     @abstractmethod
     def prepare(self, logits_BTV: "Tensor", labels_BT: "Tensor") -> "tuple[Tensor, ...]":
-        """What is kept of the dense network's logits and of the labels."""
+        """Compute the reference from the dense network's logits and the labels."""
 
     @abstractmethod
     def measure(self, logits_BTV: "Tensor", reference: "tuple[Tensor, ...]") -> "Tensor":
         """Mean over tokens for each sequence, `[B]`.
 
         Args:
-            logits_BTV: of a candidate.
-            reference: what `prepare` returned.
+            logits_BTV: logits of a candidate.
+            reference: the result of `prepare`.
         """
 
     def target(self, head: "LinearHead", read_TD: "Tensor", labels_T: "Tensor") -> "Target":
         """What is kept of one sequence, where the loss is linear in the logits but for their logarithm of summed
         exponentials: behind a linear head it is then measured without logits, with the same result.
 
-        A loss that is not linear leaves this out, and is measured from logits.
+        A loss that is not linear does not define this and is measured from logits.
 
         Args:
             head: of the network.

@@ -1,4 +1,4 @@
-"""The port of a metric: what a unit costs at a level, in whatever the metric counts.
+"""The port of a metric: the cost of a unit at a level.
 
 Costs add over units, are at least 0, and never grow from a level to the next (autoprune/budgets/metric.py checks this).
 """
@@ -27,16 +27,16 @@ FORM = "a metric is a function (unit, level, workload) -> cost"
 
 @dataclass(frozen=True)
 class Network:
-    """What a metric that must see the network is shown.
+    """The argument of metrics that depend on the whole network.
 
     Args:
-        view: the dense network; it is to be left as it was.
+        view: the dense network. It must be left unchanged.
         units: in the order of the network.
-        workload: what the network will be run on.
-        cache: a directory for what may be used again, which need not exist.
-        run: the directory of a run that may have been begun before; None where there is none.
-        progress: is told the name of a stage and how much of it is done.
-        task: what the network reads: gives its forward pass, and refuses what it does not support.
+        workload: how the network will be used.
+        cache: a directory for results that can be reused. It may not exist yet.
+        run: the directory of the run, which may have been begun before; None without a run.
+        progress: called with the name of a stage and the share of it that is done.
+        task: the network's task, which has the forward pass and refuses what it does not support.
     """
 
     view: "BlockView"
@@ -49,55 +49,56 @@ class Network:
 
 
 class Metric(ABC):
-    """A metric. Only the call must be there; a function `(unit, level, workload)` is a metric with all defaults."""
+    """A metric. Only the call is required. A function `(unit, level, workload)` is a metric with all defaults."""
 
     @abstractmethod
     def __call__(self, unit: Unit, level: Level, workload: Workload) -> float:
-        """What `unit` costs at one of its levels."""
+        """The cost of `unit` at one of its levels."""
 
     @property
     def fixed(self) -> float:
-        """What is paid whatever the policy, a part of every total and of the budget (embedding, head); by default 0."""
+        """The cost that every policy has (embedding, head), part of every total and of the budget. The default is 0."""
         return 0.0
 
     @property
     def measure(self) -> str | None:
-        """What it counts in, for messages, as `ms`; None, the default, is not told."""
+        """The unit of measurement in messages, such as `ms`; None (the default) is not shown."""
         return None
 
     @property
     def peak(self) -> bool:
-        """Whether the largest of the units' costs and what is fixed counts (memory). By default their sum does."""
+        """Whether the total is the maximum over the units and the fixed cost (memory). By default it is the sum."""
         return False
 
     @property
     def notice(self) -> str | None:
-        """A sentence for the user before the search begins; by default none."""
+        """A sentence for the user before the search begins. The default is none."""
         return None
 
     @property
     def described(self) -> str:
-        """How messages name it, by default after its function or class, with the place in the user's file."""
+        """Its name in messages. The default is its function or class, with the place in the user's file."""
         return usercode.located(self)
 
     def for_network(self, network: Network) -> "Metric":
-        """The metric of a network, where it must see the network or the run; by default it need not.
+        """The metric for a network, if it depends on the network or the run. The default returns itself.
 
         Raises:
-            UserError: it cannot be had of this network.
+            UserError: the metric does not exist for this network.
         """
         return self
 
     def check_units(self, units: Sequence[Unit]) -> None:
-        """See that every level of the units has a cost, where they were measured elsewhere. By default they have.
+        """Check that every level of the units has a cost, for costs that were measured elsewhere. The default checks
+        nothing.
 
         Raises:
-            UserError: some lack theirs.
+            UserError: a level has no cost.
         """
         return None
 
     def save(self, directory: Path) -> None:
-        """Write what it knows to the run's directory, where `for_network` finds it later; by default nothing.
+        """Write measurements to the run's directory, where `for_network` finds them later. The default writes nothing.
 
         Raises:
             UserError: the disk is full or not writable.
@@ -106,7 +107,7 @@ class Metric(ABC):
 
 
 def of_network(maker: Maker) -> Maker:
-    """Says that a function takes a `Network` and returns a metric, and is none itself."""
+    """Mark a function that takes a `Network` and returns a metric."""
     vars(maker)["of_network"] = True
     return maker
 
@@ -126,10 +127,10 @@ class _OfNetwork(Metric):
 
 
 def load_metric(name: str) -> Metric:
-    """The metric called `name`: of the registry, of a table, or the user's own, be it a function, an object or a class.
+    """The metric called `name`: registered, from a table, or the user's own function, object or class.
 
     Raises:
-        UserError: there is none, it cannot be imported, or it cannot be called.
+        UserError: it does not exist, cannot be imported, or cannot be called.
     """
     part = registry.load("budgets", name)
     if isinstance(part, type) and issubclass(part, Metric):

@@ -1,4 +1,4 @@
-"""The port of a scorer: what turns policies into losses, and a wrapper that hides nothing of one.
+"""The port of a scorer, which computes losses of policies, and a wrapper that passes every member on.
 
 Shapes: P policies, S sequences, U units, L levels.
 """
@@ -15,10 +15,10 @@ POLICIES_AT_ONCE = 16  # scored and journalled together, unless the scorer asks 
 
 
 class Scorer(ABC):
-    """What an objective asks for losses: the evaluator, a pool of workers, or a toy.
+    """Computes losses for an objective: the evaluator, a pool of workers, or a toy.
 
-    Three members must be there. The others are optional: what they are here is what a scorer is that lacks them. One
-    that passes its questions on to another is a `ScorerWrapper`, so that it cannot hide an optional member.
+    Three members are required. The others are optional and have defaults here. A scorer that delegates to another one
+    derives from `ScorerWrapper`, so that it cannot hide an optional member.
     """
 
     @property
@@ -29,11 +29,11 @@ class Scorer(ABC):
     @property
     @abstractmethod
     def tokens_per_sequence(self) -> int:
-        """Their length; of images, how many make up a sample."""
+        """Number of tokens in a sequence, or of images in a sample."""
 
     @abstractmethod
     def score(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> NDArray[np.float64]:
-        """Losses, `[P, S]`, nats per token; what is not finite counts as infinite."""
+        """Losses `[P, S]`, nats per token. Values that are not finite count as infinite."""
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
         """Losses of the dense network, `[S]`. By default 0, which is right for a divergence from that network."""
@@ -41,45 +41,46 @@ class Scorer(ABC):
 
     @property
     def policies_at_once(self) -> int:
-        """Policies of a batch, which is scored and journalled together: as many as keep the scorer busy."""
+        """Number of policies in a batch, which is scored and journalled together. It should keep the scorer busy."""
         return POLICIES_AT_ONCE
 
     @property
     def failures(self) -> Mapping[Proposal, str]:
-        """Why policies could not be scored, whose losses are then infinite. By default no policy fails."""
+        """Policies that could not be scored, and why. Their losses are infinite. By default no policy fails."""
         return {}
 
     @property
     def slope_passes(self) -> int:
-        """Forward passes over a sequence that its slopes are charged as. By default 0: there are no slopes."""
+        """Forward passes that are charged for the slopes of one sequence. The default, 0, means that there are none."""
         return 0
 
     def slopes(self, policy: Levels, sequences: Sequence[int]) -> NDArray[np.float64] | None:
-        """Estimated change of the loss at other levels of each unit, the others as they are, `[U, L]`; NaN: unknown.
+        """Estimated change of the loss if one unit changes its level, for every unit and level, `[U, L]`; NaN is
+        unknown.
 
-        None where the scorer cannot tell, as by default.
+        The default returns None: the scorer has no slopes.
         """
         return None
 
     @property
     def step_passes(self) -> int:
-        """Forward passes over a sequence that one training step is charged as. By default 0: nothing can be trained."""
+        """Forward passes that are charged for one training step. The default, 0, means that nothing can be trained."""
         return 0
 
     def score_trained(self, policies: Sequence[Proposal], sequences: Sequence[int], steps: int) -> NDArray[np.float64]:
-        """Losses of policies, `[P, S]`, whose networks have each taken so many training steps from their levels.
+        """Losses `[P, S]` of policies after a number of training steps of each policy's network.
 
-        The same request gives the same losses, whatever was asked in between: trained weights are thrown away, or kept
-        for later requests of the same policy.
+        Equal requests give equal losses, whatever happens in between. Trained weights are thrown away, or kept for
+        later requests of the same policy.
 
         Raises:
-            NotImplementedError: nothing can be trained, as by default; `step_passes` says so.
+            NotImplementedError: nothing can be trained. This is the default, and `step_passes` is then 0.
         """
         raise NotImplementedError("this scorer trains no networks")
 
 
 class ScorerWrapper(Scorer):
-    """Another scorer, every member of the port passed on: a subclass changes only what it counts or times.
+    """Delegates every member of the port to another scorer. A subclass overrides what it counts or times.
 
     Args:
         scorer: what answers.

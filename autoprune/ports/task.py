@@ -1,8 +1,8 @@
-"""The port of a task: what a network reads, what it is taught, and what its quality is.
+"""The port of a task: the data that a network reads, its training, and the measure of its quality.
 
-A task is one class in `tasks/`. Everything that differs between text, images and other data is asked of it; the engine
-never asks which task it is. A member that has a default here may be left out. Modules of tasks are imported to read a
-configuration or to draw a report, so they import torch inside of methods.
+A task is one class in `tasks/`. It has everything that differs between text, images and other data; the engine never
+asks which task it is. Members with a default here are optional. Modules of tasks are imported to read a configuration
+or to draw a report, so they import torch inside of methods.
 
 Shapes: N samples, B samples of a forward pass, T items of a sample, V outputs of an item.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from autoprune.networks.loading import LoadedModel
 
 Progress = Callable[[str, float], None]
-"""Is told the name of a stage and how much of it is done."""
+"""A function that is called with the name of a stage and the share of it that is done."""
 
 FEATURES = {
     "activation": "the budget activation",
@@ -40,17 +40,17 @@ FEATURES = {
     "workers": "scoring on Ray (workers, ray_address)",
     "augment": "augment",
 }
-"""What a task may be able to do, by name, as messages call it."""
+"""Optional features of tasks: name -> the words for it in messages."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A network and its data, ready to be searched.
+    """A network and its data, ready for a search.
 
     Args:
         config: the configuration.
         loaded: the network and where it came from.
-        read: gives the splits, the same each time.
+        read: returns the splits, always the same.
         view: the network as blocks.
     """
 
@@ -67,15 +67,16 @@ class Prepared:
 
 @dataclass(frozen=True)
 class GraphInput:
-    """What an exported graph reads.
+    """The input of an exported graph.
 
     Args:
-        name: of the input.
-        axes: dimension -> name, of those that may have any size.
-        example: an input to trace with; its free dimensions differ from each other and from 1, which would be fixed.
-        samples: inputs of other sizes to check with.
-        notes: what a user of the graph has to know, a sentence each.
-        settings: arguments of the network besides.
+        name: name of the input.
+        axes: dimension -> name, for the dimensions that may have any size.
+        example: an input to trace with. Its free dimensions must differ from each other and from 1, because tracing
+            would fix them otherwise.
+        samples: inputs of other sizes for checks.
+        notes: sentences that a user of the graph has to know.
+        settings: further arguments of the network.
         extra: further entries of `config.json`.
     """
 
@@ -89,49 +90,48 @@ class GraphInput:
 
 
 class Task(ABC):
-    """A task. It must have `name`, `words`, `prepare`, `forward_pass` and `macs`; all other members have defaults.
+    """A task. `name`, `words`, `prepare`, `forward_pass` and `macs` are required; all other members have defaults.
 
-    A task whose networks look examples up by number derives from `TaskOfExamples` (tasks/examples.py), which has the
-    last two.
+    `TaskOfExamples` (tasks/examples.py) has the last two, for tasks whose samples are numbers of examples.
     """
 
     name: ClassVar[str]
-    """As files have it."""
+    """The name of the task in files."""
     words: ClassVar[Words]
-    """What things are called."""
+    """The words of the task."""
     supports: ClassVar[Collection[str]] = ()
-    """Which of `FEATURES` the task can do."""
+    """The supported features, from `FEATURES`."""
     instead: ClassVar[Mapping[str, str]] = {}
-    """Feature that is not supported -> why not, and the way out, as a whole message."""
+    """Unsupported feature -> the whole message with the reason and the way out."""
     losses: ClassVar[Mapping[str, str]] = {}
-    """Losses of the task's own: name -> `package.module:Object` or `file.py:Object`, before those of the registry."""
+    """The task's own losses: name -> `package.module:Object` or `file.py:Object`. They come before registered ones."""
     label_loss: ClassVar[str] = "ce"
-    """Name of the loss against the labels. Derivatives are taken of it, and fine-tuning is measured in it."""
+    """The name of the loss against the labels. Its derivatives are used, and fine-tuning is measured with it."""
     measured: ClassVar[tuple[str, ...]] = ()
-    """Names of losses that are measured at the end of a search besides the label loss, for `quality`."""
+    """Names of further losses that are measured at the end of a search, for `quality`."""
     auto_class: ClassVar[str] = ""
-    """The auto class of transformers that loads its networks; empty where there is none."""
+    """The auto class of transformers that loads its networks; empty if there is none."""
     has_context: ClassVar[bool] = False
-    """Whether items of a sample look at each other, so that `workload.context` changes what a pass costs."""
+    """Whether items of a sample depend on each other, so that `workload.context` changes the cost of a pass."""
 
     # -- which networks and settings -----------------------------------------------------------------------------
 
     def claims(self, model: object) -> bool:
-        """Whether a model, as a configuration names it, is of this task where no task is configured; nothing is loaded.
+        """Whether a model belongs to this task if no task is configured. Nothing is loaded.
 
-        By default no model is: the task is to be configured.
+        By default no model does, and the task must be configured.
         """
         return False
 
     def settings(self, model: object) -> Mapping[str, Any]:
-        """Settings of a search of this model where the user configures none, as `sequence_length` and `loss`."""
+        """Default settings for a search of this model, such as `sequence_length` and `loss`."""
         return {}
 
     def require(self, *features: str) -> None:
-        """The one place where a task refuses what it cannot do.
+        """Refuse unsupported features. This is the only place that does.
 
         Raises:
-            UserError: one of the features is not supported.
+            UserError: a feature is not supported.
         """
         for feature in features:
             if feature in FEATURES and feature not in self.supports:
@@ -147,29 +147,29 @@ class Task(ABC):
         Args:
             config: the configuration.
             masks: whether the agent keeps or removes single groups.
-            progress: is told what is done.
-            data: hash of the splits of a search that is over; what is slow to read may then be read when it is asked
-                for. None for a search.
+            progress: called with the stage and the share that is done.
+            data: hash of the splits of a finished search. Slow data may then be read when they are needed. It is None
+                for a search.
 
         Raises:
-            UserError: whatever is wrong with the model or the data.
+            UserError: the model or the data are not usable.
         """
 
     def view_of(self, model: "nn.Module", family: "Family", config: "SearchConfig", masks: bool) -> "BlockView":
-        """A network that a worker has loaded as blocks; needed where `workers` is supported.
+        """The blocks of a network that a worker has loaded. It is required if `workers` is supported.
 
         Raises:
-            UserError: the task has no workers, or the device's memory does not hold one block.
+            UserError: the task does not support workers, or one block does not fit in the device's memory.
         """
         self.require("workers")
         raise NotImplementedError
 
     def notices(self, prepared: Prepared) -> Iterable[str]:
-        """What the user should know before a search begins, a sentence each; by default nothing."""
+        """Sentences for the user before a search begins. The default is none."""
         return ()
 
     def samples_of(self, prepared: Prepared, data: str) -> "Tensor":
-        """Samples `[N, T]` of other data that a run is evaluated on. By default there are none.
+        """Samples `[N, T]` of other data, to evaluate a run on. The default refuses.
 
         Raises:
             UserError: the data cannot be read, or the task has no other data.
@@ -179,7 +179,7 @@ class Task(ABC):
     # -- losses and quality ----------------------------------------------------------------------------------------
 
     def loss(self, name: str) -> Loss:
-        """A loss by name: the task's own, or one of the registry.
+        """A loss by name: the task's own, or a registered one.
 
         Raises:
             UserError: there is no such loss.
@@ -187,22 +187,22 @@ class Task(ABC):
         return load_loss(self.losses.get(name, name))
 
     def quality(self, losses: Mapping[str, float]) -> dict[str, float]:
-        """What people know a network by, from its mean losses on the validation split, by key of a measure.
+        """The measures of a network, by key, from its mean losses on the validation split.
 
         Args:
-            losses: name -> mean, of the label loss and of what `measured` names. By default they are the answer.
+            losses: name -> mean, for the label loss and the losses in `measured`. The default returns them.
         """
         return dict(losses)
 
     def training(self, prepared: Prepared, candidates: bool = False) -> TrainingSet:
-        """What a network can be trained on: all data but the validation split.
+        """The training set: all data except the validation split.
 
         Args:
             prepared: the network and its data.
-            candidates: the networks of candidates are trained, so the search split, which compares them, is left out.
+            candidates: whether candidates of a search are trained. Then the search split is left out, too.
 
         Raises:
-            UserError: nothing is left, or, as by default, the task has no training.
+            UserError: no data are left, or the task has no training (the default).
         """
         raise UserError(f"networks of the task '{self.name}' cannot be fine-tuned: the task declares no training.")
 
@@ -210,7 +210,7 @@ class Task(ABC):
 
     @abstractmethod
     def forward_pass(self, view: "BlockView", workload: Workload) -> Callable[[], None]:
-        """One forward pass of a workload on the network as it stands, to be timed or looked at.
+        """A forward pass of a workload on the network with its present widths, for measurements.
 
         Raises:
             UserError: the network cannot run that workload.
@@ -218,25 +218,25 @@ class Task(ABC):
 
     @abstractmethod
     def macs(self, view: "BlockView", some_BT: "Tensor", workload: Workload) -> float:
-        """Multiply-accumulates of the whole network as it stands, for one item.
+        """Multiply-accumulates of the whole network with its present widths, for one item.
 
         Args:
             view: the network.
             some_BT: samples.
-            workload: what the network will be run on.
+            workload: how the network will be used.
         """
 
     # -- exports and directories -------------------------------------------------------------------------------------
 
     def save_preprocessing(self, prepared: Prepared, directory: Path) -> None:
-        """Write into an export what makes data ready for the network, as a tokenizer; by default nothing."""
+        """Save the preprocessing, such as a tokenizer, in an export. The default saves nothing."""
         return None
 
     def graph_input(self, prepared: Prepared) -> GraphInput:
-        """What an exported graph of the network reads.
+        """The input of an exported graph of the network.
 
         Raises:
-            UserError: the task does not say, as by default.
+            UserError: the task does not define it (the default).
         """
         raise UserError(f"the task '{self.name}' does not say what a graph of its networks reads: choose another form.")
 
@@ -250,19 +250,19 @@ class Task(ABC):
         dtype: str = "auto",
         progress: Progress = lambda stage, share: None,
     ) -> dict[str, Any]:
-        """Measure a directory that is no run, with the loss that searches report.
+        """Measure a network in a directory that is not a run, with the loss that searches report.
 
         Args:
             path: the directory.
-            data: what is read; None is the task's default.
-            sequence_length: items of a sample.
-            max_sequences: samples at most; None is all.
+            data: the data; None is the task's default.
+            sequence_length: number of items in a sample.
+            max_sequences: limit on the number of samples; None is all.
             device: torch device.
-            dtype: what to compute in, as in a search.
-            progress: is told what is done.
+            dtype: data type to compute in, as in a search.
+            progress: called with the stage and the share that is done.
 
         Raises:
-            UserError: it cannot be measured. By default only runs can be.
+            UserError: it cannot be measured. This is the default; runs can always be measured.
         """
         raise UserError(
             f"'{path}' is no language model in Hugging Face form: `autoprune evaluate RUN` measures any run's policy."

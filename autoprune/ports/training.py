@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 class LossSettings(Protocol):
-    """The settings of a training that a loss looks at (`training.TrainingSettings` has them all)."""
+    """The settings of a training that a loss uses. `training.TrainingSettings` has all settings."""
 
     @property
     def weight(self) -> float:
-        """Of the dense network's answers, against the labels', in [0, 1]."""
+        """Weight of the dense network's outputs relative to the labels, in [0, 1]."""
         ...
 
     @property
     def temperature(self) -> float:
-        """Of both networks' probabilities where they are compared."""
+        """Temperature of both networks' probabilities when they are compared."""
         ...
 
     @property
@@ -36,7 +36,7 @@ class Measurement(ABC):
     """A network measured on the validation split. A task adds numbers as fields, each named by a measure's key."""
 
     words: ClassVar[Words]
-    """Of the task."""
+    """The words of the task."""
 
     @property
     def loss(self) -> float:
@@ -55,21 +55,21 @@ class Measurement(ABC):
 
 
 class TrainingSet(ABC):
-    """Examples to learn from, the dense network's answers to them, and the validation split.
+    """Training examples, the dense network that teaches, and the validation split.
 
     Attributes:
         dense: the dense network.
-        count: examples to learn from, which are known by number.
-        tokens: items of an example; 1 where an example is one item.
+        count: number of training examples. Examples are identified by number.
+        tokens: number of items in an example.
     """
 
     dense: "nn.Module"
     count: int
     tokens: int = 1
     as_trained: bool = False
-    """Whether BatchNorm and dropout do what they did in training."""
+    """Whether BatchNorm and dropout are in training mode."""
     defaults: Mapping[str, Any] = {}
-    """Settings of fine-tuning that differ from those of `training.TrainingSettings`, for this network."""
+    """Defaults for this network that differ from those of `training.TrainingSettings`."""
 
     @abstractmethod
     def loss(self, student: "nn.Module", some: "Tensor", settings: LossSettings, draw: "torch.Generator") -> "Tensor":
@@ -79,7 +79,7 @@ class TrainingSet(ABC):
             student: the network.
             some: numbers of examples, `[n]` on the CPU.
             settings: weight, temperature.
-            draw: the source of whatever else is random, on the CPU.
+            draw: random generator for everything else, on the CPU.
         """
 
     @abstractmethod

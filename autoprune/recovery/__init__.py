@@ -1,4 +1,4 @@
-"""What is done to the policy that a search chose: consumers solved once more (`refit`), and fine-tuning (`finetuning`).
+"""Recovery of the chosen policy after a search: refitting its consumers (`refit`) and fine-tuning (`finetuning`).
 
-`result` is what fine-tuning leaves in a run, for those who show it.
+`result` reads what fine-tuning has written to a run.
 """

@@ -35,16 +35,16 @@ from autoprune.training.state import done
 
 @dataclass(frozen=True)
 class Recovered:
-    """What fine-tuning gave.
+    """The result of fine-tuning.
 
     Args:
         dense: the network that the search was given.
-        before: as it was found.
-        refitted: with its consumers solved once more; None where that was not wanted.
-        trained: from the better of the two; None without epochs.
-        chosen: which of the three has the least loss against the labels.
-        path: of its export.
-        training: how far it went; None where nothing was trained.
+        before: the network as the search found it.
+        refitted: the network with refitted consumers; None if this was not wanted.
+        trained: the trained network, which started from the better of the two; None without training.
+        chosen: name of the network with the least loss against the labels.
+        path: path of its export.
+        training: how far the training went; None if nothing was trained.
     """
 
     dense: Measurement
@@ -63,14 +63,14 @@ class Recovered:
 
     @property
     def rows(self) -> dict[str, Measurement]:
-        """The networks that were measured, by name; the one that is handed over comes last, as `after`."""
+        """The measured networks by name. The chosen one comes last, as `after`."""
         steps = {"dense": self.dense, "before": self.before, "refitted": self.refitted, "trained": self.trained}
         left_out = "trained" if self.chosen == "trained" else ""  # it is `after`
         named = {name: known for name, known in steps.items() if known is not None and name != left_out}
         return named | {"after": self.after}
 
     def told(self) -> str | None:
-        """What was tried and is not handed over, in a sentence; None where the last step is."""
+        """A sentence about steps whose network was not chosen; None if the last step was chosen."""
         steps = {"refitted": ("the refit", self.refitted), "trained": ("the training", self.trained)}
         kept = "the network as it was found" if self.chosen == "before" else f"the {self.chosen} network"
         worse = [
@@ -89,19 +89,19 @@ class Recovered:
 
 
 def better(networks: Mapping[str, Measurement | None]) -> tuple[str, Measurement]:
-    """The network with the least loss against the labels on the validation split; of equal ones the first."""
+    """The network with the least loss against the labels on the validation split. Ties go to the first."""
     finite = {name: measurement for name, measurement in networks.items() if measurement is not None}
     name = min(finite, key=lambda name: finite[name].loss if math.isfinite(finite[name].loss) else math.inf)
     return name, finite[name]
 
 
 def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda stage, share: None) -> Recovered:
-    """Fine-tune the policy of a finished run, or go on where that was interrupted.
+    """Fine-tune the policy of a finished run, or continue an interrupted fine-tuning.
 
     Args:
         run: its directory.
-        given: settings over the defaults of the run's network (settings.py); `epochs` or a limit is among them.
-        progress: is told the stage and how much of it is done.
+        given: settings that replace the defaults for the run's network (settings.py). They include `epochs` or a limit.
+        progress: called with the stage and the share of it that is done.
 
     Raises:
         UserError: a setting is wrong, the run has no policy, something else was begun in its `finetuned/`, the training
@@ -164,11 +164,11 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
 def cut_out(
     assembly: Assembly, policy: Policy, refit: bool = False, progress: Progress = lambda stage, share: None
 ) -> nn.Module:
-    """A policy's network in memory of its own, in evaluation mode; the live one is dense when this returns.
+    """Copy the network of a policy, in evaluation mode. The live network is dense afterwards.
 
     Args:
-        refit: whether its consumers are solved once more (refit.py).
-        progress: is told how much of that is done.
+        refit: whether its consumers are refitted (refit.py).
+        progress: called with the share of the refit that is done.
     """
     proposal = proposal_of(assembly, policy)
     if refit:
@@ -181,7 +181,7 @@ def cut_out(
 
 
 def round_weights(assembly: Assembly, student: nn.Module) -> None:
-    """Weights as an export has them, so that what is measured is what is written; computed with as the dense ones."""
+    """Round weights to the dtype of an export, so that the measured network is the exported one."""
     compute = next(assembly.loaded.model.parameters()).dtype
     for parameter in student.parameters():
         parameter.data = parameter.data.to(assembly.loaded.checkpoint_dtype).to(compute)

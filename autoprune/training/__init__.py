@@ -1,8 +1,7 @@
-"""Training of pruned networks, used by the search, for losses after some steps, and by recovery.
+"""Training of pruned networks. The search uses it for losses after some steps, and recovery for fine-tuning.
 
-`settings` say how, `loop` takes the steps over the examples that a task gives, `blending` is the loss that tasks share,
-`state` is what an interrupted training goes on with, `adapters` are trained in the place of all weights, `candidate`
-trains the networks of policies that a search compares.
+`settings` has the settings, `loop` the training loop, `blending` the loss that tasks share, `state` the saved state of
+an interrupted training, `adapters` low-rank adapters, and `candidate` the training of candidates of a search.
 """
 
 from autoprune.training.loop import train

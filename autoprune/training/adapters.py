@@ -1,8 +1,8 @@
-"""Low-rank adapters (Hu et al. 2021): `W + alpha / rank * up @ down`, of which `up` and `down` alone are trained.
+"""Low-rank adapters (Hu et al. 2021): `W + alpha / rank * up @ down`. Only `up` and `down` are trained.
 
-For the linear layers that are left of a pruned network (nn.Linear, transformers' transposed Conv1D) and its
-convolutions, unless these work in groups; not for output embeddings, which share their weight with the input. A hook
-adds what an adapter gives, so layers keep their names, and a merged network is of the same form as before.
+Linear layers (nn.Linear, transformers' transposed Conv1D) and convolutions without groups get one. Output embeddings
+do not, because they share their weight with the input. A hook adds the adapter's output, so layers keep their names and
+a merged network has the same form as before.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What trainings of several tasks share: the loss against labels and the dense network, and what is left to learn.
+"""The common part of tasks' training: the loss against labels and the dense network, and the choice of examples.
 
 Shapes: N predictions, V vocabulary (or classes).
 """
@@ -17,9 +17,9 @@ def blended(own_NV: Tensor, taught: Callable[[], Tensor], labels_N: Tensor, sett
     """`(1 - weight) * cross-entropy + weight * T^2 * KL(dense || pruned)` at temperature T (Hinton et al. 2015).
 
     Args:
-        own_NV: logits.
-        taught: gives the dense network's logits, and is not asked where they do not count.
-        labels_N: -100 where nothing is to be predicted.
+        own_NV: the student's logits.
+        taught: returns the dense network's logits. It is not called if their weight is 0.
+        labels_N: the labels; -100 where nothing is to be predicted.
         settings: weight and temperature.
     """
     loss = own_NV.new_zeros((), dtype=torch.float32)

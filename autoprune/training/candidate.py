@@ -1,6 +1,6 @@
-"""Networks of candidates after some training steps: a fidelity above that of the levels as they are.
+"""Trains networks of candidates for some steps, for a higher fidelity than without training.
 
-The trained weights are thrown away: a search answers with a policy.
+The trained weights are thrown away, because the result of a search is a policy.
 """
 
 import copy
@@ -21,15 +21,15 @@ from autoprune.training.loop import train
 from autoprune.training.settings import TrainingSettings, settings_of
 
 OWN_PASS = 3
-"""Forward passes that a step costs on each example: one forwards, and a backward pass, which counts twice."""
+"""The cost of a step on each example in forward passes: one forward pass, and one backward pass, which counts twice."""
 
 
 class CandidateTrainer:
-    """Trains the networks of policies on what is neither in the search split nor in the validation split.
+    """Trains the networks of policies on data outside of the search split and the validation split.
 
     Args:
-        placer: puts levels in place on the live network, which is on one device as a whole.
-        examples: gives what is trained on; asked for once, when something is trained.
+        placer: puts levels in place on the live network, which must be on one device.
+        examples: returns the training set. It is called once, before the first training.
     """
 
     def __init__(self, placer: Placer, examples: Callable[[], TrainingSet]) -> None:
@@ -42,18 +42,18 @@ class CandidateTrainer:
 
     @cached_property
     def settings(self) -> TrainingSettings:
-        """How candidates are trained: as fine-tuning does by default, without the refit."""
+        """Settings of training candidates: the defaults of fine-tuning, without the refit."""
         return replace(settings_of(self.examples.defaults, {"max_steps": 1}), refit=False)
 
     def step_passes(self, tokens_per_sequence: int) -> int:
-        """Forward passes over a sequence that a step is charged as; the dense network's answers are one more."""
+        """Forward passes over a sequence that are charged for a step, including the dense network's."""
         passes = OWN_PASS + (1 if self.settings.weight > 0 else 0)
         items = min(self.settings.batch, self.examples.count) * self.examples.tokens
         return math.ceil(passes * items / tokens_per_sequence)
 
     @contextmanager
     def in_place(self, policy: Proposal, steps: int) -> Iterator[None]:
-        """The live network as that of a policy after so many steps; as it was before when the block ends.
+        """Put the trained network of a policy in place of the live one, until the `with` block ends.
 
         Raises:
             UserError: the training diverges.
@@ -80,13 +80,13 @@ class CandidateTrainer:
 
 
 def cut_out(placer: Placer, proposal: Proposal) -> nn.Module:
-    """The network of a policy in memory of its own, in evaluation mode; the live one is dense when this returns."""
+    """Copy the network of a policy, in evaluation mode. The live network is dense afterwards."""
     placer.place(proposal)
     return copied(placer)
 
 
 def copied(placer: Placer) -> nn.Module:
-    """What is in place, in memory of its own; the live network is dense when this returns."""
+    """Copy the live network as it is. The live network is dense afterwards."""
     student = copy.deepcopy(placer.view.model)
     placer.release()
     materialise(student)

@@ -1,7 +1,7 @@
-"""The loop: gradients of a loss, a learning rate that rises and falls, a state to go on from.
+"""The training loop, with a learning rate schedule and a saved state.
 
-What is drawn in a step depends on the seed and the step alone, so a training that was interrupted goes on as if nothing
-had happened: on a CPU it ends with the same bits.
+Random numbers of a step depend only on the seed and the step. So an interrupted training ends with the same bits as an
+uninterrupted one, on a CPU.
 """
 
 import functools
@@ -33,10 +33,10 @@ class Trained:
     """How far a training went.
 
     Args:
-        steps: that were done.
-        planned: steps that epochs and limits allow; None where time alone ended it.
-        tokens: about as many were trained on; of images these.
-        seconds: of training, those of earlier lives included.
+        steps: number of steps done.
+        planned: number of steps that epochs and limits allow; None if only time ended it.
+        tokens: approximate number of tokens, or images, trained on.
+        seconds: seconds of training, including those before an interruption.
     """
 
     steps: int
@@ -59,22 +59,22 @@ def train(
     progress: Progress = lambda stage, share: None,
     mark: str = "",
 ) -> Trained:
-    """Train in place, or go on where that was interrupted; adapters are merged and gone when this returns.
+    """Train in place, or continue an interrupted training. Adapters are merged and removed at the end.
 
-    The learning rate rises and falls over the steps that epochs and limits allow, so that going on ends with the same
-    bits. Time only ends it; but where nothing else does, the learning rate rises and falls with time.
+    The learning rate follows the steps that epochs and limits allow, so that a continued training ends with the same
+    bits. If only time ends the training, the learning rate follows time.
 
     Args:
-        student: in memory of its own, in evaluation mode, as it is again in the end; its weights become float32 unless
-            adapters are trained in their place.
-        examples: what is taught.
-        settings: how.
-        folder: where the state is kept; None keeps none, so nothing can go on where it was interrupted.
-        progress: is told how much is done.
-        mark: what is trained; a state with another one is refused.
+        student: the network, in its own memory and in evaluation mode, also at the end. Its weights become float32,
+            unless adapters are trained.
+        examples: the training set.
+        settings: settings of the training.
+        folder: folder for the state. With None no state is kept, so an interrupted training cannot continue.
+        progress: called with the share that is done.
+        mark: a name for what is trained. A state with another mark is refused.
 
     Raises:
-        UserError: something else was begun in the folder, the training diverges, or the disk is full.
+        UserError: the folder has the state of another training, the training diverges, or the disk is full.
     """
     if examples.count < 1:
         raise UserError(
@@ -116,7 +116,7 @@ def _keep(state: State | None, step: int, seconds: float) -> tuple[int, float]:
 
 
 def rate(step: float, total: float, warmup: float) -> float:
-    """Of the highest learning rate: straight up over the first steps (or seconds), then half a cosine down."""
+    """The share of the highest learning rate: linear warm-up, then half a cosine down."""
     rising = warmup * total
     if step < rising:
         return min(1.0, (step + 1) / rising)

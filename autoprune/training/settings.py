@@ -1,4 +1,4 @@
-"""How to fine-tune: one frozen record, with defaults for kinds of networks, for all weights and for adapters."""
+"""Settings of training, with defaults for kinds of networks, for all weights and for adapters."""
 
 import difflib
 import math
@@ -18,27 +18,27 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to fine-tune. The defaults here are those of networks with BatchNorm; `settings_of` has the others.
+    """Settings of training. The defaults here are for networks with BatchNorm; `settings_of` applies others.
 
     Args:
-        epochs: passes over the sequences or images; with 0 there is the refit alone, None is as many as limits allow.
-        max_steps: at most.
-        max_tokens: trained on at most; of images these.
-        max_time: seconds of training at most.
-        refit: whether what reads the pruned widths is solved once more before (refit.py).
-        seed: of their order, of shifts and mirrors, of adapters.
-        lora: rank of the adapters that are trained in the place of the weights; 0 trains all weights.
+        epochs: passes over the sequences or images. 0 only refits; None is as many as the limits allow.
+        max_steps: limit on the number of steps.
+        max_tokens: limit on the tokens, or images, trained on.
+        max_time: limit on the seconds of training.
+        refit: whether the consumers of pruned widths are refitted before training (refit.py).
+        seed: random seed of the order of examples, of shifts and mirrors, and of adapters.
+        lora: rank of the adapters that are trained instead of the weights; 0 trains all weights.
         alpha: adapters count `alpha / lora` times (Hu et al. 2021, sec. 4.1).
-        lr: learning rate at its highest.
-        batch: sequences or images a step.
-        at_once: of them a forward pass, the gradients of a step summed up; 0 is all of them.
-        weight: of the dense network's opinion, against the labels'.
-        temperature: of both networks' probabilities where they are compared.
-        decay: of weights.
-        warmup: share of the steps on which the learning rate rises.
-        clip: length that the gradient has at most; 0 is any.
-        optimizer: SGD with Nesterov's momentum, or AdamW.
-        augment: shift and mirror images.
+        lr: the highest learning rate.
+        batch: number of sequences or images in a step.
+        at_once: number of them in a forward pass. Gradients of a step are summed. 0 is all of them.
+        weight: weight of the dense network's outputs relative to the labels.
+        temperature: temperature of both networks' probabilities when they are compared.
+        decay: weight decay.
+        warmup: share of the steps in which the learning rate rises.
+        clip: the largest norm of the gradient; 0 is no limit.
+        optimizer: `sgd` (with Nesterov's momentum) or `adamw`.
+        augment: whether images are shifted and mirrored.
     """
 
     epochs: Annotated[int, Field(ge=0)] | None = None
@@ -61,14 +61,14 @@ class TrainingSettings:
     augment: bool = True
 
     def steps(self, count: int, tokens: int) -> int | None:
-        """Steps of the whole training; None where time alone ends it.
+        """The number of steps of the whole training; None if only time ends it.
 
         Args:
-            count: examples to learn from.
-            tokens: of an example; 1 of an image.
+            count: number of training examples.
+            tokens: number of tokens in an example; 1 for an image.
 
         Raises:
-            UserError: the limit on tokens is less than those of one step.
+            UserError: the limit on tokens is smaller than one step.
         """
         of_epoch = math.ceil(count / self.batch)
         bounds = [] if self.epochs is None else [of_epoch * self.epochs]
@@ -85,26 +85,26 @@ class TrainingSettings:
         return min(bounds, default=None)
 
     def begins(self, index: int, count: int) -> int:
-        """The first example of an epoch's step; BatchNorm needs two, so no step is of a single one, unless all are."""
+        """The first example of a step of an epoch. A step has at least two examples, because BatchNorm needs two."""
         return max(0, min(index * self.batch, count - min(2, self.batch)))
 
 
 LAYERNORM: dict[str, Any] = {"lr": 3e-4, "decay": 0.0, "warmup": 0.1, "clip": 1.0, "optimizer": "adamw"}
-"""What is different from the record's own for networks without BatchNorm."""
+"""Defaults for networks without BatchNorm that differ from those of the record."""
 ENDS = ("epochs", "max_steps", "max_tokens", "max_time")
 ADAPTERS: dict[str, Any] = {"lr": 3e-3, "decay": 0.0, "optimizer": "adamw"}
-"""What is different again for adapters, which take larger steps."""
+"""Further defaults for adapters, which take larger steps."""
 
 
 def settings_of(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> TrainingSettings:
-    """Settings that were given over the defaults of a network.
+    """Combine given settings with the defaults of a network.
 
     Args:
-        defaults: what its task has set otherwise than the record (`TrainingSet.defaults`).
-        given: by name; `epochs` or a limit is among them.
+        defaults: defaults of the task for this network (`TrainingSet.defaults`).
+        given: settings by name. They must include `epochs` or a limit.
 
     Raises:
-        UserError: no such setting (with near misses), or not such a value, or nothing says when to end.
+        UserError: a setting is unknown or has a wrong value, or no setting ends the training.
     """
     known = [field.name for field in fields(TrainingSettings)]
     for name in given:

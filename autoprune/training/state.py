@@ -1,7 +1,7 @@
-"""What an interrupted training goes on with: one safetensors file, replaced as a whole.
+"""The saved state of a training: one safetensors file, which is always replaced as a whole.
 
-Weights that are trained, buffers (statistics of BatchNorm), what the optimizer keeps of each weight, how many steps are
-done, and of what training it is.
+It has the trained weights, the buffers (statistics of BatchNorm), the optimizer's state, the number of steps done, and
+the settings and the mark of the training.
 """
 
 import json
@@ -29,11 +29,11 @@ class State:
     """The state of one training.
 
     Args:
-        folder: holds `state.safetensors`; made when there is something to keep.
-        student: what is trained.
-        optimizer: of its weights that need gradients.
-        settings: the settings, which must not change on the way.
-        mark: of what is trained, likewise.
+        folder: folder of `state.safetensors`. It is made when a state is saved.
+        student: the network that is trained.
+        optimizer: the optimizer of its trainable weights.
+        settings: the settings, which must not change.
+        mark: the mark of what is trained, which must not change.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class State:
         self._buffers = {name: buffer for name, buffer in student.named_buffers() if name in saved}
 
     def keep(self, step: int, seconds: float) -> None:
-        """Save, `step` steps being done in `seconds`; the state before stays until this one is whole.
+        """Save the state after `step` steps and `seconds` seconds. The earlier state stays until this one is complete.
 
         Raises:
             UserError: the disk is full or not writable.
@@ -63,7 +63,7 @@ class State:
             raise UserError(f"the state of fine-tuning could not be written to '{self._folder}' ({error}).") from error
 
     def restore(self) -> tuple[int, float]:
-        """Steps that are done and the seconds that they took; the state behind them is put in place.
+        """Restore the state. Returns the number of steps done and the seconds that they took.
 
         Raises:
             UserError: the file is damaged, or of another training.
@@ -91,12 +91,12 @@ class State:
 
 
 def done(folder: Path, settings: Mapping[str, Any], mark: str) -> tuple[int, float]:
-    """Steps and seconds of the state in a folder, 0 where there is none. No weights are read.
+    """Steps and seconds of the state in a folder; 0 if there is none. Weights are not read.
 
     Args:
-        folder: as of `State`.
-        settings: all settings of the training that would go on with it, by name.
-        mark: of what would be trained.
+        folder: as in `State`.
+        settings: all settings of the training that would continue, by name.
+        mark: the mark of what would be trained.
 
     Raises:
         UserError: the file is damaged, or of another training.

@@ -1,4 +1,4 @@
-"""What a worker needs of a search, as files: every worker of a machine maps them, so that k cost little more than one.
+"""The bundle of files that a worker needs. All workers of a machine map them, so k workers use little more than one.
 
 In `<cache>/bundles/<key>/`:
 
@@ -7,8 +7,8 @@ In `<cache>/bundles/<key>/`:
 - `tokens.safetensors`: the search split `[N, T]`; `space.json`: units and costs;
 - `bundle.json`, written last.
 
-The machine of the search has them in its cache. Another machine gets the files once, through Ray's object store, into a
-cache of its own. Nothing is written to a bundle once it is complete.
+The machine of the search has the bundle in its cache. Other machines get the files once, through Ray's object store,
+and keep them in their own caches. A complete bundle is never changed.
 """
 
 import fcntl
@@ -48,14 +48,14 @@ CHUNK = 32 * 2**20  # bytes of a file that travel as one object
 
 @dataclass(frozen=True)
 class FileBundle:
-    """Where a bundle is, and how it is used; small enough to be sent with a call.
+    """The place of a bundle and the settings of its use. It is small enough to be sent with a call.
 
     Args:
         key: its name in a cache.
         directory: in the cache of the machine where the search runs.
-        node: that machine, as Ray calls it.
-        config: of the search.
-        workers: that share a machine's memory, at most.
+        node: Ray's name for that machine.
+        config: configuration of the search.
+        workers: the most workers that share a machine's memory.
     """
 
     key: str
@@ -87,7 +87,7 @@ class _Described(BaseModel):
 
 
 def write_bundle(assembly: Assembly, node: str, workers: int) -> FileBundle:
-    """The bundle of an assembly, written unless an earlier search left it.
+    """Write the bundle of an assembly, unless it is in the cache.
 
     Raises:
         UserError: the disk is full or not writable.
@@ -125,7 +125,7 @@ def _fill(assembly: Assembly, directory: Path) -> None:
 
 
 def open_bundle(bundle: FileBundle, node: str) -> Evaluator:
-    """An evaluator on the search split, on mapped files.
+    """Make an evaluator on the search split from the mapped files.
 
     Raises:
         UserError: the files are damaged, or the device is not usable here.
@@ -176,7 +176,7 @@ def is_here(bundle: FileBundle, node: str) -> bool:
 
 
 def parts_of(bundle: FileBundle) -> list[Part]:
-    """The files of a bundle in Ray's object store, those in links too; `bundle.json` is the last."""
+    """Put the files of a bundle, including linked ones, into Ray's object store. `bundle.json` is the last."""
     import ray
 
     root = Path(bundle.directory)
@@ -188,7 +188,7 @@ def parts_of(bundle: FileBundle) -> list[Part]:
 
 
 def receive(bundle: FileBundle, parts: Sequence[Part]) -> None:
-    """Write a bundle's files to this machine's cache, unless another worker of the machine has.
+    """Write a bundle's files to this machine's cache, unless another worker has done it.
 
     Raises:
         UserError: the disk is full or not writable.

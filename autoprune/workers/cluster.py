@@ -1,4 +1,4 @@
-"""Ray for the length of a command: started here and stopped again, or joined where it runs already."""
+"""Ray for the duration of a command: it is started and stopped here, or a running cluster is joined."""
 
 import logging
 import os
@@ -30,12 +30,12 @@ class Cluster:
     config: its workers, address, device and shares of GPUs.
 
     Attributes:
-        workers: how many are wanted.
-        threads: of each one.
-        starts: how many may start at a time.
+        workers: the number of workers.
+        threads: the number of threads of each worker.
+        starts: the number of workers that may start at the same time.
 
     Raises:
-        UserError: Ray does not start, or no cluster answers, or it lacks what the workers need.
+        UserError: Ray does not start, no cluster answers, or the cluster lacks resources for the workers.
     """
 
     def __init__(self, config: SearchConfig) -> None:
@@ -61,11 +61,11 @@ class Cluster:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What Ray is told of each worker's needs; it is the supervisor that replaces those that die."""
+        """Ray's options for a worker. Ray does not restart workers, because the supervisor replaces them."""
         return {"num_cpus": self.threads, "num_gpus": self._gpus, "max_restarts": 0, "max_task_retries": 0}
 
     def close(self) -> None:
-        """Stop what was started; leave what was joined."""
+        """Stop Ray if it was started here; leave a joined cluster."""
         import ray
 
         if self._mine:

@@ -1,8 +1,8 @@
-"""The pool: a scorer whose policies are scored by workers on Ray.
+"""The pool of workers: scores policies on Ray.
 
-One thread owns the workers and all that is known of them; searches, of which several may share a pool, give it batches
-and wait. Losses come back in the order of the batch, and each is the loss that one process would have found: a policy's
-loss does not depend on what it is scored with.
+One thread owns the workers and their state. Searches, which may share a pool, give it batches and wait. Losses come
+back in the order of the batch. They equal those of a single process, because a policy's loss does not depend on the
+others.
 
 Shapes: P policies, S sequences.
 """
@@ -37,16 +37,16 @@ LOOK_SECONDS = 5.0  # between two looks at whether the thread that answers is th
 
 
 def is_wanted(config: SearchConfig) -> bool:
-    """Whether a search is scored on Ray: one worker without a cluster is this process."""
+    """Whether a search is scored on Ray. One worker without a cluster is this process."""
     return config.ray_address is not None or (config.workers or 1) > 1
 
 
 class WorkerPool:
-    """Workers, for the length of `with WorkerPool(...)`; they start while the search is prepared.
+    """Workers for the duration of `with WorkerPool(...)`. They start while the search is prepared.
 
     Args:
         config: workers, address, device.
-        notice: is told what the person at the terminal should know.
+        notice: called with sentences for the user.
     """
 
     def __init__(self, config: SearchConfig, notice: Notice = lambda text: None) -> None:
@@ -59,7 +59,7 @@ class WorkerPool:
         self._thread.start()
 
     def __enter__(self) -> "WorkerPool":
-        """Waits for Ray, which is up sooner while nothing else runs.
+        """Wait for Ray, which starts faster while nothing else runs.
 
         Raises:
             UserError: Ray does not start, or the cluster cannot be joined or has no room.
@@ -75,26 +75,26 @@ class WorkerPool:
 
     @property
     def workers(self) -> int:
-        """How many there are, those that are being replaced included."""
+        """The number of workers, including those that are being replaced."""
         return self._opened.result().workers
 
     @property
     def pids(self) -> list[int]:
-        """Processes of the workers that are ready, on whatever machine."""
+        """Process ids of the workers that are ready, on any machine."""
         self._opened.result()
         return [worker.pid for worker in self._supervisor.workers if worker.ready]
 
     @property
     def died(self) -> int:
-        """Workers that died so far."""
+        """The number of workers that have died."""
         self._opened.result()
         return self._supervisor.died
 
     def scorer(self, assembly: Assembly) -> "PoolScorer":
-        """What scores policies of an assembly on its search split, in the loss of its configuration.
+        """A scorer for the search split of an assembly, with the configured loss.
 
         Raises:
-            UserError: what workers need could not be written.
+            UserError: the bundle could not be written.
         """
         workers = self.workers
         bundle, scorer = write_bundle(assembly, _node(), workers), PoolScorer(self, assembly, workers)
@@ -104,7 +104,7 @@ class WorkerPool:
     def run(
         self, costs: Costs, proposals: Sequence[Proposal], sequences: Sequence[int], chunk: int
     ) -> "tuple[NDArray[np.float64], dict[Proposal, str]]":
-        """Losses `[P, S]`, infinite for policies that could not be scored, and the reasons why not."""
+        """Losses `[P, S]`, which are infinite for policies that could not be scored, and the reasons for these."""
         batch = _Batch(next(self._numbers), proposals, sequences)
         finish = partial(self._finish, batch)
         work = [batch.work(job, finish) for job in plan(costs, proposals, len(sequences), self.workers, chunk)]
@@ -188,7 +188,7 @@ class WorkerPool:
 
 
 class PoolScorer(Scorer):
-    """Scores on a pool, as an evaluator does in the process.
+    """Scores on a pool, like an evaluator in this process.
 
     Attributes:
         costs: of policies.
@@ -219,7 +219,7 @@ class PoolScorer(Scorer):
 
     @property
     def policies_at_once(self) -> int:
-        """As many as keep all workers busy."""
+        """Number of policies that keeps all workers busy."""
         return POLICIES_AT_ONCE * self._workers
 
     @property
@@ -241,7 +241,7 @@ class PoolScorer(Scorer):
         return PASSES
 
     def slopes(self, policy: Levels, sequences: Sequence[int]) -> NDArray[np.float64] | None:
-        """Of all units at a policy, `[U, L]` or None, as the evaluator's: few, and taken in this process."""
+        """Slopes of all units at a policy, `[U, L]` or None. They are few and are computed in this process."""
         with self._assembly.network:
             if self._here is None:
                 self._here = self._assembly.evaluator(self._assembly.splits.search, self._assembly.config.loss)

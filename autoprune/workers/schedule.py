@@ -1,10 +1,10 @@
-"""A batch of policies x sequences cut into jobs, by what they cost.
+"""Cuts a batch of policies x sequences into jobs by their costs.
 
-The evaluator shares prefixes among the policies of one call, for each chunk of sequences by itself. So cutting between
-sequences costs nothing; cutting between policies costs the prefixes that both sides then run, and is done where a batch
-has too few sequences to go round. Policies are cut in the order of their choices, which keeps shared prefixes together.
+The evaluator shares prefixes among the policies of one call, separately for each chunk of sequences. So a cut between
+sequences costs nothing. A cut between policies costs the prefixes that both sides then run; it is made only where a
+batch has too few sequences. Policies are cut in the order of their choices, which keeps shared prefixes together.
 
-Costs are multiply-accumulates a token. Only their ratios matter.
+Costs are multiply-accumulates per token. Only their ratios matter.
 
 Shapes: P policies, S sequences.
 """
@@ -29,7 +29,7 @@ Path = tuple[tuple[Hashable, float], ...]
 
 @dataclass(frozen=True)
 class Job:
-    """Some policies on some sequences of a batch, by their positions in it, and the cost."""
+    """Some policies and sequences of a batch, by their positions in it, and their cost."""
 
     policies: tuple[int, ...]
     sequences: tuple[int, ...]
@@ -37,7 +37,7 @@ class Job:
 
 
 class Costs:
-    """What policies cost, from the costs of their levels.
+    """Computes costs of policies from the costs of their levels.
 
     Args:
         space: units and their `macs`.
@@ -68,11 +68,11 @@ class Costs:
         )
 
     def of(self, paths: Sequence[Path]) -> float:
-        """Of policies that are scored together, in the order of their choices."""
+        """The cost of policies that are scored together, in the order of their choices."""
         return sum(self.marginal(path, before) for before, path in itertools.pairwise([(), *paths]))
 
     def marginal(self, path: Path, before: Path) -> float:
-        """Of a policy that comes behind another: the blocks from the first on in which they differ, and the head."""
+        """The cost of a policy after another: the blocks from the first difference on, and the head."""
         shared = 0
         for (key, _), (other, _) in zip(path, before, strict=False):
             if key != other:
@@ -85,11 +85,11 @@ def plan(costs: Costs, proposals: Sequence[Proposal], sequences: int, workers: i
     """Jobs that cover every policy and sequence once, such that the workers end about together.
 
     Args:
-        costs: of policies.
-        proposals: of the batch.
-        sequences: how many there are.
-        workers: that score them.
-        chunk: sequences that go through the network together, which are not cut.
+        costs: the costs of policies.
+        proposals: the policies of the batch.
+        sequences: the number of sequences.
+        workers: the number of workers.
+        chunk: the number of sequences that go through the network together. Chunks are not cut.
     """
     paths = [costs.path(proposal) for proposal in proposals]
     order = sorted(range(len(paths)), key=lambda p: [_sortable(key) for key, _ in paths[p]])

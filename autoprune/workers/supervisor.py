@@ -1,11 +1,10 @@
 """Starts workers, gives them work, and replaces those that die or hang.
 
-Everything here runs in the pool's one thread. What Ray answers arrives there as an event.
+Everything here runs in the pool's thread, where Ray's answers arrive as events.
 
-A worker that dies takes nothing along but what it was scoring, and that is scored again: first each of its policies by
-itself, so that one that kills its worker is found out. A policy that was alone both times when its worker died has
-failed, if the second worker was seen alive just before. A worker that answers nothing for much longer than its work
-should take counts as dead.
+When a worker dies, its job is scored again, each policy in a job of its own. So a policy that kills its worker is
+identified. A policy has failed if two workers died while they scored it alone and the second one was seen alive just
+before. A worker that does not answer for much longer than its job should take counts as dead.
 """
 
 import time
@@ -30,14 +29,14 @@ SLOW = 3.0  # times what a job should have taken, after which an idle worker doe
 
 @dataclass
 class Work:
-    """A job of a batch, and what has become of it.
+    """A job of a batch and its state.
 
     Args:
         proposals: its policies.
-        sequences: of the split.
-        job: their positions in the batch.
-        finish: called once, with losses `[P, S]` or with the reason why there are none.
-        order: number of the batch: earlier ones go first.
+        sequences: numbers of its sequences in the split.
+        job: the positions of both in the batch.
+        finish: called once, with losses `[P, S]` or with the reason for their absence.
+        order: number of the batch. Earlier batches go first.
     """
 
     proposals: list[Proposal]
@@ -60,7 +59,7 @@ class Work:
 
 @dataclass
 class WorkerState:
-    """A worker's place."""
+    """The state of one worker."""
 
     number: int
     actor: Any = None
@@ -78,13 +77,13 @@ class Supervisor:
     """Args:
     cluster: where workers are placed.
     post: takes an event for the pool's thread.
-    notice: is told what the person at the terminal should know.
+    notice: called with sentences for the user.
 
     Attributes:
-        workers: of all workers.
-        queue: work that nobody does yet.
-        broken: why nothing can be scored any more.
-        died: workers that died so far.
+        workers: the states of all workers.
+        queue: jobs that no worker has yet.
+        broken: why nothing can be scored any more; None while scoring is possible.
+        died: the number of workers that have died.
     """
 
     def __init__(
@@ -104,7 +103,7 @@ class Supervisor:
     # -- life ----------------------------------------------------------------------------------------------------
 
     def distribute(self, bundle: FileBundle, dense: float) -> None:
-        """Give all workers what they need; `dense` is what the dense network costs on one sequence."""
+        """Have all workers load a bundle. `dense` is the cost of the dense network on one sequence."""
         if bundle == self._bundle:
             return
         self._bundle, self._parts, self._dense, self._rate = bundle, None, dense, 0.0
@@ -221,7 +220,7 @@ class Supervisor:
                     self._send(worker, work)
 
     def patience(self) -> float | None:
-        """Seconds until something must be looked at though no answer has come; None: never."""
+        """Seconds until `look` must be called without an answer; None is never."""
         now = time.monotonic()
         ends = [worker.begun + worker.limit for worker in self.workers if self._expected(worker)]
         if not self._told_late:
@@ -238,7 +237,7 @@ class Supervisor:
         return max(0.01, min(ends) - now) if ends else None
 
     def look(self) -> None:
-        """Replace what has hung."""
+        """Replace workers that hang."""
         now = time.monotonic()
         late = [
             worker

@@ -25,13 +25,13 @@ class Worker:
         self._evaluator: Any = None
 
     def ping(self) -> None:
-        """Answers if it is alive."""
+        """Answer, which shows that the worker is alive."""
 
     def load(self, bundle: FileBundle, parts: Sequence[Part] | None = None) -> tuple[int, float] | None:
-        """Open a bundle; None if its files are not on this machine and were not sent along.
+        """Open a bundle. Returns None if its files are neither on this machine nor in `parts`.
 
         Args:
-            bundle: what to open.
+            bundle: the bundle to open.
             parts: its files, as references to Ray's object store.
 
         Returns:

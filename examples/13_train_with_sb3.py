@@ -1,6 +1,6 @@
 """The environment with plain stable-baselines3, outside of our command line and agents.
 
-    python examples/train_with_sb3.py
+    python examples/13_train_with_sb3.py
 
 `gymnasium.make` gives an environment like any other: wrap it, train on it, keep the model as you are used to. The
 budget holds whatever is chosen. Nothing limits the scores here (`LimitReached` ends only searches): `total_timesteps`

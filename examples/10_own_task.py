@@ -1,9 +1,9 @@
 """A task of one's own: regression on vectors, by a small network that is trained here in a second.
 
-    python examples/own_task.py
+    python examples/10_own_task.py
 
 searches what can be left out of the network. The command line does the same with a network and data of yours:
-`autoprune search task=examples/own_task.py:Regression --model FILE.py:FUNCTION --data FILE.npz`.
+`autoprune search task=examples/10_own_task.py:Regression --model FILE.py:FUNCTION --data FILE.npz`.
 
 The task says how network and data are loaded and split, what is measured, and what things are called. The search, its
 budgets, the journal and the report come with the engine, which has never heard of vectors.

@@ -1,9 +1,9 @@
 r"""A reward of one's own: pays for every nat that is saved, and fines units that are cut to less than a quarter.
 
-    autoprune search --agent ppo --reward examples/my_reward.py:my_reward --max-tokens 100000 sequence_length=128 \
+    autoprune search --agent ppo --reward examples/06_own_reward.py:my_reward --max-tokens 100000 sequence_length=128 \
         reconstruction_sequences=64 search_sequences=32 validation_sequences=32 agent_options.sensitivity_tokens=0 \
         agent_options.episodes=4 agent_options.tokens=128 agent_options.race_tokens=1024
-    python examples/my_reward.py
+    python examples/06_own_reward.py
 
 Both do the same; the second from Python. A reward is a function of a `RewardRecord` (envs/rewards/record.py lists its
 fields). It is called at the end of an episode or, with `every_step`, after every unit, which costs a score for each.

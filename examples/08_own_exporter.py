@@ -1,9 +1,9 @@
 """An exporter of one's own: the weights of the pruned network as one file of NumPy arrays.
 
-    python examples/own_exporter.py [FILE]
+    python examples/08_own_exporter.py [FILE]
 
 searches for a few seconds and writes FILE, by default `half.npz`. The command line does the same with a run of yours:
-`autoprune export RUN half.npz --to examples/own_exporter.py:NumpyArrays dtype=float16`.
+`autoprune export RUN half.npz --to examples/08_own_exporter.py:NumpyArrays dtype=float16`.
 
 What is written is decided here alone: the engine loads the network, checks the options (`dtype=float8` is refused, and
 `dtpye=float16` gets a hint) and hands over a source with the policy and the network.

@@ -1,6 +1,6 @@
 """PPO in one file in the manner of CleanRL, on torch alone: a network with masks, and returns against their mean.
 
-    python examples/cleanrl_style.py
+    python examples/14_cleanrl_style.py
 
 Expect, in about a minute, the mean loss of each batch of episodes falling, and at the end the loss of the most likely
 policy on all of the search split, below the uniform policy's.

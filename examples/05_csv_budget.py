@@ -1,6 +1,6 @@
 """A budget from a CSV: the latency of every level of every unit on this machine, measured, and 60 % of it allowed.
 
-    python examples/csv_budget.py [FOLDER]
+    python examples/05_csv_budget.py [FOLDER]
 
 Writes `latency.csv` (autoprune/budgets/table.py describes the form) into FOLDER, or into a temporary one, and searches
 with it as the budget. A unit's latency is what its block takes with the unit at that level and the other unit dense,

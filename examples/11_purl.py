@@ -1,6 +1,6 @@
 """PuRL: DQN with a dense reward (Gupta et al. 2020).
 
-    python examples/purl.py
+    python examples/11_purl.py
 
 The reward `purl` pays after every unit, from the network pruned so far, and not only at the end of an episode: an
 episode teaches more, and costs as many scores as there are units. Expect, in about a minute, the losses of the dense
