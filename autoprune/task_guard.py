@@ -44,8 +44,9 @@ def _declared_by_user(part: type[Task], name: str) -> bool:
 def _checked(method: Callable[..., Any], kind: Any) -> Callable[..., Any]:
     @functools.wraps(method)
     def called(self: Task, *args: Any, **kwargs: Any) -> Any:
-        given = usercode.call("task's method", method, self, *args, **kwargs)
-        if not isinstance(given, kind):
+        given: Any = usercode.call("task's method", method, self, *args, **kwargs)
+        right = isinstance(given, kind)
+        if not right:
             wanted = "number" if kind is Real else getattr(kind, "__name__", str(kind))
             raise UserError(f"{_told(self, method)} gives {usercode.shown(given)}, which is no {wanted}.")
         if method.__name__ == "quality":
