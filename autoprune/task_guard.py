@@ -1,6 +1,7 @@
 """A task of the user's own, of which nothing that it returns is trusted: what is wrong is told where it is returned."""
 
 import functools
+import types
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -17,7 +18,7 @@ RETURNS: Mapping[str, Any] = {
     "training": TrainingSet, "forward_pass": Callable, "macs": Real, "graph_input": GraphInput,
     "evaluate_directory": Mapping,
 }  # fmt: skip
-"""Method -> the class of what it gives; to mypy `Callable` is none."""
+"""Method -> what it gives."""
 
 
 def guarded(part: type[Task]) -> type[Task]:
@@ -31,9 +32,8 @@ def guarded(part: type[Task]) -> type[Task]:
         check_arguments(f"the task '{part.__name__}'", getattr(Task, name), getattr(part, name))
     checked: dict[str, Any] = {name: _checked(getattr(part, name), RETURNS[name]) for name in own if name in RETURNS}
     about = {"__module__": part.__module__, "__qualname__": part.__qualname__, "__doc__": part.__doc__}
-    metaclass: Any = type(part)  # mypy takes the call for one that makes a task
-    made: type[Task] = metaclass(part.__name__, (part,), about | checked) if checked else part
-    return made
+    made: type[Task] = types.new_class(part.__name__, (part,), exec_body=lambda space: space.update(about | checked))
+    return made if checked else part
 
 
 def _declared_by_user(part: type[Task], name: str) -> bool:
@@ -45,7 +45,8 @@ def _checked(method: Callable[..., Any], kind: Any) -> Callable[..., Any]:
     @functools.wraps(method)
     def called(self: Task, *args: Any, **kwargs: Any) -> Any:
         given: Any = usercode.call("task's method", method, self, *args, **kwargs)
-        if not isinstance(given, kind):
+        right = isinstance(given, kind)
+        if not right:
             wanted = "number" if kind is Real else getattr(kind, "__name__", str(kind))
             raise UserError(f"{_told(self, method)} gives {usercode.shown(given)}, which is no {wanted}.")
         if method.__name__ == "quality":

@@ -85,7 +85,7 @@ def test_a_network_of_images_is_loaded_by_its_own_loader(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_comparison_is_reported(tmp_path: Path) -> None:
-    out = run(["python", "examples/03_compare_and_report.py", "--seeds", "1"], tmp_path, "4000")
+    out = run(["python", "examples/03_compare_and_report.py", "--seeds", "1"], tmp_path, "8000")
     assert losses(out) == sorted(losses(out))
     assert len(losses(out)) == 3
     pages = re.findall(r"^report: (\S+)", out, re.MULTILINE)

@@ -1,1 +1,1 @@
-"""Cutting a live network: which tensors follow a width, how they are laid out, and what stands where parts are gone."""
+"""Cutting a live network: the tensors that follow a width, their layouts, and stand-ins for removed parts."""

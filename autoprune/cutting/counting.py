@@ -1,4 +1,4 @@
-"""What a width costs: parameters, multiply-accumulates and cache of one group, as a `Unit` of the search space."""
+"""Counts parameters, multiply-accumulates and cache of a width, as a `Unit` of the search space."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def unit_of(live: "LiveWidth", block: int, levels: tuple[Level, ...]) -> Unit:
-    """The numbers of a width.
+    """The unit of a width.
 
     Args:
-        live: the width, whole.
+        live: the width, with all groups.
         block: the index of its block.
-        levels: what it can be.
+        levels: its levels.
     """
     width = live.width
     size, shared, square = _costs(live, {})

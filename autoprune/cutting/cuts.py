@@ -8,7 +8,7 @@ from autoprune.cutting.segments import Segments
 from autoprune.cutting.widths import STATISTICS, Key, Slice, Width
 
 FOLLOWS = ("weight", "bias", *STATISTICS)
-"""What follows a width in the modules that write it, where they have it."""
+"""Names of tensors that follow a width in the modules that write it."""
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,10 @@ class Cut:
     """A tensor that follows a width.
 
     Args:
-        key: which it is.
-        dim: the dimension that follows.
+        key: the module and the name of the tensor.
+        dim: the dimension that is cut.
         segments: how groups lie along it.
-        is_weight: whether it is what its module multiplies with, and not a bias or a statistic.
+        is_weight: whether it is the module's weight, and not a bias or a statistic.
     """
 
     key: Key
@@ -29,7 +29,7 @@ class Cut:
 
 
 def cuts_of(dense: Dense, width: Width) -> Iterator[Cut]:
-    """Every tensor that follows a width, the consumer's weight last; a consumer's bias does not follow."""
+    """Every tensor that follows a width. The consumer's weight is the last; its bias does not follow."""
     for s in (*width.producers, width.consumer):
         segments = Segments(width.groups, width.bundles.size, s.segments)
         alone = s.reads or s is width.consumer or s.parameter != "weight"

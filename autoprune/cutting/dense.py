@@ -1,4 +1,4 @@
-"""The dense tensors of widths, and the parameters and buffers of live modules that views of them are put into."""
+"""The dense tensors of widths, and the live parameters and buffers that hold views of them."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from autoprune.cutting.widths import Key
 
 
 class Dense:
-    """What one width and those behind it cut.
+    """The dense tensors of a width and of those behind it.
 
     Attributes:
         modules: path -> module.
@@ -21,7 +21,7 @@ class Dense:
         self.tensors: dict[Key, Tensor] = {}
 
     def take(self, block: nn.Module, paths: Iterable[str]) -> None:
-        """Take in the tensors of modules of a block, as they are now."""
+        """Remember the present tensors of modules of a block."""
         for path in paths:
             module = self.modules[path] = block.get_submodule(path)
             named = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
@@ -41,11 +41,11 @@ class Dense:
         self.live(key).data = self.tensors[key]
 
     def parameters(self) -> list[nn.Parameter]:
-        """All that tensors are put into."""
+        """All parameters and buffers that tensors are put into."""
         return [self.live(key) for key in self.tensors]
 
 
 def materialise(module: nn.Module) -> None:
-    """Give every parameter and buffer its own contiguous memory: views of larger tensors cannot be saved and freed."""
+    """Give every parameter and buffer its own contiguous memory, because views cannot be saved and freed."""
     for parameter in (*module.parameters(), *module.buffers()):
         parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)

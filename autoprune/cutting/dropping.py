@@ -1,4 +1,4 @@
-"""Sub-blocks of which nothing is kept: their modules leave the block, and stand-ins take their places."""
+"""Drops sub-blocks: their modules leave the block, and stand-ins take their places."""
 
 from collections.abc import Iterator, Mapping
 
@@ -21,7 +21,7 @@ class Dropping:
         self._gone = False
 
     def drop(self, gone: bool) -> None:
-        """Put stand-ins in the places of the modules, or the modules back into their places."""
+        """Replace the modules by stand-ins, or put the modules back."""
         if gone == self._gone:
             return
         for path, stand_in in self._on_drop.items():

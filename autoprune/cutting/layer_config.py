@@ -1,4 +1,4 @@
-"""Integers that a block's modules keep of how many groups there are, and configurations that differ by layer."""
+"""Module attributes that hold a number of groups, and configurations that differ by layer."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ CONFIG = "config"
 
 
 class LayerConfig:
-    """The configuration of one layer: some values of its own, and for everything else the one that layers share.
+    """The configuration of one layer: it has some values of its own and takes all others from the shared one.
 
-    Some layers read numbers of heads from the configuration in their forward (Phi-3), which must differ by layer once
-    layers are cut.
+    Some layers (Phi-3) read the number of heads from the configuration in their forward. After cutting, this number
+    differs by layer.
 
     Args:
         shared: the configuration of the network, which is never changed.
@@ -55,7 +55,7 @@ class Counts:
             self._owners[path] = (module.config if last == CONFIG else module), attribute
 
     def set(self, groups: int) -> None:
-        """Have the modules say that there are so many groups, at least one."""
+        """Set the attributes to a number of groups, at least one."""
         for path, value in self._width.attributes_of(groups).items():
             owner, attribute = self._owners[path]
             if getattr(owner, attribute, None) != value:

@@ -1,4 +1,4 @@
-"""Copies of layers with fewer channels, and whether two results are one."""
+"""Copies of layers with fewer channels, and a comparison of results."""
 
 import copy
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from autoprune.cutting.layouts import layout_of
 
 EXACT, HALF, TINY = 1e-4, 3e-2, 1e-30
-"""How near to each other results are that are one: of float32, of half precision; and the least scale of them."""
+"""Tolerances for equal results, in float32 and in half precision, and the smallest scale."""
 
 
 def written(module: nn.Module, entries: int) -> list[str]:
@@ -20,18 +20,18 @@ def written(module: nn.Module, entries: int) -> list[str]:
 
 
 def of_rows(module: nn.Module, index: Tensor, entries: int) -> nn.Module:
-    """A copy that writes these of its channels alone; nothing of the module itself is changed."""
+    """A copy of a module that writes only these channels. The module itself is not changed."""
     names = written(module, entries)
     return _altered(module, {name: (lambda tensor: tensor.index_select(0, index)) for name in names})
 
 
 def of_columns(module: nn.Module, index: Tensor) -> nn.Module:
-    """A copy that reads these of its inputs alone."""
+    """A copy of a module that reads only these inputs."""
     return _altered(module, {"weight": lambda tensor: tensor.index_select(1, index)})
 
 
 def blind(module: nn.Module, index: Tensor) -> nn.Module:
-    """A copy that reads all, with zeros in its weight for every input but these."""
+    """A copy of a module that reads all inputs, with zeros in its weight for all except these."""
 
     def zeroed(weight: Tensor) -> Tensor:
         return torch.zeros_like(weight).index_copy(1, index, weight.index_select(1, index))
@@ -40,7 +40,7 @@ def blind(module: nn.Module, index: Tensor) -> nn.Module:
 
 
 def alike(one: Any, other: Any) -> bool:
-    """Whether two results are one tensor but for sums that were taken in another order."""
+    """Whether two results are equal except for rounding, because sums may be taken in another order."""
     if not isinstance(one, Tensor) or not isinstance(other, Tensor) or one.shape != other.shape:
         return False
     if not one.is_floating_point():

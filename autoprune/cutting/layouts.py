@@ -1,4 +1,4 @@
-"""How modules keep their weights: which dimension is outputs, which is inputs, and which attributes tell the shape.
+"""Layouts of modules' weights: the dimensions of outputs and inputs, and the attributes that hold the shape.
 
 Shapes: O outputs, D inputs (of a convolution channels times kernel), K kept inputs, N positions, E experts.
 """
@@ -11,29 +11,29 @@ from autoprune.cutting.products import is_depthwise, patches
 
 
 class Layout:
-    """The layout of a weight whose module sets no attributes; others derive from it.
+    """The layout of a weight whose module has no shape attributes. Other layouts derive from it.
 
     Args:
-        inputs: the dimension of the weight that the consumer of a width is cut along.
+        inputs: the dimension along which a consumer's weight is cut.
     """
 
     def __init__(self, inputs: int = 1) -> None:
         self.inputs = inputs
 
     def matrix(self, weight: Tensor) -> Tensor:
-        """A weight with what it reads last, `[O, D]`: a view."""
+        """A view of a weight with its inputs last, `[O, D]`."""
         return weight
 
     def laid_out(self, weight_OK: Tensor, like: Tensor) -> Tensor:
-        """The other way: a matrix in the layout of the weight `like`, of which it may keep some inputs alone."""
+        """The inverse: a matrix in the layout of the weight `like`. The matrix may have only some of its inputs."""
         return weight_OK
 
     def read(self, module: nn.Module, inputs: Tensor) -> Tensor:
-        """What the matrix multiplies, one row a position, `[N, D]`."""
+        """The inputs of the matrix, one row for each position, `[N, D]`."""
         return inputs.reshape(-1, inputs.shape[-1])
 
     def follow(self, module: nn.Module) -> None:
-        """Set attributes of a module that tell its weight's shape, after it was cut; some modules compute with them."""
+        """Set the shape attributes of a module after it was cut. Some modules compute with them."""
 
 
 class Linear(Layout):
@@ -114,8 +114,8 @@ class PerChannel(Layout):
 class Experts(Layout):
     """`[E, O, D]`: the matrices of a layer's experts as one tensor.
 
-    Cut along the experts (`inputs` is 0) or inside of them (2). What the experts read is found inside of their module:
-    it cannot be asked for from outside.
+    The tensor is cut along the experts (`inputs` is 0) or inside of them (2). The inputs of experts are computed inside
+    their module and are not known outside.
     """
 
     def matrix(self, weight: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""A width of a live block: its groups are permuted, some are kept, all are restored. One code for every family.
+"""A width of a live block: permutes its groups, keeps some, restores all. The code is the same for every family.
 
 A family declares `Width`s (widths.py). A `LiveWidth` keeps the dense tensors and swaps views of them in and out of the
-block's parameters, so that a level costs no copy. What else is asked of a width is in files of its own: what its
-consumer reads (reading.py), what it costs (counting.py), zeros in the place of what is gone (zeros.py).
+block's parameters, so that a level needs no copy. Other files have the inputs of the consumer (reading.py), the costs
+(counting.py), and zeros in the place of removed groups (zeros.py).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,7 +23,7 @@ from autoprune.space import Unit
 
 @dataclass(frozen=True)
 class LevelWeights:
-    """What a level puts in the place of dense tensors; None: their prefixes.
+    """The tensors that a level puts in the place of dense ones. None means their prefixes.
 
     Args:
         consumer: the consumer's weight, in its own layout.
@@ -48,8 +48,8 @@ class LiveWidth:
         before: the width that this one is behind.
 
     Attributes:
-        kept: how many groups are kept now.
-        dense: the tensors that are cut, shared with those behind.
+        kept: the number of groups kept now.
+        dense: the dense tensors, shared with the widths behind.
         cuts: all tensors that follow the width; the consumer's weight is the last.
         layout: of the consumer's weight.
         bring: gives a consumer's weight where this width's tensors are, which `move` changes (streaming.py).
@@ -99,7 +99,7 @@ class LiveWidth:
         return self.dense.modules[self.width.norm] if self.width.norm else None
 
     def modules(self) -> Iterator[nn.Module]:
-        """What is cut, and whatever goes with the sub-block when nothing of it is kept."""
+        """The modules that are cut, and those that leave with the sub-block when it is dropped."""
         yield from self.dense.modules.values()
         yield from self.dropping.inside()
 
@@ -110,7 +110,7 @@ class LiveWidth:
     # -- what is kept ----------------------------------------------------------------------------------------------
 
     def permute(self, *orders: Tensor) -> None:
-        """Put the groups in `order`, most important first, so that a level is a prefix. Changes no output.
+        """Put the groups in `order`, most important first, so that a level is a prefix. Outputs do not change.
 
         Args:
             orders: `[G]` for this width, and for each behind it.
@@ -160,7 +160,7 @@ class LiveWidth:
             self.select(self._index, self.weights.consumer)
 
     def follow(self, groups: int) -> None:
-        """Have modules say what shape their weights have now, and how many groups there are."""
+        """Set the modules' shape attributes and numbers of groups to their present values."""
         self.kept = groups
         for module, layout in self._layouts:
             layout.follow(module)

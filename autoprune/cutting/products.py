@@ -1,7 +1,7 @@
-"""Which product a layer computes, found by running it.
+"""Finds the product that a layer computes by running it.
 
-A subclass of a convolution may pad in its own way, or make its weight from another; what its forward does is asked of
-the forward. So a padding that depends on the image ("same"), a causal or a reflecting one are all the same here.
+A subclass of a convolution may pad in its own way or compute its weight, so its forward is observed. In this way every
+padding is supported: one that depends on the image ("same"), a causal or a reflecting one.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class _Watched(TorchFunctionMode):
 
 
 def product_of(layer: nn.Module, inputs: Tensor) -> Product | None:
-    """The product that a layer's output is; None where it does more, or multiplies with something else."""
+    """The product that gives a layer's output; None if the layer does more or multiplies with something else."""
     with _Watched() as watched:
         out = layer(inputs)
     if len(watched.seen) != 1 or watched.seen[0][1] is not out:
@@ -79,7 +79,7 @@ def is_plain(conv: nn.Module) -> bool:
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether something else computes a module's weight or changes its output, as torch.nn.utils.prune does."""
+    """Whether hooks compute a module's weight or change its output, as torch.nn.utils.prune does."""
     return bool(module._forward_pre_hooks or module._forward_hooks) or is_parametrized(module)
 
 

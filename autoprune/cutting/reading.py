@@ -1,4 +1,4 @@
-"""What a width's consumer reads, and its weights as matrices: for moments, criteria and reconstruction.
+"""The inputs of a width's consumer and its weights as matrices, for moments, criteria and reconstruction.
 
 Shapes: O outputs, D inputs of the consumer (`groups * size`), K kept inputs, N positions.
 """
@@ -20,7 +20,7 @@ def matrix(live: LiveWidth, weight: Tensor) -> Tensor:
 
 
 def rows(live: LiveWidth, inputs: Tensor) -> Tensor:
-    """What the consumer's matrix multiplies, a row a position, `[N, D]`; a 1 behind each where there is a norm."""
+    """The inputs of the consumer's matrix, one row for each position, `[N, D]`. With a norm, each row ends with a 1."""
     x_ND = live.layout.read(live.consumer, inputs)
     return x_ND if live.norm is None else torch.cat([x_ND, x_ND.new_ones(len(x_ND), 1)], dim=1)
 
@@ -34,7 +34,7 @@ def moments(live: LiveWidth, h_DD: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def batchnorm_statistics(live: LiveWidth) -> tuple[Tensor, Tensor] | None:
-    """Mean and variance of the dense consumer's outputs, as the norm has them; None without one."""
+    """Mean and variance of the dense consumer's outputs from the BatchNorm behind it; None without one."""
     if live.norm is None:
         return None
     mean_O, variance_O = (live.dense.tensors[key] for key in live.width.statistics_keys)

@@ -1,8 +1,8 @@
 """How the groups of a width lie along one dimension of a tensor.
 
-The dimension is one or several segments, one after another. In a segment every group has a piece of as many entries, or
-the groups of a bundle share one. So a fused projection of queries, keys and values is three segments, whose sizes may
-differ: many query heads, and one piece of keys and of values for each bundle of them.
+The dimension consists of one or several segments. In a segment, every group has a piece of the same size, or the groups
+of a bundle share one. For example, a fused projection of queries, keys and values has three segments: one piece for
+each query head, and one piece of keys and one of values for each bundle of heads.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""What stands in the place of a sub-block of which nothing is kept.
+"""Stand-ins for the modules of a dropped sub-block.
 
-Inside of it a single channel goes on where only what is dropped too reads it: a sub-block that is gone must not take
-the memory and time of its inner zeros.
+A stand-in whose output is only read by other stand-ins gives a single channel, so that a dropped sub-block does not
+take the memory and time of its inner zeros.
 """
 
 import copy

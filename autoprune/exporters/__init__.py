@@ -1,1 +1,1 @@
-"""What a search's result can be written as: one file each, a subclass of `autoprune.ports.Exporter`."""
+"""Exporters, which write the result of a search. Each file has a subclass of `autoprune.ports.Exporter`."""

@@ -1,4 +1,4 @@
-"""What exporters that write a directory share: it appears whole or not at all."""
+"""The common part of exporters that write a directory, which appears completely or not at all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,9 +1,9 @@
 """A directory that `from_pretrained` loads: the pruned network, its tokenizer, and the policy it came from.
 
-Two forms. By default each layer has its own widths: the smallest files; `import autoprune` makes transformers load
-them (see autoprune/networks/pruned.py). With `uniform=True` layers are padded with zeros to the widest: a stock model
-of the original type, which stock transformers loads, without autoprune. Layers of which nothing is left are gone in
-both.
+There are two forms. By default each layer has its own widths. This gives the smallest files, and transformers loads
+them after `import autoprune` (see autoprune/networks/pruned.py). With `uniform=True`, layers are padded with zeros to
+the widest. This is a stock model of the original type, which transformers loads without autoprune. Both forms leave out
+layers that are dropped completely.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""A plain module's directory: its weights, what is gone of it, the policy, and a loader that needs torch alone."""
+"""The directory of a plain module: its weights, its removed parts, the policy, and a loader that only needs torch."""
 
 import json
 import shutil

@@ -1,9 +1,9 @@
 """A directory with the pruned network as one ONNX graph, which runtimes load without Python, torch or autoprune.
 
-The graph is in float32, whatever the checkpoint is in. The task says what goes in: of a language model token numbers,
-in a forward pass without a cache of keys and values; of a network that reads images normalised pixels. Logits come out.
-Parts that are gone leave no weights and no matrix products. Before the directory takes its place, onnxruntime has to
-give the pruned network's logits (autoprune/exporters/onnx_check.py).
+The graph is in float32, whatever the checkpoint's dtype. The task defines the input: token numbers for a language
+model, without a cache of keys and values, or normalised pixels for an image network. The output is logits. Dropped
+parts leave no weights and no matrix products. Before the directory is put in its place, onnxruntime must reproduce the
+pruned network's logits (autoprune/exporters/onnx_check.py).
 
 `config.json` says what goes in and comes out:
 

@@ -1,4 +1,4 @@
-"""What an exporter is given: a policy, and the network that it is of, which is loaded when it is first asked for."""
+"""The input of an exporter: a policy and its network, which is loaded on first use."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,1 +1,1 @@
-"""Networks: loaded, and seen as `embed -> blocks -> head`, whatever they read and wherever their weights are."""
+"""Networks: loading, and the protocol `embed -> blocks -> head` for every kind of network."""

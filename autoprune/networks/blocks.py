@@ -1,7 +1,7 @@
-"""A network as `embed -> blocks -> head`, whatever it reads: the protocol that everything else computes with.
+"""A network as `embed -> blocks -> head`: the protocol for every kind of network.
 
-A sequence is a row of whole numbers: tokens of a text, or numbers of images. Hidden states carry sequence and position
-first, and whatever the network has behind.
+A sequence is a row of integers: tokens of a text, or numbers of images. The first dimensions of hidden states are
+sequence and position.
 
 Shapes: B sequences, T positions (tokens or images), D hidden, V vocabulary or classes.
 """
@@ -30,7 +30,7 @@ def live_widths(
 
 @dataclass(frozen=True)
 class BlockCall:
-    """What a block is called with besides its hidden states: positions, masks, rotary embeddings."""
+    """The arguments of a block besides its hidden states: positions, masks, rotary embeddings."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -39,7 +39,7 @@ class BlockCall:
 class BlockView(ABC):
     """A live network.
 
-    What is below `embed`, `forward`, `logits`, `labels`, `state_bytes` and `activation_bytes` has defaults.
+    `embed`, `forward`, `logits`, `labels`, `state_bytes` and `activation_bytes` are required; the others have defaults.
 
     Attributes:
         model: the network.
@@ -47,9 +47,9 @@ class BlockView(ABC):
         blocks: in order.
         widths: of each block.
         places: for each block, what else about it sets what any of its units costs.
-        streamed: whether blocks wait elsewhere and are brought to the device in turn (streaming.py).
-        keeps_shape: whether every block gives hidden states of the shape that it takes.
-        items_apart: whether the items of a sample do not look at each other, so that each is an example of its own.
+        streamed: whether blocks are streamed to the device one after another (streaming.py).
+        keeps_shape: whether every block returns hidden states of the shape of its input.
+        items_apart: whether the items of a sample are independent, so that each is an example.
     """
 
     model: nn.Module
@@ -77,7 +77,7 @@ class BlockView(ABC):
 
     @abstractmethod
     def labels(self, tokens_BT: Tensor) -> Tensor:
-        """What each position should predict, `[B, T]`; -100 where it predicts nothing."""
+        """The labels of every position, `[B, T]`; -100 where nothing is predicted."""
 
     @abstractmethod
     def state_bytes(self, length: int) -> int:
@@ -85,7 +85,7 @@ class BlockView(ABC):
 
     @abstractmethod
     def activation_bytes(self, batch: int, length: int) -> int:
-        """Bytes that a forward pass of `[batch, length]` may need at once besides weights: a generous sum."""
+        """An upper estimate of the bytes that a forward pass of `[batch, length]` needs besides weights."""
 
     @torch.no_grad()
     def run(self, block: int, hidden_BTD: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class BlockView(ABC):
 
     @torch.no_grad()
     def __call__(self, tokens_BT: Tensor) -> Tensor:
-        """Logits of the whole network as it stands, `[B, T, V]`."""
+        """Logits of the whole network at its present levels, `[B, T, V]`."""
         hidden_BTD = self.embed(tokens_BT)
         for block in range(len(self.blocks)):
             hidden_BTD = self.run(block, hidden_BTD)
@@ -151,10 +151,10 @@ class BlockView(ABC):
     # -- where its weights are: all on the device, unless it is streamed -------------------------------------------
 
     def enter(self, block: int) -> None:  # noqa: B027 (nothing to do)
-        """Have a block's weights on the device; calling the block does that too."""
+        """Bring a block's weights to the device. Calling the block does that, too."""
 
     def rest(self) -> None:  # noqa: B027 (nothing to do)
-        """Have all weights where they stay, which they must be to be permuted."""
+        """Move all weights to their home, which is needed to permute them."""
 
     def expect(self, consumers: Sequence[Sequence[Tensor]] | None) -> None:  # noqa: B027
         """Say which consumers' weights will be put in place in each block; None: those that are there."""
@@ -165,9 +165,9 @@ class BlockView(ABC):
 
     @contextmanager
     def hold(self, sequences: int, batch: int, states: int, length: int) -> Iterator[tuple[int, torch.device]]:
-        """How many sequences go through the blocks together, and where their hidden states wait between blocks.
+        """The number of sequences that go through the blocks together, and the device of their hidden states.
 
-        That is one batch where all blocks are on the device; where they are brought in turn, as many as have room.
+        It is one batch if all blocks are on the device, and as many as fit if blocks are streamed.
 
         Args:
             sequences: all of them.
@@ -179,5 +179,5 @@ class BlockView(ABC):
 
     @contextmanager
     def bench(self, nbytes: int) -> Iterator[torch.device]:
-        """Where to compute something of this size besides forward passes: in the host's memory if it does not fit."""
+        """The device for a computation of this size besides forward passes: the CPU if it does not fit."""
         yield self.device

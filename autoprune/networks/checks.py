@@ -1,4 +1,4 @@
-"""What a checkpoint may not be: quantised, described as cut, or with other weights than its class has."""
+"""Refuses checkpoints that are quantised, described as cut, or have other weights than their class."""
 
 from typing import Any
 
@@ -56,7 +56,7 @@ def dequantising(path: str, config: Any) -> dict[str, Any]:
 
 
 def check_task(path: str, config: Any) -> None:
-    """Refuse what is neither a causal language model nor a classifier of images, as encoders.
+    """Refuse models that are neither causal language models nor image classifiers, such as encoders.
 
     Raises:
         UserError: the checkpoint was written by another class than those.

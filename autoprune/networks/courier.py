@@ -1,4 +1,4 @@
-"""Copies to the device on a thread of its own, on a CUDA device in a stream of its own."""
+"""Copies tensors to the device in a separate thread and, on a CUDA device, in a separate stream."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

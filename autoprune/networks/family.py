@@ -1,4 +1,4 @@
-"""What a family file in `search_spaces/` declares."""
+"""The declaration that a file in `search_spaces/` makes for a model family."""
 
 import fnmatch
 from collections.abc import Callable

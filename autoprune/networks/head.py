@@ -1,8 +1,8 @@
-"""What stands behind the last block of most language models: a norm, a matrix and at most a factor.
+"""The linear head of most language models: a norm, a matrix and at most a factor.
 
-Such a head need not give its logits `[N, V]`: what losses ask of them are a logarithm of summed exponentials, which
-runs over the vocabulary piece by piece, and scalar products with weights over the vocabulary, which are products of the
-hidden state with a vector that can be computed beforehand.
+Losses do not need the logits `[N, V]` of such a head. They need logsumexp, which is computed piece by piece over the
+vocabulary, and scalar products of the logits with weights over the vocabulary. These are products of the hidden state
+with a vector that can be computed beforehand.
 
 Shapes: B sequences, T tokens, N tokens of any number of sequences, D hidden, V vocabulary.
 """

@@ -1,8 +1,8 @@
 """A network that reads images as `embed -> blocks -> head`: a stem, stages of blocks, a classifier.
 
-An image is to such a network what a token is to a language model: a number that is looked up. A sequence is a sample
-of `T` images, `[T]` int64 numbers in an `ImageSet` (or other `Examples`); hidden states carry both dimensions, `[B, T,
-channels, height, width]`, so that everything which walks, keeps and counts is one code for both.
+Images are looked up by number, as tokens are. A sequence is a sample of `T` images: `[T]` int64 numbers in an
+`ImageSet` (or other `Examples`). Hidden states have both dimensions, `[B, T, channels, height, width]`, so that the
+same code runs, keeps and counts them for texts and images.
 
 Shapes: B sequences, T images of a sequence, C channels, V classes.
 """

@@ -27,7 +27,7 @@ class LoadedModel:
     """A network, its tokenizer (None where it reads images) and where they came from.
 
     Args:
-        checkpoint_dtype: dtype of the weights on disk; what is exported has it again.
+        checkpoint_dtype: dtype of the weights on disk. Exports have the same.
         n_params: parameters of the dense network, tied ones once.
         digest: hash of configuration and weights, which keys the level store and marks policies.
         notice: a sentence for the user about what was loaded.
@@ -44,7 +44,7 @@ class LoadedModel:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a module of the user's, and no transformers model."""
+        """Whether it is a user's plain module and not a model of transformers."""
         return not hasattr(self.model, "save_pretrained")
 
 
@@ -71,7 +71,7 @@ def load_model(
         tokenizes: whether it has a tokenizer.
 
     Raises:
-        UserError: nothing there, no weights, corrupt or quantised weights, or a type that no family covers.
+        UserError: the model or its weights are missing, damaged or quantised, or no family covers the type.
     """
     path = str(EMBEDDED) if name is None else name
     check_directory(path)

@@ -1,4 +1,4 @@
-"""Plain torch modules: a function of the user's makes one, `package.module:function` or `file.py:function`."""
+"""Plain torch modules, made by a user's function: `package.module:function` or `file.py:function`."""
 
 import hashlib
 

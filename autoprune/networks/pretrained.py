@@ -1,7 +1,7 @@
-"""The one way to whatever transformers loads: code that lies beside weights is run only where the user says so.
+"""The only module that calls transformers' `from_pretrained`. Code beside weights runs only if the user allows it.
 
-Where it is not said, transformers asks on standard input, and a "yes" from a pipe would be taken for the user's.
-Weights are safetensors: no pickle is read.
+Without a setting, transformers would ask on standard input and take a "yes" from a pipe for the user's. Weights are
+safetensors; pickles are never read.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
-"""What a file or folder is that was given as a model and is none, and what to give in its place.
+"""Recognises files and folders that are not models, and says what to give instead.
 
-A file is told by its first bytes, a folder by the names in it; nothing is loaded.
+A file is recognised by its first bytes, a folder by the names in it. Nothing is loaded.
 """
 
 import struct

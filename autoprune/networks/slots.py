@@ -1,8 +1,8 @@
-"""The slots of transformers' cache of keys and values, where some layers attend no longer.
+"""The slots of transformers' cache of keys and values when some layers have no attention any more.
 
-transformers makes a slot for each layer, by its type, and reads lengths from slot 0 and masks from a type's first slot:
-these must be slots that are written. What nobody writes must be no slot: cropping it, as prompt lookup and assisted
-generation do, fails.
+transformers makes a slot for each layer, by its type. It reads lengths from slot 0 and masks from the first slot of a
+type, so these slots must be written. Slots that are never written must not exist, because cropping them, as prompt
+lookup and assisted generation do, fails.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
-"""Networks larger than the device: blocks wait in the host's memory and are brought to the device in turn.
+"""Networks larger than the device: blocks stay in the host's memory and are streamed to the device.
 
-What is brought are the dense tensors of a block's widths and the consumers' weights that are put in their place; all
-else of the network is small or needed always, and stays on the device. Blocks are used in a circle, so whatever will be
-needed last is what makes room: what has just been used goes first, and as many blocks stay as fit. A thread copies, on
-a CUDA device in a stream of its own, the next block while this one is computed.
+The dense tensors of a block's widths and the consumers' weights of its levels are streamed. All other tensors are small
+or always needed, and stay on the device. Blocks are used in a circle, so the block that was just used is needed last
+and is dropped first; as many blocks stay as fit. While a block computes, a thread copies the next one, on a CUDA device
+in a separate stream.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Any network with its blocks brought to the device in turn: a wrapper that computes what the network computes."""
+"""A wrapper that streams the blocks of any network to the device. Its results are those of the network."""
 
 import copy
 from collections.abc import Iterator, Sequence

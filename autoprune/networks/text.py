@@ -1,8 +1,8 @@
 """A causal language model of transformers as `embed -> blocks -> head`.
 
-transformers' own forward is used throughout: while a call runs, the blocks are replaced by recorders that note how each
-block is called, or put given hidden states in. So masks, rotary embeddings, final norms and soft-capping need no code
-of ours.
+The forward of transformers is used throughout. During a call, recorders replace the blocks; they record the arguments
+of each block, or insert given hidden states. So masks, rotary embeddings, final norms and soft-capping need no code
+here.
 
 Shapes: B sequences, T tokens, D hidden, V vocabulary.
 """

@@ -1,4 +1,4 @@
-"""optuna-dashboard on a run's study: a server that only reads, so that a search may be writing at the same time."""
+"""optuna-dashboard on a run's study. The server only reads, so a search may write at the same time."""
 
 import errno
 import socket
@@ -28,7 +28,7 @@ def serve(run: Path, host: str, port: int, announce: Callable[[str], None]) -> N
         run: the run's directory; the search may still be at work.
         host: name or address to listen on.
         port: 0 takes any free one.
-        announce: told the URL as soon as it answers.
+        announce: called with the URL as soon as the server answers.
 
     Raises:
         UserError: optuna-dashboard is not installed, the run has no study, or nothing can listen there.

@@ -1,15 +1,15 @@
-"""The record of a search as an Optuna study: what optuna-dashboard, `optuna.visualization` and other programs read.
+"""The record of a search as an Optuna study, for optuna-dashboard, `optuna.visualization` and other programs.
 
-It is written from the journal, score by score, by a thread of its own: the journal stays what resume replays, and a
-slow or lost database holds up no search. What a killed process had not written is written on resume.
+A thread writes it from the journal, score by score. Resume replays the journal and not the study, and a slow or lost
+database does not delay a search. Scores that a killed process had not written are written on resume.
 
 A trial is one score, of a proposal on some sequences:
 
 - parameters: the level of each unit, by the unit's name; of a mask, the groups kept of each unit (`<unit>.kept`);
-- state: pruned, whatever its loss: on few sequences some proposal is lucky, and losses on different sequences are not
-  comparable. At the end of a search, those that the answer was chosen from, on about as many sequences as it, are added
-  once more as complete trials (user attribute `final`). So `study.best_trial`, and what dashboards call best, is the
-  answer, or the best of the answers where runs share a study; and histories and importances are of comparable losses;
+- state: always pruned, because losses on different or few sequences are not comparable. At the end of a search, the
+  candidates for the answer, which have been scored on about as many sequences as it, are added again as complete trials
+  (user attribute `final`). So `study.best_trial` is the answer, or the best answer if runs share a study, and histories
+  and importances compare like with like;
 - value: mean loss over all sequences that the proposal has been scored on so far; then, for agents that trade loss
   against costs, those costs as shares of dense;
 - intermediate values: the mean loss at every number of tokens so far (where the loss is the only value);
@@ -17,7 +17,7 @@ A trial is one score, of a proposal on some sequences:
 - user attributes: `run`, `tokens`, `seconds`, the costs as shares of dense (`share.params`, ...), `mask` (hexadecimal),
   and `steps` where its network was trained before it was scored: its value is then of losses after as many steps.
 
-A network that overflows is a failed trial, and so is one that could not be scored (user attribute `failed`: why). Study
+A network that overflows, or that could not be scored (user attribute `failed`: why), is a failed trial. Study
 attributes: `subject` (a hash of network, text, space and loss), `agent`, `budgets`, and at the end of a run
 `answer.<run>`.
 """
@@ -89,20 +89,20 @@ class Record:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="autoprune-record")
 
     def write(self) -> None:
-        """Record what the journal has gained since, without waiting for it."""
+        """Record the new scores of the journal, without waiting for it."""
         scores = self._journal.scores[self._queued :]
         self._queued += len(scores)
         self._submit(self._add, scores)
 
     def answer(self, proposal: Proposal, loss: float, tokens: int, finalists: Sequence[Proposal] = ()) -> None:
-        """Name the run's answer in the study's attributes; what it was chosen from becomes complete trials."""
+        """Store the run's answer in the study's attributes, and add the candidates for it as complete trials."""
         self.write()
         record = {"loss": loss, "tokens": tokens, **self._trials.params(proposal), **bits_of(proposal)}
         self._submit(lambda: self._study.set_user_attr(f"answer.{self._run}", record))
         self._submit(self._complete, finalists)
 
     def close(self) -> str | None:
-        """Wait until everything is written; what went wrong, if anything did, in a sentence."""
+        """Wait until everything is written. Returns a sentence about what went wrong, if anything did."""
         self.write()
         self._thread.shutdown(wait=True)
         if self._failed is None:

@@ -1,6 +1,6 @@
 """Where Optuna studies are kept: a journal file in the run's directory, or a database by its URL.
 
-Whatever a database's driver raises becomes one sentence, in which no password is shown.
+Errors of a database's driver become one sentence without a password.
 """
 
 import random
@@ -93,7 +93,7 @@ def release(storage: BaseStorage) -> None:
 
 
 def mend(path: Path) -> None:
-    """Drop a last line that a killed process left torn, and its lock: the run is ours alone."""
+    """Remove an incomplete last line and a lock that a killed process left behind. The run is locked by us."""
     for lock in path.parent.glob(path.name + ".lock*"):
         lock.unlink(missing_ok=True)
     if path.is_symlink():
@@ -108,7 +108,7 @@ def mend(path: Path) -> None:
 
 @contextmanager
 def explained(url: str | None) -> Iterator[None]:
-    """Turn whatever a database's driver raises into one sentence; what a run's own file raises is let through."""
+    """Turn errors of a database's driver into one sentence; errors of a run's own file pass."""
     try:
         yield
     except Exception as error:
@@ -143,7 +143,7 @@ _QUIET = _Quiet()
 
 
 def quiet() -> AbstractContextManager[None]:
-    """Without what Optuna says of studies that are made, and of its own interface."""
+    """Suppress Optuna's messages about new studies and about its own interface."""
     return _QUIET
 
 

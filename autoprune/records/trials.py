@@ -16,7 +16,7 @@ class Trials:
     """Turns scores, in the journal's order, into trials.
 
     Attributes:
-        values: what the values of a trial are called.
+        values: names of the values of a trial.
     """
 
     def __init__(self, space: SearchSpace, run: str, tokens_per_sequence: int, metrics: Sequence[str]) -> None:

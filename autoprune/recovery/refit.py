@@ -1,14 +1,14 @@
-"""Consumers solved once more for one policy, block after block, on what the pruned blocks before them really give.
+"""Refits the consumers of one policy, block after block, on the outputs of the pruned blocks before them.
 
-A level store solves every level by itself, with the inputs of the dense network. Once a policy is chosen, its consumers
-can be fitted to each other: least squares from what a consumer reads in the pruned network to what it writes in the
-dense one, and to what the stream beside it has lost by then, where its output is added to one (the asymmetric
-reconstruction of He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", sec. 3.2).
-No derivatives: a few forward passes of each block.
+The level store reconstructs every level separately, with inputs of the dense network. Once a policy is chosen, its
+consumers can be fitted to each other. Least squares map the consumer's inputs in the pruned network to its outputs in
+the dense network. If the output is added to a residual stream, the target includes what the stream has lost so far (the
+asymmetric reconstruction of He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", sec. 3.2). No
+derivatives are needed, only a few forward passes of each block.
 
-A part of the sequences is held out. It chooses how strongly a consumer is drawn towards the weights of its level, and
-whether it leaves them at all: with few sequences, of which a classifier reads one row an image, least squares fit what
-is in these alone.
+A part of the sequences is held out. It determines how strongly a consumer is drawn towards the weights of its level,
+and whether it changes at all. Otherwise least squares would overfit few sequences, in particular those of a classifier,
+which have one row for each image.
 
 Shapes: N rows (positions of outputs), D inputs of a row (and a constant where there is a bias to solve), O outputs.
 """

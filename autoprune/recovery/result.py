@@ -3,9 +3,9 @@
     {"tuning": {"epochs": 10, ...}, "chosen": "trained", "dense": {"ce": ..., "accuracy": ...}, "before": {...},
      "refitted": {...}, "after": {...}}
 
-The networks have been measured on the validation split. `after` is the one that was handed over, `chosen` which it is:
-"before", "refitted" or "trained". `trained` is there where another one was chosen. What was measured is up to who
-fine-tunes: it is shown as it is there. `seconds`, which the training took, is optional.
+The networks have been measured on the validation split. `after` is the chosen network, and `chosen` is its name:
+"before", "refitted" or "trained". `trained` is present if another network was chosen. The task decides what is
+measured; it is shown as it is in the file. `seconds`, the duration of the training, is optional.
 """
 
 import math
