@@ -3,7 +3,6 @@
 A user's mistake prints one line on stderr and exits with status 2. Ctrl-C outside the search exits with 130.
 """
 
-import errno
 import os
 import warnings
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import typer
 
 from autoprune.command_output import emit, progress, searching, tell_comparison, tell_result
 from autoprune.errors import UserError
+from autoprune.faults import outside_fault
 from autoprune.options import OF_PLACES, SETTINGS, settings
 from autoprune.terminal import echo
 
@@ -27,8 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Search how much of every layer of a network to keep, and get the smaller network.",
 )
-
-USERS_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Run = Annotated[Path, typer.Argument(help="Directory of a run.")]
@@ -64,22 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         _fail(str(error))
     except Exception as error:
-        told = _users(error)
+        told = outside_fault(error)
         if told is None:
             raise
         _fail(told)
-
-
-def _users(error: Exception) -> str | None:
-    """What to tell of an exception that is no fault of ours: a disk, a device's memory, the user's own code."""
-    from autoprune import usercode
-
-    if isinstance(error, OSError) and (error.errno in USERS_ERRNO or error.filename):
-        return f"{error.strerror}: '{error.filename}'" if error.filename else f"{error.strerror}."
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
-        way = "--batch 1, a smaller --state-memory, a shorter --sequence-length or another --device"
-        return f"{str(error).splitlines()[0]} Try {way}."
-    return usercode.blamed(error)
 
 
 @app.command()

@@ -268,7 +268,7 @@ def decode(data: dict[str, Any]) -> Score:
     sequences = tuple(int(s) for s in _list(data, "sequences"))
     if len(losses) != len(sequences):
         raise ValueError("losses and sequences differ in number")
-    failed, steps = None if data.get("failed") is None else str(data["failed"]), int(data.get("steps", 0))
-    if steps < 0:
-        raise ValueError(f"{steps} training steps")
+    failed, steps = None if data.get("failed") is None else str(data["failed"]), data.get("steps", 0)
+    if type(steps) is not int or steps < 0:
+        raise ValueError(f"{steps!r} training steps")
     return Score(proposal, sequences, losses, float(data["seconds"]), failed, steps)

@@ -9,7 +9,6 @@ Shapes: P policies, S sequences, U units, L levels.
 """
 
 from collections.abc import Callable, Sequence
-from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,8 @@ from autoprune.archive import Archive
 from autoprune.errors import LimitReached, UserError
 from autoprune.incumbents import Answer, remember
 from autoprune.journal import End, Estimate, Journal, Score
-from autoprune.mask import Mask
 from autoprune.ports.scorer import Scorer
+from autoprune.requests import check_sequences, checked_policies, checked_steps, plain
 from autoprune.space import Levels, Proposal, SearchSpace
 from autoprune.spending import Account, Limits, Spent
 from autoprune.unit_statistics import UnitStatistics
@@ -134,19 +133,9 @@ class Objective:
             ValueError: a policy breaks a budget, a sequence does not exist, networks cannot be trained here, or
                 `steps` is no whole number of at least 0.
         """
-        if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 0:
-            raise ValueError(f"an agent asked for losses after {steps!r} training steps: a whole number, at least 0")
-        steps = int(steps)  # NumPy's are no JSON
-        if steps and not self.step_passes:
-            raise ValueError(f"an agent asked for losses after {steps} training steps; nothing here can train")
-        policies = [_plain(policy) for policy in policies]
-        strange = [s for s in sequences if not 0 <= s < self.n_sequences]
-        if strange:
-            raise ValueError(f"an agent asked for sequence {strange[0]}; there are 0 to {self.n_sequences - 1}")
-        for policy in policies:
-            self.space.check(policy)
-            if not probe and not self.space.feasible(policy):
-                raise ValueError(f"an agent proposed {policy}, which breaks a budget; use space.repair")
+        steps = checked_steps(steps, self.step_passes > 0)
+        policies = checked_policies(policies, self.space, budgets_hold=not probe)
+        check_sequences(sequences, self.n_sequences)
         before, at_once = self.spent.evals, self._scorer.policies_at_once
         for start in range(0, len(policies), at_once):
             self._score(policies[start : start + at_once], list(sequences), not probe, steps)
@@ -232,7 +221,7 @@ class Objective:
         Raises:
             ValueError: the policy breaks a budget or has not been scored.
         """
-        policy = _plain(policy)
+        policy = plain(policy)
         self.space.check(policy)
         if not self.space.feasible(policy):
             raise ValueError(f"an agent declared {policy}, which breaks a budget; use space.repair")
@@ -351,8 +340,3 @@ class Objective:
 
     def _best_so_far(self) -> float:
         return self._archive.standing(self.incumbents[-1].proposal)[0] if self.incumbents else np.inf
-
-
-def _plain(policy: Proposal) -> Proposal:
-    """A policy as it is remembered, whatever an agent writes it as."""
-    return policy if isinstance(policy, Mask) else tuple(map(int, policy))

@@ -47,6 +47,11 @@ class Unit:
     bundle_params: int = 0
     bundle_macs: int = 0
 
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Groups of which anything stays at each level. For the form `groups` these are all that a level says."""
+        return tuple(level.kept for level in self.levels)
+
     def bundles(self, kept: int) -> int:
         """The number of bundles that are kept at least in part."""
         return -(-kept // self.bundle)

@@ -21,7 +21,7 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("ext
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording"}
     | {"spending", "written"},
-    {"registry", "level", "unit", "growth", "space", "incumbents",
+    {"registry", "level", "unit", "growth", "space", "incumbents", "requests",
       "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
       "task_choice", "task_guard"},
     {"cutting"},
@@ -37,7 +37,8 @@ LAYERS = (
     {"comparing", "recovery"},
     {"api", "reports"},
     {"testing", "extend"},
-    {"cli", "command_output", "console", "display", "listing", "on_import", "options", "progress", "__main__"},
+    {"cli", "command_output", "faults", "console", "display", "listing", "on_import", "options", "progress",
+     "__main__"},
 )  # fmt: skip
 """The engine from the ground up; a module imports from its own layer and from those before it."""
 

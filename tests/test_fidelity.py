@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from autoprune.errors import LimitReached
+from autoprune.errors import LimitReached, UserError
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
 from autoprune.ports.scorer import ScorerWrapper
@@ -118,3 +118,13 @@ def test_killed_and_resumed_equals_uninterrupted(space: SearchSpace, tmp_path: P
     third = search(third_scorer, 0)
     assert (third.best, third.spent.tokens, third.archive()) == (whole.best, whole.spent.tokens, whole.archive())
     assert third_scorer.trained == [(policies[1], 2)]
+
+
+@pytest.mark.parametrize("steps", ['"2"', "1.5", "true", "-1", "null"])
+def test_damaged_steps_are_refused(space: SearchSpace, tmp_path: Path, steps: str) -> None:
+    with closing(Journal(tmp_path / "journal")) as journal:
+        Objective(space, TrainedToy(space), Limits(), journal)(policies_of(space, 1), tokens=LENGTH, steps=3)
+    path = tmp_path / "journal"
+    path.write_text(path.read_text().replace('"steps":3', f'"steps":{steps}'))
+    with pytest.raises(UserError, match="line 2"):
+        Journal(path)
