@@ -133,7 +133,9 @@ class Objective:
             ValueError: a policy breaks a budget, a sequence does not exist, networks cannot be trained here, or
                 `steps` is no whole number of at least 0.
         """
-        steps = checked_steps(steps, self.step_passes > 0)
+        steps = checked_steps(steps)
+        if steps and not self.step_passes:
+            raise ValueError(f"an agent asked for losses after {steps} training steps; nothing here can train")
         policies = checked_policies(policies, self.space, budgets_hold=not probe)
         check_sequences(sequences, self.n_sequences)
         before, at_once = self.spent.evals, self._scorer.policies_at_once

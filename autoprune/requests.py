@@ -13,16 +13,14 @@ def plain(policy: Proposal) -> Proposal:
     return policy if isinstance(policy, Mask) else tuple(map(int, policy))
 
 
-def checked_steps(steps: Any, trainable: bool) -> int:
+def checked_steps(steps: Any) -> int:
     """A number of training steps as an int, which JSON can hold; NumPy's cannot be written.
 
     Raises:
-        ValueError: it is no whole number of at least 0, or networks cannot be trained.
+        ValueError: it is no whole number of at least 0.
     """
     if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 0:
         raise ValueError(f"an agent asked for losses after {steps!r} training steps: a whole number, at least 0")
-    if steps and not trainable:
-        raise ValueError(f"an agent asked for losses after {steps} training steps; nothing here can train")
     return int(steps)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray  # noqa: F401 (as a program may before it asks for a pool: Ray reads the environment only then)
 
 from autoprune import study
 from autoprune.assembly import Assembly, assemble

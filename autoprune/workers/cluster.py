@@ -80,6 +80,7 @@ class Cluster:
             if ray.is_initialized():  # by a program that uses autoprune as a library
                 return
             _read_token()
+            _stay_on_the_loopback()
             # Ray opens its own folder to everybody: that lies in one that is the user's alone
             try:
                 directory = self._scratch.enter_context(scratch(Path(tempfile.gettempdir()), "autoprune-"))
@@ -142,6 +143,13 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
     finally:
         for key in added:
             os.environ.pop(key, None)
+
+
+def _stay_on_the_loopback() -> None:
+    """Tell a Ray that a program has imported before, because Ray reads the environment only then."""
+    from ray._private import ray_constants
+
+    ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def _knock(address: str) -> None:
