@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune import cautions, rundir, usercode
+from autoprune import cautions, objects, rundir, usercode
 from autoprune.arguments import made
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import SearchConfig, load_config
@@ -163,7 +163,10 @@ def search_on(
 
 def workers_of(config: SearchConfig, watch: Watch) -> AbstractContextManager[WorkerPool | None]:
     """The pool of workers, which starts while the search is prepared. None means scoring in this process."""
-    return WorkerPool(config, watch.notice) if is_wanted(config) else nullcontext()
+    if not is_wanted(config):
+        return nullcontext()
+    objects.check_sent(config.model_dump())
+    return WorkerPool(config, watch.notice)
 
 
 def scorer_of(assembly: Assembly, pool: WorkerPool | None) -> Scorer:

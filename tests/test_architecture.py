@@ -20,8 +20,8 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("ext
 
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording"}
-    | {"spending", "written"},
-    {"registry", "level", "unit", "growth", "space", "incumbents", "requests",
+    | {"fingerprints", "live", "spending", "written"},
+    {"registry", "objects", "level", "unit", "growth", "space", "incumbents", "requests",
       "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
       "task_choice", "task_guard"},
     {"cutting"},
@@ -30,7 +30,7 @@ LAYERS = (
     {"training"},
     {"evaluation"},
     {"archive", "objective", "assembly", "coverage", "records"},
-    {"cautions", "provenance"},
+    {"cautions", "given_models", "provenance"},
     {"exporters", "workers"},
     {"validation", "exporting"},
     {"study"},
