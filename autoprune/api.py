@@ -9,6 +9,7 @@ from pydantic import Field, SkipValidation
 
 from autoprune import rundir, study
 from autoprune.arguments import NOT_GIVEN, Budgets, checked, given
+from autoprune.callbacks import CallbacksGiven
 from autoprune.comparing import comparison
 from autoprune.comparing.comparison import Comparison
 from autoprune.config import PLACES, load_config
@@ -19,6 +20,7 @@ from autoprune.ports.task import Progress
 from autoprune.provenance import proposal_of
 from autoprune.recovery import finetuning
 from autoprune.recovery.finetuning import Recovered
+from autoprune.showing import Showing, showing
 from autoprune.study import SearchResult
 from autoprune.task_choice import measure, task_of
 from autoprune.validation import mean_losses, total_macs, total_params
@@ -37,6 +39,8 @@ def search(
     max_tokens: SkipValidation[int | None] = NOT_GIVEN,
     out: str | Path | None = None,
     config: str | Path | None = None,
+    progress: Showing = None,
+    callbacks: SkipValidation[CallbacksGiven] = None,
     **settings: Any,
 ) -> SearchResult:
     """Search the best pruning policy within budgets.
@@ -53,6 +57,9 @@ def search(
         max_tokens: limit on policies x tokens, or policies x images, scored.
         out: directory of the run. None makes a new one in `runs/`.
         config: a YAML file of settings. Arguments that are given take precedence.
+        progress: whether progress is shown. The default, None, shows it on a terminal and in a notebook. True shows it
+            everywhere, False nowhere. A function is called with the stage and the share of it that is done.
+        callbacks: objects of `autoprune.Callback`, or functions that are called with the objective after every batch.
         settings: any other field of `SearchConfig`.
 
     Returns:
@@ -64,7 +71,9 @@ def search(
     own = given(
         model=model, data=data, budgets=budgets, agent=agent, seed=seed, max_evals=max_evals, max_tokens=max_tokens
     )
-    return study.start(load_config(Path(config) if config else None, own | settings), Path(out) if out else None)
+    chosen = load_config(Path(config) if config else None, own | settings)
+    with showing(progress, callbacks) as told:
+        return study.start(chosen, Path(out) if out else None, told)
 
 
 @checked
@@ -74,6 +83,8 @@ def compare(
     budgets: Budgets = NOT_GIVEN,
     out: str | Path | None = None,
     config: str | Path | None = None,
+    progress: Showing = None,
+    callbacks: SkipValidation[CallbacksGiven] = None,
     **settings: Any,
 ) -> Comparison:
     """Search with several agents and seeds within the same limits, and rank the agents.
@@ -86,6 +97,8 @@ def compare(
         budgets: as in `search`.
         out: directory of the comparison. None makes a new one in `runs/`.
         config: a YAML file of settings. Arguments take precedence.
+        progress: whether progress is shown, as in `search`.
+        callbacks: as in `search`. They are told of every search.
         settings: any other field of `SearchConfig`, for all agents. `agent_options` maps each agent to its settings.
 
     Returns:
@@ -98,15 +111,23 @@ def compare(
     names = agents.split(",") if isinstance(agents, str) else agents
     chosen = range(common.seed, common.seed + seeds) if isinstance(seeds, int) else seeds
     path = Path(out) if out else rundir.new_run_path("compare", common.seed)
-    return comparison.compare(common, [name.strip() for name in names], list(chosen), path)
+    with showing(progress, callbacks) as told:
+        return comparison.compare(common, [name.strip() for name in names], list(chosen), path, told)
 
 
 @checked
-def resume(path: str | Path, **places: Any) -> SearchResult:
+def resume(
+    path: str | Path,
+    progress: Showing = None,
+    callbacks: SkipValidation[CallbacksGiven] = None,
+    **places: Any,
+) -> SearchResult:
     """Continue an interrupted run.
 
     Args:
         path: the run's directory.
+        progress: whether progress is shown, as in `search`.
+        callbacks: as in `search`. They are told of old scores again.
         places: settings of where it runs: `workers`, `ray_address`, `gpus_per_worker`, `device_memory`. They replace
             the run's own.
 
@@ -117,7 +138,8 @@ def resume(path: str | Path, **places: Any) -> SearchResult:
         raise UserError(f"resume takes {', '.join(sorted(PLACES))}: '{name}' stays as the run has it.")
     if comparison.is_comparison(Path(path)):
         raise UserError(f"'{path}' is a comparison: `autoprune.compare(..., out='{path}')` goes on with it.")
-    return study.resume(Path(path), places=places)
+    with showing(progress, callbacks) as told:
+        return study.resume(Path(path), told, places)
 
 
 @checked
@@ -126,7 +148,8 @@ def finetune(
     epochs: int | None = None,
     seed: int = 0,
     lora: int = 0,
-    progress: Progress = lambda stage, share: None,
+    progress: Showing = None,
+    callbacks: SkipValidation[CallbacksGiven] = None,
     **settings: Any,
 ) -> Recovered:
     """Fine-tune the policy of a run. The dense network and the labels (the text itself, for text) teach it.
@@ -137,7 +160,8 @@ def finetune(
             takes seconds. With None, `max_steps`, `max_tokens` (or images) or `max_time` (seconds) ends training.
         seed: random seed of the order of examples, of shifts and mirrors, and of adapters.
         lora: rank of adapters, which are trained instead of the weights and then merged. 0 trains all weights.
-        progress: called with the stage and the share of it that is done.
+        progress: whether progress is shown, as in `search`.
+        callbacks: as in `search`; `on_step` is called after every step.
         settings: any other field of `training.TrainingSettings`, such as `lr=1e-4`. The defaults depend on the kind of
             network and on whether adapters are trained.
 
@@ -149,7 +173,8 @@ def finetune(
         UserError: a setting is wrong, the run is not finished, its `finetuned/` was begun with other settings, the
             training diverges, or the disk is full.
     """
-    return finetuning.finetune(Path(path), {"epochs": epochs, "seed": seed, "lora": lora, **settings}, progress)
+    with showing(progress, callbacks) as told:
+        return finetuning.finetune(Path(path), {"epochs": epochs, "seed": seed, "lora": lora, **settings}, told)
 
 
 @checked
@@ -160,7 +185,7 @@ def evaluate(
     max_sequences: AtLeast1 = 64,
     device: str = NOT_GIVEN,
     dtype: str = NOT_GIVEN,
-    progress: Progress = lambda stage, share: None,
+    progress: Showing = None,
 ) -> dict[str, Any]:
     """Measure loss against the labels, quality, size and speed of a network or of a run's policy.
 
@@ -175,18 +200,19 @@ def evaluate(
         max_sequences: limit on the number of sequences, from the start of the text.
         device: torch device, `cpu` by default. A run keeps its own.
         dtype: data type to compute in, `auto` by default, as in a search. A run keeps its own.
-        progress: called with the stage and the share of it that is done.
+        progress: whether progress is shown, as in `search`.
 
     Raises:
         UserError: the network or the text is missing, they do not fit, or an argument contradicts the run's setting.
     """
     own = given(sequence_length=sequence_length, device=device, dtype=dtype)
     text = None if data is None else str(data)
-    if (Path(path) / "config.yaml").is_file():
-        return _evaluate_run(Path(path), text, max_sequences, own, progress)
-    chosen: dict[str, Any] = {"sequence_length": 512, "device": "cpu", "dtype": "auto"} | own
-    task = task_of(None, str(path))
-    return task.evaluate_directory(Path(path), text, max_sequences=max_sequences, progress=progress, **chosen)
+    with showing(progress) as told:
+        if (Path(path) / "config.yaml").is_file():
+            return _evaluate_run(Path(path), text, max_sequences, own, told.on_stage)
+        chosen: dict[str, Any] = {"sequence_length": 512, "device": "cpu", "dtype": "auto"} | own
+        task = task_of(None, str(path))
+        return task.evaluate_directory(Path(path), text, max_sequences=max_sequences, progress=told.on_stage, **chosen)
 
 
 def _evaluate_run(

@@ -30,14 +30,15 @@ LAYERS = (
     {"training"},
     {"evaluation"},
     {"archive", "objective", "assembly", "coverage", "records"},
-    {"cautions", "provenance"},
+    {"callbacks", "cautions", "provenance"},
+    {"logs", "console", "progress", "notebook_display", "showing"},
     {"exporters", "workers"},
     {"validation", "exporting"},
     {"study"},
     {"comparing", "recovery"},
     {"api", "reports"},
     {"testing", "extend"},
-    {"cli", "command_output", "faults", "console", "display", "listing", "on_import", "options", "progress",
+    {"cli", "command_output", "faults", "display", "listing", "on_import", "options",
      "__main__"},
 )  # fmt: skip
 """The engine from the ground up; a module imports from its own layer and from those before it."""
