@@ -19,12 +19,13 @@ from autoprune.coverage import Coverage
 from autoprune.cutting.widths import Width
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
+from autoprune.files.cache import cache_directory
 from autoprune.level import Level, group_levels
 from autoprune.levels.criterion import workspace_bytes
 from autoprune.levels.evidence import check_needs, gather
 from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
-from autoprune.levels.store import LevelStore, build, cache_directory, is_complete, store_key
+from autoprune.levels.store import LevelStore, build, is_complete, store_key
 from autoprune.networks.blocks import BlockView
 from autoprune.ports.agent import load_agent
 from autoprune.ports.criterion import load_criterion

@@ -20,11 +20,11 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("ext
 
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording"}
-    | {"spending", "written"},
+    | {"spending", "written", "data_names"},
     {"registry", "level", "unit", "growth", "space", "incumbents", "requests",
       "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
       "task_choice", "task_guard"},
-    {"cutting"},
+    {"cutting", "data"},
     {"networks", "models", "calibration", "budgets"},
     {"levels"},
     {"training"},
