@@ -109,7 +109,7 @@ def budgets_in(costs: Mapping[str, Cost]) -> list[Budget]:
     ]
 
 
-def asked(budgets: Mapping[str, float], of: str) -> str:
+def budgets_asked(budgets: Mapping[str, float], of: str) -> str:
     """Configured budgets in words: `params at most 50 % of what can be pruned, latency at most 12`."""
     return ", ".join(f"{metric} {_bound(bound)}{_of(metric, bound, of)}" for metric, bound in budgets.items())
 
@@ -147,5 +147,7 @@ def _told(metric: str, cost: Cost, bound: float, whole: float | None) -> str:
         return f"{told} the whole network's {dense}{' (--of model)' if metric in OF_UNITS else ''}"
     if metric not in OF_UNITS:
         return f"{told} the dense network's {dense}"
-    rest = "" if whole is None or cost.network is None else f": {number(whole)} of the whole {number(cost.network.dense)}"
-    return f"{told} the {dense} that can be pruned (--of prunable){rest}"
+    told = f"{told} the {dense} that can be pruned (--of prunable)"
+    if whole is None or cost.network is None:
+        return told
+    return f"{told}: {number(whole)} of the whole {number(cost.network.dense)}"

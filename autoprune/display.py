@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from autoprune.console import CleanConsole
-from autoprune.cost_lines import amount, asked, budgets_in, cost_lines, number
+from autoprune.cost_lines import amount, budgets_asked, budgets_in, cost_lines, number
 from autoprune.level import form_of
 from autoprune.policy import Cost, Policy, UnitPolicy
 from autoprune.recovery.result import Finetuned, won_back
@@ -121,7 +121,7 @@ def print_comparison(results: Mapping[str, Any]) -> None:
     spent = [_spent(row) for row in results["table"] if row["seeds"]]
     print_table("Searches, means over seeds", ["", "search loss", said.items, "evaluations", "seconds"], spent)
     config = results["config"]
-    console().print(f"budgets: {asked(config['budgets'], config.get('of', 'prunable'))}", soft_wrap=True)
+    console().print(f"budgets: {budgets_asked(config['budgets'], config.get('of', 'prunable'))}", soft_wrap=True)
     for one in results["searches"]:
         if "failed" in one:
             console().print(f"{one['agent']} seed {one['seed']} failed: {one['failed']}", soft_wrap=True)
@@ -149,7 +149,6 @@ def _plus_minus(value: float, spread: float | None) -> str:
 def print_policy(found: Policy, said: Words | None = None) -> None:
     """A policy as bars for each block and unit, its costs, losses and provenance; `said` are the words of its task."""
     kinds = list(dict.fromkeys(unit.kind for unit in found.units))
-    blocks = sorted({unit.block for unit in found.units})
     print_table(f"{groups(kinds).capitalize()} kept of every unit", ["block", *kinds], _bars(found.units, kinds))
     print_costs(found.costs)
     print_validation(found, said)

@@ -192,7 +192,7 @@ def prepare(config: SearchConfig, watch: Watch, masks: bool | None = None, run: 
     coverage = cover(
         assembly.view, assembly.space, assembly.loaded.n_params, total_macs(assembly, assembly.space.dense)
     )
-    for notice in filter(None, (coverage.told(), coverage.warning())):
+    for notice in filter(None, (coverage.told(), coverage.warning(config.of))):
         watch.notice(notice)
     return replace(assembly, coverage=coverage)
 

@@ -1,7 +1,8 @@
 """Fits a table into a number of columns of a terminal. No number is ever cut.
 
-What is tried, in this order: heads are wrapped between words, gaps are narrowed, names are wrapped between words, columns
-go into a second table below the first, and last of all names are shortened. A terminal that is narrower than one number gets the number all the same.
+What is tried, in this order: heads are wrapped between words, gaps are narrowed, names are wrapped between words,
+columns go into a second table below the first, and last of all names are shortened. A terminal that is narrower than
+one number gets the number all the same.
 """
 
 import textwrap
@@ -96,9 +97,7 @@ def _forced(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int, wi
     if part:
         return part
     cells = [max((_length(row[i]) for row in rows), default=0) for i in range(len(columns))]
-    heads = [
-        "\n".join(textwrap.wrap(column, max(cell, LEAST))) for column, cell in zip(columns, cells, strict=True)
-    ]
+    heads = ["\n".join(textwrap.wrap(column, max(cell, LEAST))) for column, cell in zip(columns, cells, strict=True)]
     over = needed(Part(heads, rows, wide=False)) - width
     longest = max(range(left), key=lambda i: cells[i], default=None)
     if over > 0 and longest is not None:
