@@ -51,12 +51,16 @@ def tell_result(result: "SearchResult", as_json: bool) -> None:
         emit(record | {"coverage": coverage_of(result.path), "interrupted": result.interrupted})
         return
     from autoprune import display
+    from autoprune.verdict import not_below_uniform
 
-    loss, said = result.assembly.config.loss, result.assembly.space.words
-    display.print_results("Validation split; parameters and MACs are of the whole network", table, loss, said)
+    loss, said, costs = result.assembly.config.loss, result.assembly.space.words, result.policy.costs
+    display.print_results("Validation split; parameters and MACs are of the whole network", table, loss, said, costs)
     if result.front:
-        display.print_results("Pareto front", [row.record() for row in result.front], loss, said)
-    display.print_costs(result.policy.costs)
+        display.print_results("Pareto front", [row.record() for row in result.front], loss, said, costs)
+    display.print_costs(costs)
+    remark = not_below_uniform(table, result.assembly.config)
+    if remark:
+        echo(f"note:    {remark}")
     echo(f"policy:  {path}")
     if result.interrupted:
         echo(f"go on:   autoprune resume {result.path}")

@@ -177,7 +177,7 @@ def prepare(config: SearchConfig, callbacks: Callback, masks: bool | None = None
     coverage = cover(
         assembly.view, assembly.space, assembly.loaded.n_params, total_macs(assembly, assembly.space.dense)
     )
-    for notice in filter(None, (coverage.told(), coverage.warning())):
+    for notice in filter(None, (coverage.told(), coverage.warning(config.of))):
         callbacks.on_notice(notice)
     return replace(assembly, coverage=coverage)
 

@@ -22,14 +22,14 @@ LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording"}
     | {"spending", "written", "data_names"},
     {"registry", "level", "unit", "growth", "space", "incumbents", "requests",
-      "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
+      "policy", "cost_lines", "verdict", "config", "journal", "rundir", "space_file", "scorer", "ports",
       "task_choice", "task_guard"},
     {"cutting", "data"},
     {"networks", "models", "calibration", "budgets"},
     {"levels"},
     {"training"},
     {"evaluation"},
-    {"archive", "objective", "assembly", "coverage", "records"},
+    {"archive", "objective", "assembly", "coverage", "whole", "records"},
     {"callbacks", "cautions", "provenance"},
     {"logs", "console", "progress", "notebook_display", "showing"},
     {"exporters", "workers"},
@@ -39,7 +39,7 @@ LAYERS = (
     {"api", "reports"},
     {"testing", "extend"},
     {"cli", "command_output", "faults", "display", "listing", "on_import", "options",
-     "__main__"},
+     "table_fitting", "__main__"},
 )  # fmt: skip
 """The engine from the ground up; a module imports from its own layer and from those before it."""
 

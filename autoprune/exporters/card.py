@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.assembly import Assembly
+from autoprune.cost_lines import cost_lines
 from autoprune.files.reading import parse_json, parse_yaml, read_bytes
-from autoprune.policy import Cost, Policy
+from autoprune.policy import Policy
 from autoprune.task_choice import measure
 from autoprune.wording import Words
 
@@ -118,7 +119,7 @@ def write_card(
         "",
         f"{parameters:,} parameters in this directory, {assembly.loaded.n_params:,} in the dense network.",
         "",
-        *_table(("", "dense", "pruned", "budget"), _costs(policy)),
+        *_table(("", "dense", "pruned", "at most"), _costs(policy)),
         *_losses(policy, assembly.task.words),
         *_origin(policy),
     ]
@@ -155,16 +156,11 @@ def _head(card: Path) -> dict[str, Any]:
 
 def _costs(policy: Policy) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = []
-    for metric, cost in policy.costs.items():
-        if cost.network is not None:
-            rows.append((f"{metric}, whole network", _number(cost.network.dense), _number(cost.network.policy), ""))
-        rows.append((f"{metric}, of what can be pruned", *_of_units(cost)))
+    for line in cost_lines(policy.costs):
+        bound = "" if line.bound is None else f"{_number(line.bound)} ({line.bound / line.dense:.0%})"
+        unit = f" ({line.measure})" if line.measure else ""
+        rows.append((f"{line.name}{unit}", _number(line.dense), _number(line.policy), bound))
     return rows
-
-
-def _of_units(cost: Cost) -> tuple[str, str, str]:
-    budget = "" if cost.budget is None else f"{_number(cost.budget)} ({cost.budget / cost.dense:.0%})"
-    return _number(cost.dense), _number(cost.policy), budget
 
 
 def _losses(policy: Policy, words: Words) -> list[str]:
