@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, SkipValidation
 
-from autoprune import rundir, study
+from autoprune import given_models, objects, rundir, study
 from autoprune.arguments import NOT_GIVEN, Budgets, checked, given
 from autoprune.callbacks import CallbacksGiven
 from autoprune.comparing import comparison
@@ -26,14 +26,16 @@ from autoprune.task_choice import measure, task_of
 from autoprune.validation import mean_losses, total_macs, total_params
 
 AtLeast1 = Annotated[int, Field(ge=1)]
+Model = Any
+"""A path, a name, or a live model with its tokenizer or processor (given_models.py)."""
 
 
 @checked
 def search(
-    model: SkipValidation[str | Path | None] = NOT_GIVEN,
+    model: SkipValidation[Model] = NOT_GIVEN,
     data: SkipValidation[str | Path | None] = NOT_GIVEN,
     budgets: Budgets = NOT_GIVEN,
-    agent: SkipValidation[str] = NOT_GIVEN,
+    agent: SkipValidation[Any] = NOT_GIVEN,
     seed: SkipValidation[int] = NOT_GIVEN,
     max_evals: SkipValidation[int | None] = NOT_GIVEN,
     max_tokens: SkipValidation[int | None] = NOT_GIVEN,
@@ -41,17 +43,21 @@ def search(
     config: str | Path | None = None,
     progress: Showing = None,
     callbacks: SkipValidation[CallbacksGiven] = None,
+    tokenizer: SkipValidation[Any] = None,
+    processor: SkipValidation[Any] = None,
     **settings: Any,
 ) -> SearchResult:
     """Search the best pruning policy within budgets.
 
     Args:
-        model: Hugging Face directory, hub name or `FILE.py:FUNCTION`. The default, None, is the embedded model.
+        model: Hugging Face directory, hub name or `FILE.py:FUNCTION`, or a live model: a `PreTrainedModel` or an
+            `nn.Module`, which is left as it is. The default, None, is the embedded model.
         data: calibration text, or images as a .npz or a folder. The default, None, is Python's own documentation.
         budgets: a mapping from metric to bound. A bound up to 1 is a fraction of the dense network; a larger one is
             absolute. A bound without a metric bounds params. Bounds may be texts such as "50%" or "1.2M", and a budget
             may be a text such as "macs=0.5". The default is 0.5.
-        agent: a name from `autoprune list agents`, or `package.module:Object`. The default is `evolution`.
+        agent: a name from `autoprune list agents`, `package.module:Object`, a class or an instance. The default is
+            `evolution`.
         seed: random seed of the agent. The default is 0.
         max_evals: limit on the number of policies scored.
         max_tokens: limit on policies x tokens, or policies x images, scored.
@@ -60,7 +66,10 @@ def search(
         progress: whether progress is shown. The default, None, shows it on a terminal and in a notebook. True shows it
             everywhere, False nowhere. A function is called with the stage and the share of it that is done.
         callbacks: objects of `autoprune.Callback`, or functions that are called with the objective after every batch.
-        settings: any other field of `SearchConfig`.
+        tokenizer: the tokenizer of a live language model.
+        processor: the image processor of a live model that reads images.
+        settings: any other field of `SearchConfig`. `reward`, `criterion` and `loss` may be objects, and so may the
+            metrics in `budgets`.
 
     Returns:
         The result, with `.policy`, `.loss` (validation), `.history` and `.export(path)`.
@@ -71,14 +80,15 @@ def search(
     own = given(
         model=model, data=data, budgets=budgets, agent=agent, seed=seed, max_evals=max_evals, max_tokens=max_tokens
     )
-    chosen = load_config(Path(config) if config else None, own | settings)
+    own = given_models.with_model(own | settings | {"tokenizer": tokenizer, "processor": processor}, config is None)
+    chosen = load_config(Path(config) if config else None, own)
     with showing(progress, callbacks) as told:
         return study.start(chosen, Path(out) if out else None, told)
 
 
 @checked
 def compare(
-    agents: str | Sequence[str],
+    agents: SkipValidation[Any],
     seeds: int | Sequence[int] = 3,
     budgets: Budgets = NOT_GIVEN,
     out: str | Path | None = None,
@@ -92,14 +102,16 @@ def compare(
     The model is loaded once. A second call with the same `out` continues the comparison. It may add agents and seeds.
 
     Args:
-        agents: names from `autoprune list agents`, or `package.module:Object`: a list, or one text with commas.
+        agents: names from `autoprune list agents`, `package.module:Object`, classes or instances: a list, or one text
+            with commas.
         seeds: the number of seeds, counted from the setting `seed` (0), or a list of seeds.
         budgets: as in `search`.
         out: directory of the comparison. None makes a new one in `runs/`.
         config: a YAML file of settings. Arguments take precedence.
         progress: whether progress is shown, as in `search`.
         callbacks: as in `search`. They are told of every search.
-        settings: any other field of `SearchConfig`, for all agents. `agent_options` maps each agent to its settings.
+        settings: any other field of `SearchConfig`, for all agents, and `tokenizer` or `processor` of a live model.
+            `agent_options` maps each agent to its settings.
 
     Returns:
         The comparison, with `.table`, `.curves`, `.league` and `.path`.
@@ -107,12 +119,12 @@ def compare(
     Raises:
         UserError: a setting, the model, the data or a budget is wrong, or no search has an answer.
     """
-    common = load_config(Path(config) if config else None, given(budgets=budgets) | settings)
-    names = agents.split(",") if isinstance(agents, str) else agents
+    own = given_models.with_model(given(budgets=budgets) | settings, config is None)
+    common, names = load_config(Path(config) if config else None, own), objects.names_of("agents", agents)
     chosen = range(common.seed, common.seed + seeds) if isinstance(seeds, int) else seeds
     path = Path(out) if out else rundir.new_run_path("compare", common.seed)
     with showing(progress, callbacks) as told:
-        return comparison.compare(common, [name.strip() for name in names], list(chosen), path, told)
+        return comparison.compare(common, names, list(chosen), path, told)
 
 
 @checked
@@ -120,14 +132,22 @@ def resume(
     path: str | Path,
     progress: Showing = None,
     callbacks: SkipValidation[CallbacksGiven] = None,
+    model: SkipValidation[Any] = None,
+    parts: SkipValidation[Sequence[Any]] = (),
+    tokenizer: SkipValidation[Any] = None,
+    processor: SkipValidation[Any] = None,
     **places: Any,
 ) -> SearchResult:
-    """Continue an interrupted run.
+    """Continue an interrupted run. A finished run gives its result again.
 
     Args:
         path: the run's directory.
         progress: whether progress is shown, as in `search`.
         callbacks: as in `search`. They are told of old scores again.
+        model: the live model of the run, where this process or the cache does not have it. It must be the same one.
+        parts: the agent, reward, metrics, criterion and loss that were given as objects in another process.
+        tokenizer: that of the live model.
+        processor: that of the live model.
         places: settings of where it runs: `workers`, `ray_address`, `gpus_per_worker`, `device_memory`. They replace
             the run's own.
 
@@ -138,6 +158,8 @@ def resume(
         raise UserError(f"resume takes {', '.join(sorted(PLACES))}: '{name}' stays as the run has it.")
     if comparison.is_comparison(Path(path)):
         raise UserError(f"'{path}' is a comparison: `autoprune.compare(..., out='{path}')` goes on with it.")
+    if model is not None or parts:
+        given_models.give_again(Path(path), parts, {"model": model, "tokenizer": tokenizer, "processor": processor})
     with showing(progress, callbacks) as told:
         return study.resume(Path(path), told, places)
 

@@ -127,11 +127,10 @@ def assemble(
     task = config.chosen_task()
     load_criterion(config.criterion)  # so that what is wrong is told before the network is loaded
     task.loss(config.loss)
-    agent = load_agent(config.agent)
-    for metric in config.budgets:
-        load_metric(metric)
     if masks is None:
-        masks = agent.masks
+        masks = load_agent(config.agent).masks
+    for metric in () if data else config.budgets:
+        load_metric(metric)
     _check_device(config.device)
     task.require(*features_of(config, masks))
     prepared = task.prepare(config, masks, progress, data)

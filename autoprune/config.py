@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from autoprune import registry
+from autoprune import objects, registry
 from autoprune.arguments import told
 from autoprune.errors import UserError
 from autoprune.files.reading import read_yaml, reason
@@ -267,7 +267,7 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
         whole = os.environ.get(STORAGE)
         if whole and without_password(whole) == data.get("storage"):
             data["storage"] = whole
-    for key, value in (overrides or {}).items():
+    for key, value in objects.named(overrides or {}).items():
         head, _, tail = key.partition(".")
         value = path_as_text(value)
         if tail:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune import cautions, rundir, usercode
+from autoprune import cautions, objects, rundir, usercode
 from autoprune.arguments import made
 from autoprune.assembly import Assembly, assemble
 from autoprune.callbacks import SILENT, BestTeller, Callback
@@ -148,7 +148,10 @@ def search_on(
 
 def workers_of(config: SearchConfig, callbacks: Callback) -> AbstractContextManager[WorkerPool | None]:
     """The pool of workers, which starts while the search is prepared. None means scoring in this process."""
-    return WorkerPool(config, callbacks.on_notice) if is_wanted(config) else nullcontext()
+    if not is_wanted(config):
+        return nullcontext()
+    objects.check_sent(config.model_dump())
+    return WorkerPool(config, callbacks.on_notice)
 
 
 def scorer_of(assembly: Assembly, pool: WorkerPool | None) -> Scorer:

@@ -20,8 +20,8 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("ext
 
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording"}
-    | {"spending", "written", "data_names"},
-    {"registry", "level", "unit", "growth", "space", "incumbents", "requests",
+    | {"fingerprints", "live", "spending", "written", "data_names"},
+    {"registry", "objects", "level", "unit", "growth", "space", "incumbents", "requests",
       "policy", "cost_lines", "verdict", "config", "journal", "rundir", "space_file", "scorer", "ports",
       "task_choice", "task_guard"},
     {"cutting", "data"},
@@ -30,7 +30,7 @@ LAYERS = (
     {"training"},
     {"evaluation"},
     {"archive", "objective", "assembly", "coverage", "whole", "records"},
-    {"callbacks", "cautions", "provenance"},
+    {"callbacks", "cautions", "given_models", "provenance"},
     {"logs", "console", "progress", "notebook_display", "showing"},
     {"exporters", "workers"},
     {"validation", "exporting"},

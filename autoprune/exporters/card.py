@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from autoprune import live
 from autoprune.assembly import Assembly
 from autoprune.cost_lines import cost_lines
 from autoprune.files.reading import parse_json, parse_yaml, read_bytes
@@ -129,6 +130,8 @@ def write_card(
 def _name(assembly: Assembly) -> str:
     """What the dense network is called, without this machine's folders."""
     path = assembly.loaded.path
+    if live.is_live(path):
+        return live.stem(path)
     name = Path(path).name if Path(path).exists() or assembly.loaded.is_plain else path
     return " ".join(name.split())
 

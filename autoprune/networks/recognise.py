@@ -3,6 +3,7 @@
 A file is recognised by its first bytes, a folder by the names in it. Nothing is loaded.
 """
 
+import re
 import struct
 import zipfile
 from collections.abc import Callable
@@ -20,6 +21,8 @@ GGUF = (
 )
 PICKLE = "autoprune reads no pickles. Load it where you trust it, and save the model with save_pretrained"
 LFS = b"version https://git-lfs"
+SAVED = re.compile(r"[/\\]models[/\\][0-9a-f]{16}[/\\][^/\\]+$")
+"""Where live models are saved (given_models.py)."""
 MANY = 100  # names of a folder that are looked at
 
 
@@ -32,6 +35,11 @@ def check_directory(path: str) -> None:
             raise UserError(f"'{path}' {what}.")
     elif place.exists():
         raise UserError(f"'{path}' is {_file(place)}. {FORM}.")
+    elif SAVED.search(path):
+        raise UserError(
+            f"the folder '{path}', in which a live model was saved, is gone: autoprune.resume(RUN, model=..., "
+            "tokenizer=...) writes it again."
+        )
     elif path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise UserError(f"no model directory at '{path}': --model takes a Hugging Face directory or a hub name.")
 
