@@ -13,7 +13,7 @@ from autoprune import cautions, objects, rundir, usercode
 from autoprune.arguments import made
 from autoprune.assembly import Assembly, assemble
 from autoprune.callbacks import SILENT, BestTeller, Callback
-from autoprune.config import SearchConfig, load_config
+from autoprune.config import DEFAULT_TOKENS, SearchConfig, load_config
 from autoprune.coverage import cover
 from autoprune.errors import LimitReached, UserError
 from autoprune.exporting import export_policy
@@ -31,10 +31,6 @@ from autoprune.space import Proposal
 from autoprune.space_file import save_space
 from autoprune.validation import Row, front_names, measure, save_front, total_macs
 from autoprune.workers.pool import WorkerPool, is_wanted
-
-DEFAULT_TOKENS = 400_000
-"""The limit on tokens if none is given: about a minute for 22 M parameters on two cores. Four times as many tokens gain
-about 0.013 nats there (benchmarks/README.md)."""
 
 
 @dataclass(frozen=True)
