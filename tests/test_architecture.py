@@ -30,7 +30,7 @@ LAYERS = (
     {"training"},
     {"evaluation"},
     {"archive", "objective", "assembly", "coverage", "records"},
-    {"cautions", "provenance"},
+    {"cautions", "provenance", "cards"},
     {"exporters", "workers"},
     {"validation", "exporting"},
     {"study"},
