@@ -294,7 +294,7 @@ def _finish(
         "search_tokens": search_tokens,
         "validation": {row.name: row.losses for row in table},
     }
-    policy = make_policy(assembly, best, losses, table[-1].beside(table[0]))
+    policy = make_policy(assembly, best, losses, table[-1].beside(table[0]), vars(objective.spent))
     policy.save(out / "policy.json")
     save_front(assembly, objective, front, table[0], front_rows, out)
     result = {

@@ -30,7 +30,7 @@ LAYERS = (
     {"training"},
     {"evaluation"},
     {"archive", "objective", "assembly", "coverage", "whole", "records"},
-    {"callbacks", "cautions", "given_models", "provenance"},
+    {"callbacks", "cautions", "given_models", "provenance", "cards"},
     {"logs", "console", "progress", "notebook_display", "showing"},
     {"exporters", "workers"},
     {"validation", "exporting"},

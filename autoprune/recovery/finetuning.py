@@ -18,6 +18,7 @@ from torch import nn
 from autoprune import rundir
 from autoprune.assembly import Assembly
 from autoprune.callbacks import SILENT, Callback
+from autoprune.cards.sections import Recovery
 from autoprune.config import load_config
 from autoprune.exporters.source import Source
 from autoprune.exporting import make_exporter, own_exporter_of, reopen
@@ -69,6 +70,12 @@ class Recovered:
         left_out = "trained" if self.chosen == "trained" else ""  # it is `after`
         named = {name: known for name, known in steps.items() if known is not None and name != left_out}
         return named | {"after": self.after}
+
+    def record(self, given: Mapping[str, Any]) -> Recovery:
+        """What the card of its export says. `given` are the settings that the user gave."""
+        rows = {name: asdict(one) for name, one in self.rows.items()}
+        spent = None if self.training is None else (self.training.tokens, self.training.seconds)
+        return Recovery(rows, given, self.chosen, spent)
 
     def told(self) -> str | None:
         """A sentence about steps whose network was not chosen; None if the last step was chosen."""
@@ -151,7 +158,7 @@ def finetune(run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT) 
             trained,
         )
         make_exporter(own_exporter_of(assembly.config)).write_trained(
-            Source(policy, lambda: assembly), student, recovered.path
+            Source(policy, lambda: assembly, recovery=recovered.record(given)), student, recovered.path
         )
         result: dict[str, Any] = {name: asdict(measurement) for name, measurement in recovered.rows.items()}
         result |= {"tuning": asdict(settings), "chosen": chosen}
