@@ -9,6 +9,7 @@ from pydantic import Field, SkipValidation
 
 from autoprune import given_models, objects, rundir, study
 from autoprune.arguments import NOT_GIVEN, Budgets, checked, given
+from autoprune.callbacks import CallbacksGiven
 from autoprune.comparing import comparison
 from autoprune.comparing.comparison import Comparison
 from autoprune.config import PLACES, load_config
@@ -19,6 +20,7 @@ from autoprune.ports.task import Progress
 from autoprune.provenance import proposal_of
 from autoprune.recovery import finetuning
 from autoprune.recovery.finetuning import Recovered
+from autoprune.showing import Showing, showing
 from autoprune.study import SearchResult
 from autoprune.task_choice import measure, task_of
 from autoprune.validation import mean_losses, total_macs, total_params
@@ -39,6 +41,8 @@ def search(
     max_tokens: SkipValidation[int | None] = NOT_GIVEN,
     out: str | Path | None = None,
     config: str | Path | None = None,
+    progress: Showing = None,
+    callbacks: SkipValidation[CallbacksGiven] = None,
     tokenizer: SkipValidation[Any] = None,
     processor: SkipValidation[Any] = None,
     **settings: Any,
@@ -59,6 +63,9 @@ def search(
         max_tokens: limit on policies x tokens, or policies x images, scored.
         out: directory of the run. None makes a new one in `runs/`.
         config: a YAML file of settings. Arguments that are given take precedence.
+        progress: whether progress is shown. The default, None, shows it on a terminal and in a notebook. True shows it
+            everywhere, False nowhere. A function is called with the stage and the share of it that is done.
+        callbacks: objects of `autoprune.Callback`, or functions that are called with the objective after every batch.
         tokenizer: the tokenizer of a live language model.
         processor: the image processor of a live model that reads images.
         settings: any other field of `SearchConfig`. `reward`, `criterion` and `loss` may be objects, and so may the
@@ -74,7 +81,9 @@ def search(
         model=model, data=data, budgets=budgets, agent=agent, seed=seed, max_evals=max_evals, max_tokens=max_tokens
     )
     own = given_models.with_model(own | settings | {"tokenizer": tokenizer, "processor": processor}, config is None)
-    return study.start(load_config(Path(config) if config else None, own), Path(out) if out else None)
+    chosen = load_config(Path(config) if config else None, own)
+    with showing(progress, callbacks) as told:
+        return study.start(chosen, Path(out) if out else None, told)
 
 
 @checked
@@ -84,6 +93,8 @@ def compare(
     budgets: Budgets = NOT_GIVEN,
     out: str | Path | None = None,
     config: str | Path | None = None,
+    progress: Showing = None,
+    callbacks: SkipValidation[CallbacksGiven] = None,
     **settings: Any,
 ) -> Comparison:
     """Search with several agents and seeds within the same limits, and rank the agents.
@@ -97,6 +108,8 @@ def compare(
         budgets: as in `search`.
         out: directory of the comparison. None makes a new one in `runs/`.
         config: a YAML file of settings. Arguments take precedence.
+        progress: whether progress is shown, as in `search`.
+        callbacks: as in `search`. They are told of every search.
         settings: any other field of `SearchConfig`, for all agents, and `tokenizer` or `processor` of a live model.
             `agent_options` maps each agent to its settings.
 
@@ -110,12 +123,15 @@ def compare(
     common, names = load_config(Path(config) if config else None, own), objects.names_of("agents", agents)
     chosen = range(common.seed, common.seed + seeds) if isinstance(seeds, int) else seeds
     path = Path(out) if out else rundir.new_run_path("compare", common.seed)
-    return comparison.compare(common, names, list(chosen), path)
+    with showing(progress, callbacks) as told:
+        return comparison.compare(common, names, list(chosen), path, told)
 
 
 @checked
 def resume(
     path: str | Path,
+    progress: Showing = None,
+    callbacks: SkipValidation[CallbacksGiven] = None,
     model: SkipValidation[Any] = None,
     parts: SkipValidation[Sequence[Any]] = (),
     tokenizer: SkipValidation[Any] = None,
@@ -126,6 +142,8 @@ def resume(
 
     Args:
         path: the run's directory.
+        progress: whether progress is shown, as in `search`.
+        callbacks: as in `search`. They are told of old scores again.
         model: the live model of the run, where this process or the cache does not have it. It must be the same one.
         parts: the agent, reward, metrics, criterion and loss that were given as objects in another process.
         tokenizer: that of the live model.
@@ -142,7 +160,8 @@ def resume(
         raise UserError(f"'{path}' is a comparison: `autoprune.compare(..., out='{path}')` goes on with it.")
     if model is not None or parts:
         given_models.give_again(Path(path), parts, {"model": model, "tokenizer": tokenizer, "processor": processor})
-    return study.resume(Path(path), places=places)
+    with showing(progress, callbacks) as told:
+        return study.resume(Path(path), told, places)
 
 
 @checked
@@ -151,7 +170,8 @@ def finetune(
     epochs: int | None = None,
     seed: int = 0,
     lora: int = 0,
-    progress: Progress = lambda stage, share: None,
+    progress: Showing = None,
+    callbacks: SkipValidation[CallbacksGiven] = None,
     **settings: Any,
 ) -> Recovered:
     """Fine-tune the policy of a run. The dense network and the labels (the text itself, for text) teach it.
@@ -162,7 +182,8 @@ def finetune(
             takes seconds. With None, `max_steps`, `max_tokens` (or images) or `max_time` (seconds) ends training.
         seed: random seed of the order of examples, of shifts and mirrors, and of adapters.
         lora: rank of adapters, which are trained instead of the weights and then merged. 0 trains all weights.
-        progress: called with the stage and the share of it that is done.
+        progress: whether progress is shown, as in `search`.
+        callbacks: as in `search`; `on_step` is called after every step.
         settings: any other field of `training.TrainingSettings`, such as `lr=1e-4`. The defaults depend on the kind of
             network and on whether adapters are trained.
 
@@ -174,7 +195,8 @@ def finetune(
         UserError: a setting is wrong, the run is not finished, its `finetuned/` was begun with other settings, the
             training diverges, or the disk is full.
     """
-    return finetuning.finetune(Path(path), {"epochs": epochs, "seed": seed, "lora": lora, **settings}, progress)
+    with showing(progress, callbacks) as told:
+        return finetuning.finetune(Path(path), {"epochs": epochs, "seed": seed, "lora": lora, **settings}, told)
 
 
 @checked
@@ -185,7 +207,7 @@ def evaluate(
     max_sequences: AtLeast1 = 64,
     device: str = NOT_GIVEN,
     dtype: str = NOT_GIVEN,
-    progress: Progress = lambda stage, share: None,
+    progress: Showing = None,
 ) -> dict[str, Any]:
     """Measure loss against the labels, quality, size and speed of a network or of a run's policy.
 
@@ -200,18 +222,19 @@ def evaluate(
         max_sequences: limit on the number of sequences, from the start of the text.
         device: torch device, `cpu` by default. A run keeps its own.
         dtype: data type to compute in, `auto` by default, as in a search. A run keeps its own.
-        progress: called with the stage and the share of it that is done.
+        progress: whether progress is shown, as in `search`.
 
     Raises:
         UserError: the network or the text is missing, they do not fit, or an argument contradicts the run's setting.
     """
     own = given(sequence_length=sequence_length, device=device, dtype=dtype)
     text = None if data is None else str(data)
-    if (Path(path) / "config.yaml").is_file():
-        return _evaluate_run(Path(path), text, max_sequences, own, progress)
-    chosen: dict[str, Any] = {"sequence_length": 512, "device": "cpu", "dtype": "auto"} | own
-    task = task_of(None, str(path))
-    return task.evaluate_directory(Path(path), text, max_sequences=max_sequences, progress=progress, **chosen)
+    with showing(progress) as told:
+        if (Path(path) / "config.yaml").is_file():
+            return _evaluate_run(Path(path), text, max_sequences, own, told.on_stage)
+        chosen: dict[str, Any] = {"sequence_length": 512, "device": "cpu", "dtype": "auto"} | own
+        task = task_of(None, str(path))
+        return task.evaluate_directory(Path(path), text, max_sequences=max_sequences, progress=told.on_stage, **chosen)
 
 
 def _evaluate_run(

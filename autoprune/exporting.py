@@ -82,7 +82,7 @@ def export_run(
     policy, config = Policy.load(policy_file or rundir.policy_path(run)), load_config(run / "config.yaml")
     name = to or own_exporter_of(config)
     exporter = asked or make_exporter(name, options)
-    source = Source(policy, partial(_opened, run, config, policy, progress))
+    source = Source(policy, partial(_opened, run, config, policy, progress), config)
     _check(exporter, config, path)
     if exporter.needs_network:
         source.check()  # which loads it
@@ -99,7 +99,7 @@ def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str | None
         UserError: as `export_run`.
     """
     name = to or own_exporter_of(assembly.config)
-    exporter, source = make_exporter(name, options), Source(policy, lambda: assembly)
+    exporter, source = make_exporter(name, options), Source(policy, lambda: assembly, assembly.config)
     source.check()
     _check(exporter, assembly.config, path)
     _write(name, exporter, source, path)

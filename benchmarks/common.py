@@ -21,8 +21,8 @@ import numpy as np
 from autoprune.agents import sb3
 from autoprune.agents.training import Training
 from autoprune.assembly import Assembly, assemble
-from autoprune.calibration.text import read_text, sequences
 from autoprune.config import load_config
+from autoprune.data.text import read_text, sequences
 from autoprune.envs.episodes import EpisodeRules, Episodes
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import Evaluator
