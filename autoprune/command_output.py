@@ -45,6 +45,8 @@ def searching(path: Path, as_json: bool) -> Iterator[Any]:
 
 def tell_result(result: "SearchResult", as_json: bool) -> None:
     """Print what a search found, as tables or as one JSON object."""
+    from autoprune.verdict import not_below_uniform
+
     path = result.path / "policy.json"
     table = [row.record() for row in result.table]
     if as_json:
@@ -54,10 +56,10 @@ def tell_result(result: "SearchResult", as_json: bool) -> None:
         record |= {"losses": dumped["losses"], "costs": dumped["costs"], "spent": vars(result.spent)}
         from autoprune.space_file import coverage_of
 
+        record |= {"note": not_below_uniform(table, result.assembly.config)}
         emit(record | {"coverage": coverage_of(result.path), "interrupted": result.interrupted})
         return
     from autoprune import display
-    from autoprune.verdict import not_below_uniform
 
     loss, said, costs = result.assembly.config.loss, result.assembly.space.words, result.policy.costs
     display.print_results("Validation split; parameters and MACs are of the whole network", table, loss, said, costs)
