@@ -21,12 +21,13 @@ from autoprune.coverage import Coverage
 from autoprune.cutting.widths import Width
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
+from autoprune.files.cache import cache_directory
 from autoprune.level import Level, group_levels
 from autoprune.levels.criterion import workspace_bytes
 from autoprune.levels.evidence import check_needs, gather
 from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
-from autoprune.levels.store import LevelStore, build, cache_directory, is_complete, store_key
+from autoprune.levels.store import LevelStore, build, is_complete, store_key
 from autoprune.networks.blocks import BlockView
 from autoprune.ports.agent import load_agent
 from autoprune.ports.criterion import load_criterion
@@ -126,11 +127,10 @@ def assemble(
     task = config.chosen_task()
     load_criterion(config.criterion)  # so that what is wrong is told before the network is loaded
     task.loss(config.loss)
-    agent = load_agent(config.agent)
-    for metric in config.budgets:
-        load_metric(metric)
     if masks is None:
-        masks = agent.masks
+        masks = load_agent(config.agent).masks
+    for metric in () if data else config.budgets:
+        load_metric(metric)
     _check_device(config.device)
     task.require(*features_of(config, masks))
     prepared = task.prepare(config, masks, progress, data)

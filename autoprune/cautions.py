@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator
 
 from autoprune.assembly import Assembly
-from autoprune.calibration.splits import SHARES
+from autoprune.data.splits import SHARES
 from autoprune.space import SLACK
 from autoprune.whole import whole_network
 from autoprune.wording import OF_UNITS

@@ -26,16 +26,10 @@ def progress(as_json: bool) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def searching(path: Path, as_json: bool) -> Iterator[Any]:
-    """Yield a function that makes the `study.Watch` of a search; explain Ctrl-C."""
+    """As `progress`; explain Ctrl-C."""
     try:
         with progress(as_json) as display:
-
-            def watch() -> Any:
-                from autoprune.study import Watch
-
-                return Watch(display.stage, display.score, display.ended, display.notice)
-
-            yield watch
+            yield display
     except KeyboardInterrupt:
         begun = (path / "config.yaml").exists()
         way_on = f"nothing is lost, `autoprune resume {path}` goes on." if begun else "the run had not begun."

@@ -190,11 +190,13 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
     """Several `key=value`, as `parse_override` reads each.
 
     Raises:
-        UserError: one is not of that form, or a key is given two values.
+        UserError: one is not of that form, or a key is given twice.
     """
     found: dict[str, Any] = {}
     for key, value in map(parse_override, texts):
-        if key in found and found[key] != value:
+        if key in found and found[key] == value:
+            raise UserError(f"{key}={value} is given twice: give it once.")
+        if key in found:
             raise UserError(f"{key} is given two values, {found[key]!r} and {value!r}: give the one that holds.")
         found[key] = value
     return found

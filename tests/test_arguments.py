@@ -10,10 +10,10 @@ import yaml
 
 import autoprune
 from autoprune import api, rundir, study
-from autoprune.calibration.splits import dealt
 from autoprune.cli import app
 from autoprune.comparing import comparison
 from autoprune.config import SearchConfig, WorkloadConfig, load_config
+from autoprune.data.splits import dealt
 from autoprune.envs import make
 from autoprune.errors import UserError
 from autoprune.options import SETTINGS
