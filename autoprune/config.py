@@ -95,7 +95,7 @@ class SearchConfig(BaseModel):
         default_factory=lambda: dict(DEFAULT_BUDGETS),
         description="upper bound on a metric: 50% or 0.5 kept, -30% removed, 1.2M or -2M; may be repeated",
     )
-    of: Literal["prunable", "model"] = Field(
+    of: Annotated[Literal["prunable", "model"], BUDGETS] = Field(
         "prunable",
         description="what a bound on params or macs is of: prunable, what can be pruned, or model, the whole network",
     )
