@@ -54,8 +54,8 @@ def search(
             `nn.Module`, which is left as it is. The default, None, is the embedded model.
         data: calibration text, or images as a .npz or a folder. The default, None, is Python's own documentation.
         budgets: a mapping from metric to bound. A bound up to 1 is a fraction of the dense network; a larger one is
-            absolute. A bound without a metric bounds params. Bounds may be texts such as "50%", "-30%" or "1.2M", and a budget
-            may be a text such as "macs=0.5". The default is 0.5.
+            absolute. A bound without a metric bounds params. Bounds may be texts such as "50%", "-30%" (removed) or
+            "1.2M", and a budget may be a text such as "macs=0.5". The default is 0.5.
         agent: a name from `autoprune list agents`, `package.module:Object`, a class or an instance. The default is
             `evolution`.
         seed: random seed of the agent. The default is 0.
