@@ -166,7 +166,7 @@ def test_settings_of_another_type(name: str, wrong: Any) -> None:
     [  # what is ignored below is what is tested: arguments of a type that the signature does not have
         (lambda: autoprune.search(out=5), "search: out"),  # type: ignore[arg-type]
         (lambda: autoprune.search(config={"seed": 1}), "search: config"),  # type: ignore[arg-type]
-        (lambda: autoprune.compare(5), "compare: agents"),  # type: ignore[arg-type]
+        (lambda: autoprune.compare(5), "agent '5'"),
         (lambda: autoprune.compare(["random"], seeds=1.5), "compare: seeds"),  # type: ignore[arg-type]
         (lambda: autoprune.resume(None), "resume: path"),  # type: ignore[arg-type]
         (lambda: autoprune.resume("nowhere", seed=3), "seed"),
