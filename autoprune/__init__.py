@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from autoprune import on_import as _on_import
 
 if TYPE_CHECKING:
-    from autoprune.api import compare, evaluate, finetune, resume, search
+    from autoprune.api import compare, evaluate, finetune, push, resume, search
     from autoprune.config import SearchConfig
     from autoprune.envs.make import make_env
     from autoprune.errors import UserError
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from autoprune.study import SearchResult
 
 __all__ = [
-    "Policy", "SearchConfig", "SearchResult", "UserError", "compare", "evaluate", "finetune", "make_env", "resume",
-    "search",
+    "Policy", "SearchConfig", "SearchResult", "UserError", "compare", "evaluate", "finetune", "make_env", "push",
+    "resume", "search",
 ]  # fmt: skip
 
 _on_import.install()
@@ -28,6 +28,7 @@ _HOME = {
     "evaluate": "api",
     "finetune": "api",
     "make_env": "envs.make",
+    "push": "api",
     "resume": "api",
     "search": "api",
 }

@@ -32,7 +32,7 @@ LAYERS = (
     {"archive", "objective", "assembly", "coverage", "records"},
     {"cautions", "provenance", "cards"},
     {"exporters", "workers"},
-    {"validation", "exporting"},
+    {"validation", "exporting", "publishing"},
     {"study"},
     {"comparing", "recovery"},
     {"api", "reports"},
