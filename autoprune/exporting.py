@@ -137,7 +137,8 @@ def export_bytes(assembly: Assembly, policy: Policy, path: Path) -> tuple[int, i
 
 def _opened(run: Path, config: SearchConfig, policy: Policy, progress: Progress) -> Assembly:
     data = policy.provenance.get("data_hash")
-    return assemble(config, progress, run=run, data=data if isinstance(data, str) else None)
+    masks = any(unit.level is None for unit in policy.units)  # the agent, which may be a live object, is not needed
+    return assemble(config, progress, masks, run, data if isinstance(data, str) else None)
 
 
 def _check(exporter: Exporter, config: SearchConfig, path: Path) -> None:

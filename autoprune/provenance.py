@@ -40,6 +40,8 @@ def make_policy(
             policy=space.cost(proposal, metric),
             budget=space.budgets.get(metric),
             network=(network or {}).get(metric),
+            of=assembly.of(metric),
+            measure=assembly.measure(metric),
         )
         for metric in space.costs
     }

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoprune import live
 from autoprune.cards import rules
 from autoprune.cards.markdown import one_line
 from autoprune.cards.repeat import shared
@@ -77,6 +78,8 @@ def dense_name(config: SearchConfig) -> str:
     """What the dense network is called, without the folders of this machine."""
     if config.model is None:
         return EMBEDDED.name
+    if live.is_live(config.model):
+        return live.stem(config.model)
     return one_line(base_model(config) or shared(config.model))
 
 

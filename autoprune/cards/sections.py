@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from autoprune import live
 from autoprune.cards import repeat
 from autoprune.cards.markdown import block, code, name, table
 from autoprune.config import SearchConfig
+from autoprune.cost_lines import cost_lines
 from autoprune.level import GROUPS
-from autoprune.policy import Cost, Policy
+from autoprune.policy import Policy
 from autoprune.task_choice import measure
-from autoprune.wording import OF_UNITS, Words, duration
+from autoprune.wording import Words, duration
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def numbers(policy: Policy, words: Words, parameters: int | None, dense: int | N
     lines = ["## Numbers", ""]
     if parameters is not None and dense is not None:
         lines += [f"{parameters:,} parameters in this directory, {dense:,} in the dense network.", ""]
-    return [*lines, *table(("", "dense", "pruned", "kept", "budget"), _costs(policy))]
+    return [*lines, *table(("", "dense", "pruned", "kept", "at most"), _costs(policy))]
 
 
 def losses(policy: Policy, words: Words) -> list[str]:
@@ -89,6 +91,9 @@ def origin(config: SearchConfig, policy: Policy, words: Words, data: str) -> lis
 def commands(config: SearchConfig, options: str, recovery: Recovery | None) -> list[str]:
     """The commands that make it again."""
     search = repeat.search_command(config)
+    if live.PREFIX in search:
+        told = "It was made in Python from objects that no file holds, so there is no command that makes it again."
+        return ["", "## How to make it again", "", told]
     lines = [search, repeat.export_command(options) if recovery is None else repeat.finetune_command(recovery.given)]
     read = repeat.files(config)
     needed = f"in a folder that holds {' and '.join(map(code, read))}" if read else "anywhere"
@@ -107,18 +112,13 @@ def _short(text: object) -> str:
 
 def _costs(policy: Policy) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = []
-    for metric, cost in policy.costs.items():
-        shown = name(_short(metric))
-        if cost.network is not None:
-            dense, own = cost.network.dense, cost.network.policy
-            rows.append((f"{shown}, whole network", _number(dense), _number(own), _share(own, dense), ""))
-        rows.append((f"{shown}, of what can be pruned" if metric in OF_UNITS else shown, *_of_units(cost)))
+    for line in cost_lines(policy.costs):
+        bound = "" if line.bound is None else f"{_number(line.bound)} ({_share(line.bound, line.dense)})"
+        shown = ", ".join(filter(None, (name(_short(line.metric)), line.what)))
+        unit = f" ({line.measure})" if line.measure else ""
+        kept = _share(line.policy, line.dense)
+        rows.append((f"{shown}{unit}", _number(line.dense), _number(line.policy), kept, bound))
     return rows
-
-
-def _of_units(cost: Cost) -> tuple[str, str, str, str]:
-    budget = "" if cost.budget is None else f"{_number(cost.budget)} ({_share(cost.budget, cost.dense)})"
-    return _number(cost.dense), _number(cost.policy), _share(cost.policy, cost.dense), budget
 
 
 def _share(part: float, whole: float) -> str:
