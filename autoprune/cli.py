@@ -197,9 +197,11 @@ def push(
     directory: Annotated[Path, typer.Argument(help="Directory of an export.")],
     repo: Annotated[str, typer.Argument(help="Repository of the hub, as me/smaller.")],
     private: Annotated[bool, typer.Option("--private", help="A new repository is seen by its owners alone.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch, which is made unless it exists default main.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, which is made unless it exists; the default is main.")
+    ] = None,
     message: Annotated[
-        str | None, typer.Option(help="Message of the commit [the default says what was pruned.")
+        str | None, typer.Option(help="Message of the commit; the default says what was pruned.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -209,7 +211,7 @@ def push(
     from autoprune import api
 
     with progress(as_json) as display:
-        display.stage("uploading", 0.0)
+        display.on_stage("uploading", 0.0)
         pushed = api.push(directory, repo, private=private, revision=revision, message=message)
     if as_json:
         emit(asdict(pushed))
