@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from autoprune import on_import as _on_import
 
 if TYPE_CHECKING:
-    from autoprune.api import compare, evaluate, finetune, resume, search
+    from autoprune.api import compare, evaluate, finetune, push, resume, search
     from autoprune.callbacks import Callback
     from autoprune.config import SearchConfig
     from autoprune.envs.make import make_env
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Callback", "Policy", "SearchConfig", "SearchResult", "StopSearch", "UserError", "compare", "evaluate", "finetune",
-    "make_env", "resume", "search",
+    "make_env", "push", "resume", "search",
 ]  # fmt: skip
 
 _on_import.install()
@@ -31,6 +31,7 @@ _HOME = {
     "evaluate": "api",
     "finetune": "api",
     "make_env": "envs.make",
+    "push": "api",
     "resume": "api",
     "search": "api",
 }

@@ -193,6 +193,33 @@ def export(
 
 
 @app.command()
+def push(
+    directory: Annotated[Path, typer.Argument(help="Directory of an export.")],
+    repo: Annotated[str, typer.Argument(help="Repository of the hub, as me/smaller.")],
+    private: Annotated[bool, typer.Option("--private", help="A new repository is seen by its owners alone.")] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, which is made unless it exists; the default is main.")
+    ] = None,
+    message: Annotated[
+        str | None, typer.Option(help="Message of the commit; the default says what was pruned.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Upload an export to the hub. The token is that of `hf auth login`, or HF_TOKEN."""
+    from dataclasses import asdict
+
+    from autoprune import api
+
+    with progress(as_json) as display:
+        display.on_stage("uploading", 0.0)
+        pushed = api.push(directory, repo, private=private, revision=revision, message=message)
+    if as_json:
+        emit(asdict(pushed))
+    else:
+        echo(f"pushed:  {pushed.url} ({len(pushed.files)} files, {pushed.size / 1e6:,.1f} MB)")
+
+
+@app.command()
 def report(
     run: Annotated[
         Path,

@@ -33,7 +33,7 @@ LAYERS = (
     {"callbacks", "cautions", "given_models", "provenance", "cards"},
     {"logs", "console", "progress", "notebook_display", "showing"},
     {"exporters", "workers"},
-    {"validation", "exporting"},
+    {"validation", "exporting", "publishing"},
     {"study"},
     {"comparing", "recovery"},
     {"api", "reports"},

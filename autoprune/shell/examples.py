@@ -44,6 +44,11 @@ autoprune export runs/half smaller
 autoprune export runs/half smaller --uniform
 # ONNX
 autoprune export runs/half smaller --to onnx""",
+    "push": """\
+# an export, to a repository that only you can see
+autoprune push smaller me/smaller --private
+# the fine-tuned network of a run, to a branch
+autoprune push runs/half/finetuned/network me/smaller --revision tuned""",
     "report": """\
 # runs/half/report.html
 autoprune report runs/half
