@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from autoprune.shell.volume import VOLUME
 from autoprune.terminal import echo
 
 if TYPE_CHECKING:
@@ -18,22 +19,30 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def progress(as_json: bool) -> Iterator[Any]:
     """Show progress on stderr. With --json, what libraries print goes to stderr too."""
-    from autoprune.progress import Display
+    from autoprune.progress import Display, Silent
 
-    with Display() as display, contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+    shown = Silent() if VOLUME.quiet else Display()
+    with shown as display, contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         yield display
 
 
 @contextlib.contextmanager
-def searching(path: Path, as_json: bool) -> Iterator[Any]:
-    """Yield a function that makes the `study.Watch` of a search; explain Ctrl-C."""
+def searching(path: Path, as_json: bool, new: bool = True) -> Iterator[Any]:
+    """Yield a function that makes the `study.Watch` of a search; name a new run's directory; explain Ctrl-C."""
     try:
         with progress(as_json) as display:
+            named = [] if new else [path]
+
+            def stage(name: str, share: float) -> None:
+                if not named:  # nothing that a run could not begin with is wrong
+                    named.append(path)
+                    display.notice(f"the run is '{path}'")
+                display.stage(name, share)
 
             def watch() -> Any:
                 from autoprune.study import Watch
 
-                return Watch(display.stage, display.score, display.ended, display.notice)
+                return Watch(stage, display.score, display.ended, display.notice)
 
             yield watch
     except KeyboardInterrupt:

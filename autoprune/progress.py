@@ -142,6 +142,17 @@ class Display:
         self._bar.update(self._task, description=name, completed=share, total=total, details=details, visible=True)
 
 
+class Silent(Display):
+    """Shows nothing: `--quiet`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar.disable = True
+
+    def _line(self, line: str) -> None:
+        pass
+
+
 def share_spent(objective: "Objective") -> float:
     """Share of the tightest limit that is spent, in [0, 1]. Time is included."""
     seconds = objective.limits.seconds

@@ -38,7 +38,7 @@ LAYERS = (
     {"api", "reports"},
     {"testing", "extend"},
     {"cli", "command_output", "faults", "console", "display", "listing", "on_import", "options", "progress",
-     "__main__"},
+     "shell", "__main__"},
 )  # fmt: skip
 """The engine from the ground up; a module imports from its own layer and from those before it."""
 
