@@ -39,10 +39,10 @@ def search(
 
     chosen = chosen_settings(config, given, overrides)
     path = out or rundir.new_run_path(chosen.agent, chosen.seed)
-    with searching(path, as_json) as watch:
+    with searching(path, as_json) as display:
         from autoprune import study
 
-        result = study.start(chosen, path, watch())
+        result = study.start(chosen, path, display)
     tell_result(result, as_json)
 
 
@@ -71,11 +71,11 @@ def compare(
     common = chosen_settings(config, given, overrides)
     path = out or rundir.new_run_path("compare", common.seed)
     names = [name.strip() for name in agents.split(",") if name.strip()]
-    with searching(path, as_json) as watch:
+    with searching(path, as_json, "comparison") as display:
         from autoprune.comparing import comparison
 
         numbers = list(range(common.seed, common.seed + seeds))
-        compared = comparison.compare(common, names, numbers, path, watch())
+        compared = comparison.compare(common, names, numbers, path, display)
     tell_comparison(compared, as_json)
 
 
@@ -83,11 +83,11 @@ def compare(
 @settings(OF_PLACES)
 def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
     """Continue a run from its journal, or finish a comparison. Options change where it runs."""
-    with searching(run, as_json, new=False) as watch:
+    with searching(run, as_json, "known") as display:
         from autoprune import study
         from autoprune.comparing import comparison
 
-        result = (comparison if comparison.is_comparison(run) else study).resume(run, watch(), given)
+        result = (comparison if comparison.is_comparison(run) else study).resume(run, display, given)
     if isinstance(result, study.SearchResult):
         tell_result(result, as_json)
     else:
@@ -177,7 +177,7 @@ def export(
     with progress(as_json) as display:
         from autoprune.exporting import export_run
 
-        done = export_run(run, directory, to, options, policy, display.stage)
+        done = export_run(run, directory, to, options, policy, display.on_stage)
     if as_json:
         told = {"path": str(done.path), "to": done.to, "uniform": bool(options.get("uniform")), "run": str(run)}
         sizes = {"bytes": done.written, "dense_bytes": done.dense} if done.written else {}
@@ -265,7 +265,7 @@ def finetune(
     given |= {key: value for key, value in options.items() if value is not None}
     given |= parse_overrides(overrides or [])
     with progress(as_json) as display:
-        recovered = api.finetune(run, progress=display.stage, **given)
+        recovered = api.finetune(run, progress=display.on_stage, **given)
     if as_json:
         emit(asdict(recovered) | {"after": asdict(recovered.after), "path": str(recovered.path)})
         return
@@ -295,7 +295,7 @@ def evaluate(
     options = {"sequence_length": sequence_length, "device": device}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     with progress(as_json) as display:
-        report = api.evaluate(directory, data, max_sequences=max_sequences, progress=display.stage, **given)
+        report = api.evaluate(directory, data, max_sequences=max_sequences, progress=display.on_stage, **given)
     if as_json:
         emit(report)
         return

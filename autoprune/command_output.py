@@ -4,7 +4,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -12,7 +12,9 @@ from autoprune.shell.volume import VOLUME
 from autoprune.terminal import echo
 
 if TYPE_CHECKING:
+    from autoprune.callbacks import Callback
     from autoprune.comparing.comparison import Comparison
+    from autoprune.progress import Display
     from autoprune.study import SearchResult
 
 
@@ -27,29 +29,27 @@ def progress(as_json: bool) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def searching(path: Path, as_json: bool, new: bool = True) -> Iterator[Any]:
-    """Yield a function that makes the `study.Watch` of a search; name a new run's directory; explain Ctrl-C."""
+def searching(path: Path, as_json: bool, kind: Literal["search", "comparison", "known"] = "search") -> Iterator[Any]:
+    """As `progress`; explain Ctrl-C. Unless the directory is known to the user, it is named when the run begins."""
     try:
         with progress(as_json) as display:
-            named = [] if new else [path]
-
-            def stage(name: str, share: float) -> None:
-                if not named:  # nothing that a run could not begin with is wrong
-                    named.append(path)
-                    display.notice(f"the run is '{path}'")
-                display.stage(name, share)
-
-            def watch() -> Any:
-                from autoprune.study import Watch
-
-                return Watch(stage, display.score, display.ended, display.notice)
-
-            yield watch
+            display.named, display.run = kind == "known", path if kind == "comparison" else None
+            yield _logged(display)
     except KeyboardInterrupt:
         begun = (path / "config.yaml").exists()
         way_on = f"nothing is lost, `autoprune resume {path}` goes on." if begun else "the run had not begun."
         echo(f"autoprune: interrupted: {way_on}", err=True)
         raise typer.Exit(130) from None
+
+
+def _logged(display: "Display") -> "Callback":
+    """The display and the standard log, of which `--verbose` shows everything."""
+    if not VOLUME.verbose:
+        return display
+    from autoprune.callbacks import Callbacks
+    from autoprune.logs import Log
+
+    return Callbacks(ours=[Log(), display])
 
 
 def tell_result(result: "SearchResult", as_json: bool) -> None:
@@ -66,12 +66,16 @@ def tell_result(result: "SearchResult", as_json: bool) -> None:
         emit(record | {"coverage": coverage_of(result.path), "interrupted": result.interrupted})
         return
     from autoprune import display
+    from autoprune.verdict import not_below_uniform
 
-    loss, said = result.assembly.config.loss, result.assembly.space.words
-    display.print_results("Validation split; parameters and MACs are of the whole network", table, loss, said)
+    loss, said, costs = result.assembly.config.loss, result.assembly.space.words, result.policy.costs
+    display.print_results("Validation split; parameters and MACs are of the whole network", table, loss, said, costs)
     if result.front:
-        display.print_results("Pareto front", [row.record() for row in result.front], loss, said)
-    display.print_costs(result.policy.costs)
+        display.print_results("Pareto front", [row.record() for row in result.front], loss, said, costs)
+    display.print_costs(costs)
+    remark = not_below_uniform(table, result.assembly.config)
+    if remark:
+        echo(f"note:    {remark}")
     echo(f"policy:  {path}")
     if result.interrupted:
         echo(f"go on:   autoprune resume {result.path}")

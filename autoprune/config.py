@@ -1,7 +1,6 @@
 """The configuration of a search: one frozen record from defaults, a YAML file, flags and `key=value` overrides."""
 
 import difflib
-import math
 import os
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from autoprune import registry
+from autoprune import objects, registry
 from autoprune.arguments import TRUTH, told, truth_astray
 from autoprune.errors import UserError
 from autoprune.files.reading import read_yaml, reason
@@ -19,7 +18,7 @@ from autoprune.files.writing import write_atomically
 from autoprune.ports.task import Task
 from autoprune.task_choice import task_of
 from autoprune.workload import Phase, Workload
-from autoprune.written import DEFAULT_BUDGETS, budgets_of, parse_size, path_as_text, without_password
+from autoprune.written import DEFAULT_BUDGETS, budgets_of, check_bound, parse_size, path_as_text, without_password
 
 PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_memory", "storage"}
 """Settings that say where a search is scored. They do not change what it finds, with one exception: where blocks are
@@ -104,7 +103,11 @@ class SearchConfig(_Settings):
     )
     budgets: Annotated[dict[str, float], BUDGETS] = Field(
         default_factory=lambda: dict(DEFAULT_BUDGETS),
-        description="upper bound on a metric; values up to 1 are fractions of the dense network; may be repeated",
+        description="upper bound on a metric: 50% or 0.5 kept, -30% removed, 1.2M or -2M; may be repeated",
+    )
+    of: Annotated[Literal["prunable", "model"], BUDGETS] = Field(
+        "prunable",
+        description="what a bound on params or macs is of: prunable, what can be pruned, or model, the whole network",
     )
     workload: Annotated[WorkloadConfig, BUDGETS] = Field(
         default_factory=lambda: WorkloadConfig.model_validate({}), description="how the network will be used"
@@ -200,8 +203,7 @@ class SearchConfig(_Settings):
     @classmethod
     def _bounds(cls, budgets: dict[str, float]) -> dict[str, float]:
         for metric, bound in budgets.items():
-            if not (math.isfinite(bound) and bound > 0):
-                raise ValueError(f"the budget {metric}={bound} must be a number above 0")
+            check_bound(metric, bound)
         if not budgets:
             raise ValueError("at least one budget is needed, as params=0.5")
         return budgets
@@ -293,7 +295,7 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
         whole = os.environ.get(STORAGE)
         if whole and without_password(whole) == data.get("storage"):
             data["storage"] = whole
-    for key, value in (overrides or {}).items():
+    for key, value in objects.named(overrides or {}).items():
         head, _, tail = key.partition(".")
         value = path_as_text(value)
         if tail:

@@ -12,22 +12,23 @@ from weakref import WeakKeyDictionary
 
 from rich.progress import BarColumn, Progress, TextColumn
 
+from autoprune.callbacks import Callback
+from autoprune.config import SearchConfig
 from autoprune.console import CleanConsole
 from autoprune.terminal import clean, echo
 from autoprune.wording import duration
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from autoprune.objective import Objective
 
 LINE_EVERY = 0.1  # of a search, between two lines where stderr is no terminal
 FIRST_GAP, LAST_GAP = 10.0, 300.0  # seconds between two lines of one stage, in its beginning and when it takes hours
 
 
-class Display:
-    """Progress of one command: a live bar on a terminal, a few lines elsewhere.
-
-    `stage` and `score` are the two hooks of `study.Watch`.
-    """
+class Display(Callback):
+    """Progress of one command: a live bar on a terminal, a few lines elsewhere."""
 
     def __init__(self) -> None:
         console = CleanConsole(stderr=True)
@@ -37,6 +38,8 @@ class Display:
             console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
         self._task = self._bar.add_task("", total=1.0, details="", visible=False)
+        self.named = False  # whether the directory is known to the user
+        self.run: Path | None = None  # of a comparison, its own directory and not those of its searches
         self._stage, self._begun = "", 0.0
         self._next_share, self._next_time = 0.0, 0.0
         self._marks: WeakKeyDictionary[Objective, tuple[float, int]] = WeakKeyDictionary()
@@ -49,13 +52,30 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._bar.disable:  # else it would print an empty line
+        if self._is_live:  # else it would print an empty line
             self._bar.stop()
 
-    def stage(self, name: str, share: float) -> None:
+    @property
+    def _is_live(self) -> bool:
+        """Whether a bar is drawn; otherwise lines are printed."""
+        return not self._bar.disable
+
+    def on_start(self, config: Any, path: "Path") -> None:
+        """Remember where a search begins: its directory is named with its first stage, when nothing is wrong so far."""
+        if self.run is None and isinstance(config, SearchConfig):
+            self.run = path
+
+    def _name_run(self) -> None:
+        if self.run is not None and not self.named:
+            self.named = True
+            self.on_notice(f"the run is '{self.run}'")
+
+    def on_stage(self, stage: str, share: float) -> None:
         """Show a stage before or after the search, and the share of it that is done."""
+        self._name_run()
+        name = stage
         now = self._enter(name)
-        if not self._bar.disable:
+        if self._is_live:
             self._draw(name, share, "")
         elif now >= self._next_time:
             elapsed = now - self._begun
@@ -65,14 +85,14 @@ class Display:
                 self._line(f"{name}, {duration(elapsed)} so far" if elapsed else name)
             self._plan(now)
 
-    def score(self, objective: "Objective") -> None:
+    def on_scores(self, objective: "Objective") -> None:
         """Show the state of the search after a batch of scores."""
         now, spent, share = self._enter("searching"), objective.spent, share_spent(objective)
         facts = [self._best(objective), f"{spent.evals:,} scored", self._rate(objective, now)]
         if share > 0 and objective.computed:  # a journal's seconds are not those that it takes to read
             facts.append(f"{duration(spent.seconds * (1 - share) / share)} left")
         details = ", ".join(filter(None, facts))
-        if not self._bar.disable:
+        if self._is_live:
             self._draw("searching", share, details)
         elif share >= self._next_share or now >= self._next_time:
             self._line(f"searching: {share:.0%}, {details}")
@@ -83,7 +103,7 @@ class Display:
         if objective.incumbents:
             self._shown[objective] = objective.loss(objective.incumbents[-1].proposal)
 
-    def ended(self, number: int, total: int, outcome: Mapping[str, Any]) -> None:
+    def on_search_end(self, number: int, total: int, outcome: Mapping[str, Any]) -> None:
         """Show the result of one search of a comparison. It stays visible."""
         if "failed" in outcome:
             told = f"failed: {outcome['failed']}"
@@ -93,7 +113,7 @@ class Display:
             told = f"loss {shown}, {outcome['tokens']:,} {outcome['items']}, {spent}"
         self._line(f"search {number} of {total}: {outcome['agent']} seed {outcome['seed']}: {told}")
 
-    def notice(self, text: str) -> None:
+    def on_notice(self, text: str) -> None:
         """Show a problem that does not stop the search. It stays visible."""
         self._line(f"autoprune: {text}")
 
@@ -151,6 +171,22 @@ class Silent(Display):
 
     def _line(self, line: str) -> None:
         pass
+
+
+def display_of(wanted: bool | None) -> Display | None:
+    """The display for where this runs: a notebook, a terminal, or lines. None if none is wanted.
+
+    Args:
+        wanted: None wants one in a notebook and on a terminal.
+    """
+    if wanted is False:
+        return None
+    console = CleanConsole(stderr=True)
+    if console.is_jupyter:
+        from autoprune.notebook_display import NotebookDisplay
+
+        return NotebookDisplay()
+    return Display() if wanted or console.is_terminal else None
 
 
 def share_spent(objective: "Objective") -> float:
