@@ -66,6 +66,7 @@ def tell_result(result: "SearchResult", as_json: bool) -> None:
         emit(record | {"coverage": coverage_of(result.path), "interrupted": result.interrupted})
         return
     from autoprune import display
+    from autoprune.picture import print_picture
     from autoprune.verdict import not_below_uniform
 
     loss, said, costs = result.assembly.config.loss, result.assembly.space.words, result.policy.costs
@@ -73,6 +74,7 @@ def tell_result(result: "SearchResult", as_json: bool) -> None:
     if result.front:
         display.print_results("Pareto front", [row.record() for row in result.front], loss, said, costs)
     display.print_costs(costs)
+    print_picture(result.policy)
     remark = not_below_uniform(table, result.assembly.config)
     if remark:
         echo(f"note:    {remark}")
