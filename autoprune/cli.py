@@ -13,10 +13,11 @@ from autoprune.errors import UserError
 from autoprune.options import OF_PLACES, SETTINGS, settings
 from autoprune.shell import completion
 from autoprune.shell.chosen import chosen_settings
+from autoprune.shell.initial import init
 from autoprune.shell.root import app, main
 from autoprune.terminal import echo
 
-__all__ = ["app", "main"]
+__all__ = ["app", "init", "main"]
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.", autocompletion=completion.runs)]
@@ -70,7 +71,7 @@ def compare(
     common = chosen_settings(config, given, overrides)
     path = out or rundir.new_run_path("compare", common.seed)
     names = [name.strip() for name in agents.split(",") if name.strip()]
-    with searching(path, as_json) as display:
+    with searching(path, as_json, "comparison") as display:
         from autoprune.comparing import comparison
 
         numbers = list(range(common.seed, common.seed + seeds))
@@ -82,7 +83,7 @@ def compare(
 @settings(OF_PLACES)
 def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
     """Continue a run from its journal, or finish a comparison. Options change where it runs."""
-    with searching(run, as_json) as display:
+    with searching(run, as_json, "known") as display:
         from autoprune import study
         from autoprune.comparing import comparison
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from autoprune import objects, registry
-from autoprune.arguments import told
+from autoprune.arguments import TRUTH, told, truth_astray
 from autoprune.errors import UserError
 from autoprune.files.reading import read_yaml, reason
 from autoprune.files.writing import write_atomically
@@ -44,10 +44,22 @@ MODEL, AGENT, BUDGETS = Panel("Model and data"), Panel("Agent"), Panel("Budgets 
 LEVELS, SAMPLES, PLACE, RECORD = Panel("Levels"), Panel("Samples"), Panel("Where it runs"), Panel("Record")
 
 
-class WorkloadConfig(BaseModel):
-    """How the network will be used, for metrics that depend on it: `workload.phase=decode workload.batch=8`."""
-
+class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        """Accept NumPy's numbers; refuse true and false where a number or a text is asked for."""
+        if truth_astray(value, cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError(TRUTH)
+        if isinstance(value, Integral) and not isinstance(value, bool):
+            return int(value)
+        return float(value) if isinstance(value, Real) and not isinstance(value, Integral) else value
+
+
+class WorkloadConfig(_Settings):
+    """How the network will be used, for metrics that depend on it: `workload.phase=decode workload.batch=8`."""
 
     phase: Phase = Field(
         "prefill", description="prefill runs whole sequences; decode runs one new token of each sequence"
@@ -64,13 +76,11 @@ class WorkloadConfig(BaseModel):
     )
 
 
-class SearchConfig(BaseModel):
+class SearchConfig(_Settings):
     """All settings that decide the result of a run. They are saved in the run as `config.yaml`.
 
     Sizes of splits are numbers of sequences of `sequence_length` tokens. `max_tokens` counts policies x tokens.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
     model: Annotated[str | None, MODEL] = Field(
         None,
@@ -176,16 +186,6 @@ class SearchConfig(BaseModel):
         gt=0,
         description="memory for hidden states, such as 8GiB; the default is a quarter of the free memory",
     )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
-        """Accept NumPy's numbers; refuse true and false where a number is asked for."""
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError("neither true nor false is a value of it")
-        if isinstance(value, Integral) and not isinstance(value, bool):
-            return int(value)
-        return float(value) if isinstance(value, Real) and not isinstance(value, Integral) else value
 
     @field_validator("device_memory", "state_memory", mode="before")
     @classmethod

@@ -38,7 +38,7 @@ LAYERS = (
     {"comparing", "recovery"},
     {"api", "reports"},
     {"testing", "extend"},
-    {"cli", "command_output", "faults", "display", "listing", "on_import", "options",
+    {"cli", "command_output", "faults", "display", "listing", "on_import", "options", "picture", "shell",
      "table_fitting", "__main__"},
 )  # fmt: skip
 """The engine from the ground up; a module imports from its own layer and from those before it."""

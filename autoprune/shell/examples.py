@@ -17,6 +17,12 @@ autoprune search --budget params=60% --budget macs=0.5 \\
     --agent ppo --max-time 600
 # settings from a file, and one of the agent's own
 autoprune search --config settings.yaml agent_options.offspring=16""",
+    "init": """\
+# questions on a terminal, then settings.yaml
+autoprune init settings.yaml
+# no questions: what is given, and every other setting as a comment
+autoprune init settings.yaml --model path/to/model --budget 50%
+autoprune search --config settings.yaml""",
     "compare": """\
 # three agents with five seeds each
 autoprune compare --agents evolution,tpe,random --seeds 5 --out runs/three
@@ -69,11 +75,5 @@ autoprune finetune runs/half --max-time 3600 --lora 16""",
 autoprune evaluate smaller --data another_text.txt
 # the policy of a run, on its validation split
 autoprune evaluate runs/half""",
-    "init": """\
-# questions on a terminal, then settings.yaml
-autoprune init settings.yaml
-# no questions: what is given, and every other setting as a comment
-autoprune init settings.yaml --model path/to/model --budget 50%
-autoprune search --config settings.yaml""",
 }
-"""Command -> examples; the empty name is `autoprune` itself."""
+"""Command -> examples; the empty name is `autoprune` itself. Help lists the commands in this order."""
