@@ -14,7 +14,7 @@ import typer
 from autoprune.command_output import emit, progress, searching, tell_comparison, tell_result
 from autoprune.errors import UserError
 from autoprune.faults import outside_fault
-from autoprune.options import OF_PLACES, SETTINGS, settings
+from autoprune.options import OF_RESUME, SETTINGS, settings
 from autoprune.terminal import echo
 
 if TYPE_CHECKING:
@@ -119,9 +119,9 @@ def compare(
 
 
 @app.command()
-@settings(OF_PLACES)
+@settings(OF_RESUME)
 def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
-    """Continue a run from its journal, or finish a comparison. Options change where it runs."""
+    """Continue a run from its journal, or finish a comparison. Options change where it runs and its limits."""
     with searching(run, as_json) as watch:
         from autoprune import study
         from autoprune.comparing import comparison

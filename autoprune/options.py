@@ -12,13 +12,15 @@ from typing import Annotated, Any, get_args
 import typer
 from pydantic.fields import FieldInfo
 
-from autoprune.config import PLACES, SearchConfig
+from autoprune.config import LIMITS, PLACES, SearchConfig
 from autoprune.errors import UserError
 from autoprune.written import budgets_of
 
 SETTINGS = [name for name in SearchConfig.model_fields if name not in ("agent_options", "workload")]
 OF_PLACES = [name for name in SETTINGS if name in PLACES]
 """The settings that say where a search is scored."""
+OF_RESUME = [name for name in SETTINGS if name in PLACES or name in LIMITS]
+"""The settings that `resume` can change."""
 SIZES = ("device_memory", "state_memory")
 """Settings that users may write as 8GiB."""
 

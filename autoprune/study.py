@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune import cautions, rundir, usercode
+from autoprune import cautions, limits_of_runs, rundir, stopping, usercode
 from autoprune.arguments import made
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import SearchConfig, load_config
@@ -125,11 +125,13 @@ def resume(out: Path, watch: Watch | None = None, places: Mapping[str, Any] | No
     Args:
         out: the run's directory.
         watch: what a display is told.
-        places: settings of where it is scored (`config.PLACES`). They replace the run's own.
+        places: settings of where it is scored (`config.PLACES`), which replace the run's own, and new limits
+            (`config.LIMITS`), which the run keeps.
     """
     rundir.check_is_run(out)
     watch = watch or Watch()
     with rundir.locked(out):
+        limits_of_runs.change(out, places or {})
         config = load_config(out / "config.yaml", dict(places or {}))
         with workers_of(config, watch) as pool:
             assembly = prepare(config, watch, run=out)
@@ -184,7 +186,8 @@ def prepare(config: SearchConfig, watch: Watch, masks: bool | None = None, run: 
     Raises:
         UserError: as `assemble`, or the dense network's own loss is not finite.
     """
-    assembly = assemble(config, watch.stage, masks, run)
+    stage = watch.stage if run is None else stopping.heeding(run, watch.stage)
+    assembly = assemble(config, stage, masks, run)
     _check_dense(assembly)
     for notice in [*assembly.notices(), *assembly.task.notices(assembly)]:
         watch.notice(notice)
@@ -211,6 +214,7 @@ def _search(
         def scored(objective: Objective) -> None:
             record.write()
             watch.score(objective)
+            stopping.obey(out)
 
         objective = Objective(assembly.space, scorer, limits, journal, scored, assembly.store.statistics)
         interrupted = _run(agent, objective, config.seed)
@@ -219,8 +223,10 @@ def _search(
         with turn or nullcontext():
             result = _finish(assembly, objective, front, out, watch, interrupted)
         best = objective.best
-        chosen = front or finalists(objective.archive(), best)
-        record.answer(best, *objective.loss(best), [] if interrupted else chosen)  # of a search that ended
+        chosen = dict.fromkeys([best, *(front or finalists(objective.archive(), best))])
+        # in a database of others, trials cannot be replaced when an interrupted search has gone on
+        last = [] if interrupted and config.storage else [(one, *objective.loss(one)) for one in chosen]
+        record.answer(best, *objective.loss(best), last)
         return result
 
 

@@ -23,7 +23,7 @@ LAYERS = (
     | {"spending", "written"},
     {"registry", "level", "unit", "growth", "space", "incumbents", "requests",
       "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
-      "task_choice", "task_guard"},
+      "task_choice", "task_guard", "stopping", "limits_of_runs"},
     {"cutting"},
     {"networks", "models", "calibration", "budgets"},
     {"levels"},
@@ -36,7 +36,7 @@ LAYERS = (
     {"study"},
     {"comparing", "recovery"},
     {"api", "reports"},
-    {"testing", "extend"},
+    {"testing", "extend", "watching"},
     {"cli", "command_output", "faults", "console", "display", "listing", "on_import", "options", "progress",
      "__main__"},
 )  # fmt: skip

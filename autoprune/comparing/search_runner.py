@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from autoprune import stopping
 from autoprune.assembly import Assembly
 from autoprune.comparing.curves import Point, thinned
 from autoprune.comparing.results import CURVE
@@ -67,7 +68,7 @@ class SearchRunner:
 
     def _search(self, config: SearchConfig, run: Path) -> None:
         """One search, begun or gone on with, and its curve, which is written last."""
-        if (run / "config.yaml").exists() and not load_config(run / "config.yaml").same_search(config):
+        if (run / "config.yaml").exists() and not load_config(run / "config.yaml").goes_on_as(config):
             raise UserError(
                 f"'{run}' was searched with other settings than the comparison's: remove it to search again."
             )
@@ -85,6 +86,7 @@ class SearchRunner:
         if self._stopped.is_set():
             raise KeyboardInterrupt
         self._watch.score(objective)
+        stopping.obey(self._out)
 
     def _curve(self, result: SearchResult) -> list[Point]:
         """A search's incumbents on the common sample, outside its limits and clock; the last is where it ended."""
