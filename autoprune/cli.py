@@ -250,6 +250,19 @@ def dashboard(
 
 
 @app.command()
+def watch(
+    run: Annotated[Path, typer.Argument(help="Directory of a run, of a comparison, or of several of them.")] = Path("runs"),
+    control: Annotated[bool, typer.Option("--control", help="Let the page stop and resume, and change limits.")] = False,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8090,
+) -> None:
+    """Serve a live page of a search, until Ctrl-C: its curve, what is kept of every unit, limits and budgets."""
+    from autoprune.watching.server import serve
+
+    serve(run, host, port, control, lambda url: echo(f"watching {run}: {url} (Ctrl-C ends it)"))
+
+
+@app.command()
 def finetune(
     run: Run,
     overrides: Annotated[

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from autoprune import limits_of_runs, rundir
-from autoprune.comparing.plan import PLAN, ComparisonPlan
-from autoprune.comparing.results import FILE, SCHEMA, curves_of, is_finished, outcome_of, table_of
+from autoprune.comparing.plan import ComparisonPlan
+from autoprune.comparing.results import FILE, PLAN, SCHEMA, curves_of, is_finished, outcome_of, table_of
 from autoprune.comparing.search_runner import SearchRunner
 from autoprune.config import PLACES, SearchConfig, load_config
 from autoprune.errors import UserError
