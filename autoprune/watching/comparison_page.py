@@ -15,7 +15,7 @@ from autoprune.reports.scales import drawable
 from autoprune.reports.tables import facts, figure, figures, note, section
 from autoprune.watching.folder import Place, planned
 from autoprune.watching.folder_page import run_table
-from autoprune.watching.run_page import Page, heading, warning
+from autoprune.watching.run_page import STATES, Page, heading, model_name, warning
 from autoprune.watching.run_reader import Seen, State
 
 LINES = 16  # of the chart of all searches, at most
@@ -52,8 +52,8 @@ def comparison_page(place: Place, runs: Sequence[tuple[Place, Seen]], notice: st
         "live": _live(runs),
     }
     return {
-        "title": f"{state}: {place.path.name}",
-        "state": state,
+        "title": f"{STATES[state]}: {place.path.name}",
+        "state": STATES[state],
         "parts": {name: str(part or "") for name, part in parts.items()},
         "limits": {} if config is None else {name: getattr(config, name) for name in LIMITS},
         "can": {"stop": state == "searching", "resume": state != "searching"},
@@ -70,7 +70,7 @@ def _head(place: Place, state: State, config: SearchConfig | None) -> Markup:
     if config is None:
         return heading(place, place.path.name, state)
     bounds = ", ".join(f"{metric} ≤ {bound:g}" for metric, bound in config.budgets.items())
-    return heading(place, config.model or "embedded model", state, f"Comparison, {bounds}. ", tag("code", place.path))
+    return heading(place, model_name(config), state, f"Comparison, {bounds}. ", tag("code", place.path))
 
 
 def _searches(runs: Sequence[tuple[Place, Seen]], planned_runs: dict[str, Any]) -> Markup:

@@ -1,6 +1,5 @@
 """Stops and resumes searches for the page. A search is stopped by a file, and resumed by a process of its own."""
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ class Control:
 
     def __init__(self) -> None:
         self._started: dict[Path, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
+        self._ended: dict[Path, str] = {}
         self._lock = threading.Lock()
 
     def stop(self, run: Path) -> None:
@@ -58,29 +58,35 @@ class Control:
         with self._lock:
             if rundir.is_in_use(run) or self._is_starting(run):
                 raise UserError(f"a process works on '{run}' already.")
-            log = tempfile.TemporaryFile()  # noqa: SIM115 it is read as long as the page lives
-            process = subprocess.Popen(command(run, limits), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                       env={**os.environ, "PYTHONUNBUFFERED": "1"}, start_new_session=True)  # fmt: skip
-            self._started[run] = process, log
+            self._ended.pop(run, None)
+            log = tempfile.TemporaryFile()  # noqa: SIM115 it is read when the process has ended
+            self._started[run] = subprocess.Popen(
+                command(run, limits), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            ), log
         end = time.monotonic() + SOON
-        while time.monotonic() < end and process.poll() is None:
+        while time.monotonic() < end and self._is_starting(run):
             time.sleep(0.05)
 
     def notice(self, run: Path) -> str | None:
         """What is to be told of the last command: that a search starts or stops, or why it could not go on."""
-        if self._is_starting(run) and not rundir.is_in_use(run):
-            return "The search is being resumed."
+        starting = self._is_starting(run)
         if rundir.is_in_use(run):
             return "The search was asked to stop, and stops after the batch at work." if stopping.is_asked(run) else None
-        process, log = self._started.get(run, (None, None))
-        if process is None or log is None or process.returncode in (0, 130):
-            return None
-        log.seek(0)
-        lines = log.read()[-4000:].decode("utf-8", "replace").strip().splitlines()
-        return f"The search could not go on: {lines[-1].removeprefix('autoprune: error: ')}" if lines else None
+        return "The search is being resumed." if starting else self._ended.get(run)
 
     def _is_starting(self, run: Path) -> bool:
-        return run in self._started and self._started[run][0].poll() is None
+        """Whether a process that was started here is at work; what one that has ended said is kept."""
+        if run not in self._started:
+            return False
+        process, log = self._started[run]
+        if process.poll() is None:
+            return True
+        with self._started.pop(run)[1]:
+            log.seek(0)
+            lines = log.read().decode("utf-8", "replace").strip().splitlines()
+        if process.returncode not in (0, 130) and lines:
+            self._ended[run] = f"The search could not go on: {lines[-1].removeprefix('autoprune: error: ')}"
+        return False
 
 
 def command(run: Path, limits: Limits) -> list[str]:

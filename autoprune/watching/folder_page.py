@@ -19,11 +19,10 @@ def folder_page(place: Place, runs: Sequence[tuple[Place, Seen | None]]) -> Page
         runs: what is in it, the newest first; of a comparison nothing is known here.
     """
     shown = section("Runs", run_table(runs)) if runs else note("There is no run in this folder yet.")
-    title = "Runs"
     return {
         "title": f"{place.path.name}: runs",
         "state": "",
-        "parts": {"head": str(heading(place, title, None, tag("code", place.path))), "runs": str(shown)},
+        "parts": {"head": str(heading(place, "Runs", None, tag("code", place.path))), "runs": str(shown)},
         "limits": {},
         "can": {"stop": False, "resume": False},
     }

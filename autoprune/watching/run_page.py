@@ -1,9 +1,10 @@
 """The live page of one run: its state, limits and budgets, the curve, and what is kept of every unit."""
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from autoprune.config import LIMITS
+from autoprune.config import LIMITS, SearchConfig
 from autoprune.limits_of_runs import SPENT
 from autoprune.reports import overview, searching, units
 from autoprune.reports.markup import Markup, join, tag
@@ -59,8 +60,11 @@ def run_page(place: Place, seen: Seen, notice: str | None = None) -> Page:
         "state": STATES[seen.state],
         "parts": {name: str(part or "") for name, part in parts.items()},
         "limits": limits,
-        "can": {"stop": seen.state in ("preparing", "searching"), "resume": seen.state in ("finished", "stopped", "ended")},
-    }  # fmt: skip
+        "can": {
+            "stop": seen.state in ("preparing", "searching"),
+            "resume": seen.state in ("finished", "stopped", "ended"),
+        },
+    }
 
 
 def heading(place: Place, title: str, state: str | None, *lead: object) -> Markup:
@@ -86,10 +90,23 @@ def warning(text: str) -> Markup:
     return tag("p", text, class_="warning")
 
 
-def meter(name: str, value: float, whole: float, told: str) -> Markup:
-    """A bar with its name and what it says."""
-    bar = tag("progress", max=1, value=f"{min(1.0, max(0.0, value / whole if whole else 0.0)):.4f}", aria_label=name)
-    return tag("div", tag("span", name), tag("strong", told), bar, class_="bar")
+def bar(name: str, share: float, told: str, bound: float | None = None) -> Markup:
+    """A bar with its name and what it says.
+
+    Args:
+        name: of what is shown.
+        share: that is filled, in [0, 1].
+        told: the same in words.
+        bound: where a line marks the most that is allowed, in [0, 1].
+    """
+    drawn = tag(
+        "svg",
+        tag("rect", width=1000, height=10, class_="rest"),
+        tag("rect", width=1000 * min(1.0, max(0.0, share)), height=10, class_="done"),
+        None if bound is None else tag("rect", x=1000 * min(1.0, bound) - 2, width=4, height=10, class_="bound"),
+        viewBox="0 0 1000 10", preserveAspectRatio="none", role="img", aria_label=f"{name}: {told}",
+    )  # fmt: skip
+    return tag("div", tag("span", name), tag("strong", told), drawn, class_="bar")
 
 
 def _head(place: Place, seen: Seen) -> Markup:
@@ -97,8 +114,13 @@ def _head(place: Place, seen: Seen) -> Markup:
     if config is None:
         return heading(place, place.path.name, seen.state)
     bounds = ", ".join(f"{metric} ≤ {bound:g}" for metric, bound in config.budgets.items())
-    told = f"{config.agent}, seed {config.seed}, {bounds}. "
-    return heading(place, config.model or "embedded model", seen.state, told, tag("code", place.path))
+    told = f"{config.agent}, seed {config.seed}, {bounds}. Run "
+    return heading(place, model_name(config), seen.state, told, tag("code", place.path))
+
+
+def model_name(config: SearchConfig) -> str:
+    """The model by the last part of its path."""
+    return Path(config.model).name if config.model else "embedded model"
 
 
 def _facts(run: Run, seen: Seen) -> list[tuple[str, str, str]]:
@@ -141,7 +163,7 @@ def _limits(run: Run, seen: Seen) -> Markup:
             continue
         shown = [duration(value) if name == "seconds" else f"{value:,}" for value in (used, bound)]
         label = NAMES[name].format(items=run.words.items.capitalize())
-        rows.append(meter(label, used, bound, f"{shown[0]} of {shown[1]} ({percent(min(used, bound), bound)})"))
+        rows.append(bar(label, used / bound, f"{shown[0]} of {shown[1]} ({percent(min(used, bound), bound)})"))
     return section("Limits", *(rows or [tag("p", "This search has no limit: its agent ends it.", class_="note")]))
 
 
@@ -151,5 +173,5 @@ def _budgets(run: Run) -> Markup:
         dense = run.space.cost(run.space.dense, metric)
         used = run.used(metric, run.best.keys) if run.best else 0.0
         told = f"{percent(used, dense)} of dense, at most {percent(bound, dense)}" if run.best else "nothing scored yet"
-        rows.append(meter(metric, used, dense, told))
+        rows.append(bar(metric, used / (dense or 1.0), told, bound / (dense or 1.0)))
     return section("Budget of the best", *rows)

@@ -33,6 +33,7 @@ from autoprune.watching.folder_page import folder_page
 from autoprune.watching.run_page import Page, run_page
 
 STATIC = Path(__file__).parent / "static"
+GONE = "there is no such run (any more)."
 
 
 def serve(path: Path, host: str, port: int, control: bool, announce: Callable[[str], None]) -> None:
@@ -122,8 +123,8 @@ def application(folder: Folder, control: Control | None) -> Starlette:
                 raise ValueError
             place = folder.place(str(asked.pop("name", "")))
             await run_in_threadpool(work, place.path, asked)
-        except LookupError:
-            return _problem("there is no such run.", 404)
+        except (LookupError, OSError):
+            return _problem(GONE, 404)
         except ValidationError as error:
             return _problem(f"{told(error)}.", 422)
         except (ValueError, RecursionError):
@@ -142,7 +143,7 @@ def application(folder: Folder, control: Control | None) -> Starlette:
             Route("/api/stop", stop, methods=["POST"]),
             Route("/api/resume", resume, methods=["POST"]),
         ],
-        exception_handlers={LookupError: lambda request, error: _problem("there is no such run.", 404)},
+        exception_handlers={kind: lambda request, error: _problem(GONE, 404) for kind in (LookupError, OSError)},
     )
 
 
