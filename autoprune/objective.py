@@ -9,6 +9,7 @@ Shapes: P policies, S sequences, U units, L levels.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +44,13 @@ class Objective:
         journal: every new score is appended to it, and the scores in it are replayed.
         on_score: called after every batch, for progress displays.
         statistics: statistics of each unit, for agents that use them; empty where none are known.
+        run: the run's directory; None outside of a run.
 
     Attributes:
         history: (tokens spent, seconds, best search loss) after every batch.
         incumbents: every change of `best`, with the tokens spent until then.
         computed: tokens that this process scored; replayed scores are not counted.
+        stopped: whether `stop` ended the search.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Objective:
         journal: Journal | None = None,
         on_score: Callable[["Objective"], None] | None = None,
         statistics: Sequence[UnitStatistics] = (),
+        run: Path | None = None,
     ) -> None:
         self.space, self.statistics, self._account = space, tuple(statistics), Account(limits)
         self.history: list[tuple[int, float, float]] = []
@@ -70,6 +74,7 @@ class Objective:
         self._replay = self._journal.replay()
         self._declared: Proposal | None = None
         self._looks, self._idle = 0, 0
+        self.run, self.stopped, self._stopping = run, False, False
 
     # -- what agents use ---------------------------------------------------------------------------------------
 
@@ -138,6 +143,7 @@ class Objective:
             raise ValueError(f"an agent asked for losses after {steps} training steps; nothing here can train")
         policies = checked_policies(policies, self.space, budgets_hold=not probe)
         check_sequences(sequences, self.n_sequences)
+        self._end_if_stopped()
         before, at_once = self.spent.evals, self._scorer.policies_at_once
         for start in range(0, len(policies), at_once):
             self._score(policies[start : start + at_once], list(sequences), not probe, steps)
@@ -206,6 +212,7 @@ class Objective:
         Raises:
             LimitReached: time is over.
         """
+        self._end_if_stopped()
         self._looks += 1
         end = self._replay.end
         if end is not None and end.look == self._looks and self._account.is_over(end.seconds):
@@ -238,6 +245,20 @@ class Objective:
         if tokens is None:
             return self.n_sequences
         return max(1, min(self.n_sequences, round(tokens / self.tokens_per_sequence)))
+
+    # -- what callbacks use ------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End the search after the present batch, as soon as it has an answer. Any thread may call this.
+
+        The search ends in order. Its run has a result, which is marked as interrupted, and it can be resumed.
+        """
+        self._stopping = True
+
+    def _end_if_stopped(self) -> None:
+        if self._stopping and self.incumbents:
+            self.stopped = True
+            raise LimitReached
 
     # -- what the study uses -----------------------------------------------------------------------------------
 
@@ -287,6 +308,7 @@ class Objective:
         if allowed:
             self.history.append((self.spent.tokens, self.spent.seconds, self._best_so_far()))
             self._on_score(self)
+            self._end_if_stopped()
         if len(allowed) < len(todo):
             raise LimitReached
 

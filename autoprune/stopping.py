@@ -1,7 +1,7 @@
 """How another process stops a search in order: a file `stop` in the run's directory, which the search looks for.
 
-The search looks after every batch of scores and at every stage of its preparation. It removes the file and ends as by
-Ctrl-C: with the best policy so far, and `autoprune resume` goes on. A file is safer than a signal, because a process
+The search looks after every batch of scores and at every stage of its preparation. It removes the file and ends with the
+best policy so far, as a callback ends it (`Objective.stop`); `autoprune resume` goes on. A file is safer than a signal, because a process
 number that was read from a file may meanwhile be that of another process.
 """
 
@@ -30,18 +30,20 @@ def withdraw(run: Path) -> None:
     (run / FILE).unlink(missing_ok=True)
 
 
-def obey(run: Path) -> None:
-    """Raise KeyboardInterrupt if the search was asked to stop."""
-    if is_asked(run):
+def heard(run: Path) -> bool:
+    """Whether the search was asked to stop. The request is then removed: the search is about to stop."""
+    asked = is_asked(run)
+    if asked:
         withdraw(run)
-        raise KeyboardInterrupt
+    return asked
 
 
 def heeding(run: Path, stage: Callable[[str, float], None]) -> Callable[[str, float], None]:
-    """The callback of a stage, which also looks for the request."""
+    """The callback of a stage, which raises KeyboardInterrupt if the search was asked to stop."""
 
-    def heard(name: str, share: float) -> None:
-        obey(run)
+    def told(name: str, share: float) -> None:
+        if heard(run):
+            raise KeyboardInterrupt
         stage(name, share)
 
-    return heard
+    return told

@@ -2,13 +2,10 @@
 
 import json
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -20,6 +17,7 @@ from autoprune import rundir, stopping
 from autoprune.evaluation import slopes
 from autoprune.reports import gathering
 from autoprune.watching.run_reader import RunReader
+from tests.watching_pages import watching
 
 pytest.importorskip("starlette", reason="needs autoprune[watch]")
 pytest.importorskip("uvicorn", reason="needs autoprune[watch]")
@@ -30,7 +28,6 @@ from autoprune.watching.control import Control, Limits, command
 from autoprune.watching.folder import Folder
 from autoprune.watching.guard import Guard
 from autoprune.watching.server import application
-from tests.test_dashboard import COMMAND
 
 Refused = Callable[..., str]
 HOSTILE = "<img src=x onerror=alert(1)>\"'&"
@@ -84,7 +81,9 @@ def test_the_token_is_needed_and_moves_into_a_cookie(runs: Path) -> None:
     assert client.get("/api/page").status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8090", "localhost.evil.example", "127.0.0.1.nip.io", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8090", "localhost.evil.example", "127.0.0.1.nip.io", ""]
+)
 def test_a_name_of_someone_else_is_refused(runs: Path, host: str) -> None:
     """DNS rebinding: a page of the name's owner would otherwise read what this server says."""
     assert visiting(runs).get("/api/page", headers={"host": host}).status_code == 400
@@ -116,7 +115,9 @@ def test_what_changes_something_comes_from_this_page(runs: Path) -> None:
     assert client.post("/api/stop", json=body).status_code == 403
     assert client.post("/api/stop", data=body, headers=own).status_code == 415
     assert client.post("/api/stop", json={"name": "x" * 20_000}, headers=own).status_code == 413
-    assert client.post("/api/stop", content=b"[1]", headers=own | {"content-type": "application/json"}).status_code == 400
+    assert (
+        client.post("/api/stop", content=b"[1]", headers=own | {"content-type": "application/json"}).status_code == 400
+    )
     assert guarded(runs, Control()).post("/api/stop", json=body, headers=own).status_code == 403
     assert client.get("/api/stop").status_code == 405
 
@@ -126,7 +127,15 @@ def test_no_name_leads_out_of_the_folder(runs: Path, tmp_path: Path, finished_ru
     (runs / "link").symlink_to(tmp_path / "outside")
     (runs / "run" / "inner").symlink_to(tmp_path / "outside")
     client = visiting(runs)
-    for name in ("../outside", "link", "run/../../outside", str(tmp_path / "outside"), "run/inner", "%2e%2e/outside", "."):
+    for name in (
+        "../outside",
+        "link",
+        "run/../../outside",
+        str(tmp_path / "outside"),
+        "run/inner",
+        "%2e%2e/outside",
+        ".",
+    ):
         assert client.get("/api/page", params={"name": name}).status_code == 404, name
     for path in ("/../pyproject.toml", "/static/../server.py", "//etc/passwd", "/run/config.yaml"):
         assert client.get(path).status_code == 404
@@ -360,7 +369,8 @@ def test_limits_are_checked(runs: Path) -> None:
 
 def test_a_name_is_never_an_option(tmp_path: Path) -> None:
     given = command(Path("--storage=x"), Limits(max_tokens=7, max_time=1.5))
-    assert given[1:] == ["-m", "autoprune", "resume", "--max-tokens=7", "--max-time=1.5", "--", str(Path("--storage=x").resolve())]
+    assert given[1:-1] == ["-m", "autoprune", "resume", "--max-tokens=7", "--max-time=1.5", "--"]
+    assert given[-1] == str(Path("--storage=x").resolve())
 
 
 @pytest.mark.slow
@@ -377,24 +387,6 @@ def test_why_a_search_could_not_go_on_is_told(runs: Path) -> None:
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def watching(path: Path, *options: str) -> Iterator[str]:
-    """The address of a page that a process of its own serves, which Ctrl-C must end."""
-    arguments = [sys.executable, "-c", COMMAND, "watch", str(path), "--port", "0", *options]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line.startswith(f"watching {path}: http://"), process.stderr and process.stderr.read()
-            yield line.removeprefix(f"watching {path}: ").split()[0]
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=30)
-        finally:
-            process.kill()
-    assert process.returncode in (0, 130)
-    assert err == ""
 
 
 def test_the_command_serves_until_ctrl_c_and_only_reads(runs: Path) -> None:

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
+from tests.test_resume import command, outcome, wait_for_scores
+from tests.watching_pages import watching
+
 pytest.importorskip("uvicorn", reason="needs autoprune[watch]")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-
-from tests.test_resume import command, outcome, wait_for_scores
-from tests.test_watching import watching
-
 pytestmark = pytest.mark.slow
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SECOND = 1000  # milliseconds
 MORE = 420
+POLICIES = "parseInt(document.querySelector('.facts').innerText.match(/policies scored\\s+(\\d+)/i)[1])"
 PICTURES = os.environ.get("AUTOPRUNE_PICTURES")
 """A folder for pictures of the page; by default none are kept."""
 
@@ -69,8 +69,7 @@ def test_a_search_is_watched_stopped_resumed_and_ends(quick_arguments: list[str]
         tab.locator("#part-curve svg").first.wait_for()
 
         before, curve = scored(tab), path_of_curve(tab)
-        tab.wait_for_function("n => parseInt(document.querySelector('.facts').innerText.match(/scored\\s+(\\d+)/i)[1]) > n",
-                              arg=before + 5)  # fmt: skip
+        tab.wait_for_function(f"{POLICIES} > {before + 5}")
         assert path_of_curve(tab) != curve
         assert tab.locator("#part-units svg rect.part").count() == 8, "kept of every unit"
         assert tab.get_by_text("Time left").is_visible()

@@ -41,7 +41,9 @@ class Gathering:
     def best(self) -> Best | None:
         """The policy of the lowest loss at the highest fidelity, as the objective chooses without a declared answer."""
         proposal = self._leader
-        if proposal is None or not math.isfinite(self.records[proposal].loss):  # it overflowed when it was scored on more
+        if proposal is None or not math.isfinite(
+            self.records[proposal].loss
+        ):  # it overflowed when it was scored on more
             finite = [p for p, one in self.records.items() if one.feasible and math.isfinite(one.loss)]
             proposal = max(finite, key=lambda p: _rank(self.records[p]), default=None)
         if proposal is None:

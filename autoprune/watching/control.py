@@ -60,9 +60,12 @@ class Control:
                 raise UserError(f"a process works on '{run}' already.")
             self._ended.pop(run, None)
             log = tempfile.TemporaryFile()  # noqa: SIM115 it is read when the process has ended
-            self._started[run] = subprocess.Popen(
-                command(run, limits), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            ), log
+            self._started[run] = (
+                subprocess.Popen(
+                    command(run, limits), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                ),
+                log,
+            )
         end = time.monotonic() + SOON
         while time.monotonic() < end and self._is_starting(run):
             time.sleep(0.05)
@@ -71,7 +74,9 @@ class Control:
         """What is to be told of the last command: that a search starts or stops, or why it could not go on."""
         starting = self._is_starting(run)
         if rundir.is_in_use(run):
-            return "The search was asked to stop, and stops after the batch at work." if stopping.is_asked(run) else None
+            return (
+                "The search was asked to stop, and stops after the batch at work." if stopping.is_asked(run) else None
+            )
         return "The search is being resumed." if starting else self._ended.get(run)
 
     def _is_starting(self, run: Path) -> bool:

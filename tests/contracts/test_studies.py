@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from autoprune import registry, stopping, study
 from autoprune.assembly import Assembly, assemble
+from autoprune.callbacks import SILENT, Callback, Callbacks
 from autoprune.config import load_config
 from autoprune.records.storage import open_storage
 from tests.contracts.test_ends import QUICK
@@ -33,14 +34,14 @@ def assembly(quick: dict[str, Any]) -> Assembly:
     return assemble(load_config(None, quick), masks=True)
 
 
-def search(assembly: Assembly, agent: str, out: Path, evals: int, watch: study.Watch | None = None) -> int:
+def search(assembly: Assembly, agent: str, out: Path, evals: int, callbacks: Callback = SILENT) -> int:
     """Begin a search or go on with it; the number of calls of its scorer."""
     if agent == "maskable-ppo":
         pytest.importorskip("sb3_contrib", reason="needs sb3-contrib")
     changes = {"agent": agent, "agent_options": QUICK.get(agent, {}), "max_evals": evals, "seed": 3}
     scorer = Counted(study.scorer_of(assembly, None))
     config = assembly.config.model_copy(update=changes)
-    study.search_on(assembly, scorer, config, out, watch or study.Watch())
+    study.search_on(assembly, scorer, config, out, callbacks)
     return scorer.calls
 
 
@@ -124,7 +125,7 @@ def test_a_stopped_search_agrees_before_and_after_it_goes_on(agent: str, assembl
         if next(seen) == 5:
             stopping.ask(run)
 
-    search(assembly, agent, run, FEW, study.Watch(score=stop))
+    search(assembly, agent, run, FEW, Callbacks(stop))
     stopped = json.loads((run / "result.json").read_text())["interrupted"]
     assert stopped == (next(seen) > 5)
     assert not stopping.is_asked(run)
