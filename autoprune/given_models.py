@@ -21,8 +21,8 @@ from torch import nn
 from autoprune import live, objects, usercode
 from autoprune.config import load_config
 from autoprune.errors import UserError
+from autoprune.files.cache import cache_directory
 from autoprune.files.writing import BUILDING, scratch
-from autoprune.levels.store import cache_directory
 from autoprune.networks import pretrained
 from autoprune.networks.checks import check_task
 from autoprune.networks.loading import digest, explained, family_of, model_types
