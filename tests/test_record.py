@@ -154,7 +154,6 @@ def test_costs_as_values(tmp_path: Path) -> None:
     space = toy_space(latency=0.7)
     policy = space.uniform()
     (trial,) = recorded(tmp_path / "run", space, [Score(policy, (0, 1), [1.0, 2.0], 0.1)], metrics=("params",))
-    share = space.cost(policy, "params") / space.cost(space.dense, "params")
     assert (trial.state, trial.values, trial.user_attrs["loss"]) == (TrialState.PRUNED, None, 1.5)
     assert trial.intermediate_values == {}
     assert set(trial.constraints) == {"budget.params", "budget.latency"}

@@ -1,4 +1,4 @@
-"""What is watched: a run, a comparison, or a folder of them. Names that come from a browser are looked up, not joined."""
+"""What is watched: a run, a comparison, or a folder of them. A name that a browser sends is looked up, not joined."""
 
 from dataclasses import dataclass
 from pathlib import Path
