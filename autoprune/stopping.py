@@ -1,8 +1,8 @@
 """How another process stops a search in order: a file `stop` in the run's directory, which the search looks for.
 
-The search looks after every batch of scores and at every stage of its preparation. It removes the file and ends with the
-best policy so far, as a callback ends it (`Objective.stop`); `autoprune resume` goes on. A file is safer than a signal, because a process
-number that was read from a file may meanwhile be that of another process.
+The search looks after every batch of scores and at every stage of its preparation. It removes the file and ends with
+the best policy so far, as a callback ends it (`Objective.stop`); `autoprune resume` goes on. A file is safer than a
+signal, because a process number that was read from a file may meanwhile be that of another process.
 """
 
 from collections.abc import Callable

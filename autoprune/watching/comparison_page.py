@@ -46,8 +46,8 @@ def comparison_page(place: Place, runs: Sequence[tuple[Place, Seen]], notice: st
         "head": _head(place, state, config),
         "notices": join(*map(warning, problems)),
         "facts": facts(told),
-        "league": agent_table(results) if first else None,
-        "curves": learning_curves(results) if first else None,
+        "league": agent_table(results) if results and first else None,
+        "curves": learning_curves(results) if results and first else None,
         "searches": _searches(runs, planned_runs),
         "live": _live(runs),
     }

@@ -60,12 +60,10 @@ class Control:
                 raise UserError(f"a process works on '{run}' already.")
             self._ended.pop(run, None)
             log = tempfile.TemporaryFile()  # noqa: SIM115 it is read when the process has ended
-            self._started[run] = (
-                subprocess.Popen(
-                    command(run, limits), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-                ),
-                log,
+            process = subprocess.Popen(  # noqa: S603 no shell reads it
+                command(run, limits), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
+            self._started[run] = process, log
         end = time.monotonic() + SOON
         while time.monotonic() < end and self._is_starting(run):
             time.sleep(0.05)

@@ -117,12 +117,13 @@ class RunReader:
         return changed
 
     def _forget_journal(self) -> None:
-        self._offset, self._lines, self._file, self._damage = 0, 0, None, None
+        self._offset, self._lines = 0, 0
+        self._file: tuple[int, int, int] | None = None
+        self._damage: str | None = None
+        self._speeds: deque[tuple[float, int]] = deque()
         self._gathering: Gathering
         if self._config is not None and self._space is not None:
             self._gathering = Gathering(self._space[0], self._config.sequence_length)
-        self._speeds: deque[tuple[float, int]] = deque()
-        self._damage: str | None = None
 
     def _read_journal(self) -> None:
         path = self.path / JOURNAL

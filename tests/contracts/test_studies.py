@@ -61,6 +61,7 @@ def dashboard_of(run: Path, storage: str | None = None) -> dict[str, Any]:
     application = wsgi(open_storage(run, storage))
 
     def get(path: str, query: str = "") -> Any:
+        environ: dict[str, Any]
         environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "QUERY_STRING": query, "SERVER_NAME": "localhost"}
         environ |= {"SERVER_PORT": "80", "wsgi.input": io.BytesIO(), "wsgi.errors": io.StringIO()}
         environ |= {"wsgi.url_scheme": "http"}
