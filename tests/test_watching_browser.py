@@ -55,8 +55,9 @@ def path_of_curve(tab: Any) -> str:
     return str(tab.locator("#part-curve svg path.line").first.get_attribute("d"))
 
 
-def test_a_search_is_watched_stopped_resumed_and_ends(quick_arguments: list[str], tmp_path: Path, tab: Any) -> None:
-    run, settings = tmp_path / "runs" / "live", [*quick_arguments, "seed=4"]
+def test_a_search_is_watched_stopped_resumed_and_ends(quick: dict[str, Any], tmp_path: Path, tab: Any) -> None:
+    run = tmp_path / "runs" / "live"
+    settings = [f"{key}={json.dumps(value)}" for key, value in (quick | {"seed": 4}).items() if key != "max_evals"]
     begun = command("search", *settings, "max_evals=400", "--out", str(run), pause=0.06)
     with (
         subprocess.Popen(begun, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process,
@@ -69,7 +70,7 @@ def test_a_search_is_watched_stopped_resumed_and_ends(quick_arguments: list[str]
         tab.locator("#part-curve svg").first.wait_for()
 
         before, curve = scored(tab), path_of_curve(tab)
-        tab.wait_for_function(f"{POLICIES} > {before + 5}")
+        tab.wait_for_function(f"() => {POLICIES} > {before + 5}")
         assert path_of_curve(tab) != curve
         assert tab.locator("#part-units svg rect.part").count() == 8, "kept of every unit"
         assert tab.get_by_text("Time left").is_visible()
