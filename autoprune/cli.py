@@ -10,7 +10,7 @@ import typer
 
 from autoprune.command_output import emit, progress, searching, tell_comparison, tell_result
 from autoprune.errors import UserError
-from autoprune.options import OF_PLACES, SETTINGS, settings
+from autoprune.options import OF_RESUME, SETTINGS, settings
 from autoprune.shell import completion
 from autoprune.shell.chosen import chosen_settings
 from autoprune.shell.initial import init
@@ -80,9 +80,9 @@ def compare(
 
 
 @app.command()
-@settings(OF_PLACES)
+@settings(OF_RESUME)
 def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
-    """Continue a run from its journal, or finish a comparison. Options change where it runs."""
+    """Continue a run from its journal, or finish a comparison. Options change where it runs and its limits."""
     with searching(run, as_json, "known") as display:
         from autoprune import study
         from autoprune.comparing import comparison
@@ -251,6 +251,23 @@ def dashboard(
     from autoprune.records.dashboard import serve
 
     serve(run, host, port, lambda url: echo(f"dashboard of {run}: {url} (Ctrl-C ends it)"))
+
+
+@app.command()
+def watch(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Directory of a run, of a comparison, or of several of them.")
+    ] = Path("runs"),
+    control: Annotated[
+        bool, typer.Option("--control", help="Let the page stop and resume, and change limits.")
+    ] = False,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8090,
+) -> None:
+    """Serve a live page of searches until Ctrl-C: curves, what is kept of every unit, limits and budgets."""
+    from autoprune.watching.server import serve
+
+    serve(run, host, port, control, lambda url: echo(f"watching {run}: {url} (Ctrl-C ends it)"))
 
 
 @app.command()

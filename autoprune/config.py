@@ -24,6 +24,8 @@ PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_m
 """Settings that say where a search is scored. They do not change what it finds, with one exception: where blocks are
 streamed (`device_memory`), `evolution` gets no slopes and therefore proposes other policies."""
 
+LIMITS = ("max_evals", "max_tokens", "max_time")
+"""Settings that end a search, which `resume` can change: evaluations, tokens, seconds."""
 
 STORAGE = "AUTOPRUNE_STORAGE"
 """The environment variable with the URL of the storage. Its password is never written to a file."""
@@ -222,6 +224,10 @@ class SearchConfig(_Settings):
     def same_search(self, other: "SearchConfig") -> bool:
         """Whether both configurations find the same. Settings of `PLACES` are not compared."""
         return self.model_dump(exclude=PLACES) == other.model_dump(exclude=PLACES)
+
+    def goes_on_as(self, other: "SearchConfig") -> bool:
+        """Whether a search of this configuration can go on with the other. Limits may differ, too."""
+        return self.same_search(other.model_copy(update={name: getattr(self, name) for name in LIMITS}))
 
     def agent_settings(self) -> dict[str, Any]:
         """The settings of the agent, including the two with command-line options: reward and pretrained."""

@@ -65,6 +65,11 @@ autoprune report runs/half --out half.html""",
 autoprune dashboard runs/half
 # any free port
 autoprune dashboard runs/half --port 0""",
+    "watch": """\
+# every run in runs/, on a page that is live
+autoprune watch
+# one run, which the page can stop, resume and give other limits
+autoprune watch runs/half --control""",
     "finetune": """\
 # refit alone, which takes seconds
 autoprune finetune runs/half --epochs 0
