@@ -29,7 +29,7 @@ LAYERS = (
     {"levels"},
     {"training"},
     {"evaluation"},
-    {"archive", "objective", "assembly", "coverage", "records"},
+    {"archive", "clock", "fidelity", "objective", "assembly", "coverage", "records"},
     {"cautions", "provenance"},
     {"exporters", "workers"},
     {"validation", "exporting"},
