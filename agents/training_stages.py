@@ -1,8 +1,8 @@
 """Comparisons of candidates after training, in stages, for any agent.
 
 Each stage trains and evaluates the candidates on more text and keeps fewer of them, as DarwinLM does (Tang et al.
-2025, sec. 3.3). The parent takes part in the last stage. The training of a survivor goes on from stage to stage. Trained
-weights are thrown away: the result is the policy.
+2025, sec. 3.3). The parent takes part in the last stage. The training of a survivor goes on from stage to stage. The
+trained weights are thrown away: the result is the policy.
 """
 
 import warnings

@@ -132,8 +132,8 @@ class Objective:
             sequences: their numbers.
             probe: whether the policies are no candidates (sensitivities, partial policies). They may then break
                 budgets.
-            steps: training steps of each policy's network before it is scored. The trained weights are thrown away; the
-                search returns the policy. A policy's steps are charged once: more steps go on where the last ones ended.
+            steps: training steps of each policy's network before it is scored. The trained weights are thrown away;
+                the search returns the policy. Steps are charged once: more steps go on where the last ones ended.
 
         Raises:
             ValueError: a policy breaks a budget, a sequence does not exist, networks cannot be trained here, or

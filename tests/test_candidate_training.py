@@ -161,7 +161,7 @@ def test_too_little_memory_names_a_trainer_that_fits(assembly: Assembly, monkeyp
     assert needs["refit"] < needs["full"]
     assert needs["norms"] < needs["full"]
     monkeypatch.setattr(candidate, "free_bytes", lambda device: needs["full"] - 1)
-    with pytest.raises(UserError, match="trainer=full needs about .* take trainer="):
+    with pytest.raises(UserError, match=r"trainer=full needs about .* take trainer="):
         scorer.score_trained([policy], range(1), 1)
     monkeypatch.setattr(candidate, "free_bytes", lambda device: 10)
     with pytest.raises(UserError, match="no trainer fits"):

@@ -76,8 +76,9 @@ class CandidateTrainer:
         how = self._how
         given = {"max_steps": 1, "lora": how.rank if how.trainer == "lora" else 0}
         settings = settings_of(self.examples.defaults, given)
-        lr = how.lr or LR_SHARE * settings.lr
-        return replace(settings, lr=lr, refit=False, norms_only=how.trainer == "norms")
+        lr, on_cpu = how.lr or LR_SHARE * settings.lr, self._placer.view.device.type == "cpu"
+        at_once = settings.at_once if on_cpu else 0  # parts of a batch would leave other devices idle
+        return replace(settings, lr=lr, at_once=at_once, refit=False, norms_only=how.trainer == "norms")
 
     @cached_property
     def _most_bytes(self) -> int:
