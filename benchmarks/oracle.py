@@ -4,9 +4,10 @@
     python benchmarks/oracle.py --budget macs=0.5 --recovery-epochs 2 --device cuda --json
 
 "Is oracle pruning the true oracle?" (Feng et al. 2024) asks whether the loss of a pruned network says anything about
-the network after training. Here: policies that meet one budget, half of them from the better half of a search, the others
-random. Each is scored as searches do, refitted, trained as candidates are (agents/training_stages.py), and recovered:
-refitted and fine-tuned with one seed. What counts is the loss on the validation split after that, against the labels.
+the network after training. Here: policies that meet one budget, half of them from the better half of a search, the
+others random. Each is scored as searches do, refitted, trained as candidates are (agents/training_stages.py), and
+recovered: refitted and fine-tuned with one seed. What counts is the loss on the validation split after that, against
+the labels.
 Spearman's correlations with it are told of the loss without training, after a refit, after candidate training, and of a
 learned predictor: a ridge regression on the losses without training and after a refit, the depth profile and what is
 dropped, which predicts each policy from all others.
