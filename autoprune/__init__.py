@@ -6,23 +6,26 @@ from autoprune import on_import as _on_import
 
 if TYPE_CHECKING:
     from autoprune.api import compare, evaluate, finetune, resume, search
+    from autoprune.callbacks import Callback
     from autoprune.config import SearchConfig
     from autoprune.envs.make import make_env
-    from autoprune.errors import UserError
+    from autoprune.errors import StopSearch, UserError
     from autoprune.policy import Policy
     from autoprune.study import SearchResult
 
 __all__ = [
-    "Policy", "SearchConfig", "SearchResult", "UserError", "compare", "evaluate", "finetune", "make_env", "resume",
-    "search",
+    "Callback", "Policy", "SearchConfig", "SearchResult", "StopSearch", "UserError", "compare", "evaluate", "finetune",
+    "make_env", "resume", "search",
 ]  # fmt: skip
 
 _on_import.install()
 
 _HOME = {
+    "Callback": "callbacks",
     "Policy": "policy",
     "SearchConfig": "config",
     "SearchResult": "study",
+    "StopSearch": "errors",
     "UserError": "errors",
     "compare": "api",
     "evaluate": "api",

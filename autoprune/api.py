@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, SkipValidation
 
-from autoprune import rundir, study
+from autoprune import given_models, objects, rundir, study
 from autoprune.arguments import NOT_GIVEN, Budgets, checked, given
+from autoprune.callbacks import CallbacksGiven
 from autoprune.comparing import comparison
 from autoprune.comparing.comparison import Comparison
 from autoprune.config import PLACES, load_config
@@ -19,41 +20,56 @@ from autoprune.ports.task import Progress
 from autoprune.provenance import proposal_of
 from autoprune.recovery import finetuning
 from autoprune.recovery.finetuning import Recovered
+from autoprune.showing import Showing, showing
 from autoprune.study import SearchResult
 from autoprune.task_choice import measure, task_of
 from autoprune.validation import mean_losses, total_macs, total_params
 
 AtLeast1 = Annotated[int, Field(ge=1)]
+Model = Any
+"""A path, a name, or a live model with its tokenizer or processor (given_models.py)."""
 
 
 @checked
 def search(
-    model: SkipValidation[str | Path | None] = NOT_GIVEN,
+    model: SkipValidation[Model] = NOT_GIVEN,
     data: SkipValidation[str | Path | None] = NOT_GIVEN,
     budgets: Budgets = NOT_GIVEN,
-    agent: SkipValidation[str] = NOT_GIVEN,
+    agent: SkipValidation[Any] = NOT_GIVEN,
     seed: SkipValidation[int] = NOT_GIVEN,
     max_evals: SkipValidation[int | None] = NOT_GIVEN,
     max_tokens: SkipValidation[int | None] = NOT_GIVEN,
     out: str | Path | None = None,
     config: str | Path | None = None,
+    progress: Showing = None,
+    callbacks: SkipValidation[CallbacksGiven] = None,
+    tokenizer: SkipValidation[Any] = None,
+    processor: SkipValidation[Any] = None,
     **settings: Any,
 ) -> SearchResult:
     """Search the best pruning policy within budgets.
 
     Args:
-        model: Hugging Face directory, hub name or `FILE.py:FUNCTION`. The default, None, is the embedded model.
+        model: Hugging Face directory, hub name or `FILE.py:FUNCTION`, or a live model: a `PreTrainedModel` or an
+            `nn.Module`, which is left as it is. The default, None, is the embedded model.
         data: calibration text, or images as a .npz or a folder. The default, None, is Python's own documentation.
         budgets: a mapping from metric to bound. A bound up to 1 is a fraction of the dense network; a larger one is
             absolute. A bound without a metric bounds params. Bounds may be texts such as "50%" or "1.2M", and a budget
             may be a text such as "macs=0.5". The default is 0.5.
-        agent: a name from `autoprune list agents`, or `package.module:Object`. The default is `evolution`.
+        agent: a name from `autoprune list agents`, `package.module:Object`, a class or an instance. The default is
+            `evolution`.
         seed: random seed of the agent. The default is 0.
         max_evals: limit on the number of policies scored.
         max_tokens: limit on policies x tokens, or policies x images, scored.
         out: directory of the run. None makes a new one in `runs/`.
         config: a YAML file of settings. Arguments that are given take precedence.
-        settings: any other field of `SearchConfig`.
+        progress: whether progress is shown. The default, None, shows it on a terminal and in a notebook. True shows it
+            everywhere, False nowhere. A function is called with the stage and the share of it that is done.
+        callbacks: objects of `autoprune.Callback`, or functions that are called with the objective after every batch.
+        tokenizer: the tokenizer of a live language model.
+        processor: the image processor of a live model that reads images.
+        settings: any other field of `SearchConfig`. `reward`, `criterion` and `loss` may be objects, and so may the
+            metrics in `budgets`.
 
     Returns:
         The result, with `.policy`, `.loss` (validation), `.history` and `.export(path)`.
@@ -64,16 +80,21 @@ def search(
     own = given(
         model=model, data=data, budgets=budgets, agent=agent, seed=seed, max_evals=max_evals, max_tokens=max_tokens
     )
-    return study.start(load_config(Path(config) if config else None, own | settings), Path(out) if out else None)
+    own = given_models.with_model(own | settings | {"tokenizer": tokenizer, "processor": processor}, config is None)
+    chosen = load_config(Path(config) if config else None, own)
+    with showing(progress, callbacks) as told:
+        return study.start(chosen, Path(out) if out else None, told)
 
 
 @checked
 def compare(
-    agents: str | Sequence[str],
+    agents: SkipValidation[Any],
     seeds: int | Sequence[int] = 3,
     budgets: Budgets = NOT_GIVEN,
     out: str | Path | None = None,
     config: str | Path | None = None,
+    progress: Showing = None,
+    callbacks: SkipValidation[CallbacksGiven] = None,
     **settings: Any,
 ) -> Comparison:
     """Search with several agents and seeds within the same limits, and rank the agents.
@@ -81,12 +102,16 @@ def compare(
     The model is loaded once. A second call with the same `out` continues the comparison. It may add agents and seeds.
 
     Args:
-        agents: names from `autoprune list agents`, or `package.module:Object`: a list, or one text with commas.
+        agents: names from `autoprune list agents`, `package.module:Object`, classes or instances: a list, or one text
+            with commas.
         seeds: the number of seeds, counted from the setting `seed` (0), or a list of seeds.
         budgets: as in `search`.
         out: directory of the comparison. None makes a new one in `runs/`.
         config: a YAML file of settings. Arguments take precedence.
-        settings: any other field of `SearchConfig`, for all agents. `agent_options` maps each agent to its settings.
+        progress: whether progress is shown, as in `search`.
+        callbacks: as in `search`. They are told of every search.
+        settings: any other field of `SearchConfig`, for all agents, and `tokenizer` or `processor` of a live model.
+            `agent_options` maps each agent to its settings.
 
     Returns:
         The comparison, with `.table`, `.curves`, `.league` and `.path`.
@@ -94,19 +119,35 @@ def compare(
     Raises:
         UserError: a setting, the model, the data or a budget is wrong, or no search has an answer.
     """
-    common = load_config(Path(config) if config else None, given(budgets=budgets) | settings)
-    names = agents.split(",") if isinstance(agents, str) else agents
+    own = given_models.with_model(given(budgets=budgets) | settings, config is None)
+    common, names = load_config(Path(config) if config else None, own), objects.names_of("agents", agents)
     chosen = range(common.seed, common.seed + seeds) if isinstance(seeds, int) else seeds
     path = Path(out) if out else rundir.new_run_path("compare", common.seed)
-    return comparison.compare(common, [name.strip() for name in names], list(chosen), path)
+    with showing(progress, callbacks) as told:
+        return comparison.compare(common, names, list(chosen), path, told)
 
 
 @checked
-def resume(path: str | Path, **places: Any) -> SearchResult:
-    """Continue an interrupted run.
+def resume(
+    path: str | Path,
+    progress: Showing = None,
+    callbacks: SkipValidation[CallbacksGiven] = None,
+    model: SkipValidation[Any] = None,
+    parts: SkipValidation[Sequence[Any]] = (),
+    tokenizer: SkipValidation[Any] = None,
+    processor: SkipValidation[Any] = None,
+    **places: Any,
+) -> SearchResult:
+    """Continue an interrupted run. A finished run gives its result again.
 
     Args:
         path: the run's directory.
+        progress: whether progress is shown, as in `search`.
+        callbacks: as in `search`. They are told of old scores again.
+        model: the live model of the run, where this process or the cache does not have it. It must be the same one.
+        parts: the agent, reward, metrics, criterion and loss that were given as objects in another process.
+        tokenizer: that of the live model.
+        processor: that of the live model.
         places: settings of where it runs: `workers`, `ray_address`, `gpus_per_worker`, `device_memory`. They replace
             the run's own.
 
@@ -117,7 +158,10 @@ def resume(path: str | Path, **places: Any) -> SearchResult:
         raise UserError(f"resume takes {', '.join(sorted(PLACES))}: '{name}' stays as the run has it.")
     if comparison.is_comparison(Path(path)):
         raise UserError(f"'{path}' is a comparison: `autoprune.compare(..., out='{path}')` goes on with it.")
-    return study.resume(Path(path), places=places)
+    if model is not None or parts:
+        given_models.give_again(Path(path), parts, {"model": model, "tokenizer": tokenizer, "processor": processor})
+    with showing(progress, callbacks) as told:
+        return study.resume(Path(path), told, places)
 
 
 @checked
@@ -126,7 +170,8 @@ def finetune(
     epochs: int | None = None,
     seed: int = 0,
     lora: int = 0,
-    progress: Progress = lambda stage, share: None,
+    progress: Showing = None,
+    callbacks: SkipValidation[CallbacksGiven] = None,
     **settings: Any,
 ) -> Recovered:
     """Fine-tune the policy of a run. The dense network and the labels (the text itself, for text) teach it.
@@ -137,7 +182,8 @@ def finetune(
             takes seconds. With None, `max_steps`, `max_tokens` (or images) or `max_time` (seconds) ends training.
         seed: random seed of the order of examples, of shifts and mirrors, and of adapters.
         lora: rank of adapters, which are trained instead of the weights and then merged. 0 trains all weights.
-        progress: called with the stage and the share of it that is done.
+        progress: whether progress is shown, as in `search`.
+        callbacks: as in `search`; `on_step` is called after every step.
         settings: any other field of `training.TrainingSettings`, such as `lr=1e-4`. The defaults depend on the kind of
             network and on whether adapters are trained.
 
@@ -149,7 +195,8 @@ def finetune(
         UserError: a setting is wrong, the run is not finished, its `finetuned/` was begun with other settings, the
             training diverges, or the disk is full.
     """
-    return finetuning.finetune(Path(path), {"epochs": epochs, "seed": seed, "lora": lora, **settings}, progress)
+    with showing(progress, callbacks) as told:
+        return finetuning.finetune(Path(path), {"epochs": epochs, "seed": seed, "lora": lora, **settings}, told)
 
 
 @checked
@@ -160,7 +207,7 @@ def evaluate(
     max_sequences: AtLeast1 = 64,
     device: str = NOT_GIVEN,
     dtype: str = NOT_GIVEN,
-    progress: Progress = lambda stage, share: None,
+    progress: Showing = None,
 ) -> dict[str, Any]:
     """Measure loss against the labels, quality, size and speed of a network or of a run's policy.
 
@@ -175,18 +222,19 @@ def evaluate(
         max_sequences: limit on the number of sequences, from the start of the text.
         device: torch device, `cpu` by default. A run keeps its own.
         dtype: data type to compute in, `auto` by default, as in a search. A run keeps its own.
-        progress: called with the stage and the share of it that is done.
+        progress: whether progress is shown, as in `search`.
 
     Raises:
         UserError: the network or the text is missing, they do not fit, or an argument contradicts the run's setting.
     """
     own = given(sequence_length=sequence_length, device=device, dtype=dtype)
     text = None if data is None else str(data)
-    if (Path(path) / "config.yaml").is_file():
-        return _evaluate_run(Path(path), text, max_sequences, own, progress)
-    chosen: dict[str, Any] = {"sequence_length": 512, "device": "cpu", "dtype": "auto"} | own
-    task = task_of(None, str(path))
-    return task.evaluate_directory(Path(path), text, max_sequences=max_sequences, progress=progress, **chosen)
+    with showing(progress) as told:
+        if (Path(path) / "config.yaml").is_file():
+            return _evaluate_run(Path(path), text, max_sequences, own, told.on_stage)
+        chosen: dict[str, Any] = {"sequence_length": 512, "device": "cpu", "dtype": "auto"} | own
+        task = task_of(None, str(path))
+        return task.evaluate_directory(Path(path), text, max_sequences=max_sequences, progress=told.on_stage, **chosen)
 
 
 def _evaluate_run(

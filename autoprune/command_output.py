@@ -26,16 +26,10 @@ def progress(as_json: bool) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def searching(path: Path, as_json: bool) -> Iterator[Any]:
-    """Yield a function that makes the `study.Watch` of a search; explain Ctrl-C."""
+    """As `progress`; explain Ctrl-C."""
     try:
         with progress(as_json) as display:
-
-            def watch() -> Any:
-                from autoprune.study import Watch
-
-                return Watch(display.stage, display.score, display.ended, display.notice)
-
-            yield watch
+            yield display
     except KeyboardInterrupt:
         begun = (path / "config.yaml").exists()
         way_on = f"nothing is lost, `autoprune resume {path}` goes on." if begun else "the run had not begun."
@@ -57,12 +51,16 @@ def tell_result(result: "SearchResult", as_json: bool) -> None:
         emit(record | {"coverage": coverage_of(result.path), "interrupted": result.interrupted})
         return
     from autoprune import display
+    from autoprune.verdict import not_below_uniform
 
-    loss, said = result.assembly.config.loss, result.assembly.space.words
-    display.print_results("Validation split; parameters and MACs are of the whole network", table, loss, said)
+    loss, said, costs = result.assembly.config.loss, result.assembly.space.words, result.policy.costs
+    display.print_results("Validation split; parameters and MACs are of the whole network", table, loss, said, costs)
     if result.front:
-        display.print_results("Pareto front", [row.record() for row in result.front], loss, said)
-    display.print_costs(result.policy.costs)
+        display.print_results("Pareto front", [row.record() for row in result.front], loss, said, costs)
+    display.print_costs(costs)
+    remark = not_below_uniform(table, result.assembly.config)
+    if remark:
+        echo(f"note:    {remark}")
     echo(f"policy:  {path}")
     if result.interrupted:
         echo(f"go on:   autoprune resume {result.path}")

@@ -1,4 +1,4 @@
-"""The exceptions of autoprune: a user's mistake, and the end of a search."""
+"""The exceptions of autoprune: a user's mistake, and the ends of a search."""
 
 
 class UserError(Exception):
@@ -7,6 +7,10 @@ class UserError(Exception):
     The message says what is wrong, the value seen and the way out. The command line prints it without a
     traceback and exits with status 2.
     """
+
+
+class StopSearch(Exception):  # noqa: N818 - as Python's StopIteration
+    """Raised by a callback to end the search in order. The run has a result and can be resumed."""
 
 
 class LimitReached(BaseException):

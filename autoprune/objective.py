@@ -10,6 +10,7 @@ Shapes: P policies, S sequences, U units, L levels.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,12 +47,14 @@ class Objective:
         journal: every new score is appended to it, and the scores in it are replayed.
         on_score: called after every batch, for progress displays.
         statistics: statistics of each unit, for agents that use them; empty where none are known.
+        run: the run's directory; None outside of a run.
 
     Attributes:
         training: how networks of policies are trained for losses after training steps. An agent may choose it.
         history: (tokens spent, seconds, best search loss) after every batch.
         incumbents: every change of `best`, with the tokens spent until then.
         computed: tokens that this process scored; replayed scores are not counted.
+        stopped: whether `stop` ended the search.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Objective:
         journal: Journal | None = None,
         on_score: Callable[["Objective"], None] | None = None,
         statistics: Sequence[UnitStatistics] = (),
+        run: Path | None = None,
     ) -> None:
         self.space, self.statistics, self._account = space, tuple(statistics), Account(limits)
         self.history: list[tuple[int, float, float]] = []
@@ -71,11 +75,12 @@ class Objective:
         self._replay = self._journal.replay()
         self._clock = Clock(self._account, self._journal, self._replay)
         self._on_score = on_score or (lambda _: None)
-        self.training = Training(scorer, self._clock.tick)
+        self.training = Training(scorer, self._tick)
         self._archive = Archive()
         self._dense: dict[int, float] = {}
         self._declared: Proposal | None = None
         self._idle = 0
+        self.run, self.stopped, self._stopping = run, False, False
 
     # -- what agents use ---------------------------------------------------------------------------------------
 
@@ -144,6 +149,7 @@ class Objective:
             raise ValueError(f"an agent asked for losses after {steps} training steps; nothing here can train")
         policies = checked_policies(policies, self.space, budgets_hold=not probe)
         check_sequences(sequences, self.n_sequences)
+        self._end_if_stopped()
         before, at_once = self.spent.evals, 1 if steps else self._scorer.policies_at_once
         for start in range(0, len(policies), at_once):
             if steps:
@@ -214,6 +220,7 @@ class Objective:
         Raises:
             LimitReached: time is over.
         """
+        self._end_if_stopped()
         self._clock.look()
 
     def declare(self, policy: Proposal) -> None:
@@ -238,6 +245,25 @@ class Objective:
         if tokens is None:
             return self.n_sequences
         return max(1, min(self.n_sequences, round(tokens / self.tokens_per_sequence)))
+
+    # -- what callbacks use ------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End the search after the present batch, as soon as it has an answer. Any thread may call this.
+
+        The search ends in order. Its run has a result, which is marked as interrupted, and it can be resumed.
+        """
+        self._stopping = True
+
+    def _tick(self) -> None:
+        """End the search within the training of a candidate, if it was stopped or its time is over."""
+        self._end_if_stopped()
+        self._clock.tick()
+
+    def _end_if_stopped(self) -> None:
+        if self._stopping and self.incumbents:
+            self.stopped = True
+            raise LimitReached
 
     # -- what the study uses -----------------------------------------------------------------------------------
 
@@ -294,6 +320,7 @@ class Objective:
         if allowed:
             self.history.append((self.spent.tokens, self.spent.seconds, self._best_so_far()))
             self._on_score(self)
+            self._end_if_stopped()
         if len(allowed) < len(todo):
             raise LimitReached
 

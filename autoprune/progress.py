@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from rich.progress import BarColumn, Progress, TextColumn
 
+from autoprune.callbacks import Callback
 from autoprune.console import CleanConsole
 from autoprune.terminal import clean, echo
 from autoprune.wording import duration
@@ -23,11 +24,8 @@ LINE_EVERY = 0.1  # of a search, between two lines where stderr is no terminal
 FIRST_GAP, LAST_GAP = 10.0, 300.0  # seconds between two lines of one stage, in its beginning and when it takes hours
 
 
-class Display:
-    """Progress of one command: a live bar on a terminal, a few lines elsewhere.
-
-    `stage` and `score` are the two hooks of `study.Watch`.
-    """
+class Display(Callback):
+    """Progress of one command: a live bar on a terminal, a few lines elsewhere."""
 
     def __init__(self) -> None:
         console = CleanConsole(stderr=True)
@@ -49,13 +47,19 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._bar.disable:  # else it would print an empty line
+        if self._is_live:  # else it would print an empty line
             self._bar.stop()
 
-    def stage(self, name: str, share: float) -> None:
+    @property
+    def _is_live(self) -> bool:
+        """Whether a bar is drawn; otherwise lines are printed."""
+        return not self._bar.disable
+
+    def on_stage(self, stage: str, share: float) -> None:
         """Show a stage before or after the search, and the share of it that is done."""
+        name = stage
         now = self._enter(name)
-        if not self._bar.disable:
+        if self._is_live:
             self._draw(name, share, "")
         elif now >= self._next_time:
             elapsed = now - self._begun
@@ -65,14 +69,14 @@ class Display:
                 self._line(f"{name}, {duration(elapsed)} so far" if elapsed else name)
             self._plan(now)
 
-    def score(self, objective: "Objective") -> None:
+    def on_scores(self, objective: "Objective") -> None:
         """Show the state of the search after a batch of scores."""
         now, spent, share = self._enter("searching"), objective.spent, share_spent(objective)
         facts = [self._best(objective), f"{spent.evals:,} scored", self._rate(objective, now)]
         if share > 0 and objective.computed:  # a journal's seconds are not those that it takes to read
             facts.append(f"{duration(spent.seconds * (1 - share) / share)} left")
         details = ", ".join(filter(None, facts))
-        if not self._bar.disable:
+        if self._is_live:
             self._draw("searching", share, details)
         elif share >= self._next_share or now >= self._next_time:
             self._line(f"searching: {share:.0%}, {details}")
@@ -83,7 +87,7 @@ class Display:
         if objective.incumbents:
             self._shown[objective] = objective.loss(objective.incumbents[-1].proposal)
 
-    def ended(self, number: int, total: int, outcome: Mapping[str, Any]) -> None:
+    def on_search_end(self, number: int, total: int, outcome: Mapping[str, Any]) -> None:
         """Show the result of one search of a comparison. It stays visible."""
         if "failed" in outcome:
             told = f"failed: {outcome['failed']}"
@@ -93,7 +97,7 @@ class Display:
             told = f"loss {shown}, {outcome['tokens']:,} {outcome['items']}, {spent}"
         self._line(f"search {number} of {total}: {outcome['agent']} seed {outcome['seed']}: {told}")
 
-    def notice(self, text: str) -> None:
+    def on_notice(self, text: str) -> None:
         """Show a problem that does not stop the search. It stays visible."""
         self._line(f"autoprune: {text}")
 
@@ -140,6 +144,22 @@ class Display:
         total = 1.0 if share > 0 else None  # pulses where nothing is known
         name, details = clean(name), clean(details)
         self._bar.update(self._task, description=name, completed=share, total=total, details=details, visible=True)
+
+
+def display_of(wanted: bool | None) -> Display | None:
+    """The display for where this runs: a notebook, a terminal, or lines. None if none is wanted.
+
+    Args:
+        wanted: None wants one in a notebook and on a terminal.
+    """
+    if wanted is False:
+        return None
+    console = CleanConsole(stderr=True)
+    if console.is_jupyter:
+        from autoprune.notebook_display import NotebookDisplay
+
+        return NotebookDisplay()
+    return Display() if wanted or console.is_terminal else None
 
 
 def share_spent(objective: "Objective") -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from autoprune import usercode
+from autoprune import live, usercode
 from autoprune.errors import UserError
 
 PARTS: dict[str, dict[str, str]] = {
@@ -107,9 +107,13 @@ def names(kind: str) -> list[str]:
 def target(kind: str, name: str) -> str:
     """The `package.module:Object` or `file.py:Object` of a part. `name` may be registered or already of that form.
 
+    Of a live object it is its class.
+
     Raises:
         UserError: no such name (with near misses).
     """
+    if live.is_live(name):
+        return live.origin(name)
     found = PARTS[kind].get(name) or _entry_point(kind, name) or (name if all(name.rpartition(":")) else None)
     if found is None:
         near = difflib.get_close_matches(name, names(kind), n=1)
@@ -123,7 +127,7 @@ def target(kind: str, name: str) -> str:
 
 
 def load(kind: str, name: str) -> Any:
-    """Import the part called `name`, or read it from its file.
+    """Import the part called `name`, or read it from its file or from the table of live objects.
 
     A Python file is run once per process, whatever paths lead to it.
 
@@ -131,6 +135,8 @@ def load(kind: str, name: str) -> Any:
         UserError: no such name (with near misses), its code does not import (with the file and line), or lacks the
             object (with near misses), or its file cannot be read.
     """
+    if live.is_live(name):
+        return live.find(kind, singular(kind), name)
     reader = FILES.get(kind, {}).get(Path(name).suffix.lower())
     if reader is not None:
         return _import(kind, name, reader)(_path(name))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from autoprune.errors import UserError
 from autoprune.files.names import slug
+from autoprune.files.near import did_you_mean
 from autoprune.files.writing import open_unlinked
 
 FOLDERS = ("front", "finetuned")
@@ -72,7 +73,7 @@ def check_is_run(path: Path) -> None:
     """Raise a UserError unless a run was started there."""
     if not (path / "config.yaml").is_file():
         why = "it has no config.yaml" if path.exists() else "there is nothing of that name"
-        raise UserError(f"'{path}' is no run: {why}.")
+        raise UserError(f"'{path}' is no run: {why}.{'' if path.exists() else did_you_mean(path)}")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """One search from configuration to result: assemble, search, finish. A resumed search also replays its journal."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from autoprune import cautions, rundir, usercode
+from autoprune import cautions, objects, rundir, usercode
 from autoprune.arguments import made
 from autoprune.assembly import Assembly, assemble
-from autoprune.config import SearchConfig, load_config
+from autoprune.callbacks import SILENT, BestTeller, Callback
+from autoprune.config import DEFAULT_TOKENS, SearchConfig, load_config
 from autoprune.coverage import cover
 from autoprune.errors import LimitReached, UserError
 from autoprune.exporting import export_policy
@@ -23,7 +24,6 @@ from autoprune.objective import Answer, Limits, Objective, Spent
 from autoprune.policy import Policy, to_json
 from autoprune.ports.agent import Agent, load_agent
 from autoprune.ports.scorer import Scorer
-from autoprune.ports.task import Progress
 from autoprune.provenance import make_policy
 from autoprune.records.record import Record, finalists
 from autoprune.records.storage import check_storage
@@ -31,10 +31,6 @@ from autoprune.space import Proposal
 from autoprune.space_file import save_space
 from autoprune.validation import Row, front_names, measure, save_front, total_macs
 from autoprune.workers.pool import WorkerPool, is_wanted
-
-DEFAULT_TOKENS = 400_000
-"""The limit on tokens if none is given: about a minute for 22 M parameters on two cores. Four times as many tokens gain
-about 0.013 nats there (benchmarks/README.md)."""
 
 
 @dataclass(frozen=True)
@@ -79,30 +75,13 @@ class SearchResult:
         return export_policy(self.assembly, self.policy, Path(path), to, **options)
 
 
-@dataclass(frozen=True)
-class Watch:
-    """Callbacks of a display: stages, the objective after every batch, and ended searches of a comparison.
-
-    Args:
-        stage: called with the name of a stage and the share of it that is done.
-        score: called with the objective.
-        ended: called with the number of a search, the number of searches, and its entry in the results.
-        notice: called with a sentence that should stay visible, such as a problem that does not stop the search.
-    """
-
-    stage: Progress = lambda stage, share: None
-    score: Callable[[Objective], None] = lambda objective: None
-    ended: Callable[[int, int, Mapping[str, Any]], None] = lambda number, total, outcome: None
-    notice: Callable[[str], None] = lambda text: None
-
-
-def start(config: SearchConfig, out: Path | None = None, watch: Watch | None = None) -> SearchResult:
+def start(config: SearchConfig, out: Path | None = None, callbacks: Callback = SILENT) -> SearchResult:
     """Run a new search in `out` (by default a new folder in `runs/`).
 
     The configuration is saved first, so that a run that is killed during preparation can be resumed. A run that cannot
     begin leaves no files.
     """
-    config, watch = limited(config), watch or Watch()
+    config = limited(config)
     make_agent(config.agent, config.agent_settings())
     check_storage(config.storage)
     out = out or rundir.new_run_path(config.agent, config.seed)
@@ -110,30 +89,31 @@ def start(config: SearchConfig, out: Path | None = None, watch: Watch | None = N
     with rundir.locked(out), ExitStack() as stack:
         try:
             config.save(out / "config.yaml")
-            pool = stack.enter_context(workers_of(config, watch))
-            assembly = prepare(config, watch, run=out)
+            callbacks.on_start(config, out)
+            pool = stack.enter_context(workers_of(config, callbacks))
+            assembly = prepare(config, callbacks, run=out)
             scorer = scorer_of(assembly, pool)
         except Exception:  # the user's own code raises what it likes
             rundir.discard(out)
             raise
-        return _search(assembly, scorer, out, watch)
+        return _search(assembly, scorer, out, callbacks)
 
 
-def resume(out: Path, watch: Watch | None = None, places: Mapping[str, Any] | None = None) -> SearchResult:
+def resume(out: Path, callbacks: Callback = SILENT, places: Mapping[str, Any] | None = None) -> SearchResult:
     """Continue a run where its journal ends. A finished run is finished again.
 
     Args:
         out: the run's directory.
-        watch: what a display is told.
+        callbacks: are told how it goes.
         places: settings of where it is scored (`config.PLACES`). They replace the run's own.
     """
     rundir.check_is_run(out)
-    watch = watch or Watch()
     with rundir.locked(out):
         config = load_config(out / "config.yaml", dict(places or {}))
-        with workers_of(config, watch) as pool:
-            assembly = prepare(config, watch, run=out)
-            return _search(assembly, scorer_of(assembly, pool), out, watch)
+        callbacks.on_start(config, out)
+        with workers_of(config, callbacks) as pool:
+            assembly = prepare(config, callbacks, run=out)
+            return _search(assembly, scorer_of(assembly, pool), out, callbacks)
 
 
 def search_on(
@@ -141,7 +121,7 @@ def search_on(
     scorer: Scorer,
     config: SearchConfig,
     out: Path,
-    watch: Watch,
+    callbacks: Callback,
     turn: AbstractContextManager[object] | None = None,
 ) -> SearchResult:
     """Begin or continue a search in the run `out`, on a given assembly.
@@ -151,19 +131,23 @@ def search_on(
         scorer: scores on its search split.
         config: configuration of this search. It is saved in the run.
         out: the run's directory. It is made if it does not exist.
-        watch: callbacks of a display.
+        callbacks: are told how it goes.
         turn: a lock that is held while the network is used, because several searches may share it.
     """
     if not (out / "config.yaml").exists():
         rundir.create(out)
     with rundir.locked(out):
         config.save(out / "config.yaml")
-        return _search(replace(assembly, config=config), scorer, out, watch, turn)
+        callbacks.on_start(config, out)
+        return _search(replace(assembly, config=config), scorer, out, callbacks, turn)
 
 
-def workers_of(config: SearchConfig, watch: Watch) -> AbstractContextManager[WorkerPool | None]:
+def workers_of(config: SearchConfig, callbacks: Callback) -> AbstractContextManager[WorkerPool | None]:
     """The pool of workers, which starts while the search is prepared. None means scoring in this process."""
-    return WorkerPool(config, watch.notice) if is_wanted(config) else nullcontext()
+    if not is_wanted(config):
+        return nullcontext()
+    objects.check_sent(config.model_dump())
+    return WorkerPool(config, callbacks.on_notice)
 
 
 def scorer_of(assembly: Assembly, pool: WorkerPool | None) -> Scorer:
@@ -178,27 +162,31 @@ def limited(config: SearchConfig) -> SearchConfig:
     return config
 
 
-def prepare(config: SearchConfig, watch: Watch, masks: bool | None = None, run: Path | None = None) -> Assembly:
+def prepare(config: SearchConfig, callbacks: Callback, masks: bool | None = None, run: Path | None = None) -> Assembly:
     """Make the assembly that searches run on. `masks` and `run` are as in `assemble`.
 
     Raises:
         UserError: as `assemble`, or the dense network's own loss is not finite.
     """
-    assembly = assemble(config, watch.stage, masks, run)
+    assembly = assemble(config, callbacks.on_stage, masks, run)
     _check_dense(assembly)
     for notice in [*assembly.notices(), *assembly.task.notices(assembly)]:
-        watch.notice(notice)
+        callbacks.on_notice(notice)
     cautions.warn(assembly)
     coverage = cover(
         assembly.view, assembly.space, assembly.loaded.n_params, total_macs(assembly, assembly.space.dense)
     )
-    for notice in filter(None, (coverage.told(), coverage.warning())):
-        watch.notice(notice)
+    for notice in filter(None, (coverage.told(), coverage.warning(config.of))):
+        callbacks.on_notice(notice)
     return replace(assembly, coverage=coverage)
 
 
 def _search(
-    assembly: Assembly, scorer: Scorer, out: Path, watch: Watch, turn: AbstractContextManager[object] | None = None
+    assembly: Assembly,
+    scorer: Scorer,
+    out: Path,
+    callbacks: Callback,
+    turn: AbstractContextManager[object] | None = None,
 ) -> SearchResult:
     config = assembly.config
     journal = Journal(out / JOURNAL, assembly.subject)
@@ -207,20 +195,24 @@ def _search(
     save_space(out / "space.json", assembly.space, assembly.store.statistics, assembly.coverage)
     assembly.save_metrics(out)
     with closing(journal), _recorded(assembly, out, journal, agent) as record:
+        best_teller = BestTeller(callbacks)
 
         def scored(objective: Objective) -> None:
             record.write()
-            watch.score(objective)
+            callbacks.on_scores(objective)
+            best_teller.look(objective)
 
-        objective = Objective(assembly.space, scorer, limits, journal, scored, assembly.store.statistics)
-        interrupted = _run(agent, objective, config.seed)
+        objective = Objective(assembly.space, scorer, limits, journal, scored, assembly.store.statistics, out)
+        interrupted = _run(agent, objective, config.seed) or objective.stopped
+        best_teller.look(objective)
         agent.save(out)
         front = _front(agent, objective)
         with turn or nullcontext():
-            result = _finish(assembly, objective, front, out, watch, interrupted)
-        best = objective.best
-        chosen = front or finalists(objective.archive(), best)
-        record.answer(best, *objective.loss(best), [] if interrupted else chosen)  # of a search that ended
+            result = _finish(assembly, objective, front, out, callbacks, interrupted)
+            best = objective.best
+            chosen = front or finalists(objective.archive(), best)
+            record.answer(best, *objective.loss(best), [] if interrupted else chosen)  # of a search that ended
+            callbacks.on_end(result)
         return result
 
 
@@ -288,21 +280,21 @@ def _check_dense(assembly: Assembly) -> None:
 
 
 def _finish(
-    assembly: Assembly, objective: Objective, front: list[Proposal], out: Path, watch: Watch, interrupted: bool
+    assembly: Assembly, objective: Objective, front: list[Proposal], out: Path, callbacks: Callback, interrupted: bool
 ) -> SearchResult:
     best = objective.best
     search_loss, search_tokens = objective.loss(best)
     if not np.isfinite(search_loss):
         raise UserError("the search scored no policy with a finite loss: look at the model's weights, dtype and data.")
     named = {"dense": assembly.space.dense, "uniform": assembly.space.uniform(), "best": best}
-    table = measure(assembly, named | front_names(assembly.space, front), watch.stage)
+    table = measure(assembly, named | front_names(assembly.space, front), callbacks.on_stage)
     table, front_rows = table[: len(named)], table[len(named) :]
     losses = {
         "search": search_loss,
         "search_tokens": search_tokens,
         "validation": {row.name: row.losses for row in table},
     }
-    policy = make_policy(assembly, best, losses, table[-1].beside(table[0]))
+    policy = make_policy(assembly, best, losses, table[-1].beside(table[0]), vars(objective.spent))
     policy.save(out / "policy.json")
     save_front(assembly, objective, front, table[0], front_rows, out)
     result = {

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from autoprune.errors import LimitReached, UserError
+from autoprune.errors import LimitReached, StopSearch, UserError
 
 LONGEST = 400  # characters of an exception's message: some hold whole tensors
 FILES: set[str] = set()
@@ -45,11 +45,11 @@ def call(kind: str, function: Any, *args: Any, **kwargs: Any) -> Any:
 
     Raises:
         UserError: the function raised an exception. The message says which one and where. Its own UserErrors, the end
-            of a search (LimitReached), Ctrl-C and SystemExit pass unchanged.
+            of a search (LimitReached, StopSearch), Ctrl-C and SystemExit pass unchanged.
     """
     try:
         return function(*args, **kwargs)
-    except (UserError, LimitReached):
+    except (UserError, LimitReached, StopSearch):
         raise
     except Exception as error:
         raise UserError(f"the {kind} {located(function)} raised {told(error, _file(function))}.") from error

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class Row:
         macs: multiply-accumulates of the whole network, per item.
         tokens_per_second: items per second, from the median of several forward passes.
         speed_spread: half of the interquartile range of these passes, as a share of the median.
+        costs: total of every budgeted metric, as its budget counts.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Row:
     macs: float
     tokens_per_second: float
     speed_spread: float
+    costs: Mapping[str, float] = field(default_factory=dict)
 
     def __getattr__(self, key: str) -> float:
         """A number that the task measures, by its key."""
@@ -68,6 +70,7 @@ class Row:
             "validation_loss": self.validation_loss,
             **named,
             **{key: getattr(self, key) for key in rest},
+            "costs": dict(self.costs),
         }
 
     def beside(self, dense: "Row") -> dict[str, Totals]:
@@ -94,7 +97,8 @@ def measure(
     for name, policy, (loss, *others), one in zip(policies, levels, losses_PK.tolist(), timed, strict=True):
         measured = task.quality(dict(zip(names, others, strict=True)))
         sizes = total_params(assembly, policy), total_macs(assembly, policy)
-        rows.append(Row(name, loss, measured, *sizes, one.per_second, one.spread))
+        costs = {metric: assembly.space.cost(policy, metric) for metric in assembly.space.budgets}
+        rows.append(Row(name, loss, measured, *sizes, one.per_second, one.spread, costs))
     return rows
 
 

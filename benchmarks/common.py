@@ -21,8 +21,8 @@ import numpy as np
 from autoprune.agents import sb3
 from autoprune.agents.training import Training
 from autoprune.assembly import Assembly, assemble
-from autoprune.calibration.text import read_text, sequences
 from autoprune.config import load_config
+from autoprune.data.text import read_text, sequences
 from autoprune.envs.episodes import EpisodeRules, Episodes
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import Evaluator
@@ -158,6 +158,9 @@ def spread(function: Callable[[Work], Result], work: Sequence[Work], jobs: int) 
     if jobs == 1 or len(work) < 2:
         yield from map(function, work)
         return
+    # without a limit every process takes every core for its matrix products, and they wait for each other
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // jobs)))
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(jobs, len(work)), context, _end_with_parent)
     try:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from autoprune import registry
 from autoprune.assembly import Assembly, assemble
-from autoprune.calibration.images import read_images
-from autoprune.calibration.text import read_text, sequences
 from autoprune.config import load_config
+from autoprune.data.images import read_images
+from autoprune.data.text import read_text, sequences
 from autoprune.errors import UserError
 from autoprune.networks.images import ImageView
 from autoprune.written import parse_override

@@ -22,11 +22,13 @@ from common import Setup, command, parser_of
 from cost_per_candidate import dense_seconds
 from networks import SIZES, random_llama
 
+from autoprune.callbacks import Callback
 from autoprune.config import load_config
-from autoprune.study import Watch, start
+from autoprune.objective import Objective
+from autoprune.study import start
 
 
-class Stages:
+class Stages(Callback):
     """Seconds from the first word of each stage to that of the next."""
 
     def __init__(self) -> None:
@@ -34,7 +36,11 @@ class Stages:
         self.peak: dict[str, float] = {}
         self._stage, self._begun = "", time.perf_counter()
 
-    def enter(self, stage: str) -> None:
+    def on_scores(self, objective: Objective) -> None:
+        """The search is a stage."""
+        self.on_stage("searching", 0.0)
+
+    def on_stage(self, stage: str, share: float) -> None:
         """A stage begins, unless it is the present one."""
         if stage == self._stage:
             return
@@ -57,10 +63,9 @@ def main() -> None:
         args.model = random_llama(Path(folder) / "model", args.random, args.device)
         os.environ["AUTOPRUNE_CACHE"] = str(Path(folder) / "cache")
         settings = json.loads(Setup.of(args).settings) | {"max_tokens": args.tokens}
-        watch = Watch(stage=lambda stage, share: stages.enter(stage), score=lambda objective: stages.enter("searching"))
-        stages.enter("starting")
-        result = start(load_config(None, settings), Path(folder) / "run", watch)
-        stages.enter("end")
+        stages.on_stage("starting", 0.0)
+        result = start(load_config(None, settings), Path(folder) / "run", stages)
+        stages.on_stage("end", 1.0)
         store = sum(file.stat().st_size for file in (Path(folder) / "cache").rglob("*.safetensors"))
         dense = sorted(dense_seconds(result.assembly, 1))[2]
     candidate = result.spent.seconds / (result.spent.tokens / result.assembly.config.sequence_length)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common import Setup, command, parser_of
 
@@ -98,10 +99,18 @@ def measured(name: str, setup: Setup, run: Path) -> list[Row]:
 
 
 def search(setup: Setup, run: Path, stage: Stage) -> None:
+    from autoprune.callbacks import Callback
     from autoprune.config import load_config
-    from autoprune.study import Watch, start
+    from autoprune.study import start
 
-    start(load_config(None, json.loads(setup.settings)), run, Watch(stage, lambda _objective: stage("searching", 0.0)))
+    class Stages(Callback):
+        def on_stage(self, name: str, share: float) -> None:
+            stage(name, share)
+
+        def on_scores(self, objective: Any) -> None:
+            stage("searching", 0.0)
+
+    start(load_config(None, json.loads(setup.settings)), run, Stages())
 
 
 def export(setup: Setup, run: Path, stage: Stage) -> None:

@@ -14,8 +14,8 @@ from autoprune.workload import Workload
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from autoprune.calibration.splits import Splits
     from autoprune.config import SearchConfig
+    from autoprune.data.splits import Splits
     from autoprune.networks.blocks import BlockView
     from autoprune.networks.family import Family
     from autoprune.networks.loading import LoadedModel
@@ -44,8 +44,8 @@ class CausalLM(Task):
 
     def prepare(self, config: "SearchConfig", masks: bool, progress: Progress, data: str | None = None) -> Prepared:
         """Load a language model and sequences of a text. If the text's hash is known, the text is read later."""
-        from autoprune.calibration.splits import split
-        from autoprune.calibration.text import read_text, sequences
+        from autoprune.data.splits import split
+        from autoprune.data.text import read_text, sequences
         from autoprune.networks.loading import load_model
 
         text = read_text(config.data) if data is None else None
@@ -80,7 +80,7 @@ class CausalLM(Task):
 
     def samples_of(self, prepared: Prepared, data: str) -> "Tensor":
         """Sequences of another text."""
-        from autoprune.calibration.text import read_text, sequences
+        from autoprune.data.text import read_text, sequences
 
         length = prepared.config.sequence_length
         tokens_NT = sequences(read_text(data), prepared.loaded.tokenizer, length)
@@ -99,7 +99,7 @@ class CausalLM(Task):
         """All sequences of the text except the validation split and, for candidates, the search split."""
         import torch
 
-        from autoprune.calibration.text import read_text, sequences
+        from autoprune.data.text import read_text, sequences
         from autoprune.tasks.text_training import TextTraining
         from autoprune.training.blending import left
 

@@ -60,7 +60,7 @@ class ImageClassification(TaskOfExamples):
 
     def prepare(self, config: "SearchConfig", masks: bool, progress: Progress, data: str | None = None) -> Prepared:
         """Load a network that reads images, and make samples of image numbers."""
-        from autoprune.calibration.images import check_labels, preprocessing, read_images, split_images
+        from autoprune.data.images import check_labels, preprocessing, read_images, split_images
         from autoprune.networks.loading import load_model
         from autoprune.networks.modules import load_module
         from autoprune.networks.tracing import image_view
@@ -112,7 +112,7 @@ class ImageClassification(TaskOfExamples):
 
     def graph_input(self, prepared: Prepared) -> GraphInput:
         """Pixels `[N, C, height, width]` from the search split."""
-        from autoprune.calibration.images import ImageSet
+        from autoprune.data.images import ImageSet
 
         images = as_examples(prepared.view).images
         assert isinstance(images, ImageSet)

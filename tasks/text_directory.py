@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from autoprune.calibration.losses import CrossEntropy
-from autoprune.calibration.text import next_tokens, read_text, sequences
+from autoprune.data.text import next_tokens, read_text, sequences
 from autoprune.errors import UserError
 from autoprune.evaluation.counting import macs_per_token
 from autoprune.evaluation.timing import speeds

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from autoprune import registry, study
 from autoprune.assembly import Assembly, assemble
+from autoprune.callbacks import SILENT
 from autoprune.config import load_config
 from autoprune.ports.scorer import Scorer, ScorerWrapper
 from autoprune.space import Proposal
@@ -54,7 +55,7 @@ class Counted(ScorerWrapper):
 
 def search(assembly: Assembly, agent: str, out: Path, scorer: Scorer) -> None:
     changes = {"agent": agent, "agent_options": QUICK.get(agent, {}), "max_evals": EVALS, "seed": 3}
-    study.search_on(assembly, scorer, assembly.config.model_copy(update=changes), out, study.Watch())
+    study.search_on(assembly, scorer, assembly.config.model_copy(update=changes), out, SILENT)
 
 
 def killed(assembly: Assembly, agent: str, out: Path, calls: int) -> None:

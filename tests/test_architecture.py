@@ -20,25 +20,26 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("ext
 
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording"}
-    | {"spending", "written"},
-    {"registry", "level", "unit", "growth", "space", "incumbents", "requests",
-      "policy", "config", "journal", "rundir", "space_file", "scorer", "ports",
+    | {"fingerprints", "live", "spending", "written", "data_names"},
+    {"registry", "objects", "level", "unit", "growth", "space", "incumbents", "requests",
+      "policy", "cost_lines", "verdict", "config", "journal", "rundir", "space_file", "scorer", "ports",
       "task_choice", "task_guard"},
-    {"cutting"},
+    {"cutting", "data"},
     {"networks", "models", "calibration", "budgets"},
     {"levels"},
     {"training"},
     {"evaluation"},
-    {"archive", "clock", "fidelity", "objective", "assembly", "coverage", "records"},
-    {"cautions", "provenance"},
+    {"archive", "clock", "fidelity", "objective", "assembly", "coverage", "whole", "records"},
+    {"callbacks", "cautions", "given_models", "provenance", "cards"},
+    {"logs", "console", "progress", "notebook_display", "showing"},
     {"exporters", "workers"},
     {"validation", "exporting"},
     {"study"},
     {"comparing", "recovery"},
     {"api", "reports"},
     {"testing", "extend"},
-    {"cli", "command_output", "faults", "console", "display", "listing", "on_import", "options", "progress",
-     "__main__"},
+    {"cli", "command_output", "faults", "display", "listing", "on_import", "options",
+     "table_fitting", "__main__"},
 )  # fmt: skip
 """The engine from the ground up; a module imports from its own layer and from those before it."""
 

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 import autoprune
 from autoprune import exporting
-from autoprune.calibration.images import IMAGENET, read_images
 from autoprune.config import is_module, load_config
+from autoprune.data.images import IMAGENET, read_images
 from autoprune.errors import UserError
 from autoprune.models.tiny_cnn import TinyCNN, tiny_cnn
 from autoprune.networks.family import Family
@@ -23,7 +23,7 @@ from tests.conftest import Answer
 
 sklearn = pytest.importorskip("sklearn.datasets")
 
-from autoprune.calibration import digits  # noqa: E402 (behind the check for scikit-learn)
+from autoprune.data import digits  # noqa: E402 (behind the check for scikit-learn)
 
 QUICK: dict[str, Any] = {"budgets": {"params": 0.5}, "levels": 5, "max_evals": 12, "agent": "random"}
 

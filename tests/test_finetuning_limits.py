@@ -101,7 +101,7 @@ def test_time_ends_it_and_is_remembered(
     assert first.planned == 300
     assert first.seconds >= 8
     assert f"{first.steps} of 300 steps" in first.told()
-    assert "max_time ended it before the learning rate had fallen" in first.told()
+    assert "it was ended before the learning rate had fallen" in first.told()
     again = training.train(finetuning.cut_out(assembly, policy), training_set, settled, tmp_path / "state")
     assert (again.steps, again.seconds) == (first.steps, first.seconds)
 

@@ -28,10 +28,10 @@ from autoprune import display
 from autoprune.agents import weights
 from autoprune.budgets import roofline, table
 from autoprune.budgets.latency_table import load_table
-from autoprune.calibration import dataset_directory, images
 from autoprune.comparing.plan import ComparisonPlan
 from autoprune.comparing.results import is_finished, load_results, outcome_of
 from autoprune.config import SearchConfig, load_config
+from autoprune.data import dataset_directory, images
 from autoprune.envs.observation import NAMES
 from autoprune.errors import UserError
 from autoprune.journal import Journal
@@ -423,7 +423,7 @@ BANNED = {
 ALONE = {"safe_open", "load_file", "model_validate_json", "validate_json"}
 SHIPPED = {"autoprune.exporters.load_module"}
 """Stands in exports and runs without autoprune."""
-ASKING = {"autoprune.calibration.plain_text", "autoprune.networks.recognise"}
+ASKING = {"autoprune.data.plain_text", "autoprune.networks.recognise"}
 """Ask what a file is, to say what is to be done with it, and use nothing of it."""
 
 

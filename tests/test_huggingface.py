@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from autoprune.assembly import Assembly
-from autoprune.calibration.text import read_text, sequences
+from autoprune.data.text import read_text, sequences
 from autoprune.errors import UserError
 from autoprune.exporters import huggingface, padding
 from autoprune.exporting import export_policy

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.calibration.python_docs import held_out_text
-from autoprune.calibration.text import read_text
+from autoprune.data.python_docs import held_out_text
+from autoprune.data.text import read_text
 from autoprune.errors import UserError
 from tests.conftest import WORDS
 

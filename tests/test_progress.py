@@ -59,8 +59,8 @@ def test_live_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "140")
     with Display() as shown:
-        shown.stage("collecting moments", 0.5)
-        shown.score(Searching().went_on(30, 900, 900, 3.0))
+        shown.on_stage("collecting moments", 0.5)
+        shown.on_scores(Searching().went_on(30, 900, 900, 3.0))
     err = capsys.readouterr().err
     assert "searching" in err
     assert "best loss 1.2500 on 512 tokens, 30 scored" in err
@@ -73,10 +73,10 @@ def test_progress_counts_what_is_read(
 ) -> None:
     objective = Searching(task)
     with Display() as shown:
-        shown.score(objective.went_on(30, 900, 900, 3.0))
+        shown.on_scores(objective.went_on(30, 900, 900, 3.0))
         clock.now += 2
-        shown.score(objective.went_on(60, 1900, 1900, 6.0))
-        shown.ended(1, 2, {"agent": "a", "seed": 0, "loss": 1.0, "tokens": 1900, "seconds": 6.0, "items": word})
+        shown.on_scores(objective.went_on(60, 1900, 1900, 6.0))
+        shown.on_search_end(1, 2, {"agent": "a", "seed": 0, "loss": 1.0, "tokens": 1900, "seconds": 6.0, "items": word})
     err = capsys.readouterr().err
     assert f"500 {word}/s" in err
     assert f"1,900 {word}, 6 s" in err
@@ -88,7 +88,7 @@ def test_a_stage_whose_share_is_not_known_yet_says_how_long_it_takes(
 ) -> None:
     with Display() as shown:
         for share in (0.0, 0.0, 0.5):
-            shown.stage("validating", share)
+            shown.on_stage("validating", share)
             clock.now += FIRST_GAP
     assert capsys.readouterr().err.splitlines() == [
         "validating", "validating, 10 s so far", "validating: 50%, 20 s left",
@@ -100,9 +100,9 @@ def test_replayed_scores_are_no_speed(clock: Clock, capsys: pytest.CaptureFixtur
     with Display() as shown:
         for evals in range(0, 60, 10):
             clock.now += 0.001
-            shown.score(objective.went_on(evals, evals * 10_000, 0, evals))
+            shown.on_scores(objective.went_on(evals, evals * 10_000, 0, evals))
         clock.now += 4
-        shown.score(objective.went_on(70, 602_000, 2000, 64.0))
+        shown.on_scores(objective.went_on(70, 602_000, 2000, 64.0))
     *replayed, last = capsys.readouterr().err.splitlines()
     assert all("tokens/s" not in line for line in replayed)
     assert "known from before" in replayed[-1]
@@ -138,7 +138,7 @@ def test_a_best_loss_that_rises_says_why(clock: Clock, capsys: pytest.CaptureFix
     with Display() as shown:
         for evals, answer in ((10, (0.8, 4096)), (25, (0.9, 8192)), (40, (0.7, 8192))):
             objective.answer = answer
-            shown.score(objective.went_on(evals, evals * 100, evals * 100, evals))
+            shown.on_scores(objective.went_on(evals, evals * 100, evals * 100, evals))
     first, second, third = capsys.readouterr().err.splitlines()
     assert "best loss 0.8000 on 4,096 tokens, " in first
     assert "best loss 0.9000 on 8,192 tokens (before 0.8000 on 4,096), " in second
@@ -149,9 +149,9 @@ def test_a_long_stage_is_told_now_and_then(clock: Clock, capsys: pytest.CaptureF
     """Every second of an hour something is done; a line comes after ten seconds, then more and more rarely."""
     with Display() as shown:
         for second in range(3600):
-            shown.stage("collecting moments", second / 3600)
+            shown.on_stage("collecting moments", second / 3600)
             clock.now += 1
-        shown.stage("building levels", 0.0)
+        shown.on_stage("building levels", 0.0)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "collecting moments"
     assert lines[1] == "collecting moments: 0%, 59 min 50 s left"
@@ -167,7 +167,7 @@ def test_a_search_without_a_known_end_is_told_too(clock: Clock, capsys: pytest.C
         for second in range(600):
             searching = objective.went_on(second, second * 100, second * 100, second)
             searching.progress = 0.0
-            shown.score(searching)
+            shown.on_scores(searching)
             clock.now += 1
     assert 5 < len(capsys.readouterr().err.splitlines()) < 20
 

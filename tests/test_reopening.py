@@ -10,7 +10,7 @@ import torch
 import autoprune
 from autoprune import assembly, exporting, rundir
 from autoprune.api import evaluate
-from autoprune.calibration import splits, text
+from autoprune.data import splits, text
 from autoprune.errors import UserError
 from autoprune.exporting import export_policy
 

@@ -21,7 +21,6 @@ from autoprune.journal import Journal
 from autoprune.mask import Mask
 from autoprune.objective import Limits, Objective
 from autoprune.space import Proposal
-from autoprune.study import Watch
 from autoprune.workers.pool import WorkerPool
 from autoprune.workers.supervisor import Supervisor, Work, WorkerState
 from tests.test_resume import scores
@@ -142,5 +141,5 @@ def test_notices_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     from autoprune.progress import Display
 
     with Display() as display:
-        Watch(notice=display.notice).notice("worker 2 died: it is replaced, 1 work on, and nothing is lost.")
+        display.on_notice("worker 2 died: it is replaced, 1 work on, and nothing is lost.")
     assert capsys.readouterr().err == "autoprune: worker 2 died: it is replaced, 1 work on, and nothing is lost.\n"

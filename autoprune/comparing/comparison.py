@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from autoprune import rundir
+from autoprune.callbacks import SILENT, Callback
 from autoprune.comparing.plan import PLAN, ComparisonPlan
 from autoprune.comparing.results import FILE, SCHEMA, curves_of, is_finished, outcome_of, table_of
 from autoprune.comparing.search_runner import SearchRunner
 from autoprune.config import PLACES, SearchConfig, load_config
-from autoprune.errors import UserError
+from autoprune.errors import StopSearch, UserError
 from autoprune.files.writing import write_atomically
 from autoprune.journal import FILE as JOURNAL
 from autoprune.journal import check_journal
 from autoprune.policy import to_json
 from autoprune.ports.agent import load_agent
 from autoprune.space_file import words_of_run
-from autoprune.study import Watch, prepare, workers_of
+from autoprune.study import prepare, workers_of
 from autoprune.task_choice import words_of
 
 
@@ -34,10 +35,12 @@ class Comparison:
     Args:
         path: its directory.
         league: as saved in `league.json` (autoprune/comparing/results.py).
+        interrupted: whether a callback stopped it; the same call goes on.
     """
 
     path: Path
     league: dict[str, Any]
+    interrupted: bool = False
 
     @property
     def table(self) -> list[dict[str, Any]]:
@@ -57,7 +60,7 @@ def is_comparison(path: Path) -> bool:
 
 
 def compare(
-    config: SearchConfig, agents: list[str], seeds: list[int], out: Path, watch: Watch | None = None
+    config: SearchConfig, agents: list[str], seeds: list[int], out: Path, callbacks: Callback = SILENT
 ) -> Comparison:
     """Search with every agent and seed, or continue the comparison in `out`.
 
@@ -68,7 +71,7 @@ def compare(
         agents: names, as `autoprune list agents` has them.
         seeds: one search each for every agent.
         out: the directory; what is there must be of the same settings, to which agents and seeds may have been added.
-        watch: what a display is told.
+        callbacks: are told how it goes.
 
     Raises:
         UserError: a setting is wrong, `out` holds something else, or searches of something else (another text, levels
@@ -82,24 +85,24 @@ def compare(
         rundir.create(out)
     else:
         plan.check_added_to(before, out)
-    return _run(plan, before, out, watch or Watch())
+    return _run(plan, before, out, callbacks)
 
 
-def resume(out: Path, watch: Watch | None = None, places: Mapping[str, Any] | None = None) -> Comparison:
+def resume(out: Path, callbacks: Callback = SILENT, places: Mapping[str, Any] | None = None) -> Comparison:
     """Continue a comparison. `places` are as in `study.resume`."""
     plan = ComparisonPlan.load(out, places)
-    return _run(plan, plan, out, watch or Watch())
+    return _run(plan, plan, out, callbacks)
 
 
-def _run(plan: ComparisonPlan, before: ComparisonPlan | None, out: Path, watch: Watch) -> Comparison:
+def _run(plan: ComparisonPlan, before: ComparisonPlan | None, out: Path, callbacks: Callback) -> Comparison:
     searches = plan.searches()
     with rundir.locked(out), ExitStack() as stack:
         try:
             plan.save(out)
             left = {name: config for name, config in searches.items() if not _is_done(out / name, config)}
-            pool = stack.enter_context(workers_of(plan.config, watch)) if left else None
-            assembly = prepare(plan.config, watch, _any_masks(plan), out) if left else None
-            runner = None if assembly is None else SearchRunner(assembly, pool, out, watch)
+            pool = stack.enter_context(workers_of(plan.config, callbacks)) if left else None
+            assembly = prepare(plan.config, callbacks, _any_masks(plan), out) if left else None
+            runner = None if assembly is None else SearchRunner(assembly, pool, out, callbacks)
             if assembly is not None:
                 for name in searches.keys() - left.keys():  # the table ranks what was scored alike
                     check_journal(out / name / JOURNAL, assembly.subject)
@@ -109,16 +112,19 @@ def _run(plan: ComparisonPlan, before: ComparisonPlan | None, out: Path, watch: 
             raise
         failed: dict[str, str] = {}
         results = _save_results(plan, out, failed)
-        numbers = {name: number for number, name in enumerate(searches, 1)}
-        for name, error in runner.run(left) if runner else ():
-            if error is not None:
-                failed[name] = str(error)
-            results = _save_results(plan, out, failed)
-            ended = next(one for one in results["searches"] if one["run"] == name)
-            watch.ended(numbers[name], len(searches), ended | {"items": words_of(results).items})
+        numbers, stopped = {name: number for number, name in enumerate(searches, 1)}, False
+        try:
+            for name, error in runner.run(left) if runner else ():
+                if error is not None:
+                    failed[name] = str(error)
+                results = _save_results(plan, out, failed)
+                ended = next(one for one in results["searches"] if one["run"] == name)
+                callbacks.on_search_end(numbers[name], len(searches), ended | {"items": words_of(results).items})
+        except StopSearch:
+            stopped = True
     if len(failed) == len(searches):
         raise UserError(f"no search has an answer; the first, {next(iter(failed))}: {next(iter(failed.values()))}")
-    return Comparison(out, results)
+    return Comparison(out, results, stopped)
 
 
 def _save_results(plan: ComparisonPlan, out: Path, failed: dict[str, str]) -> dict[str, Any]:

@@ -120,7 +120,8 @@ _SEARCH = {"loss": "search", "tokens": "search_tokens"}
 
 def _measured(row: Mapping[str, Any]) -> Json:
     """A row of `result.json` without what is of this machine; old rows have an accuracy of None where there is none."""
-    left_out = {"name", "tokens_per_second", "speed_spread", *(["accuracy"] if row.get("accuracy") is None else [])}
+    left_out = {"name", "tokens_per_second", "speed_spread", "costs"}
+    left_out |= {"accuracy"} if row.get("accuracy") is None else set()
     return {key.removeprefix("validation_"): value for key, value in row.items() if key not in left_out}
 
 

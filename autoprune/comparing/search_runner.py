@@ -9,19 +9,19 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 from autoprune.assembly import Assembly
+from autoprune.callbacks import Callback, Callbacks
 from autoprune.comparing.curves import Point, thinned
 from autoprune.comparing.results import CURVE
 from autoprune.config import SearchConfig, load_config
-from autoprune.errors import UserError
+from autoprune.errors import StopSearch, UserError
 from autoprune.files.writing import write_atomically
 from autoprune.objective import Objective
 from autoprune.policy import to_json
 from autoprune.ports.agent import load_agent
-from autoprune.study import SearchResult, Watch, scorer_of, search_on
+from autoprune.study import SearchResult, scorer_of, search_on
 from autoprune.workers.pool import WorkerPool
 
 POINTS = 8  # of a curve, at most
@@ -33,11 +33,11 @@ class SearchRunner:
     assembly: of what is common to all searches.
     pool: that scores; None is this process.
     out: the comparison's directory.
-    watch: what a display is told.
+    callbacks: are told how it goes.
     """
 
-    def __init__(self, assembly: Assembly, pool: WorkerPool | None, out: Path, watch: Watch) -> None:
-        self._assembly, self._pool, self._out, self._watch = assembly, pool, out, watch
+    def __init__(self, assembly: Assembly, pool: WorkerPool | None, out: Path, callbacks: Callback) -> None:
+        self._assembly, self._pool, self._out, self._callbacks = assembly, pool, out, callbacks
         tokens_NT = assembly.splits.validation[:CURVE_SEQUENCES]
         self._curve_scorer = assembly.evaluator(tokens_NT, assembly.config.loss)
         self._pool_scorer = pool.scorer(assembly) if pool else None
@@ -72,19 +72,15 @@ class SearchRunner:
                 f"'{run}' was searched with other settings than the comparison's: remove it to search again."
             )
         scorer = self._pool_scorer or scorer_of(self._assembly, None)
-        watch = replace(self._watch, score=self._scored)
-        result = search_on(self._assembly, scorer, config, run, watch, self._network)
+        ends = _Ends(self._stopped)
+        callbacks = Callbacks(ours=[ends, self._callbacks])
+        result = search_on(self._assembly, scorer, config, run, callbacks, self._network)
         if result.interrupted:
-            raise KeyboardInterrupt
+            raise StopSearch if ends.by_callback else KeyboardInterrupt
         with self._network:
-            self._watch.stage("scoring the curve", 0.0)
+            self._callbacks.on_stage("scoring the curve", 0.0)
             points = self._curve(result)
         write_atomically(run / CURVE, to_json(points) + "\n")
-
-    def _scored(self, objective: Objective) -> None:
-        if self._stopped.is_set():
-            raise KeyboardInterrupt
-        self._watch.score(objective)
 
     def _curve(self, result: SearchResult) -> list[Point]:
         """A search's incumbents on the common sample, outside its limits and clock; the last is where it ended."""
@@ -95,3 +91,21 @@ class SearchRunner:
         points = [(one.tokens, one.seconds, losses[one.proposal]) for one in chosen]
         end = (result.spent.tokens, result.spent.seconds, points[-1][2])
         return points if end[0] == points[-1][0] else [*points, end]
+
+
+class _Ends(Callback):
+    """Ends a search of a comparison that was stopped, and knows whether a callback ended it."""
+
+    def __init__(self, stopped: threading.Event) -> None:
+        self._stopped, self._objective = stopped, None
+
+    _objective: Objective | None
+
+    def on_scores(self, objective: Objective) -> None:
+        self._objective = objective
+        if self._stopped.is_set():
+            raise KeyboardInterrupt
+
+    @property
+    def by_callback(self) -> bool:
+        return self._objective is not None and self._objective.stopped

@@ -22,8 +22,8 @@ from autoprune.workload import Workload
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from autoprune.calibration.splits import Splits
     from autoprune.config import SearchConfig
+    from autoprune.data.splits import Splits
     from autoprune.networks.blocks import BlockView
     from autoprune.networks.family import Family
     from autoprune.networks.loading import LoadedModel

@@ -17,6 +17,8 @@ from torch import nn
 
 from autoprune import rundir
 from autoprune.assembly import Assembly
+from autoprune.callbacks import SILENT, Callback
+from autoprune.cards.sections import Recovery
 from autoprune.config import load_config
 from autoprune.exporters.source import Source
 from autoprune.exporting import make_exporter, own_exporter_of, reopen
@@ -69,6 +71,12 @@ class Recovered:
         named = {name: known for name, known in steps.items() if known is not None and name != left_out}
         return named | {"after": self.after}
 
+    def record(self, given: Mapping[str, Any]) -> Recovery:
+        """What the card of its export says. `given` are the settings that the user gave."""
+        rows = {name: asdict(one) for name, one in self.rows.items()}
+        spent = None if self.training is None else (self.training.tokens, self.training.seconds)
+        return Recovery(rows, given, self.chosen, spent)
+
     def told(self) -> str | None:
         """A sentence about steps whose network was not chosen; None if the last step was chosen."""
         steps = {"refitted": ("the refit", self.refitted), "trained": ("the training", self.trained)}
@@ -95,13 +103,13 @@ def better(networks: Mapping[str, Measurement | None]) -> tuple[str, Measurement
     return name, finite[name]
 
 
-def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda stage, share: None) -> Recovered:
+def finetune(run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT) -> Recovered:
     """Fine-tune the policy of a finished run, or continue an interrupted fine-tuning.
 
     Args:
         run: its directory.
         given: settings that replace the defaults for the run's network (settings.py). They include `epochs` or a limit.
-        progress: called with the stage and the share of it that is done.
+        callbacks: are told how it goes.
 
     Raises:
         UserError: a setting is wrong, the run has no policy, something else was begun in its `finetuned/`, the training
@@ -111,13 +119,14 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
     settings_of({}, given)  # before all else
     if given.get("augment"):
         load_config(run / "config.yaml").chosen_task().require("augment")
-    folder = run / "finetuned"
+    folder, progress = run / "finetuned", callbacks.on_stage
     with rundir.locked(run):
         # derivatives need the whole network on the device
         assembly, policy = reopen(run, progress, places={"device_memory": None})
         examples, told = assembly.task.training(assembly), partial(progress, "validating")
         settings = settings_of(examples.defaults, given)
         settings.steps(examples.count, examples.tokens)
+        callbacks.on_start(settings, run)
         done(folder, asdict(settings), _mark(policy))  # another training is refused before any work
         student = cut_out(assembly, policy)
         dense, measurements = examples.measured(examples.dense, told), {"before": examples.measured(student, told)}
@@ -134,7 +143,7 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
         student = student if start == list(measurements)[-1] else rebuilt(start)
         trained = None
         if settings.epochs != 0:
-            trained = train(student, examples, settings, folder, progress, _mark(policy))
+            trained = train(student, examples, settings, folder, progress, _mark(policy), callbacks.on_step)
             round_weights(assembly, student)
             measurements["trained"] = examples.measured(student, told)
         chosen, _ = better(measurements)
@@ -149,7 +158,7 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
             trained,
         )
         make_exporter(own_exporter_of(assembly.config)).write_trained(
-            Source(policy, lambda: assembly), student, recovered.path
+            Source(policy, lambda: assembly, recovery=recovered.record(given)), student, recovered.path
         )
         result: dict[str, Any] = {name: asdict(measurement) for name, measurement in recovered.rows.items()}
         result |= {"tuning": asdict(settings), "chosen": chosen}
@@ -158,6 +167,7 @@ def finetune(run: Path, given: Mapping[str, Any], progress: Progress = lambda st
         write_atomically(folder / "result.json", to_json(result) + "\n")
     if worse := recovered.told():
         warnings.warn(worse, RuntimeWarning, stacklevel=2)
+    callbacks.on_end(recovered)
     return recovered
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.comparing.results import curves_of
+from autoprune.cost_lines import budgets_asked
 from autoprune.reports.charts import Series, colour, legend, line_chart
 from autoprune.reports.markup import Markup, join, tag
 from autoprune.reports.scales import drawable
@@ -49,7 +50,7 @@ def _unit(results: Json) -> str:
 
 def _head(path: Path, results: Json) -> Markup:
     config, references = results["config"], results["references"]
-    bounds = ", ".join(f"{metric} ≤ {bound:g}" for metric, bound in config["budgets"].items())
+    bounds = budgets_asked(config["budgets"], config.get("of", "prunable"))
     first = results["table"][0]
     asked, ended = len(results["agents"]) * len(results["seeds"]), len(results["searches"])
     rows = [

@@ -7,6 +7,7 @@ uninterrupted one, on a CPU.
 import functools
 import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune import usercode
-from autoprune.errors import UserError
+from autoprune.errors import StopSearch, UserError
 from autoprune.ports.task import Progress
 from autoprune.ports.training import TrainingSet
 from autoprune.training import adapters
@@ -26,6 +27,9 @@ SAVE_SECONDS = 180.0
 """Between two saved states of a long epoch; each epoch ends with one."""
 BETAS = 0.9, 0.95
 MOMENTUM = 0.9
+
+OnStep = Callable[[int, Mapping[str, float]], None]
+"""Called after every step with the number of steps so far, and the step's loss, learning rate and gradient norm."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Trained:
     def told(self) -> str:
         """In words."""
         whole = "" if self.planned in (None, self.steps) else f" of {self.planned:,}"
-        early = "" if self.planned in (None, self.steps) else "; max_time ended it before the learning rate had fallen"
+        early = "" if self.planned in (None, self.steps) else "; it was ended before the learning rate had fallen"
         return f"{self.steps:,}{whole} steps, {self.seconds:.1f} s{early}"
 
 
@@ -58,6 +62,7 @@ def train(
     folder: Path | None,
     progress: Progress = lambda stage, share: None,
     mark: str = "",
+    on_step: OnStep | None = None,
 ) -> Trained:
     """Train in place, or continue an interrupted training. Adapters are merged and removed at the end.
 
@@ -72,6 +77,7 @@ def train(
         folder: folder for the state. With None no state is kept, so an interrupted training cannot continue.
         progress: called with the share that is done.
         mark: a name for what is trained. A state with another mark is refused.
+        on_step: called after every step. If it raises `StopSearch`, training ends there, as if its time were over.
 
     Raises:
         UserError: the folder has the state of another training, the training diverges, or the disk is full.
@@ -95,9 +101,11 @@ def train(
             at, end = (step, total) if total is not None else (seconds, settings.max_time or 0.0)
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * rate(at, end, settings.warmup)
-            one_step(student, examples, settings, weights, optimizer, *divmod(step, of_epoch))
+            measures = one_step(student, examples, settings, weights, optimizer, *divmod(step, of_epoch))
             progress("fine-tuning", max(at / end, seconds / (settings.max_time or math.inf)))
             step, seconds = step + 1, before + time.monotonic() - began
+            if on_step and _ends(on_step, step, measures, optimizer):
+                break
             if step % of_epoch == 0 or time.monotonic() - saved > SAVE_SECONDS:
                 check_finite(weights, (step - 1) // of_epoch, settings)
                 kept, saved = _keep(state, step, seconds), time.monotonic()
@@ -107,6 +115,16 @@ def train(
     student.eval()
     adapters.merge(student)
     return Trained(step, total, step * min(settings.batch, examples.count) * examples.tokens, seconds)
+
+
+def _ends(on_step: OnStep, step: int, measures: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> bool:
+    """Tell of a step. Whether training ends here; numbers are read from the device only where somebody listens."""
+    numbers = {name: float(value) for name, value in measures.items()} | {"lr": optimizer.param_groups[0]["lr"]}
+    try:
+        on_step(step, numbers)
+    except StopSearch:
+        return True
+    return False
 
 
 def _keep(state: State | None, step: int, seconds: float) -> tuple[int, float]:
@@ -155,12 +173,13 @@ def one_step(
     optimizer: torch.optim.Optimizer,
     epoch: int,
     index: int,
-) -> None:
-    """One step, the `index`-th of an epoch."""
+) -> dict[str, Tensor]:
+    """One step, the `index`-th of an epoch; its loss and the norm of its gradient."""
     begin = settings.begins(index, examples.count)
     some = _order(examples.count, settings.seed, epoch)[begin : (index + 1) * settings.batch]
     draw = torch.manual_seed(_seed(settings.seed, epoch, 1 + index))  # which dropout draws from too
     optimizer.zero_grad()
+    total = torch.zeros((), device=weights[0].device)
     for part in torch.split(some, settings.at_once or len(some)):
         try:
             loss = _scalar(examples, examples.loss(student, part, settings, draw)) * (len(part) / len(some))
@@ -168,10 +187,12 @@ def one_step(
             told = f"a forward pass of {len(part)} cannot be trained on ({error}): a larger batch or at_once is needed."
             raise UserError(told) from error
         loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
     length = nn.utils.clip_grad_norm_(weights, settings.clip or math.inf)
     if not bool(torch.isfinite(length)):
         raise _diverged(epoch, settings)
     optimizer.step()
+    return {"loss": total, "gradient_norm": length}
 
 
 def _scalar(examples: TrainingSet, given: Any) -> Tensor:

@@ -13,11 +13,12 @@ import pytest
 
 from autoprune import registry, study
 from autoprune.assembly import Assembly, assemble
+from autoprune.callbacks import SILENT
 from autoprune.config import SearchConfig, load_config
 from autoprune.errors import UserError
 from autoprune.ports.agent import load_agent
 from autoprune.provenance import proposal_of
-from autoprune.study import SearchResult, Watch
+from autoprune.study import SearchResult
 from tests import families, image_families, tiny_searches
 from tests.contracts.test_ends import QUICK
 from tests.watchdog import within
@@ -51,7 +52,7 @@ def searched(assembly: Assembly, agent: str, out: Path) -> SearchResult:
     changes = {"agent": agent, "agent_options": QUICK.get(agent, {}), "max_evals": EVALS}
     scorer = study.scorer_of(assembly, None)
     with within(60):
-        return study.search_on(assembly, scorer, assembly.config.model_copy(update=changes), out, Watch())
+        return study.search_on(assembly, scorer, assembly.config.model_copy(update=changes), out, SILENT)
 
 
 def check(result: SearchResult) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoprune.calibration.plain_text import plain_text
+from autoprune.data.plain_text import plain_text
 from autoprune.errors import UserError
 from autoprune.files.reading import read_bytes
 
@@ -22,7 +22,7 @@ def read_text(path: str | None) -> str:
         UserError: no such file, not text, records of texts and no text itself, or empty.
     """
     if path is None:
-        from autoprune.calibration.python_docs import held_out_text
+        from autoprune.data.python_docs import held_out_text
 
         return held_out_text()
     file = Path(path)

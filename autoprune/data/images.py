@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from pydantic import FiniteFloat, TypeAdapter
 from torch import Tensor
 
-from autoprune.calibration import dataset_directory, digits
-from autoprune.calibration.examples import Examples, split_examples
-from autoprune.calibration.splits import Splits
+from autoprune.data import dataset_directory, digits
+from autoprune.data.examples import Examples, split_examples
+from autoprune.data.splits import Splits
 from autoprune.errors import UserError
 from autoprune.files.arrays import read_npz, read_picture
 from autoprune.files.reading import explained, read_json
