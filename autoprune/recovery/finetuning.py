@@ -28,9 +28,9 @@ from autoprune.policy import Policy, to_json
 from autoprune.ports.task import Progress
 from autoprune.ports.training import Measurement
 from autoprune.provenance import proposal_of
-from autoprune.recovery.refit import place_refitted
 from autoprune.training.candidate import copied
 from autoprune.training.loop import Trained, train
+from autoprune.training.refit import place_refitted
 from autoprune.training.settings import settings_of
 from autoprune.training.state import done
 
@@ -177,7 +177,7 @@ def cut_out(
     """Copy the network of a policy, in evaluation mode. The live network is dense afterwards.
 
     Args:
-        refit: whether its consumers are refitted (refit.py).
+        refit: whether its consumers are refitted (training/refit.py).
         progress: called with the share of the refit that is done.
     """
     proposal = proposal_of(assembly, policy)
