@@ -59,6 +59,8 @@ def _option(name: str, field: FieldInfo) -> Any:
         return Annotated[
             list[str] | None, typer.Option("--budget", metavar="METRIC=VALUE", help=f"{told} [params=0.5].")
         ]
+    if name == "data":
+        return Annotated[list[str] | None, typer.Option(flag, metavar="DATA[=WEIGHT]", help=f"{shown}.")]
     if name in SIZES:
         return Annotated[str | None, typer.Option(flag, metavar="SIZE", help=f"{shown}.")]
     if kinds[-1] == list[float]:

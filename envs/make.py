@@ -11,6 +11,7 @@ from autoprune import cautions, registry
 from autoprune.arguments import Budgets, checked
 from autoprune.assembly import assemble
 from autoprune.config import load_config
+from autoprune.data.live import named
 from autoprune.envs import sensitivity
 from autoprune.envs.episodes import Actions, EpisodeRules
 from autoprune.envs.pruning import PruningEnv
@@ -25,7 +26,7 @@ SENSITIVITY_SEQUENCES = 1
 @checked
 def make_env(
     model: SkipValidation[str | Path | None] = None,
-    data: SkipValidation[str | Path | None] = None,
+    data: SkipValidation[Any] = None,
     budgets: Budgets = None,
     actions: Actions = "discrete",
     reward: str | Reward = "amc",
@@ -42,7 +43,7 @@ def make_env(
 
     Args:
         model: Hugging Face directory or hub name; None is the embedded model.
-        data: calibration text file; None is Python's own documentation.
+        data: as in `autoprune.search`; None is Python's own documentation.
         budgets: as in `autoprune.search`: metric -> bound, or a bound of params; None is 0.5.
         actions: `discrete` for levels, or `continuous` for a ratio.
         reward: a name from `autoprune list rewards`, `package.module:function`, `file.py:function`, or a function.
@@ -65,7 +66,8 @@ def make_env(
             "reference='additive' and shaping are made of sensitivities, which sensitivities=False leaves out."
         )
     function = registry.load("rewards", reward) if isinstance(reward, str) else reward
-    assembly = assemble(load_config(None, settings | {"model": model, "data": data, "budgets": budgets}))
+    own = {"model": model, "data": named(data, settings.get("sequence_length")), "budgets": budgets}
+    assembly = assemble(load_config(None, settings | own))
     cautions.warn(assembly)
     evaluator = assembly.evaluator(assembly.splits.search, assembly.config.loss)
     objective = Objective(assembly.space, evaluator, Limits(), statistics=assembly.store.statistics)
