@@ -61,7 +61,7 @@ def test_wrong_columns(tmp_path: Path) -> None:
 
 
 def test_bad_records(tmp_path: Path) -> None:
-    refused(lines(tmp_path / "a.jsonl", [{"text": ""}, {"text": None}]), "no column of texts", "text (nothing)")
+    refused(lines(tmp_path / "a.jsonl", [{"text": None}, {"text": None}]), "no column of texts", "text (nothing)")
     refused(lines(tmp_path / "n.jsonl", [{"text": " "}, {"text": ""}]), "no record", "has a text in the column 'text'")
     mixed = [{"text": "one"}] * 60 + [{"text": 3}]
     refused(lines(tmp_path / "b.jsonl", mixed), "record 61", "holds 3 (numbers) in the column 'text'")

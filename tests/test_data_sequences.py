@@ -103,7 +103,7 @@ def test_chats_go_through_the_chat_template(tmp_path: Path, tokenizer: Any, monk
     monkeypatch.setattr(tokenizer, "chat_template", f"{TEMPLATE}{{# another #}}")
     assert texts.sequences(tokenizer, LENGTH).split({}, 0).digest != digest
     monkeypatch.setattr(tokenizer, "chat_template", "{{ raise_exception('no such roles') }}")
-    with pytest.raises(UserError, match="does not take record 1 of .*no such roles"):
+    with pytest.raises(UserError, match=r"does not take record 1 of .*no such roles"):
         texts.sequences(tokenizer, LENGTH)
 
 

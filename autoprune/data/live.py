@@ -15,7 +15,7 @@ from itertools import chain, islice
 from typing import Any
 
 from autoprune.arguments import NOT_GIVEN
-from autoprune.data import batches
+from autoprune.data import batch_arrays, batches
 from autoprune.data_names import STDIN, Names, Wanted, names_of
 from autoprune.errors import UserError
 
@@ -77,7 +77,7 @@ def _written(data: Any, length: int) -> Names:
         data = _one_split(data)
     if _is_of(data, "datasets"):
         data = batches.plain_rows(data)
-    if isinstance(data, Mapping) or batches.is_array(data):
+    if isinstance(data, Mapping) or batch_arrays.is_array(data):
         data = [data]  # one batch
     if isinstance(data, (str, bytes, int, float)) or (
         not isinstance(data, Iterable) and not hasattr(data, "__getitem__")
