@@ -15,6 +15,7 @@ from autoprune.assembly import Assembly, assemble
 from autoprune.callbacks import SILENT, BestTeller, Callback
 from autoprune.config import DEFAULT_TOKENS, SearchConfig, load_config
 from autoprune.coverage import cover
+from autoprune.data.stdin import without_stdin
 from autoprune.errors import LimitReached, UserError
 from autoprune.exporting import export_policy
 from autoprune.files.writing import write_atomically
@@ -158,7 +159,8 @@ def scorer_of(assembly: Assembly, pool: WorkerPool | None) -> Scorer:
 
 
 def limited(config: SearchConfig) -> SearchConfig:
-    """The configuration, with the limit `DEFAULT_TOKENS` if it has none."""
+    """The configuration with a limit, `DEFAULT_TOKENS` if it has none, and with a file in the place of stdin."""
+    config = config.model_copy(update={"data": without_stdin(config.data)})
     if config.max_evals is None and config.max_tokens is None and config.max_time is None:
         return config.model_copy(update={"max_tokens": DEFAULT_TOKENS})
     return config
