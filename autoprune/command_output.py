@@ -12,7 +12,7 @@ from autoprune.terminal import echo
 
 if TYPE_CHECKING:
     from autoprune.comparing.comparison import Comparison
-    from autoprune.study import SearchResult
+    from autoprune.result import SearchResult
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from autoprune.policy import Policy, to_json
 from autoprune.ports.task import Progress
 from autoprune.ports.training import Measurement
 from autoprune.provenance import proposal_of
+from autoprune.recovery import shown
 from autoprune.recovery.refit import place_refitted
 from autoprune.training.candidate import copied
 from autoprune.training.loop import Trained, train
@@ -34,9 +35,9 @@ from autoprune.training.settings import settings_of
 from autoprune.training.state import done
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recovered:
-    """The result of fine-tuning.
+    """The result of fine-tuning. Printed, or as the last line of a notebook's cell, it shows what was measured.
 
     Args:
         dense: the network that the search was given.
@@ -69,6 +70,12 @@ class Recovered:
         left_out = "trained" if self.chosen == "trained" else ""  # it is `after`
         named = {name: known for name, known in steps.items() if known is not None and name != left_out}
         return named | {"after": self.after}
+
+    def __repr__(self) -> str:
+        return shown.text_of(self)
+
+    def _repr_html_(self) -> str:
+        return shown.html_of(self)
 
     def told(self) -> str | None:
         """A sentence about steps whose network was not chosen; None if the last step was chosen."""
