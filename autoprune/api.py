@@ -23,8 +23,9 @@ from autoprune.provenance import proposal_of
 from autoprune.publishing import Pushed, publish
 from autoprune.recovery import finetuning
 from autoprune.recovery.finetuning import Recovered
+from autoprune.result import SearchResult
+from autoprune.result_file import load_result
 from autoprune.showing import Showing, showing
-from autoprune.study import SearchResult
 from autoprune.task_choice import measure, task_of
 from autoprune.validation import mean_losses, total_macs, total_params
 
@@ -172,6 +173,21 @@ def resume(
         given_models.give_again(Path(path), parts, {"model": model, "tokenizer": tokenizer, "processor": processor})
     with showing(progress, callbacks) as told:
         return study.resume(Path(path), told, places)
+
+
+@checked
+def load(path: str | Path) -> SearchResult | Comparison:
+    """Load the result of a run, or of a comparison, from its directory.
+
+    Only files are read. The network and its data are loaded when they are needed, as by `.model()` and `.export()`.
+
+    Args:
+        path: the directory.
+
+    Raises:
+        UserError: there is no run, it has no result yet, or a file is damaged.
+    """
+    return comparison.load(Path(path)) if comparison.is_comparison(Path(path)) else load_result(Path(path))
 
 
 @checked

@@ -86,9 +86,10 @@ def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
     with searching(run, as_json, "known") as display:
         from autoprune import study
         from autoprune.comparing import comparison
+        from autoprune.result import SearchResult
 
         result = (comparison if comparison.is_comparison(run) else study).resume(run, display, given)
-    if isinstance(result, study.SearchResult):
+    if isinstance(result, SearchResult):
         tell_result(result, as_json)
     else:
         tell_comparison(result, as_json)
