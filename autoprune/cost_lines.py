@@ -114,6 +114,20 @@ def budgets_in(costs: Mapping[str, Cost]) -> list[Budget]:
     ]
 
 
+def other_budgets(costs: Mapping[str, Cost]) -> list[Budget]:
+    """The budgets that need a column of their own: params and MACs have one in every table."""
+    return [one for one in budgets_in(costs) if one.metric not in OF_UNITS]
+
+
+def bound_cells(costs: Mapping[str, Cost]) -> list[str]:
+    """The bounds below the columns of params, MACs and other budgets; empty without a budget."""
+    budgets = {one.metric: one for one in budgets_in(costs)}
+    if not budgets:
+        return []
+    kinds = [budgets.get(metric) for metric in OF_UNITS]
+    return ["" if one is None else one.cell(one.bound) for one in [*kinds, *other_budgets(costs)]]
+
+
 def budgets_asked(budgets: Mapping[str, float], of: str) -> str:
     """Configured budgets in words: `params at most 50 % of what can be pruned, latency at most 12`."""
     return ", ".join(f"{metric} {_bound(bound)}{_of(metric, bound, of)}" for metric, bound in budgets.items())

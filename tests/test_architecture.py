@@ -20,7 +20,7 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("ext
 
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording"}
-    | {"fingerprints", "live", "spending", "written", "data_names"},
+    | {"fingerprints", "live", "spending", "table_fitting", "written", "data_names"},
     {"registry", "objects", "level", "unit", "growth", "space", "incumbents", "requests",
       "policy", "cost_lines", "verdict", "config", "journal", "rundir", "space_file", "scorer", "ports",
       "task_choice", "task_guard", "stopping", "limits_of_runs"},
@@ -39,7 +39,7 @@ LAYERS = (
     {"api", "reports"},
     {"testing", "extend", "watching"},
     {"cli", "command_output", "faults", "display", "listing", "on_import", "options", "picture", "shell",
-     "table_fitting", "__main__"},
+     "__main__"},
 )  # fmt: skip
 """The engine from the ground up; a module imports from its own layer and from those before it."""
 
