@@ -179,7 +179,7 @@ def test_a_search_that_prepares_is_stopped(
 def test_a_file_stops_a_comparison(quick: dict[str, Any], tmp_path: Path) -> None:
     path, settings = tmp_path / "cmp", quick | {"max_evals": 60}
     agents: dict[str, Any] = {"agents": ["random", "greedy"], "seeds": 1, "out": path}
-    assert autoprune.compare(**agents, **settings, callbacks=[StopAt(path, 1)]).stopped
+    assert autoprune.compare(**agents, **settings, callbacks=[StopAt(path, 1)]).interrupted
     assert not (path / "greedy-s0").exists()
     assert not stopping.is_asked(path)
     assert len(autoprune.compare(**agents, **settings).league["searches"]) == 2
