@@ -70,7 +70,7 @@ def run_page(place: Place, seen: Seen, notice: str | None = None) -> Page:
 def heading(place: Place, title: str, state: str | None, *lead: object) -> Markup:
     """The head of any page, with links to what it is a part of."""
     above = place.name.rpartition("/")[0]
-    crumbs = [tag("a", "all runs", href="#/")] if place.name else []
+    crumbs = [tag("a", "all runs", href="#/")] if place.name else ["autoprune watch"]
     crumbs += [tag("a", above, href=link(above))] if above else []
     shown = None if state is None else tag("span", STATES[state], class_=f"state {state}")
     return join(
