@@ -16,6 +16,7 @@ import yaml
 from autoprune import rundir, stopping
 from autoprune.evaluation import slopes
 from autoprune.reports import gathering
+from autoprune.watching import run_reader
 from autoprune.watching.run_reader import RunReader
 from tests.watching_pages import watching
 
@@ -250,6 +251,30 @@ def test_a_journal_that_grows_is_read_once(runs: Path, monkeypatch: pytest.Monke
     seen = reader.read()
     assert seen.run is not None
     assert seen.run.spent.evals == 4
+
+
+def test_a_long_journal_is_read_in_parts(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with lines that are longer than a part."""
+    monkeypatch.setattr(run_reader, "CHUNK", 50)
+    monkeypatch.setattr(run_reader, "PATIENCE", 1e-9)
+    reader, scored = RunReader(killed(runs / "run")), []
+    for _ in range(60):
+        seen = reader.read()
+        if seen.problem is not None:
+            assert seen.problem.startswith("The journal is long and is still being read: ")
+        scored.append(seen.run.spent.evals if seen.run else 0)
+    assert scored == sorted(scored)
+    assert len(set(scored)) > 20
+    assert scored[-1] == 40
+    assert seen.problem is None
+
+
+def test_a_curve_keeps_its_corners() -> None:
+    history = [(1, 0.1, 3.0), (2, 0.2, 3.0), (3, 0.3, 2.0), (4, 0.4, 2.0), (5, 0.5, 2.0)]
+    assert run_reader.steps(history) == [history[0], history[2], history[4]]
+    assert run_reader.steps([]) == []
+    falling = [(i, float(i), -float(i)) for i in range(10_000)]
+    assert len(run_reader.steps(falling)) <= run_reader.POINTS
 
 
 def test_a_damaged_journal_is_shown_up_to_the_damage(runs: Path) -> None:

@@ -75,11 +75,11 @@ class Folder:
             return sorted(runs, key=lambda one: (order.get(one.path.name, len(order)), one.name))
         return sorted(found, key=lambda one: (one.path / "config.yaml").stat().st_mtime_ns, reverse=True)[:MOST]
 
-    def read(self, place: Place) -> Seen:
-        """What is known of a run now."""
+    def read(self, place: Place, brief: bool = False) -> Seen:
+        """What is known of a run now; `brief` is as in `RunReader.read`."""
         if place.path not in self._readers:
             self._readers[place.path] = RunReader(place.path)
-        return self._readers[place.path].read()
+        return self._readers[place.path].read(brief)
 
 
 def kind_of(path: Path) -> Kind:

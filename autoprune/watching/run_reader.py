@@ -4,13 +4,15 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 from autoprune import rundir
 from autoprune.config import SearchConfig, load_config
+from autoprune.drawing.scales import thin
 from autoprune.errors import UserError
 from autoprune.files.reading import DAMAGE, explained, read_json, read_tail
 from autoprune.journal import FILE as JOURNAL
@@ -25,7 +27,9 @@ State = Literal["preparing", "searching", "finished", "stopped", "ended", "damag
 """`stopped` in order, as by Ctrl-C; `ended` without a result, as a killed run."""
 
 SPEED_OVER = 20.0  # seconds of which the speed is a mean
-MOST = 2**26  # bytes of a journal that are read at once
+CHUNK = 2**20  # bytes of a journal that are read at once; more only for a line that is longer
+PATIENCE = 1.0  # seconds after which a long journal is read on when the page asks again
+POINTS = 4000  # of a curve, at most
 
 
 @dataclass(frozen=True)
@@ -78,16 +82,22 @@ class RunReader:
         self._space: tuple[SearchSpace, list[UnitStatistics]] | None = None
         self._forget_journal()
 
-    def read(self) -> Seen:
-        """What is known of the run now. Files that are damaged become a sentence."""
+    def read(self, brief: bool = False) -> Seen:
+        """What is known of the run now. Files that are damaged become a sentence.
+
+        Args:
+            brief: leaves out the journal of a run that has ended; its result is enough for a table.
+        """
         busy = rundir.is_in_use(self.path)
         try:
             rundir.check_links(self.path)
             self._read_settings()
             if self._config is None or self._space is None:
                 return Seen("preparing" if busy else "ended", self._config)
-            self._read_journal()
+            if busy or not (brief and (self.path / "result.json").exists()):
+                self._read_journal()
             run = record_of(self.path, self._config, *self._space, self._gathering, busy)
+            run = replace(run, history=steps(run.history))
         except UserError as error:
             self._stamps.clear()  # it is read again
             return Seen("damaged", self._config, problem=str(error))
@@ -97,7 +107,7 @@ class RunReader:
         if not busy:
             state = "ended" if run.result is None else "stopped" if self._was_interrupted() else "finished"
         speed = self._speed(run.spent.tokens) if busy else None
-        return Seen(state, self._config, run, self._damage, speed, self._gathering.failed)
+        return Seen(state, self._config, run, self._behind, speed, self._gathering.failed)
 
     def _read_settings(self) -> None:
         """Read the configuration and the space if they have changed."""
@@ -134,7 +144,21 @@ class RunReader:
         if replaced or (self._damage and now != self._file):
             self._forget_journal()
         self._file = now
-        for line in self._new_lines(path) if self._damage is None else ():
+        end = time.monotonic() + PATIENCE
+        while self._damage is None and self._read_chunk(path) and time.monotonic() < end:
+            pass
+
+    def _read_chunk(self, path: Path) -> bool:
+        """Read some whole lines. What is half written waits. Returns whether there may be more."""
+        size = CHUNK
+        while True:
+            with explained("the journal", path):
+                raw = read_tail(path, self._offset, size)
+            whole = raw[: raw.rfind(b"\n") + 1]
+            if whole or len(raw) < size:
+                break
+            size *= 2
+        for line in whole.decode("utf-8", "replace").splitlines():
             self._lines += 1
             try:
                 self._gathering.read(line)
@@ -143,18 +167,17 @@ class RunReader:
                     f"line {self._lines} of the journal '{path}' is damaged ({error}). What is shown was read before "
                     "it. Restore the file, or delete that line and those after it."
                 )
-                return
+                return False
+        self._offset += len(whole)
+        return bool(whole)
 
-    def _new_lines(self, path: Path) -> Iterator[str]:
-        """Whole lines that were not read yet; what is half written waits."""
-        while True:
-            with explained("the journal", path):
-                raw = read_tail(path, self._offset, MOST)
-            whole = raw[: raw.rfind(b"\n") + 1]
-            if not whole:
-                return
-            self._offset += len(whole)
-            yield from whole.decode("utf-8", "replace").splitlines()
+    @property
+    def _behind(self) -> str | None:
+        """A sentence while the journal is not read to its end."""
+        size = self._file[1] if self._file else 0
+        if self._damage or size - self._offset <= CHUNK:  # the rest may be half written
+            return self._damage
+        return f"The journal is long and is still being read: {self._offset / size:.0%}."
 
     def _was_interrupted(self) -> bool:
         with explained("the result", self.path / "result.json"):
@@ -168,6 +191,13 @@ class RunReader:
             self._speeds.popleft()
         since, known = self._speeds[0]
         return (tokens - known) / (now - since) if now > since and math.isfinite(tokens) else None
+
+
+def steps(history: Sequence[tuple[int, float, float]]) -> list[tuple[int, float, float]]:
+    """The points of a curve at which the loss changes, and the last one: the same line in steps."""
+    kept = [one for before, one in pairwise(history) if one[2] != before[2]]
+    found = [*history[:1], *kept, *history[-1:]]
+    return [found[i] for i in thin(len(found), POINTS)]
 
 
 def stamp(path: Path) -> tuple[int, int, int] | None:
