@@ -160,8 +160,7 @@ def test_a_search_that_prepares_is_stopped(
     cli: Cli, quick_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from autoprune import study
-
-    assemble = study.assemble
+    from autoprune.assembly import assemble
 
     def asked(*args: Any) -> Any:
         stopping.ask(Path("run"))

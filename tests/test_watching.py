@@ -13,7 +13,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from autoprune import rundir, stopping
+from autoprune import run_state, rundir, stopping
 from autoprune.evaluation import slopes
 from autoprune.reports import gathering
 from autoprune.watching import run_reader
@@ -315,6 +315,54 @@ def test_a_run_that_is_removed_while_it_is_watched(runs: Path) -> None:
 
 def test_slopes_count_as_they_are_charged() -> None:
     assert gathering.SLOPE_PASSES == slopes.PASSES
+
+
+# -- what a search tells of itself ------------------------------------------------------------------------------------
+
+
+def test_the_incumbent_is_what_the_search_would_answer(quick: dict[str, Any], tmp_path: Path) -> None:
+    """Agents may declare an answer that is not the lowest loss; the journal alone does not tell it."""
+    import autoprune
+
+    class Look(autoprune.Callback):
+        def __init__(self) -> None:
+            self.stages: list[str | None] = []
+            self.agreed = 0
+
+        def on_stage(self, stage: str, share: float) -> None:
+            if (path / "config.yaml").exists() and rundir.is_in_use(path):
+                self.stages.append(reader.read().stage)
+
+        def on_scores(self, objective: Any) -> None:
+            seen = reader.read()
+            assert seen.state == "searching"
+            assert seen.run is not None
+            assert seen.run.spent.tokens == objective.spent.tokens
+            if objective.incumbents:
+                assert seen.run.best is not None
+                assert seen.run.best.numbers == objective.incumbents[-1].proposal
+                assert seen.run.best.loss == objective.loss(seen.run.best.numbers)[0]
+                self.agreed += 1
+
+    path, look = tmp_path / "run", Look()
+    reader = RunReader(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_state, "EVERY", 0.0)
+        autoprune.search(**quick, out=path, callbacks=[look])
+    assert look.agreed > 3
+    assert look.stages[0] == "loading the model, 0%"
+    assert not (path / run_state.FILE).exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"stage": 3}', '{"stage": "x", "share": 0, "best": {"levels": [99]}}'])
+def test_what_is_told_wrongly_is_not_believed(runs: Path, content: str) -> None:
+    run, client = killed(runs / "run"), visiting(runs)
+    with rundir.locked(run):
+        (run / run_state.FILE).write_text(content)
+        found = page(client, "run")
+        assert found["state"] in ("Searching", "Preparing")
+        assert ">40<" in found["parts"]["facts"]
+    assert not (run / run_state.FILE).exists()
 
 
 # -- folders and comparisons -------------------------------------------------------------------------------------------

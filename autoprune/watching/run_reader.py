@@ -8,17 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from autoprune import rundir
+from pydantic import BaseModel, Field
+
+from autoprune import run_state, rundir
 from autoprune.config import SearchConfig, load_config
 from autoprune.drawing.scales import thin
 from autoprune.errors import UserError
 from autoprune.files.reading import DAMAGE, explained, read_json, read_tail
 from autoprune.journal import FILE as JOURNAL
+from autoprune.journal import decode_proposal
 from autoprune.limits_of_runs import SPENT
 from autoprune.reports.gathering import Gathering
-from autoprune.reports.record import Run
+from autoprune.reports.record import Best, Run, Spent
 from autoprune.reports.run import record_of, space_of
 from autoprune.space import SearchSpace
 from autoprune.unit_statistics import UnitStatistics
@@ -26,6 +29,7 @@ from autoprune.unit_statistics import UnitStatistics
 State = Literal["preparing", "searching", "finished", "stopped", "ended", "damaged"]
 """`stopped` in order, as by Ctrl-C; `ended` without a result, as a killed run."""
 
+SEARCHING = "searching"  # the stage that is none of the preparation
 SPEED_OVER = 20.0  # seconds of which the speed is a mean
 CHUNK = 2**20  # bytes of a journal that are read at once; more only for a line that is longer
 PATIENCE = 1.0  # seconds after which a long journal is read on when the page asks again
@@ -41,6 +45,7 @@ class Seen:
         config: its configuration; None where that cannot be read.
         run: its record; None before its space is known.
         problem: what is wrong with its files, in a sentence.
+        stage: what the preparation is at; None where that is not told.
         speed: tokens that are scored in a second now; None where nothing is scored.
         failed: the number of scores that failed.
     """
@@ -49,6 +54,7 @@ class Seen:
     config: SearchConfig | None = None
     run: Run | None = None
     problem: str | None = None
+    stage: str | None = None
     speed: float | None = None
     failed: int = 0
 
@@ -89,11 +95,13 @@ class RunReader:
             brief: leaves out the journal of a run that has ended; its result is enough for a table.
         """
         busy = rundir.is_in_use(self.path)
+        told = self._told() if busy else None
+        stage = None if told is None or told.stage == SEARCHING else f"{told.stage}, {told.share:.0%}"
         try:
             rundir.check_links(self.path)
             self._read_settings()
             if self._config is None or self._space is None:
-                return Seen("preparing" if busy else "ended", self._config)
+                return Seen("preparing" if busy else "ended", self._config, stage=stage)
             if busy or not (brief and (self.path / "result.json").exists()):
                 self._read_journal()
             run = record_of(self.path, self._config, *self._space, self._gathering, busy)
@@ -103,11 +111,20 @@ class RunReader:
             return Seen("damaged", self._config, problem=str(error))
         except OSError as error:  # the run was removed
             return Seen("damaged", self._config, problem=f"'{self.path}' cannot be read ({error.strerror}).")
-        state: State = "searching" if run.scored or self._gathering.spent.evals else "preparing"
+        if told is not None:
+            run = told.applied(run)
+        state: State = "searching" if stage is None and run.spent.evals else "preparing"
         if not busy:
             state = "ended" if run.result is None else "stopped" if self._was_interrupted() else "finished"
         speed = self._speed(run.spent.tokens) if busy else None
-        return Seen(state, self._config, run, self._behind, speed, self._gathering.failed)
+        return Seen(state, self._config, run, self._behind, stage, speed, self._gathering.failed)
+
+    def _told(self) -> "_Told | None":
+        """What the process tells of itself; None where it does not, as one of an earlier version."""
+        try:
+            return _Told.model_validate(read_json(self.path / run_state.FILE))
+        except (OSError, *DAMAGE):
+            return None
 
     def _read_settings(self) -> None:
         """Read the configuration and the space if they have changed."""
@@ -191,6 +208,30 @@ class RunReader:
             self._speeds.popleft()
         since, known = self._speeds[0]
         return (tokens - known) / (now - since) if now > since and math.isfinite(tokens) else None
+
+
+class _Told(BaseModel):
+    """`state.json` of a run."""
+
+    stage: str
+    share: float = Field(ge=0, le=1)
+    spent: Spent | None = None
+    best: dict[str, Any] | None = None
+
+    def applied(self, run: Run) -> Run:
+        """The record with what the search says that it has spent and found."""
+        run = run if self.spent is None else replace(run, spent=self.spent)
+        try:
+            if self.best is None:
+                return run
+            proposal = decode_proposal(self.best)
+            run.space.check(proposal)
+            numbers = proposal if isinstance(proposal, tuple) else None
+            sequences = max(1, int(self.best["tokens"]) // run.config.sequence_length)
+            found = Best(tuple(run.space.levels_of(proposal)), numbers, float(self.best["loss"]), sequences)
+        except (UserError, *DAMAGE):
+            return run
+        return replace(run, best=found)
 
 
 def steps(history: Sequence[tuple[int, float, float]]) -> list[tuple[int, float, float]]:
