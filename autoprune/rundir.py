@@ -53,6 +53,7 @@ def create(path: Path) -> None:
 
 def discard(path: Path) -> None:
     """Undo `create` for a run that never began, so that the corrected command can use the same path."""
+    _forget_process(path)
     for name in ("config.yaml", ".lock"):
         (path / name).unlink(missing_ok=True)
     with suppress(OSError):  # the user's own folder may hold other things

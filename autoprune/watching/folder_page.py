@@ -47,8 +47,8 @@ def _row(place: Place, seen: Seen | None) -> list[object]:
     bounds = ", ".join(f"{metric} ≤ {bound:g}" for metric, bound in config.budgets.items())
     best = loss(run.best.loss) if run and run.best else "–"
     scored = f"{run.spent.evals:,}" if run else "–"
-    share = _share(place, seen.share, f"{seen.share:.0%}") if run else ""
-    return [name, _state(seen.state), config.agent, bounds, share, best, scored]
+    done = _share(place, seen.share, f"{seen.share:.0%}") if run else ""
+    return [name, _state(seen.state), config.agent, bounds, done, best, scored]
 
 
 def _state(state: State) -> Markup:
