@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune import cautions, limits_of_runs, objects, rundir, stopping, usercode
+from autoprune import cautions, limits_of_runs, objects, run_state, rundir, stopping, usercode
 from autoprune.arguments import made
 from autoprune.assembly import Assembly, assemble
 from autoprune.callbacks import SILENT, BestTeller, Callback
@@ -130,7 +130,7 @@ def prepare(config: SearchConfig, callbacks: Callback, masks: bool | None = None
     Raises:
         UserError: as `assemble`, or the dense network's own loss is not finite.
     """
-    stage = callbacks.on_stage if run is None else stopping.heeding(run, callbacks.on_stage)
+    stage = callbacks.on_stage if run is None else run_state.preparing(run, callbacks.on_stage)
     assembly = assemble(config, stage, masks, run)
     _check_dense(assembly)
     for notice in [*assembly.notices(), *assembly.task.notices(assembly)]:
@@ -158,10 +158,11 @@ def _search(
     save_space(out / "space.json", assembly.space, assembly.store.statistics, assembly.coverage)
     assembly.save_metrics(out)
     with closing(journal), _recorded(assembly, out, journal, agent) as record:
-        best_teller = BestTeller(callbacks)
+        best_teller, state = BestTeller(callbacks), run_state.RunState(out)
 
         def scored(objective: Objective) -> None:
             record.write()
+            state.scored(objective)
             callbacks.on_scores(objective)
             best_teller.look(objective)
             if stopping.heard(out):

@@ -23,7 +23,7 @@ LAYERS = (
     | {"fingerprints", "live", "spending", "table_fitting", "written", "data_names"},
     {"registry", "objects", "level", "unit", "growth", "space", "incumbents", "requests",
       "policy", "cost_lines", "verdict", "config", "journal", "rundir", "space_file", "scorer", "ports",
-      "task_choice", "task_guard", "stopping", "limits_of_runs"},
+      "task_choice", "task_guard", "stopping", "limits_of_runs", "run_state"},
     {"cutting", "data", "drawing"},
     {"networks", "models", "calibration", "budgets"},
     {"levels"},
