@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from autoprune.config import PLACES, SearchConfig
+from autoprune.data_names import as_written
 
 OPTIONS = ("model", "data", "agent", "seed")
 """Settings that are written as options; others are written as `key=value`."""
@@ -28,7 +29,9 @@ def search_command(config: SearchConfig) -> str:
     words = ["autoprune", "search"]
     for name in OPTIONS:
         if name in settings:
-            words.append(_option(f"--{name}", settings.pop(name)))
+            value = settings.pop(name)
+            several = as_written(value) if name == "data" else [value]
+            words += [_option(f"--{name}", one) for one in several]
     budgets = settings.pop("budgets", {})
     if _are_bounds(budgets):
         words += [_option("--budget", f"{metric}={bound!r}") for metric, bound in budgets.items()]
