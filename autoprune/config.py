@@ -167,7 +167,9 @@ class SearchConfig(_Settings):
     dtype: Annotated[str, PLACE] = Field(
         "auto", description="data type to compute in; auto is float32 on a CPU and the checkpoint's on a GPU"
     )
-    trust_remote_code: Annotated[bool, MODEL] = Field(False, description="allow code that ships with the model to run")
+    trust_remote_code: Annotated[bool, MODEL] = Field(
+        False, description="allow code that ships with the model to run; --no-trust-remote-code forbids it"
+    )
     workers: Annotated[int | None, PLACE] = Field(
         None, ge=1, description="number of scoring processes on Ray; the default, 1, scores in this process"
     )

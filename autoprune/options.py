@@ -61,8 +61,8 @@ def _option(name: str, field: FieldInfo) -> Any:
     if name in SIZES:
         return Annotated[str | None, typer.Option(flag, metavar="SIZE", **made)]
     if kinds[-1] == list[float]:
-        metavar = "N|F,F,..." if int in kinds else "F,F,..."
-        return Annotated[str | None, typer.Option(flag, metavar=metavar, **made)]
+        numbers = "N|F,F,..." if int in kinds else "F,F,..."
+        return Annotated[str | None, typer.Option(flag, metavar=numbers, **made)]
     if kinds[0] is bool:
         return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", **made)]
     kind = kinds[0] if kinds[0] in (int, float) else str
