@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from autoprune.callbacks import Callback
     from autoprune.comparing.comparison import Comparison
     from autoprune.progress import Display
-    from autoprune.study import SearchResult
+    from autoprune.result import SearchResult
 
 
 @contextlib.contextmanager
@@ -54,6 +54,8 @@ def _logged(display: "Display") -> "Callback":
 
 def tell_result(result: "SearchResult", as_json: bool) -> None:
     """Print what a search found, as tables or as one JSON object."""
+    from autoprune.verdict import not_below_uniform
+
     path = result.path / "policy.json"
     table = [row.record() for row in result.table]
     if as_json:
@@ -63,11 +65,11 @@ def tell_result(result: "SearchResult", as_json: bool) -> None:
         record |= {"losses": dumped["losses"], "costs": dumped["costs"], "spent": vars(result.spent)}
         from autoprune.space_file import coverage_of
 
+        record |= {"note": not_below_uniform(table, result.assembly.config)}
         emit(record | {"coverage": coverage_of(result.path), "interrupted": result.interrupted})
         return
     from autoprune import display
     from autoprune.picture import print_picture
-    from autoprune.verdict import not_below_uniform
 
     loss, said, costs = result.assembly.config.loss, result.assembly.space.words, result.policy.costs
     display.print_results("Validation split; parameters and MACs are of the whole network", table, loss, said, costs)

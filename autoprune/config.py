@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from autoprune import objects, registry
 from autoprune.arguments import TRUTH, told, truth_astray
+from autoprune.data_names import Wanted, names_of
 from autoprune.errors import UserError
 from autoprune.files.reading import read_yaml, reason
 from autoprune.files.writing import write_atomically
@@ -24,6 +25,8 @@ PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_m
 """Settings that say where a search is scored. They do not change what it finds, with one exception: where blocks are
 streamed (`device_memory`), `evolution` gets no slopes and therefore proposes other policies."""
 
+LIMITS = ("max_evals", "max_tokens", "max_time")
+"""Settings that end a search, which `resume` can change: evaluations, tokens, seconds."""
 
 STORAGE = "AUTOPRUNE_STORAGE"
 """The environment variable with the URL of the storage. Its password is never written to a file."""
@@ -86,9 +89,19 @@ class SearchConfig(_Settings):
         None,
         description="Hugging Face directory, hub name, FILE.py:FUNCTION or tiny-cnn; the default is an embedded model",
     )
-    data: Annotated[str | None, MODEL] = Field(
+    data: Annotated[str | list[str] | dict[str, float] | None, MODEL] = Field(
         None,
-        description="text file; .npz, folder or data set of images, or digits; the default is Python's documentation",
+        description="text, JSON lines, CSV, Parquet, a folder, a data set (of the hub: NAME:SPLIT), - for stdin; or "
+        "images: .npz, folder, data set, digits; may be repeated, with a weight as b.jsonl=2; the default is Python's "
+        "documentation",
+    )
+    data_column: Annotated[str | None, MODEL] = Field(
+        None,
+        min_length=1,
+        description="column of records that holds the texts, the chats or the images; the default is guessed",
+    )
+    data_split: Annotated[str | None, MODEL] = Field(
+        None, min_length=1, description="split of a data set; the default is train, or the only one"
     )
     task: Annotated[str | None, MODEL] = Field(
         None, description="what the network reads, see `autoprune list tasks`; the default is found from the model"
@@ -195,6 +208,12 @@ class SearchConfig(_Settings):
         """Accept sizes as the command line does: `8GiB`."""
         return parse_size(size) if isinstance(size, str) else size
 
+    @field_validator("data", mode="before")
+    @classmethod
+    def _named(cls, data: Any) -> Any:
+        """Accept names of data as the command line does."""
+        return names_of(data)
+
     @field_validator("budgets", mode="before")
     @classmethod
     def _written(cls, budgets: Any) -> Any:
@@ -225,10 +244,18 @@ class SearchConfig(_Settings):
         """Whether both configurations find the same. Settings of `PLACES` are not compared."""
         return self.model_dump(exclude=PLACES) == other.model_dump(exclude=PLACES)
 
+    def goes_on_as(self, other: "SearchConfig") -> bool:
+        """Whether a search of this configuration can go on with the other. Limits may differ, too."""
+        return self.same_search(other.model_copy(update={name: getattr(self, name) for name in LIMITS}))
+
     def agent_settings(self) -> dict[str, Any]:
         """The settings of the agent, including the two with command-line options: reward and pretrained."""
         own = {"reward": self.reward, "pretrained": self.pretrained}
         return self.agent_options | {key: value for key, value in own.items() if value is not None}
+
+    def wanted(self) -> Wanted:
+        """The data that are to be read."""
+        return Wanted(self.data, self.data_column, self.data_split)
 
     def chosen_task(self) -> Task:
         """The configured task, or the one that fits the model.

@@ -50,6 +50,11 @@ autoprune export runs/half smaller
 autoprune export runs/half smaller --uniform
 # ONNX
 autoprune export runs/half smaller --to onnx""",
+    "push": """\
+# an export, to a repository that only you can see
+autoprune push smaller me/smaller --private
+# the fine-tuned network of a run, to a branch
+autoprune push runs/half/finetuned/network me/smaller --revision tuned""",
     "report": """\
 # runs/half/report.html
 autoprune report runs/half
@@ -60,6 +65,11 @@ autoprune report runs/half --out half.html""",
 autoprune dashboard runs/half
 # any free port
 autoprune dashboard runs/half --port 0""",
+    "watch": """\
+# every run in runs/, on a page that is live
+autoprune watch
+# one run, which the page can stop, resume and give other limits
+autoprune watch runs/half --control""",
     "finetune": """\
 # refit alone, which takes seconds
 autoprune finetune runs/half --epochs 0
