@@ -228,7 +228,8 @@ def test_init_writes_every_setting_with_its_description(cli: Cli) -> None:
 def test_what_init_comments_out_is_the_default(cli: Cli) -> None:
     cli("init", "c.yaml")
     assert yaml.safe_load(Path("c.yaml").read_text()) is None
-    uncommented = re.sub(r"^# ( *[\w]+:( |$))", r"\1", Path("c.yaml").read_text(), flags=re.MULTILINE)
+    names = "|".join(SearchConfig.model_fields)
+    uncommented = re.sub(rf"^# (({names}):( |$))", r"\1", Path("c.yaml").read_text(), flags=re.MULTILINE)
     uncommented = re.sub(r"^#   (\w+:)", r"  \1", uncommented, flags=re.MULTILINE)
     Path("d.yaml").write_text(uncommented)
     assert load_config(Path("d.yaml")) == SearchConfig.model_validate({})
