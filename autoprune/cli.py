@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from autoprune.amounts import parse_count, parse_seconds
 from autoprune.command_output import emit, progress, searching, tell_comparison, tell_result
 from autoprune.options import OF_RESUME, SETTINGS, settings
 from autoprune.shell import completion, looking
 from autoprune.shell.arguments import Config, Json, Overrides, Run
-from autoprune.shell.chosen import chosen_settings
+from autoprune.shell.chosen import check_run, check_there, chosen_settings
 from autoprune.shell.initial import init
 from autoprune.shell.root import app, main
 from autoprune.terminal import echo
@@ -78,6 +79,7 @@ def compare(
 @settings(OF_RESUME)
 def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
     """Continue a run from its journal, or finish a comparison. Options change where it runs and its limits."""
+    check_run(run)
     with searching(run, as_json, "known") as display:
         from autoprune import study
         from autoprune.comparing import comparison
@@ -117,6 +119,7 @@ def export(
     from autoprune.recovery.result import finetuned_network
     from autoprune.written import parse_overrides
 
+    check_run(run, directory)
     options = parse_overrides([*(overrides or []), *(["uniform=true"] if uniform else [])])
     with progress(as_json) as display:
         from autoprune.exporting import export_run
@@ -175,8 +178,13 @@ def finetune(
         int | None, typer.Option(min=0, help="Passes over the text or the images; 0 only refits.")
     ] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Limit on the number of steps.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Limit on the tokens, or images, trained on.")] = None,
-    max_time: Annotated[float | None, typer.Option(help="Limit on the seconds of training.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(parser=parse_count, metavar="N", help="Limit on the tokens, or images, trained on.")
+    ] = None,
+    max_time: Annotated[
+        float | None,
+        typer.Option(parser=parse_seconds, metavar="TIME", help="Limit on the time, in seconds or as 10min."),
+    ] = None,
     lora: Annotated[
         int, typer.Option(min=0, metavar="RANK", help="Rank of adapters to train and merge; 0 trains all weights.")
     ] = 0,
@@ -190,6 +198,7 @@ def finetune(
 
     At least one of --epochs, --max-steps, --max-tokens and --max-time is needed. The first one reached ends training.
     """
+    check_run(run)
     from dataclasses import asdict
 
     from autoprune import api
@@ -238,6 +247,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure loss, quality (perplexity, accuracy), parameters, size and speed of a network on its data."""
+    check_there(directory)
     from autoprune import api
     from autoprune.data_names import names_of
 
