@@ -43,7 +43,7 @@ def check_run(run: Path, other: Path | None = None) -> None:
 def check_there(path: Path) -> None:
     """Raise a UserError where a path leads nowhere, before torch is imported."""
     if not path.exists():
-        raise UserError(f"there is nothing at '{path}'.{did_you_mean(path)}")
+        raise UserError(f"no model directory at '{path}', and no run.{did_you_mean(path)}")
 
 
 def _check_places(config: SearchConfig) -> None:
