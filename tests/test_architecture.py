@@ -19,8 +19,8 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("ext
 """The package itself lends its front door to make_env; what is for plug-ins leads to all of their parts."""
 
 LAYERS = (
-    {"amounts", "arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording"}
-    | {"fingerprints", "live", "spending", "written", "data_names"},
+    {"arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording"}
+    | {"amounts", "fingerprints", "live", "spending", "written", "data_names"},
     {"registry", "objects", "level", "unit", "growth", "space", "incumbents", "requests",
       "policy", "cost_lines", "verdict", "config", "journal", "rundir", "space_file", "scorer", "ports",
       "task_choice", "task_guard", "stopping", "limits_of_runs"},
