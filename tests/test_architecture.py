@@ -32,7 +32,7 @@ LAYERS = (
     {"archive", "objective", "assembly", "coverage", "whole", "records"},
     {"callbacks", "cautions", "given_models", "provenance", "cards"},
     {"logs", "console", "progress", "notebook_display", "showing"},
-    {"exporters", "workers"},
+    {"exporters", "workers", "tracking"},
     {"validation", "exporting", "publishing"},
     {"study"},
     {"comparing", "recovery"},
