@@ -12,7 +12,7 @@ from autoprune.arguments import NOT_GIVEN, Budgets, checked, given
 from autoprune.callbacks import CallbacksGiven
 from autoprune.comparing import comparison
 from autoprune.comparing.comparison import Comparison
-from autoprune.config import PLACES, load_config
+from autoprune.config import LIMITS, PLACES, load_config
 from autoprune.errors import UserError
 from autoprune.evaluation.timing import speeds
 from autoprune.exporting import reopen
@@ -55,8 +55,8 @@ def search(
             `nn.Module`, which is left as it is. The default, None, is the embedded model.
         data: calibration text, or images as a .npz or a folder. The default, None, is Python's own documentation.
         budgets: a mapping from metric to bound. A bound up to 1 is a fraction of the dense network; a larger one is
-            absolute. A bound without a metric bounds params. Bounds may be texts such as "50%" or "1.2M", and a budget
-            may be a text such as "macs=0.5". The default is 0.5.
+            absolute. A bound without a metric bounds params. Bounds may be texts such as "50%", "-30%" (removed) or
+            "1.2M", and a budget may be a text such as "macs=0.5". The default is 0.5.
         agent: a name from `autoprune list agents`, `package.module:Object`, a class or an instance. The default is
             `evolution`.
         seed: random seed of the agent. The default is 0.
@@ -150,13 +150,16 @@ def resume(
         tokenizer: that of the live model.
         processor: that of the live model.
         places: settings of where it runs: `workers`, `ray_address`, `gpus_per_worker`, `device_memory`. They replace
-            the run's own.
+            the run's own. The limits `max_evals`, `max_tokens` and `max_time` are taken, too, and the run keeps them:
+            it ends as a run that was started with them.
 
     Raises:
-        UserError: the run cannot continue, the path is a comparison (call `compare`), or another setting is given.
+        UserError: the run cannot continue, the path is a comparison (call `compare`), another setting is given, or a
+            limit is lower than what was spent.
     """
-    for name in set(places) - PLACES:
-        raise UserError(f"resume takes {', '.join(sorted(PLACES))}: '{name}' stays as the run has it.")
+    known = PLACES | {*LIMITS}
+    for name in set(places) - known:
+        raise UserError(f"resume takes {', '.join(sorted(known))}: '{name}' stays as the run has it.")
     if comparison.is_comparison(Path(path)):
         raise UserError(f"'{path}' is a comparison: `autoprune.compare(..., out='{path}')` goes on with it.")
     if model is not None or parts:

@@ -10,13 +10,14 @@ import typer
 
 from autoprune.command_output import emit, progress, searching, tell_comparison, tell_result
 from autoprune.errors import UserError
-from autoprune.options import OF_PLACES, SETTINGS, settings
+from autoprune.options import OF_RESUME, SETTINGS, settings
 from autoprune.shell import completion
 from autoprune.shell.chosen import chosen_settings
+from autoprune.shell.initial import init
 from autoprune.shell.root import app, main
 from autoprune.terminal import echo
 
-__all__ = ["app", "main"]
+__all__ = ["app", "init", "main"]
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.", autocompletion=completion.runs)]
@@ -70,7 +71,7 @@ def compare(
     common = chosen_settings(config, given, overrides)
     path = out or rundir.new_run_path("compare", common.seed)
     names = [name.strip() for name in agents.split(",") if name.strip()]
-    with searching(path, as_json) as display:
+    with searching(path, as_json, "comparison") as display:
         from autoprune.comparing import comparison
 
         numbers = list(range(common.seed, common.seed + seeds))
@@ -79,10 +80,10 @@ def compare(
 
 
 @app.command()
-@settings(OF_PLACES)
+@settings(OF_RESUME)
 def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
-    """Continue a run from its journal, or finish a comparison. Options change where it runs."""
-    with searching(run, as_json) as display:
+    """Continue a run from its journal, or finish a comparison. Options change where it runs and its limits."""
+    with searching(run, as_json, "known") as display:
         from autoprune import study
         from autoprune.comparing import comparison
 
@@ -250,6 +251,23 @@ def dashboard(
     from autoprune.records.dashboard import serve
 
     serve(run, host, port, lambda url: echo(f"dashboard of {run}: {url} (Ctrl-C ends it)"))
+
+
+@app.command()
+def watch(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Directory of a run, of a comparison, or of several of them.")
+    ] = Path("runs"),
+    control: Annotated[
+        bool, typer.Option("--control", help="Let the page stop and resume, and change limits.")
+    ] = False,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8090,
+) -> None:
+    """Serve a live page of searches until Ctrl-C: curves, what is kept of every unit, limits and budgets."""
+    from autoprune.watching.server import serve
+
+    serve(run, host, port, control, lambda url: echo(f"watching {run}: {url} (Ctrl-C ends it)"))
 
 
 @app.command()

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from autoprune import objects, registry
-from autoprune.arguments import told
+from autoprune.arguments import TRUTH, told, truth_astray
 from autoprune.errors import UserError
 from autoprune.files.reading import read_yaml, reason
 from autoprune.files.writing import write_atomically
@@ -24,6 +24,8 @@ PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_m
 """Settings that say where a search is scored. They do not change what it finds, with one exception: where blocks are
 streamed (`device_memory`), `evolution` gets no slopes and therefore proposes other policies."""
 
+LIMITS = ("max_evals", "max_tokens", "max_time")
+"""Settings that end a search, which `resume` can change: evaluations, tokens, seconds."""
 
 STORAGE = "AUTOPRUNE_STORAGE"
 """The environment variable with the URL of the storage. Its password is never written to a file."""
@@ -44,10 +46,22 @@ MODEL, AGENT, BUDGETS = Panel("Model and data"), Panel("Agent"), Panel("Budgets 
 LEVELS, SAMPLES, PLACE, RECORD = Panel("Levels"), Panel("Samples"), Panel("Where it runs"), Panel("Record")
 
 
-class WorkloadConfig(BaseModel):
-    """How the network will be used, for metrics that depend on it: `workload.phase=decode workload.batch=8`."""
-
+class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        """Accept NumPy's numbers; refuse true and false where a number or a text is asked for."""
+        if truth_astray(value, cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError(TRUTH)
+        if isinstance(value, Integral) and not isinstance(value, bool):
+            return int(value)
+        return float(value) if isinstance(value, Real) and not isinstance(value, Integral) else value
+
+
+class WorkloadConfig(_Settings):
+    """How the network will be used, for metrics that depend on it: `workload.phase=decode workload.batch=8`."""
 
     phase: Phase = Field(
         "prefill", description="prefill runs whole sequences; decode runs one new token of each sequence"
@@ -64,13 +78,11 @@ class WorkloadConfig(BaseModel):
     )
 
 
-class SearchConfig(BaseModel):
+class SearchConfig(_Settings):
     """All settings that decide the result of a run. They are saved in the run as `config.yaml`.
 
     Sizes of splits are numbers of sequences of `sequence_length` tokens. `max_tokens` counts policies x tokens.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
     model: Annotated[str | None, MODEL] = Field(
         None,
@@ -95,7 +107,7 @@ class SearchConfig(BaseModel):
         default_factory=lambda: dict(DEFAULT_BUDGETS),
         description="upper bound on a metric: 50% or 0.5 kept, -30% removed, 1.2M or -2M; may be repeated",
     )
-    of: Literal["prunable", "model"] = Field(
+    of: Annotated[Literal["prunable", "model"], BUDGETS] = Field(
         "prunable",
         description="what a bound on params or macs is of: prunable, what can be pruned, or model, the whole network",
     )
@@ -181,16 +193,6 @@ class SearchConfig(BaseModel):
         description="memory for hidden states, such as 8GiB; the default is a quarter of the free memory",
     )
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
-        """Accept NumPy's numbers; refuse true and false where a number is asked for."""
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError("neither true nor false is a value of it")
-        if isinstance(value, Integral) and not isinstance(value, bool):
-            return int(value)
-        return float(value) if isinstance(value, Real) and not isinstance(value, Integral) else value
-
     @field_validator("device_memory", "state_memory", mode="before")
     @classmethod
     def _sized(cls, size: Any) -> Any:
@@ -235,6 +237,10 @@ class SearchConfig(BaseModel):
     def same_search(self, other: "SearchConfig") -> bool:
         """Whether both configurations find the same. Settings of `PLACES` are not compared."""
         return self.model_dump(exclude=PLACES) == other.model_dump(exclude=PLACES)
+
+    def goes_on_as(self, other: "SearchConfig") -> bool:
+        """Whether a search of this configuration can go on with the other. Limits may differ, too."""
+        return self.same_search(other.model_copy(update={name: getattr(self, name) for name in LIMITS}))
 
     def agent_settings(self) -> dict[str, Any]:
         """The settings of the agent, including the two with command-line options: reward and pretrained."""

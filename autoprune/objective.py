@@ -218,7 +218,8 @@ class Objective:
         if end is not None and end.look == self._looks and self._account.is_over(end.seconds):
             self._account.goes_on(end.seconds)
             raise LimitReached
-        if not len(self._replay) and self._account.is_over(self._account.clock()):  # replaying is not the search's time
+        replaying = len(self._replay) and not self.computed  # which is not the search's time
+        if not replaying and self._account.is_over(self._account.clock()):
             self._journal.append_end(End(self._looks, self._account.stop_clock()))
             raise LimitReached
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune import cautions, objects, rundir, usercode
+from autoprune import cautions, limits_of_runs, objects, rundir, stopping, usercode
 from autoprune.arguments import made
 from autoprune.assembly import Assembly, assemble
 from autoprune.callbacks import SILENT, BestTeller, Callback
@@ -107,10 +107,12 @@ def resume(out: Path, callbacks: Callback = SILENT, places: Mapping[str, Any] | 
     Args:
         out: the run's directory.
         callbacks: are told how it goes.
-        places: settings of where it is scored (`config.PLACES`). They replace the run's own.
+        places: settings of where it is scored (`config.PLACES`), which replace the run's own, and new limits
+            (`config.LIMITS`), which the run keeps.
     """
     rundir.check_is_run(out)
     with rundir.locked(out):
+        limits_of_runs.change(out, places or {})
         config = load_config(out / "config.yaml", dict(places or {}))
         callbacks = tracked(config.track, callbacks)
         callbacks.on_start(config, out)
@@ -171,7 +173,8 @@ def prepare(config: SearchConfig, callbacks: Callback, masks: bool | None = None
     Raises:
         UserError: as `assemble`, or the dense network's own loss is not finite.
     """
-    assembly = assemble(config, callbacks.on_stage, masks, run)
+    stage = callbacks.on_stage if run is None else stopping.heeding(run, callbacks.on_stage)
+    assembly = assemble(config, stage, masks, run)
     _check_dense(assembly)
     for notice in [*assembly.notices(), *assembly.task.notices(assembly)]:
         callbacks.on_notice(notice)
@@ -204,6 +207,8 @@ def _search(
             record.write()
             callbacks.on_scores(objective)
             best_teller.look(objective)
+            if stopping.heard(out):
+                objective.stop()
 
         objective = Objective(assembly.space, scorer, limits, journal, scored, assembly.store.statistics, out)
         interrupted = _run(agent, objective, config.seed) or objective.stopped
@@ -213,8 +218,10 @@ def _search(
         with turn or nullcontext():
             result = _finish(assembly, objective, front, out, callbacks, interrupted)
             best = objective.best
-            chosen = front or finalists(objective.archive(), best)
-            record.answer(best, *objective.loss(best), [] if interrupted else chosen)  # of a search that ended
+            chosen = dict.fromkeys([best, *(front or finalists(objective.archive(), best))])
+            # in a database of others, trials cannot be replaced when an interrupted search has gone on
+            last = [] if interrupted and config.storage else [(one, *objective.loss(one)) for one in chosen]
+            record.answer(best, *objective.loss(best), last)
             callbacks.on_end(result)
         return result
 

@@ -28,7 +28,7 @@ def make_env(
     data: SkipValidation[str | Path | None] = None,
     budgets: Budgets = None,
     actions: Actions = "discrete",
-    reward: SkipValidation[str | Reward] = "amc",
+    reward: str | Reward = "amc",
     tokens: int | None = 2048,
     resample: bool = False,
     sensitivities: bool = True,

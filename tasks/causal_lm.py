@@ -40,6 +40,7 @@ class CausalLM(Task):
         "augment": "augment shifts and mirrors images: this run is of a language model.",
     }
     auto_class = "AutoModelForCausalLM"
+    read_by = "tokenizer"
     has_context = True
 
     def prepare(self, config: "SearchConfig", masks: bool, progress: Progress, data: str | None = None) -> Prepared:

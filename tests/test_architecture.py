@@ -23,7 +23,7 @@ LAYERS = (
     | {"fingerprints", "live", "spending", "written", "data_names"},
     {"registry", "objects", "level", "unit", "growth", "space", "incumbents", "requests",
       "policy", "cost_lines", "verdict", "config", "journal", "rundir", "space_file", "scorer", "ports",
-      "task_choice", "task_guard"},
+      "task_choice", "task_guard", "stopping", "limits_of_runs"},
     {"cutting", "data"},
     {"networks", "models", "calibration", "budgets"},
     {"levels"},
@@ -37,8 +37,8 @@ LAYERS = (
     {"study"},
     {"comparing", "recovery"},
     {"api", "reports"},
-    {"testing", "extend"},
-    {"cli", "command_output", "faults", "display", "listing", "on_import", "options",
+    {"testing", "extend", "watching"},
+    {"cli", "command_output", "faults", "display", "listing", "on_import", "options", "picture", "shell",
      "table_fitting", "__main__"},
 )  # fmt: skip
 """The engine from the ground up; a module imports from its own layer and from those before it."""

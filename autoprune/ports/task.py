@@ -111,6 +111,8 @@ class Task(ABC):
     """Names of further losses that are measured at the end of a search, for `quality`."""
     auto_class: ClassVar[str] = ""
     """The auto class of transformers that loads its networks; empty if there is none."""
+    read_by: ClassVar[str] = "processor"
+    """What stands before its networks in transformers: `tokenizer`, which is needed, or `processor`."""
     has_context: ClassVar[bool] = False
     """Whether items of a sample depend on each other, so that `workload.context` changes the cost of a pass."""
 

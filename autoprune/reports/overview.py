@@ -55,7 +55,7 @@ def validation(run: Run) -> Markup | None:
             f"MACs are {_of_what(run)}."
         ),
         table("Validation", columns, [*(_cells(run, row) for row in run.result.table), *_bounds(run)]),
-        *(note(f"Budget: {one.told}.") for one in _shown(run)),
+        *(note(f"Budget: {one.told}") for one in _shown(run)),
         note(remark) if (remark := not_below_uniform(_records(run), run.config)) else None,
     )
 
