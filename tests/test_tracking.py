@@ -45,9 +45,12 @@ def of_csv(run: Path, kind: str = "search") -> Rows:
 
 
 def of_tensorboard(run: Path, kind: str = "search") -> Rows:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    import importlib
 
-    events = EventAccumulator(str(run / "tracking" / "tensorboard" / kind), size_guidance={"scalars": 0})
+    module = "tensorboard.backend.event_processing.event_accumulator"
+    accumulator: Any = importlib.import_module(module).EventAccumulator
+
+    events = accumulator(str(run / "tracking" / "tensorboard" / kind), size_guidance={"scalars": 0})
     events.Reload()
     return [
         (one.step, name, one.value) for name in events.Tags()["scalars"] for one in events.Scalars(name)

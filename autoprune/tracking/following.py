@@ -83,9 +83,13 @@ class Tracking(Callback):
             return
         values = {"incumbent/loss": answer.loss, "incumbent/scored": float(answer.scored)}
         space = self._spaces.get(answer.run)
-        for metric in space.costs if space is not None else ():
-            dense, own = space.cost(space.dense, metric), space.cost(answer.proposal, metric)
-            values |= {f"incumbent/{slug(metric)}": own / dense} if dense else {}
+        if space is not None:
+            dense = {metric: space.cost(space.dense, metric) for metric in space.costs}
+            values |= {
+                f"incumbent/{slug(metric)}": space.cost(answer.proposal, metric) / whole
+                for metric, whole in dense.items()
+                if whole
+            }
         self._log(answer.run, "search", "best", answer.tokens, values, repr(answer.loss))
 
     def on_step(self, step: int, measures: Mapping[str, float]) -> None:
