@@ -98,8 +98,10 @@ class Assembly(Prepared):
         measured = [self.task.loss(loss) for loss in losses]
         tokens_NT = tokens_NT.to(self.config.device)
         states = self.config.state_memory or free_state_bytes(self.config.device)
-        trainer = None if once or self.view.streamed else CandidateTrainer(self.placer, self._examples)
-        return Evaluator(self.placer, tokens_NT, measured, self.config.batch_size(), memory, states, trainer)
+        batch, trainer = self.config.batch_size(), None
+        if not (once or self.view.streamed):
+            trainer = CandidateTrainer(self.placer, self._examples, lambda: self.splits.reconstruction, batch)
+        return Evaluator(self.placer, tokens_NT, measured, batch, memory, states, trainer)
 
     def _examples(self) -> TrainingSet:
         """What candidates are trained on."""

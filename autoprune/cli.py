@@ -86,9 +86,10 @@ def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
     with searching(run, as_json, "known") as display:
         from autoprune import study
         from autoprune.comparing import comparison
+        from autoprune.result import SearchResult
 
         result = (comparison if comparison.is_comparison(run) else study).resume(run, display, given)
-    if isinstance(result, study.SearchResult):
+    if isinstance(result, SearchResult):
         tell_result(result, as_json)
     else:
         tell_comparison(result, as_json)
@@ -326,7 +327,17 @@ def evaluate(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="A network in Hugging Face form, exported or not, or a run.")
     ],
-    data: Annotated[str | None, typer.Option(help="Text file; the default is Python's own documentation.")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DATA[=WEIGHT]",
+            help="As `search` takes; may be repeated. The default is Python's own documentation.",
+        ),
+    ] = None,
+    data_column: Annotated[str | None, typer.Option(help="Column of records that holds the texts.")] = None,
+    data_split: Annotated[
+        str | None, typer.Option(help="Split of a data set; the default is train, or the only one.")
+    ] = None,
     sequence_length: Annotated[
         int | None, typer.Option(min=8, help="Tokens in a sequence; the default is 512, or the run's own.")
     ] = None,
@@ -336,11 +347,15 @@ def evaluate(
 ) -> None:
     """Measure loss, quality (perplexity, accuracy), parameters, size and speed of a network on its data."""
     from autoprune import api
+    from autoprune.data_names import names_of
 
-    options = {"sequence_length": sequence_length, "device": device}
+    options = {
+        "sequence_length": sequence_length, "device": device, "data_column": data_column, "data_split": data_split,
+    }  # fmt: skip
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     with progress(as_json) as display:
-        report = api.evaluate(directory, data, max_sequences=max_sequences, progress=display.on_stage, **given)
+        names = names_of(data) if data else None
+        report = api.evaluate(directory, names, max_sequences=max_sequences, progress=display.on_stage, **given)
     if as_json:
         emit(report)
         return

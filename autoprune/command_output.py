@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from autoprune.callbacks import Callback
     from autoprune.comparing.comparison import Comparison
     from autoprune.progress import Display
-    from autoprune.study import SearchResult
+    from autoprune.result import SearchResult
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from autoprune import objects, registry
 from autoprune.arguments import TRUTH, told, truth_astray
+from autoprune.data_names import Wanted, names_of
 from autoprune.errors import UserError
 from autoprune.files.reading import read_yaml, reason
 from autoprune.files.writing import write_atomically
@@ -88,9 +89,19 @@ class SearchConfig(_Settings):
         None,
         description="Hugging Face directory, hub name, FILE.py:FUNCTION or tiny-cnn; the default is an embedded model",
     )
-    data: Annotated[str | None, MODEL] = Field(
+    data: Annotated[str | list[str] | dict[str, float] | None, MODEL] = Field(
         None,
-        description="text file; .npz, folder or data set of images, or digits; the default is Python's documentation",
+        description="text, JSON lines, CSV, Parquet, a folder, a data set (of the hub: NAME:SPLIT), - for stdin; or "
+        "images: .npz, folder, data set, digits; may be repeated, with a weight as b.jsonl=2; the default is Python's "
+        "documentation",
+    )
+    data_column: Annotated[str | None, MODEL] = Field(
+        None,
+        min_length=1,
+        description="column of records that holds the texts, the chats or the images; the default is guessed",
+    )
+    data_split: Annotated[str | None, MODEL] = Field(
+        None, min_length=1, description="split of a data set; the default is train, or the only one"
     )
     task: Annotated[str | None, MODEL] = Field(
         None, description="what the network reads, see `autoprune list tasks`; the default is found from the model"
@@ -208,6 +219,12 @@ class SearchConfig(_Settings):
             return track
         return ",".join(dict.fromkeys(filter(None, map(str.strip, listed)))) or None
 
+    @field_validator("data", mode="before")
+    @classmethod
+    def _named(cls, data: Any) -> Any:
+        """Accept names of data as the command line does."""
+        return names_of(data)
+
     @field_validator("budgets", mode="before")
     @classmethod
     def _written(cls, budgets: Any) -> Any:
@@ -246,6 +263,10 @@ class SearchConfig(_Settings):
         """The settings of the agent, including the two with command-line options: reward and pretrained."""
         own = {"reward": self.reward, "pretrained": self.pretrained}
         return self.agent_options | {key: value for key, value in own.items() if value is not None}
+
+    def wanted(self) -> Wanted:
+        """The data that are to be read."""
+        return Wanted(self.data, self.data_column, self.data_split)
 
     def chosen_task(self) -> Task:
         """The configured task, or the one that fits the model.

@@ -60,6 +60,8 @@ def _option(name: str, field: FieldInfo) -> Any:
     made: dict[str, Any] = {"help": _help(name, field), "rich_help_panel": panel, "autocompletion": completer(name)}
     if name == "budgets":
         return Annotated[list[str] | None, typer.Option("--budget", metavar="METRIC=VALUE", **made)]
+    if name == "data":
+        return Annotated[list[str] | None, typer.Option(flag, metavar="DATA[=WEIGHT]", **made)]
     if name in SIZES:
         return Annotated[str | None, typer.Option(flag, metavar="SIZE", **made)]
     if kinds[-1] == list[float]:

@@ -26,7 +26,7 @@ OTHER: dict[str, Any] = {
     "image_std": [0.2], "reconstruction_sequences": 21, "search_sequences": 22, "validation_sequences": 23, "batch": 4,
     "storage": "sqlite:///x.db", "track": "csv", "study_name": "other", "device": "meta", "dtype": "bfloat16",
     "trust_remote_code": True, "workers": 2, "ray_address": "auto", "gpus_per_worker": 0.5, "device_memory": 2**20,
-    "state_memory": 2**21, "task": "images",
+    "state_memory": 2**21, "task": "images", "data_column": "body", "data_split": "test",
 }  # fmt: skip
 """For every setting a value that is not its default."""
 

@@ -22,7 +22,8 @@ from autoprune.files.writing import write_atomically
 from autoprune.objective import Objective
 from autoprune.policy import to_json
 from autoprune.ports.agent import load_agent
-from autoprune.study import SearchResult, scorer_of, search_on
+from autoprune.result import SearchResult
+from autoprune.study import scorer_of, search_on
 from autoprune.workers.pool import WorkerPool
 
 POINTS = 8  # of a curve, at most

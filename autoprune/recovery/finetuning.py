@@ -28,17 +28,18 @@ from autoprune.policy import Policy, to_json
 from autoprune.ports.task import Progress
 from autoprune.ports.training import Measurement
 from autoprune.provenance import proposal_of
-from autoprune.recovery.refit import place_refitted
+from autoprune.recovery import shown
 from autoprune.tracking.following import tracked
 from autoprune.training.candidate import copied
 from autoprune.training.loop import Trained, train
+from autoprune.training.refit import place_refitted
 from autoprune.training.settings import settings_of
 from autoprune.training.state import done
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recovered:
-    """The result of fine-tuning.
+    """The result of fine-tuning. Printed, or as the last line of a notebook's cell, it shows what was measured.
 
     Args:
         dense: the network that the search was given.
@@ -77,6 +78,12 @@ class Recovered:
         rows = {name: asdict(one) for name, one in self.rows.items()}
         spent = None if self.training is None else (self.training.tokens, self.training.seconds)
         return Recovery(rows, given, self.chosen, spent)
+
+    def __repr__(self) -> str:
+        return shown.text_of(self)
+
+    def _repr_html_(self) -> str:
+        return shown.html_of(self)
 
     def told(self) -> str | None:
         """A sentence about steps whose network was not chosen; None if the last step was chosen."""
@@ -187,7 +194,7 @@ def cut_out(
     """Copy the network of a policy, in evaluation mode. The live network is dense afterwards.
 
     Args:
-        refit: whether its consumers are refitted (refit.py).
+        refit: whether its consumers are refitted (training/refit.py).
         progress: called with the share of the refit that is done.
     """
     proposal = proposal_of(assembly, policy)

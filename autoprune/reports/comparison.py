@@ -8,10 +8,10 @@ from typing import Any
 
 from autoprune.comparing.results import curves_of
 from autoprune.cost_lines import budgets_asked
-from autoprune.reports.charts import Series, colour, legend, line_chart
-from autoprune.reports.markup import Markup, join, tag
-from autoprune.reports.scales import drawable
-from autoprune.reports.tables import amount, duration, facts, figure, figures, loss, note, quality, section, table
+from autoprune.drawing.charts import Series, colour, legend, line_chart
+from autoprune.drawing.markup import Markup, join, tag
+from autoprune.drawing.scales import drawable
+from autoprune.drawing.tables import amount, duration, facts, figure, figures, loss, note, quality, section, table
 from autoprune.task_choice import words_of
 from autoprune.wording import Words
 

@@ -2,10 +2,8 @@
 
 from autoprune.cost_lines import Budget, budgets_asked, budgets_in
 from autoprune.cost_lines import amount as measured
-from autoprune.recovery.result import Finetuned
-from autoprune.reports.markup import Markup, tag
-from autoprune.reports.record import Row, Run
-from autoprune.reports.tables import (
+from autoprune.drawing.markup import Markup, tag
+from autoprune.drawing.tables import (
     amount,
     change,
     count,
@@ -18,6 +16,8 @@ from autoprune.reports.tables import (
     section,
     table,
 )  # fmt: skip
+from autoprune.recovery.result import Finetuned
+from autoprune.reports.record import Row, Run
 from autoprune.verdict import not_below_uniform
 from autoprune.wording import OF_UNITS
 

@@ -29,6 +29,7 @@ class TrainingSettings:
         refit: whether the consumers of pruned widths are refitted before training (refit.py).
         seed: random seed of the order of examples, of shifts and mirrors, and of adapters.
         lora: rank of the adapters that are trained instead of the weights; 0 trains all weights.
+        norms_only: whether norms, biases and scales alone are trained (Zimmer et al. 2023, "PERP").
         alpha: adapters count `alpha / lora` times (Hu et al. 2021, sec. 4.1).
         lr: the highest learning rate.
         batch: number of sequences or images in a step.
@@ -49,6 +50,7 @@ class TrainingSettings:
     refit: bool = True
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     lora: Annotated[int, Field(ge=0)] = 0
+    norms_only: bool = False
     alpha: Positive = 16.0
     lr: Positive = 0.05
     batch: AtLeast1 = 128

@@ -7,12 +7,12 @@ from typing import Any
 from autoprune import rundir
 from autoprune.comparing.results import FILE, load_results
 from autoprune.config import LIMITS, SearchConfig, load_config
+from autoprune.drawing.charts import Series, colour, legend, line_chart
+from autoprune.drawing.markup import Markup, join, tag
+from autoprune.drawing.scales import drawable
+from autoprune.drawing.tables import facts, figure, figures, note, section
 from autoprune.errors import UserError
-from autoprune.reports.charts import Series, colour, legend, line_chart
 from autoprune.reports.comparison import agent_table, learning_curves
-from autoprune.reports.markup import Markup, join, tag
-from autoprune.reports.scales import drawable
-from autoprune.reports.tables import facts, figure, figures, note, section
 from autoprune.watching.folder import Place, planned
 from autoprune.watching.folder_page import run_table
 from autoprune.watching.run_page import STATES, Page, heading, model_name, warning

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from autoprune.reports.markup import Markup, join, tag
-from autoprune.reports.tables import loss, note, section, table
+from autoprune.drawing.markup import Markup, join, tag
+from autoprune.drawing.tables import loss, note, section, table
 from autoprune.watching.folder import Place
 from autoprune.watching.run_page import STATES, Page, heading, link
 from autoprune.watching.run_reader import Seen

@@ -5,11 +5,11 @@ from typing import Any
 from urllib.parse import quote
 
 from autoprune.config import LIMITS, SearchConfig
+from autoprune.drawing.markup import Markup, join, tag
+from autoprune.drawing.tables import amount, change, count, duration, facts, loss, percent, section
 from autoprune.limits_of_runs import SPENT
 from autoprune.reports import overview, searching, units
-from autoprune.reports.markup import Markup, join, tag
 from autoprune.reports.record import Run
-from autoprune.reports.tables import amount, change, count, duration, facts, loss, percent, section
 from autoprune.watching.folder import Place
 from autoprune.watching.run_reader import Seen
 

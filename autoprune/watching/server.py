@@ -26,7 +26,7 @@ except ImportError as error:
     raise UserError("the live page needs packages: pip install 'autoprune[watch]'.") from error
 
 from autoprune.arguments import told
-from autoprune.reports.style import STYLE
+from autoprune.drawing.style import STYLE
 from autoprune.watching.comparison_page import comparison_page
 from autoprune.watching.control import Control, Limits
 from autoprune.watching.folder_page import folder_page
