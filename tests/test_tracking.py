@@ -171,6 +171,14 @@ def test_a_run_that_goes_on_is_told_nothing_twice(name: str, quick: dict[str, An
     assert len(values(rows, "best/validation_loss")) == 2  # where it was stopped, and at its end
 
 
+def test_a_run_that_goes_on_with_other_limits(quick: dict[str, Any], tmp_path: Path) -> None:
+    first = autoprune.search(**quick | {"max_evals": 10}, **OWN, out=tmp_path / "run", track="csv")
+    again = autoprune.resume(first.path, max_evals=30)
+    rows = of_csv(again.path)
+    assert max(Counter(rows).values()) == 1
+    assert len(values(rows, "search/best_loss")) == len(again.history)
+
+
 def test_a_tracker_that_comes_later_is_told_everything(quick: dict[str, Any], tmp_path: Path) -> None:
     first = autoprune.search(**quick, **OWN, out=tmp_path / "run")
     assert not (first.path / "tracking").exists(), "off by default"

@@ -33,7 +33,9 @@ class State:
 
     def __init__(self, folder: Path, tracker: str, kind: str, settings: Mapping[str, Any]) -> None:
         self._file, self._keys = folder / FILE, (tracker, kind)
-        self._mark = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        # a run keeps its settings, but for limits and places; a fine-tuning may be begun again with others
+        told = settings if kind == "recovery" else {}
+        self._mark = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
         known = self._record().get(tracker, {}).get(kind, {})
         same = isinstance(known, dict) and known.get("settings") == self._mark
         self.id: str | None = known.get("id") if same else None
