@@ -152,7 +152,7 @@ def print_policy(found: Policy, said: Words | None = None) -> None:
     print_table(f"{groups(kinds).capitalize()} kept of every unit", ["block", *kinds], _bars(found.units, kinds))
     print_costs(found.costs)
     print_validation(found, said)
-    for key, value in found.provenance.items():
+    for key, value in found.origin.items():
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         console().print(f"{key:>10}  {text}", soft_wrap=True)
 

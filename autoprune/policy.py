@@ -152,6 +152,11 @@ class Policy(_Record):
     losses: Annotated[dict[str, Any], AfterValidator(_checked_losses)]
     provenance: dict[str, Any]
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The provenance without what the search has spent, which is told with the words of the task."""
+        return {key: value for key, value in self.provenance.items() if key != "spent"}
+
     def save(self, path: Path) -> None:
         """Write the file in one step, so that readers see either the old file or the new one.
 

@@ -32,7 +32,7 @@ def provenance(run: Run) -> Markup | None:
     if run.policy is None:
         return None
     flat: dict[str, object] = {}
-    for key, value in run.policy.provenance.items():
+    for key, value in run.policy.origin.items():
         inner = {f"{key.removesuffix('s')} of {k}": v for k, v in value.items()} if isinstance(value, dict) else None
         flat |= {key.replace("_", " "): value} if inner is None else inner
     rows = [[key, tag("td", tag("code", _written(value)))] for key, value in flat.items()]
