@@ -32,7 +32,7 @@ LAYERS = (
     {"archive", "clock", "fidelity", "objective", "assembly", "coverage", "whole", "records"},
     {"callbacks", "cautions", "given_models", "provenance", "cards"},
     {"logs", "console", "progress", "notebook_display", "showing"},
-    {"exporters", "workers"},
+    {"exporters", "workers", "tracking"},
     {"validation", "exporting", "publishing"},
     {"study", "result", "result_file", "result_frame", "result_html", "result_table", "result_text"},
     {"comparing", "recovery"},
