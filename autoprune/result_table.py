@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from autoprune import live
 from autoprune.cost_lines import Budget, bound_cells, budgets_in, other_budgets
 from autoprune.drawing.tables import amount, loss
 from autoprune.level import Level
@@ -33,7 +34,8 @@ def headline(result: "SearchResult") -> str:
     spent, said = result.spent, result.space.words
     agent, model = (result.policy.provenance.get(key) for key in ("agent", "model"))
     ended = ", interrupted" if result.interrupted else ""
-    return f"{model} by {agent}: {spent.evals:,} scored, {spent.tokens:,} {said.items}, {spent.seconds:.1f} s{ended}"
+    called = live.shown(str(model)), live.shown(str(agent))
+    return f"{' by '.join(called)}: {spent.evals:,} scored, {spent.tokens:,} {said.items}, {spent.seconds:.1f} s{ended}"
 
 
 def budgets(result: "SearchResult") -> list[str]:
