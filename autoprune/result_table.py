@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from autoprune.result import SearchResult
 
 
+LONGEST = 20  # characters of a name in the headline
+
+
 def columns(result: "SearchResult") -> list[str]:
     """Heads of the table."""
     said = result.space.words
@@ -26,7 +29,7 @@ def rows(result: "SearchResult") -> list[list[str]]:
 def headline(result: "SearchResult") -> str:
     """Who searched, and what that took."""
     spent, said = result.spent, result.space.words
-    agent, model = (result.policy.provenance.get(key) for key in ("agent", "model"))
+    agent, model = (_last(str(result.policy.provenance.get(key))) for key in ("agent", "model"))
     ended = ", interrupted" if result.interrupted else ""
     return f"{model} by {agent}: {spent.evals:,} scored, {spent.tokens:,} {said.items}, {spent.seconds:.1f} s{ended}"
 
@@ -59,6 +62,11 @@ def mean(shares: Sequence[float]) -> float:
 def loss_name(result: "SearchResult") -> str:
     """The name of the loss that was searched."""
     return str(result.policy.provenance.get("loss"))
+
+
+def _last(name: str) -> str:
+    """The end of a path, which tells most; a short name as it is."""
+    return name if len(name) <= LONGEST else f"…{name[-LONGEST + 1 :]}"
 
 
 def _cells(row: Mapping[str, Any], said: Words) -> list[str]:
