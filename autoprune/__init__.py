@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from autoprune import on_import as _on_import
 
 if TYPE_CHECKING:
-    from autoprune.api import compare, evaluate, finetune, load, resume, search
+    from autoprune.api import compare, evaluate, finetune, load, push, resume, search
     from autoprune.callbacks import Callback
     from autoprune.config import SearchConfig
     from autoprune.envs.make import make_env
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Callback", "Policy", "SearchConfig", "SearchResult", "StopSearch", "UserError", "compare", "evaluate", "finetune",
-    "load", "make_env", "resume", "search",
+    "load", "make_env", "push", "resume", "search",
 ]  # fmt: skip
 
 _on_import.install()
@@ -32,6 +32,7 @@ _HOME = {
     "finetune": "api",
     "load": "api",
     "make_env": "envs.make",
+    "push": "api",
     "resume": "api",
     "search": "api",
 }

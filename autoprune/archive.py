@@ -34,6 +34,7 @@ class Archive:
     def __init__(self) -> None:
         self._records: dict[Key, _Record] = {}
         self._most_steps: dict[Proposal, int] = {}  # of policies of which a loss is known
+        self._taken: dict[Proposal, set[int]] = {}  # likewise, all numbers of steps but 0
         self._numbered = 0
         self._standings: list[tuple[int, int, float, int, Proposal]] = []
 
@@ -41,9 +42,9 @@ class Archive:
         """Whether a loss of a policy is known."""
         return policy in self._most_steps
 
-    def is_trained(self, policy: Proposal, steps: int) -> bool:
-        """Whether a loss of the policy after this many training steps is known; if so, they have been charged."""
-        return (policy, steps) in self._records and bool(self._records[policy, steps].losses)
+    def steps_up_to(self, policy: Proposal, steps: int) -> int:
+        """The most training steps, up to `steps`, after which a loss of a policy is known; they have been charged."""
+        return max((taken for taken in self._taken.get(policy, ()) if taken <= steps), default=0)
 
     def ask(self, policy: Proposal, sequences: Iterable[int], steps: int = 0) -> list[int]:
         """The given sequences on which the policy has no loss yet. The policy is remembered as asked for."""
@@ -60,6 +61,8 @@ class Archive:
         record.mean = float(np.mean(list(record.losses.values())))
         if record.losses:
             self._most_steps[policy] = max(steps, self._most_steps.get(policy, 0))
+            if steps:
+                self._taken.setdefault(policy, set()).add(steps)
         if record.candidate:
             self._stand(policy, steps, record)
 

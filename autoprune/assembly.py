@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from autoprune.budgets.bounds import absolute_bound, in_network
 from autoprune.budgets.metric import cost_rows, fixed_cost, metric_of
 from autoprune.calibration.moments import collect
 from autoprune.config import SearchConfig
@@ -19,12 +21,13 @@ from autoprune.coverage import Coverage
 from autoprune.cutting.widths import Width
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
+from autoprune.files.cache import cache_directory
 from autoprune.level import Level, group_levels
 from autoprune.levels.criterion import workspace_bytes
 from autoprune.levels.evidence import check_needs, gather
 from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
-from autoprune.levels.store import LevelStore, build, cache_directory, is_complete, store_key
+from autoprune.levels.store import LevelStore, build, is_complete, store_key
 from autoprune.networks.blocks import BlockView
 from autoprune.ports.agent import load_agent
 from autoprune.ports.criterion import load_criterion
@@ -33,7 +36,8 @@ from autoprune.ports.task import Prepared, Progress, Task
 from autoprune.ports.training import TrainingSet
 from autoprune.space import SearchSpace, Unit, kept_groups
 from autoprune.training.candidate import CandidateTrainer
-from autoprune.wording import Words
+from autoprune.whole import whole_network
+from autoprune.wording import OF_UNITS, Words
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,17 @@ class Assembly(Prepared):
         for metric in self.metrics.values():
             metric.save(run)
 
+    def of(self, metric: str) -> Literal["prunable", "model"] | None:
+        """What the total of a metric is of: what can be pruned, or the whole network. None: only the metric knows."""
+        if metric in OF_UNITS:
+            return self.config.of
+        return "model" if metric in self.metrics and self.metrics[metric].whole else None
+
+    def measure(self, metric: str) -> str | None:
+        """The unit of measurement of a metric, if it has one."""
+        measure = self.metrics[metric].measure if metric in self.metrics else None
+        return None if measure is None else str(measure)
+
     def notices(self) -> list[str]:
         """Sentences that the network and the metrics have for the user."""
         told = [self.loaded.notice, *(metric.notice for metric in self.metrics.values())]
@@ -83,8 +98,10 @@ class Assembly(Prepared):
         measured = [self.task.loss(loss) for loss in losses]
         tokens_NT = tokens_NT.to(self.config.device)
         states = self.config.state_memory or free_state_bytes(self.config.device)
-        trainer = None if once or self.view.streamed else CandidateTrainer(self.placer, self._examples)
-        return Evaluator(self.placer, tokens_NT, measured, self.config.batch_size(), memory, states, trainer)
+        batch, trainer = self.config.batch_size(), None
+        if not (once or self.view.streamed):
+            trainer = CandidateTrainer(self.placer, self._examples, lambda: self.splits.reconstruction, batch)
+        return Evaluator(self.placer, tokens_NT, measured, batch, memory, states, trainer)
 
     def _examples(self) -> TrainingSet:
         """What candidates are trained on."""
@@ -112,11 +129,10 @@ def assemble(
     task = config.chosen_task()
     load_criterion(config.criterion)  # so that what is wrong is told before the network is loaded
     task.loss(config.loss)
-    agent = load_agent(config.agent)
-    for metric in config.budgets:
-        load_metric(metric)
     if masks is None:
-        masks = agent.masks
+        masks = load_agent(config.agent).masks
+    for metric in () if data else config.budgets:
+        load_metric(metric)
     _check_device(config.device)
     task.require(*features_of(config, masks))
     prepared = task.prepare(config, masks, progress, data)
@@ -126,7 +142,8 @@ def assemble(
     network = Network(view, units, config.workload_of(), cache_directory(), run, progress, task=task)
     asked = config.model_copy(update={"budgets": {}}) if data else config
     metrics = {name: metric_of(name, network) for name in asked.budgets}
-    space = space_of(units, asked, masks, metrics, task.words)
+    whole = whole_network(prepared, task) if asked.budgets and config.of == "model" else None
+    space = space_of(units, asked, masks, metrics, task.words, whole)
     store, moments = _stored(prepared, task, data or read().digest, space.units, masks, progress)
     sort_groups(view, store)
     masked = masked_weights(view, space.units, store, moments, loaded.checkpoint_dtype) if masks else None
@@ -207,6 +224,7 @@ def space_of(
     masks: bool = False,
     metrics: Mapping[str, Metric] | None = None,
     words: Words | None = None,
+    whole: Mapping[str, float] | None = None,
 ) -> SearchSpace:
     """The search space: costs of every metric that is budgeted or always shown, and absolute budgets.
 
@@ -214,30 +232,37 @@ def space_of(
         masks: single groups may be kept or removed.
         metrics: metrics that were made for this network, by name. Other metrics are loaded.
         words: of the task, for people.
+        whole: params and macs of the dense network where the bounds on them are of the whole network; otherwise None.
 
     Raises:
         UserError: a metric breaks its contract (autoprune/budgets/metric.py), or a budget cannot be met.
     """
     workload, made = config.workload_of(), metrics or {}
     names = list(dict.fromkeys([*config.budgets, "params", "macs"]))
-    costs = {metric: cost_rows(metric, units, workload, made.get(metric)) for metric in names}
-    fixed = {metric: fixed_cost(metric, made.get(metric)) for metric in names}
     measures = {name: str(metric.measure) for name, metric in made.items() if metric.measure is not None}
     peaks = [name for name, metric in made.items() if metric.peak]
     if peaks and masks:
         raise UserError(f"the budget {peaks[0]} is one on levels: leave it, or the agent's masks.")
+
+    def costed(some: Sequence[Unit]) -> tuple[dict[str, list[list[float]]], dict[str, float]]:
+        costs = {metric: cost_rows(metric, some, workload, made.get(metric)) for metric in names}
+        fixed = {metric: fixed_cost(metric, made.get(metric)) for metric in names}
+        for metric, total in (whole or {}).items():
+            costs[metric], fixed[metric] = in_network(metric, some, costs[metric], total)
+        return costs, fixed
+
+    costs, fixed = costed(units)
     dense = {
         metric: max(fixed[metric], *(row[0] for row in rows))
         if metric in peaks
         else fixed[metric] + sum(row[0] for row in rows)
         for metric, rows in costs.items()
     }
-    budgets = {m: bound * dense[m] if bound <= 1 else bound for m, bound in config.budgets.items()}
+    budgets = {m: absolute_bound(m, bound, dense[m], m in (whole or {})) for m, bound in config.budgets.items()}
     group_costs: dict[str, list[list[float]]] = {}
     if masks:
         single = [replace(unit, levels=group_levels(unit.groups, range(unit.groups, -1, -1))) for unit in units]
-        rows = {metric: cost_rows(metric, single, workload, made.get(metric)) for metric in names}
-        group_costs = {metric: [row[::-1] for row in rows[metric]] for metric in names}
+        group_costs = {metric: [row[::-1] for row in rows] for metric, rows in costed(single)[0].items()}
     return SearchSpace(units, costs, budgets, group_costs, fixed, measures, words, peaks)
 
 

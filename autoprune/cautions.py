@@ -4,8 +4,12 @@ import warnings
 from collections.abc import Iterator
 
 from autoprune.assembly import Assembly
-from autoprune.calibration.splits import SHARES
+from autoprune.data.splits import SHARES
 from autoprune.space import SLACK
+from autoprune.whole import whole_network
+from autoprune.wording import OF_UNITS
+
+TINY = 0.01  # of dense
 
 
 def warn(assembly: Assembly) -> None:
@@ -17,6 +21,7 @@ def warn(assembly: Assembly) -> None:
 def cautions(assembly: Assembly) -> Iterator[str]:
     """One sentence for each caution."""
     yield from _loose_budgets(assembly)
+    yield from _tiny_budgets(assembly)
     yield from _smaller_splits(assembly)
 
 
@@ -24,15 +29,30 @@ def _loose_budgets(assembly: Assembly) -> Iterator[str]:
     space = assembly.space
     dense = {metric: space.cost(space.dense, metric) for metric in space.budgets}
     loose = {metric: bound for metric, bound in space.budgets.items() if bound >= dense[metric] * (1 - SLACK)}
-    whole = {"params": assembly.loaded.n_params}
+    whole: dict[str, float] = {}
+    if assembly.config.of == "prunable" and loose.keys() & OF_UNITS.keys():
+        assembly.placer.place(space.dense)
+        whole = whole_network(assembly, assembly.task)
     for metric, bound in loose.items():
-        besides = f" (of {whole[metric]:,} in the whole network)" if metric in whole else ""
+        besides, meant = "", f"Give less, or a share, as {metric}=0.5."
+        if metric in whole:
+            besides = f" (of {_exact(whole[metric])} in the whole network)"
+            if assembly.config.budgets[metric] > 1 and bound < whole[metric] * (1 - SLACK):
+                meant = f"Give less, or --of model if the bound is meant for the whole network, or {metric}=0.5."
         yield (
             f"the budget {metric}={_exact(bound)} bounds nothing: the dense network has {_exact(dense[metric])} that "
-            f"count{besides}. Give less, or a share, as {metric}=0.5."
+            f"count{besides}. {meant}"
         )
     if len(loose) == len(space.budgets):
         yield "no budget bounds anything, so that nothing need be pruned: the dense network is an answer."
+
+
+def _tiny_budgets(assembly: Assembly) -> Iterator[str]:
+    """Shares below 1 %, which are 50 % written as 0.5% perhaps."""
+    for metric, bound in assembly.config.budgets.items():
+        if 0 < bound < TINY:
+            share = f"{100 * bound:.3g}%"
+            yield f"the budget {metric}={share} keeps next to nothing: a half is {metric}=0.5 or {metric}=50%."
 
 
 def _smaller_splits(assembly: Assembly) -> Iterator[str]:

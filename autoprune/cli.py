@@ -3,69 +3,26 @@
 A user's mistake prints one line on stderr and exits with status 2. Ctrl-C outside the search exits with 130.
 """
 
-import os
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from autoprune.command_output import emit, progress, searching, tell_comparison, tell_result
 from autoprune.errors import UserError
-from autoprune.faults import outside_fault
-from autoprune.options import OF_PLACES, SETTINGS, settings
+from autoprune.options import OF_RESUME, SETTINGS, settings
+from autoprune.shell import completion
+from autoprune.shell.chosen import chosen_settings
+from autoprune.shell.initial import init
+from autoprune.shell.root import app, main
 from autoprune.terminal import echo
 
-if TYPE_CHECKING:
-    from autoprune.config import SearchConfig
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Search how much of every layer of a network to keep, and get the smaller network.",
-)
+__all__ = ["app", "init", "main"]
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
-Run = Annotated[Path, typer.Argument(help="Directory of a run.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.", autocompletion=completion.runs)]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings; options override it.")]
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        from importlib.metadata import version
-
-        echo(f"autoprune {version('autoprune')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _common(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and end.")
-    ] = False,
-) -> None:
-    """Search how much of every layer of a network to keep, and get the smaller network."""
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script. Exits with 0, 2 for a user's mistake, 130 for Ctrl-C; anything else is a bug."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # their warnings and bars would tear our progress
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    warnings.showwarning = lambda message, *_, **__: echo(f"autoprune: warning: {message}", err=True)
-    warnings.filterwarnings("ignore", module=r"(torch|transformers|huggingface_hub)\b")
-    try:
-        app(args=None if arguments is None else list(arguments), prog_name="autoprune")
-    except UserError as error:
-        _fail(str(error))
-    except Exception as error:
-        told = outside_fault(error)
-        if told is None:
-            raise
-        _fail(told)
 
 
 @app.command()
@@ -73,14 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def search(
     given: dict[str, Any],
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="The run's directory [a new one in runs/].")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's directory; the default is a new one in runs/.")] = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Search the best pruning policy within a budget. Without options it searches the embedded model."""
     from autoprune import rundir
 
-    chosen = _settings(config, given, overrides)
+    chosen = chosen_settings(config, given, overrides)
     path = out or rundir.new_run_path(chosen.agent, chosen.seed)
     with searching(path, as_json) as display:
         from autoprune import study
@@ -94,9 +51,13 @@ def search(
 def compare(
     given: dict[str, Any],
     overrides: Overrides = None,
-    agents: Annotated[str, typer.Option(metavar="A,B,...", help="Agents to compare.")] = "evolution,ppo,tpe,random",
+    agents: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Agents to compare.", autocompletion=completion.agents)
+    ] = "evolution,ppo,tpe,random",
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds; each agent searches once with each.")] = 3,
-    out: Annotated[Path | None, typer.Option(help="The comparison's directory [a new one in runs/].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The comparison's directory; the default is a new one in runs/.")
+    ] = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -107,10 +68,10 @@ def compare(
     """
     from autoprune import rundir
 
-    common = _settings(config, given, overrides)
+    common = chosen_settings(config, given, overrides)
     path = out or rundir.new_run_path("compare", common.seed)
     names = [name.strip() for name in agents.split(",") if name.strip()]
-    with searching(path, as_json) as display:
+    with searching(path, as_json, "comparison") as display:
         from autoprune.comparing import comparison
 
         numbers = list(range(common.seed, common.seed + seeds))
@@ -119,10 +80,10 @@ def compare(
 
 
 @app.command()
-@settings(OF_PLACES)
+@settings(OF_RESUME)
 def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
-    """Continue a run from its journal, or finish a comparison. Options change where it runs."""
-    with searching(run, as_json) as display:
+    """Continue a run from its journal, or finish a comparison. Options change where it runs and its limits."""
+    with searching(run, as_json, "known") as display:
         from autoprune import study
         from autoprune.comparing import comparison
         from autoprune.result import SearchResult
@@ -136,7 +97,11 @@ def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
 
 @app.command()
 def show(
-    run: Annotated[Path, typer.Argument(help="Directory of a run, or a policy file.")], as_json: Json = False
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Directory of a run, or a policy file.", autocompletion=completion.runs),
+    ],
+    as_json: Json = False,
 ) -> None:
     """Show the policy: bars for every layer and unit, costs, losses, fine-tuning, and where it came from."""
     from autoprune import display, rundir
@@ -161,7 +126,10 @@ def show(
 
 @app.command(name="list")
 def list_parts(
-    kind: Annotated[str | None, typer.Argument(help="agents, budgets, ...")] = None, as_json: Json = False
+    kind: Annotated[
+        str | None, typer.Argument(metavar="KIND", help="agents, budgets, ...", autocompletion=completion.kinds)
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """List the parts that can be chosen by name."""
     from autoprune import listing
@@ -182,15 +150,19 @@ def list_parts(
 @app.command()
 def export(
     run: Run,
-    directory: Annotated[Path, typer.Argument(help="Directory to write to.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to write to.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any option of the exporter.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any option of the exporter.")
     ] = None,
     to: Annotated[
-        str | None, typer.Option(help="Exporter, see `autoprune list exporters` [the one that fits the network].")
+        str | None,
+        typer.Option(
+            help="Exporter, see `autoprune list exporters`; the default is the one that fits the network.",
+            autocompletion=completion.exporters,
+        ),
     ] = None,
     policy: Annotated[
-        Path | None, typer.Option(help="A policy file of the run, such as one in its front/ [the best].")
+        Path | None, typer.Option(help="A policy file of the run, such as one in its front/; the default is the best.")
     ] = None,
     uniform: Annotated[
         bool,
@@ -223,9 +195,41 @@ def export(
 
 
 @app.command()
+def push(
+    directory: Annotated[Path, typer.Argument(help="Directory of an export.")],
+    repo: Annotated[str, typer.Argument(help="Repository of the hub, as me/smaller.")],
+    private: Annotated[bool, typer.Option("--private", help="A new repository is seen by its owners alone.")] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, which is made unless it exists; the default is main.")
+    ] = None,
+    message: Annotated[
+        str | None, typer.Option(help="Message of the commit; the default says what was pruned.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Upload an export to the hub. The token is that of `hf auth login`, or HF_TOKEN."""
+    from dataclasses import asdict
+
+    from autoprune import api
+
+    with progress(as_json) as display:
+        display.on_stage("uploading", 0.0)
+        pushed = api.push(directory, repo, private=private, revision=revision, message=message)
+    if as_json:
+        emit(asdict(pushed))
+    else:
+        echo(f"pushed:  {pushed.url} ({len(pushed.files)} files, {pushed.size / 1e6:,.1f} MB)")
+
+
+@app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="Directory of a run or of a comparison.")],
-    out: Annotated[Path | None, typer.Option(help="File to write [report.html in the directory].")] = None,
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Directory of a run or of a comparison.", autocompletion=completion.runs),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; the default is report.html in the directory.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write one HTML page about a run or a comparison, finished or not. The page needs no network and no server."""
@@ -251,11 +255,28 @@ def dashboard(
 
 
 @app.command()
+def watch(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Directory of a run, of a comparison, or of several of them.")
+    ] = Path("runs"),
+    control: Annotated[
+        bool, typer.Option("--control", help="Let the page stop and resume, and change limits.")
+    ] = False,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8090,
+) -> None:
+    """Serve a live page of searches until Ctrl-C: curves, what is kept of every unit, limits and budgets."""
+    from autoprune.watching.server import serve
+
+    serve(run, host, port, control, lambda url: echo(f"watching {run}: {url} (Ctrl-C ends it)"))
+
+
+@app.command()
 def finetune(
     run: Run,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Any setting of training.TrainingSettings, as weight=0.7."),
+        typer.Argument(metavar="KEY=VALUE", help="Any setting of training.TrainingSettings, as weight=0.7."),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=0, help="Passes over the text or the images; 0 only refits.")
@@ -279,7 +300,7 @@ def finetune(
     from dataclasses import asdict
 
     from autoprune import api
-    from autoprune.written import parse_override
+    from autoprune.written import parse_overrides
 
     options = {
         "epochs": epochs, "max_steps": max_steps, "max_tokens": max_tokens, "max_time": max_time, "lr": lr,
@@ -287,7 +308,7 @@ def finetune(
     }  # fmt: skip
     given: dict[str, Any] = {"lora": lora, "seed": seed}
     given |= {key: value for key, value in options.items() if value is not None}
-    given |= dict(parse_override(text) for text in overrides or [])
+    given |= parse_overrides(overrides or [])
     with progress(as_json) as display:
         recovered = api.finetune(run, progress=display.on_stage, **given)
     if as_json:
@@ -302,22 +323,38 @@ def finetune(
 
 @app.command()
 def evaluate(
-    directory: Annotated[Path, typer.Argument(help="A network in Hugging Face form, exported or not, or a run.")],
-    data: Annotated[str | None, typer.Option(help="Text file [Python's own documentation].")] = None,
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A network in Hugging Face form, exported or not, or a run.")
+    ],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DATA[=WEIGHT]",
+            help="As `search` takes; may be repeated. The default is Python's own documentation.",
+        ),
+    ] = None,
+    data_column: Annotated[str | None, typer.Option(help="Column of records that holds the texts.")] = None,
+    data_split: Annotated[
+        str | None, typer.Option(help="Split of a data set; the default is train, or the only one.")
+    ] = None,
     sequence_length: Annotated[
-        int | None, typer.Option(min=8, help="Tokens in a sequence; a run keeps its own [512].")
+        int | None, typer.Option(min=8, help="Tokens in a sequence; the default is 512, or the run's own.")
     ] = None,
     max_sequences: Annotated[int, typer.Option(min=1, help="Limit on the number of sequences.")] = 64,
-    device: Annotated[str | None, typer.Option(help="Torch device; a run keeps its own [cpu].")] = None,
+    device: Annotated[str | None, typer.Option(help="Torch device; the default is cpu, or the run's own.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure loss, quality (perplexity, accuracy), parameters, size and speed of a network on its data."""
     from autoprune import api
+    from autoprune.data_names import names_of
 
-    options = {"sequence_length": sequence_length, "device": device}
+    options = {
+        "sequence_length": sequence_length, "device": device, "data_column": data_column, "data_split": data_split,
+    }  # fmt: skip
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     with progress(as_json) as display:
-        report = api.evaluate(directory, data, max_sequences=max_sequences, progress=display.on_stage, **given)
+        names = names_of(data) if data else None
+        report = api.evaluate(directory, names, max_sequences=max_sequences, progress=display.on_stage, **given)
     if as_json:
         emit(report)
         return
@@ -325,16 +362,3 @@ def evaluate(
     for key, value in report.items():
         small = isinstance(value, float) and abs(value) < 1000
         echo(f"{key:<{width}}  {value if isinstance(value, str) else f'{value:.6g}' if small else f'{value:,.0f}'}")
-
-
-def _settings(file: Path | None, given: dict[str, Any], overrides: list[str] | None) -> "SearchConfig":
-    """The configuration from a file, then options, then `KEY=VALUE`. Later ones take precedence."""
-    from autoprune.config import load_config
-    from autoprune.written import parse_override
-
-    return load_config(file, given | dict(parse_override(text) for text in overrides or []))
-
-
-def _fail(message: str) -> None:
-    echo(f"autoprune: error: {' '.join(message.split())}", err=True)
-    raise SystemExit(2) from None

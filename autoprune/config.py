@@ -1,39 +1,68 @@
 """The configuration of a search: one frozen record from defaults, a YAML file, flags and `key=value` overrides."""
 
 import difflib
-import math
 import os
+from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from autoprune import registry
-from autoprune.arguments import told
+from autoprune import objects, registry
+from autoprune.arguments import TRUTH, told, truth_astray
+from autoprune.data_names import Wanted, names_of
 from autoprune.errors import UserError
 from autoprune.files.reading import read_yaml, reason
 from autoprune.files.writing import write_atomically
 from autoprune.ports.task import Task
 from autoprune.task_choice import task_of
 from autoprune.workload import Phase, Workload
-from autoprune.written import DEFAULT_BUDGETS, budgets_of, parse_size, path_as_text, without_password
+from autoprune.written import DEFAULT_BUDGETS, budgets_of, check_bound, parse_size, path_as_text, without_password
 
 PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_memory", "storage"}
 """Settings that say where a search is scored. They do not change what it finds, with one exception: where blocks are
 streamed (`device_memory`), `evolution` gets no slopes and therefore proposes other policies."""
 
+LIMITS = ("max_evals", "max_tokens", "max_time")
+"""Settings that end a search, which `resume` can change: evaluations, tokens, seconds."""
 
 STORAGE = "AUTOPRUNE_STORAGE"
 """The environment variable with the URL of the storage. Its password is never written to a file."""
 MOST_LEVELS = 1000
+DEFAULT_TOKENS = 400_000
+"""The limit on tokens if none is given: about a minute for 22 M parameters on two cores. Four times as many tokens gain
+about 0.013 nats there (benchmarks/README.md)."""
 
 
-class WorkloadConfig(BaseModel):
-    """How the network will be used, for metrics that depend on it: `workload.phase=decode workload.batch=8`."""
+@dataclass(frozen=True)
+class Panel:
+    """What a setting is for: the panel of help that its option is in, and its section in a file of settings."""
 
+    title: str
+
+
+MODEL, AGENT, BUDGETS = Panel("Model and data"), Panel("Agent"), Panel("Budgets and limits")
+LEVELS, SAMPLES, PLACE, RECORD = Panel("Levels"), Panel("Samples"), Panel("Where it runs"), Panel("Record")
+
+
+class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        """Accept NumPy's numbers; refuse true and false where a number or a text is asked for."""
+        if truth_astray(value, cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError(TRUTH)
+        if isinstance(value, Integral) and not isinstance(value, bool):
+            return int(value)
+        return float(value) if isinstance(value, Real) and not isinstance(value, Integral) else value
+
+
+class WorkloadConfig(_Settings):
+    """How the network will be used, for metrics that depend on it: `workload.phase=decode workload.batch=8`."""
 
     phase: Phase = Field(
         "prefill", description="prefill runs whole sequences; decode runs one new token of each sequence"
@@ -50,117 +79,138 @@ class WorkloadConfig(BaseModel):
     )
 
 
-class SearchConfig(BaseModel):
+class SearchConfig(_Settings):
     """All settings that decide the result of a run. They are saved in the run as `config.yaml`.
 
     Sizes of splits are numbers of sequences of `sequence_length` tokens. `max_tokens` counts policies x tokens.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
-
-    model: str | None = Field(
+    model: Annotated[str | None, MODEL] = Field(
         None,
         description="Hugging Face directory, hub name, FILE.py:FUNCTION or tiny-cnn; the default is an embedded model",
     )
-    data: str | None = Field(
+    data: Annotated[str | list[str] | dict[str, float] | None, MODEL] = Field(
         None,
-        description="text file; .npz, folder or data set of images, or digits; the default is Python's documentation",
+        description="text, JSON lines, CSV, Parquet, a folder, a data set (of the hub: NAME:SPLIT), - for stdin; or "
+        "images: .npz, folder, data set, digits; may be repeated, with a weight as b.jsonl=2; the default is Python's "
+        "documentation",
     )
-    task: str | None = Field(
+    data_column: Annotated[str | None, MODEL] = Field(
+        None,
+        min_length=1,
+        description="column of records that holds the texts, the chats or the images; the default is guessed",
+    )
+    data_split: Annotated[str | None, MODEL] = Field(
+        None, min_length=1, description="split of a data set; the default is train, or the only one"
+    )
+    task: Annotated[str | None, MODEL] = Field(
         None, description="what the network reads, see `autoprune list tasks`; the default is found from the model"
     )
-    agent: str = Field("evolution", description="search algorithm, see `autoprune list agents`")
-    agent_options: dict[str, Any] = Field(default_factory=dict, description="settings of the agent")
-    reward: str | None = Field(
+    agent: Annotated[str, AGENT] = Field("evolution", description="search algorithm, see `autoprune list agents`")
+    agent_options: Annotated[dict[str, Any], AGENT] = Field(default_factory=dict, description="settings of the agent")
+    reward: Annotated[str | None, AGENT] = Field(
         None, description="reward of agents that learn by reinforcement, see `autoprune list rewards`"
     )
-    pretrained: str | None = Field(None, description="a run whose trained agent the search starts from")
-    budgets: dict[str, float] = Field(
-        default_factory=lambda: dict(DEFAULT_BUDGETS),
-        description="upper bound on a metric; values up to 1 are fractions of the dense network; may be repeated",
+    pretrained: Annotated[str | None, AGENT] = Field(
+        None, description="a run whose trained agent the search starts from"
     )
-    workload: WorkloadConfig = Field(
+    budgets: Annotated[dict[str, float], BUDGETS] = Field(
+        default_factory=lambda: dict(DEFAULT_BUDGETS),
+        description="upper bound on a metric: 50% or 0.5 kept, -30% removed, 1.2M or -2M; may be repeated",
+    )
+    of: Annotated[Literal["prunable", "model"], BUDGETS] = Field(
+        "prunable",
+        description="what a bound on params or macs is of: prunable, what can be pruned, or model, the whole network",
+    )
+    workload: Annotated[WorkloadConfig, BUDGETS] = Field(
         default_factory=lambda: WorkloadConfig.model_validate({}), description="how the network will be used"
     )
-    space: Literal["width", "depth"] = Field(
+    space: Annotated[Literal["width", "depth"], LEVELS] = Field(
         "width", description="width chooses among all levels; depth keeps or drops each sub-block"
     )
-    levels: int | list[float] = Field(9, description="number of evenly spaced levels, or the fractions kept")
-    round_to: int = Field(1, ge=1, description="MLP levels keep multiples of this many neurons")
-    mlp_group: int = Field(1, ge=1, description="neighbouring neurons that are removed together")
-    criterion: str = Field("obs", description="orders the groups of a unit and reconstructs its consumer")
-    loss: str = Field("kl", description="loss that agents minimise")
-    seed: int = Field(0, ge=0, description="random seed of the agent")
-    data_seed: int = Field(0, ge=0, description="random seed of the data splits")
-    max_evals: int | None = Field(None, gt=0, description="limit on the number of policies scored")
-    max_tokens: int | None = Field(None, gt=0, description="limit on policies x tokens, or policies x images, scored")
-    max_time: float | None = Field(None, gt=0, description="limit on the seconds of search")
-    sequence_length: int = Field(
+    levels: Annotated[int | list[float], LEVELS] = Field(
+        9, description="number of evenly spaced levels, or the fractions kept"
+    )
+    round_to: Annotated[int, LEVELS] = Field(1, ge=1, description="MLP levels keep multiples of this many neurons")
+    mlp_group: Annotated[int, LEVELS] = Field(1, ge=1, description="neighbouring neurons that are removed together")
+    criterion: Annotated[str, LEVELS] = Field(
+        "obs", description="orders the groups of a unit and reconstructs its consumer"
+    )
+    loss: Annotated[str, AGENT] = Field("kl", description="loss that agents minimise")
+    seed: Annotated[int, AGENT] = Field(0, ge=0, description="random seed of the agent")
+    data_seed: Annotated[int, SAMPLES] = Field(0, ge=0, description="random seed of the data splits")
+    max_evals: Annotated[int | None, BUDGETS] = Field(None, gt=0, description="limit on the number of policies scored")
+    max_tokens: Annotated[int | None, BUDGETS] = Field(
+        None,
+        gt=0,
+        description="limit on policies x tokens, or policies x images, scored; without any limit it is "
+        f"{DEFAULT_TOKENS:,}",
+    )
+    max_time: Annotated[float | None, BUDGETS] = Field(None, gt=0, description="limit on the seconds of search")
+    sequence_length: Annotated[int, SAMPLES] = Field(
         512, ge=8, description="tokens in a sequence, or images in a sample (32 by default for images)"
     )
-    image_mean: list[float] | None = Field(
+    image_mean: Annotated[list[float] | None, SAMPLES] = Field(
         None,
         min_length=1,
         description="mean of each channel, for values up to 1; the default is the checkpoint's, digits' or ImageNet's",
     )
-    image_std: list[float] | None = Field(
+    image_std: Annotated[list[float] | None, SAMPLES] = Field(
         None, min_length=1, description="standard deviation of each channel, with the same default"
     )
-    reconstruction_sequences: int | None = Field(
+    reconstruction_sequences: Annotated[int | None, SAMPLES] = Field(
         None, ge=2, description="samples for reconstruction; the default is 128, or half of the data if that is less"
     )
-    search_sequences: int | None = Field(
+    search_sequences: Annotated[int | None, SAMPLES] = Field(
         None, ge=2, description="samples that policies are scored on; the default is 64, or a quarter of the data"
     )
-    validation_sequences: int | None = Field(
+    validation_sequences: Annotated[int | None, SAMPLES] = Field(
         None, ge=2, description="samples that results are measured on; the default is 64, or a quarter of the data"
     )
-    batch: int | None = Field(
+    batch: Annotated[int | None, PLACE] = Field(
         None, ge=1, description="samples in a forward pass; the default is 1 on a CPU and 16 on a GPU"
     )
-    storage: str | None = Field(
+    storage: Annotated[str | None, RECORD] = Field(
         None, description="URL of an Optuna storage for the study; the default is a file in the run"
     )
-    study_name: str | None = Field(None, description="name of the Optuna study; the default is the run's name")
-    device: str = Field("cpu", description="torch device")
-    dtype: str = Field(
+    study_name: Annotated[str | None, RECORD] = Field(
+        None, description="name of the Optuna study; the default is the run's name"
+    )
+    device: Annotated[str, PLACE] = Field("cpu", description="torch device")
+    dtype: Annotated[str, PLACE] = Field(
         "auto", description="data type to compute in; auto is float32 on a CPU and the checkpoint's on a GPU"
     )
-    trust_remote_code: bool = Field(False, description="allow code that ships with the model to run")
-    workers: int | None = Field(
+    trust_remote_code: Annotated[bool, MODEL] = Field(False, description="allow code that ships with the model to run")
+    workers: Annotated[int | None, PLACE] = Field(
         None, ge=1, description="number of scoring processes on Ray; the default, 1, scores in this process"
     )
-    ray_address: str | None = Field(
+    ray_address: Annotated[str | None, PLACE] = Field(
         None, description="address of a running Ray cluster: auto, HOST:PORT or ray://ADDRESS"
     )
-    gpus_per_worker: float | None = Field(
+    gpus_per_worker: Annotated[float | None, PLACE] = Field(
         None, ge=0, description="GPUs, or share of one, for each worker; the default is 1 with cuda"
     )
-    device_memory: int | None = Field(
+    device_memory: Annotated[int | None, PLACE] = Field(
         None, gt=0, description="device memory in bytes or as 8GiB; blocks that do not fit stay in the host's memory"
     )
 
-    state_memory: int | None = Field(
+    state_memory: Annotated[int | None, PLACE] = Field(
         None,
         gt=0,
         description="memory for hidden states, such as 8GiB; the default is a quarter of the free memory",
     )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
-        """Accept NumPy's numbers; refuse true and false where a number is asked for."""
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError("neither true nor false is a value of it")
-        if isinstance(value, Integral) and not isinstance(value, bool):
-            return int(value)
-        return float(value) if isinstance(value, Real) and not isinstance(value, Integral) else value
 
     @field_validator("device_memory", "state_memory", mode="before")
     @classmethod
     def _sized(cls, size: Any) -> Any:
         """Accept sizes as the command line does: `8GiB`."""
         return parse_size(size) if isinstance(size, str) else size
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _named(cls, data: Any) -> Any:
+        """Accept names of data as the command line does."""
+        return names_of(data)
 
     @field_validator("budgets", mode="before")
     @classmethod
@@ -172,8 +222,7 @@ class SearchConfig(BaseModel):
     @classmethod
     def _bounds(cls, budgets: dict[str, float]) -> dict[str, float]:
         for metric, bound in budgets.items():
-            if not (math.isfinite(bound) and bound > 0):
-                raise ValueError(f"the budget {metric}={bound} must be a number above 0")
+            check_bound(metric, bound)
         if not budgets:
             raise ValueError("at least one budget is needed, as params=0.5")
         return budgets
@@ -193,10 +242,18 @@ class SearchConfig(BaseModel):
         """Whether both configurations find the same. Settings of `PLACES` are not compared."""
         return self.model_dump(exclude=PLACES) == other.model_dump(exclude=PLACES)
 
+    def goes_on_as(self, other: "SearchConfig") -> bool:
+        """Whether a search of this configuration can go on with the other. Limits may differ, too."""
+        return self.same_search(other.model_copy(update={name: getattr(self, name) for name in LIMITS}))
+
     def agent_settings(self) -> dict[str, Any]:
         """The settings of the agent, including the two with command-line options: reward and pretrained."""
         own = {"reward": self.reward, "pretrained": self.pretrained}
         return self.agent_options | {key: value for key, value in own.items() if value is not None}
+
+    def wanted(self) -> Wanted:
+        """The data that are to be read."""
+        return Wanted(self.data, self.data_column, self.data_split)
 
     def chosen_task(self) -> Task:
         """The configured task, or the one that fits the model.
@@ -265,7 +322,7 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
         whole = os.environ.get(STORAGE)
         if whole and without_password(whole) == data.get("storage"):
             data["storage"] = whole
-    for key, value in (overrides or {}).items():
+    for key, value in objects.named(overrides or {}).items():
         head, _, tail = key.partition(".")
         value = path_as_text(value)
         if tail:

@@ -50,11 +50,13 @@ class Coverage:
         left = [_layers(one) for one in self.left]
         return f"{told}. Left as they are: {'; '.join(left)}." if left else f"{told}."
 
-    def warning(self) -> str | None:
-        """A warning where units are the smaller part of a metric; otherwise None."""
+    def warning(self, of: str = "prunable") -> str | None:
+        """A warning where units are the smaller part of a metric; otherwise None. `of` is what budgets are of."""
         few = [f"{share:.0%} of the network's {metric}" for metric, share in self.shares.items() if share < FEW]
         if not few:
             return None
+        if of == "model":
+            return f"what can be pruned is only {_listed(few)}: nothing else can be removed."
         return f"what can be pruned is only {_listed(few)}: a budget on units bounds that part alone."
 
 

@@ -3,6 +3,8 @@
 It imports neither torch nor transformers, so that `autoprune show` answers at once.
 """
 
+import itertools
+import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -12,57 +14,86 @@ from rich.console import Console
 from rich.table import Table
 
 from autoprune.console import CleanConsole
+from autoprune.cost_lines import amount, budgets_asked, budgets_in, cost_lines, number
 from autoprune.level import form_of
 from autoprune.policy import Cost, Policy, UnitPolicy
 from autoprune.recovery.result import Finetuned, won_back
+from autoprune.table_fitting import fitted, needed, parts_of
 from autoprune.task_choice import measure, words_of
 from autoprune.wording import OF_UNITS, Words, duration, groups
 
-BAR = 16  # characters of one unit's bar
-WIDTH = 100  # of tables where stdout is no terminal
+BARS = (16, 8)  # characters of one unit's bar, where there is room and where there is less
+WIDTH = 80  # of tables where stdout is no terminal and COLUMNS is not set
 
 
-def number(value: float) -> str:
-    """`22.6M`, `1.2k`, `0.5`: three digits and a scale."""
-    for scale, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= scale:
-            return f"{value / scale:.3g}{letter}"
-    return f"{value:.3g}"
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, later: Sequence[str] = ()
+) -> None:
+    """Print a table on stdout within the width of the terminal, as several tables if it is too narrow.
 
-
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
-    """Print a table on stdout: the first columns left, the others right."""
-    drawn = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if i < left else "right", no_wrap=True)
-    for row in rows:
-        drawn.add_row(*row)
-    console().print(drawn)
+    Args:
+        title: stands above it.
+        columns: heads.
+        rows: cells.
+        left: how many columns hold names. They are set left, the others right.
+        later: heads of columns that go into a second table before the others do.
+    """
+    out = console()
+    for n, part in enumerate(parts_of(columns, rows, left, out.width, later)):
+        drawn = Table(
+            title=None if n else title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False,
+            padding=(0, 1) if part.wide else (0, 1, 0, 0), show_edge=part.wide,
+        )  # fmt: skip
+        for i, column in enumerate(part.columns):
+            drawn.add_column(column, justify="left" if i < left else "right", no_wrap=True)
+        for row in part.rows:
+            drawn.add_row(*row)
+        out.print(drawn, *([] if part.wide else [""]), width=max(out.width, needed(part)), sep="\n")
 
 
 def console() -> Console:
-    """The console on the present stdout. It is wide enough for a table where stdout is not a terminal."""
+    """The console on the present stdout. Where that is no terminal, it is as wide as `COLUMNS` or `WIDTH` says."""
     stdout = CleanConsole(highlight=False, markup=False)
-    return stdout if stdout.is_terminal else CleanConsole(highlight=False, markup=False, width=WIDTH)
+    if stdout.is_terminal:
+        return stdout
+    asked = os.environ.get("COLUMNS", "")
+    return CleanConsole(highlight=False, markup=False, width=int(asked) if asked.isdecimal() and int(asked) else WIDTH)
 
 
-def print_results(title: str, rows: Sequence[Mapping[str, Any]], loss: str, said: Words) -> None:
-    """Policies measured on the validation split: dense, uniform, best found; or a front. `said`: the task's words."""
-    print_table(
-        title,
-        ["", f"loss ({loss})", said.quality.name, "parameters", f"MACs/{said.item}", f"{said.items}/s"],
+def print_results(
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    loss: str,
+    said: Words,
+    costs: Mapping[str, Cost] = MappingProxyType({}),
+) -> None:
+    """Print policies measured on the validation split: dense, uniform, best found; or a front.
+
+    Args:
+        title: stands above the table.
+        rows: as `result.json` has them.
+        loss: name of the loss.
+        said: the words of the task.
+        costs: of a policy file. Their budgets are columns, with the bounds in a last row.
+    """
+    budgets = {one.metric: one for one in budgets_in(costs)}
+    others = [one for metric, one in budgets.items() if metric not in OF_UNITS]
+    columns = ["", f"loss ({loss})", said.quality.name, "parameters", f"MACs/{said.item}"]
+    speed = f"{said.items}/s"
+    cells = [
         [
-            [
-                row["name"],
-                _loss(row["validation_loss"]),
-                said.quality.written(row[said.quality.key]),
-                number(row["params"]),
-                number(row["macs"]),
-                _speed(row),
-            ]
-            for row in rows
-        ],
-    )
+            row["name"], _loss(row["validation_loss"]), said.quality.written(row[said.quality.key]),
+            number(row["params"]), number(row["macs"]),
+            *(one.cell(row.get("costs", {}).get(one.metric)) for one in others), _speed(row),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    if budgets:
+        bounds = [budgets.get(metric) for metric in OF_UNITS]
+        cells.append(["at most", "", "", *("" if one is None else one.cell(one.bound) for one in [*bounds, *others])])
+    print_table(title, [*columns, *(one.column for one in others), speed], cells, later=[speed])
+    for one in budgets.values():
+        console().print(f"budget:  {one.told}", soft_wrap=True)
 
 
 def print_comparison(results: Mapping[str, Any]) -> None:
@@ -85,9 +116,12 @@ def print_comparison(results: Mapping[str, Any]) -> None:
         columns.insert(4, said.quality.name)
         for row, one in zip(rows, [*results["table"], *others.values()], strict=True):
             row[4:4] = [said.quality.written(one[said.quality.key])] if said.quality.key in one else []
-    print_table("Validation split, mean ± standard deviation over seeds", columns, rows, left=2)
+    title = "Validation split, mean ± standard deviation over seeds"
+    print_table(title, columns, rows, left=2, later=["worst seed"])
     spent = [_spent(row) for row in results["table"] if row["seeds"]]
     print_table("Searches, means over seeds", ["", "search loss", said.items, "evaluations", "seconds"], spent)
+    config = results["config"]
+    console().print(f"budgets: {budgets_asked(config['budgets'], config.get('of', 'prunable'))}", soft_wrap=True)
     for one in results["searches"]:
         if "failed" in one:
             console().print(f"{one['agent']} seed {one['seed']} failed: {one['failed']}", soft_wrap=True)
@@ -115,20 +149,25 @@ def _plus_minus(value: float, spread: float | None) -> str:
 def print_policy(found: Policy, said: Words | None = None) -> None:
     """A policy as bars for each block and unit, its costs, losses and provenance; `said` are the words of its task."""
     kinds = list(dict.fromkeys(unit.kind for unit in found.units))
-    blocks = sorted({unit.block for unit in found.units})
-    units = {(unit.block, kind): "" for unit in found.units for kind in kinds}
-    for unit in found.units:
-        units[unit.block, unit.kind] = f"{units[unit.block, unit.kind]} {bar(unit)}".strip()
-    print_table(
-        f"{groups(kinds).capitalize()} kept of every unit",
-        ["block", *kinds],
-        [[str(b), *(units[b, kind] for kind in kinds)] for b in blocks],
-    )
+    print_table(f"{groups(kinds).capitalize()} kept of every unit", ["block", *kinds], _bars(found.units, kinds))
     print_costs(found.costs)
     print_validation(found, said)
     for key, value in found.provenance.items():
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         console().print(f"{key:>10}  {text}", soft_wrap=True)
+
+
+def _bars(units: Sequence[UnitPolicy], kinds: Sequence[str]) -> list[list[str]]:
+    """A row of bars for each block; units of a kind stand side by side where there is room, else below each other."""
+    rows: list[list[str]] = []
+    for length, between in itertools.product(BARS, (" ", "\n")):
+        cells: dict[int, dict[str, list[str]]] = {}
+        for unit in units:
+            cells.setdefault(unit.block, {}).setdefault(unit.kind, []).append(bar(unit, length))
+        rows = [[str(b), *(between.join(row.get(kind, ())) for kind in kinds)] for b, row in sorted(cells.items())]
+        if fitted(["block", *kinds], rows, console().width):
+            break
+    return rows
 
 
 def print_validation(found: Policy, said: Words | None = None) -> None:
@@ -140,18 +179,12 @@ def print_validation(found: Policy, said: Words | None = None) -> None:
 
 
 def print_costs(costs: Mapping[str, Cost]) -> None:
-    """Print what a policy costs in every metric; params and macs also for the whole network."""
-    rows = []
-    for metric, cost in costs.items():
-        if cost.network is not None:
-            rows.append([f"{metric}, whole network", *_kept(cost.network.dense, cost.network.policy), ""])
-        label = f"{metric}, what can be pruned" if metric in OF_UNITS else metric
-        rows.append([label, *_kept(cost.dense, cost.policy), _budget(cost.budget)])
-    print_table(
-        "Costs; a budget on params or macs bounds what can be pruned",
-        ["metric", "dense", "policy", "kept", "budget"],
-        rows,
-    )
+    """Print what a policy costs in every metric; params and macs of the whole network, and of what can be pruned."""
+    rows = [
+        [line.name, *_kept(line.dense, line.policy, line.measure), _budget(line.bound, line.measure)]
+        for line in cost_lines(costs)
+    ]
+    print_table("Costs", ["metric", "dense", "policy", "kept", "at most"], rows)
 
 
 def _print_rows(
@@ -179,15 +212,15 @@ def print_finetuned(done: Finetuned, said: Words | None = None) -> None:
         console().print(told, soft_wrap=True)
 
 
-def bar(unit: UnitPolicy) -> str:
+def bar(unit: UnitPolicy, length: int = BARS[0]) -> str:
     """`██████······  50 %  3/6`."""
-    full = round(unit.density * BAR)
+    full = round(unit.density * length)
     left = form_of(unit.as_level).short(unit.as_level)
-    return f"{'█' * full}{'·' * (BAR - full)} {unit.density:4.0%} {left:>5}/{unit.groups:,}"
+    return f"{'█' * full}{'·' * (length - full)} {unit.density:4.0%} {left:>5}/{unit.groups:,}"
 
 
-def _kept(dense: float, policy: float) -> list[str]:
-    return [number(dense), number(policy), f"{policy / dense if dense else 0.0:.1%}"]
+def _kept(dense: float, policy: float, measure: str | None) -> list[str]:
+    return [amount(dense, measure), amount(policy, measure), f"{policy / dense if dense else 0.0:.1%}"]
 
 
 def _speed(row: Mapping[str, Any]) -> str:
@@ -195,8 +228,8 @@ def _speed(row: Mapping[str, Any]) -> str:
     return f"{row['tokens_per_second']:,.0f} ± {row['speed_spread']:.0%}"
 
 
-def _budget(bound: float | None) -> str:
-    return "" if bound is None else number(bound)
+def _budget(bound: float | None, measure: str | None) -> str:
+    return "" if bound is None else amount(bound, measure)
 
 
 def _loss(value: float | None) -> str:

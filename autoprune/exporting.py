@@ -86,7 +86,7 @@ def export_run(
     policy, config = Policy.load(policy_file or rundir.policy_path(run)), load_config(run / "config.yaml")
     name = to or own_exporter_of(config)
     exporter = asked or make_exporter(name, options)
-    source = Source(policy, partial(_opened, run, config, policy, progress))
+    source = Source(policy, partial(_opened, run, config, policy, progress), config)
     _check(exporter, config, path)
     if exporter.needs_network:
         source.check()  # which loads it
@@ -103,7 +103,7 @@ def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str | None
         UserError: as `export_run`.
     """
     name = to or own_exporter_of(assembly.config)
-    exporter, source = make_exporter(name, options), Source(policy, lambda: assembly)
+    exporter, source = make_exporter(name, options), Source(policy, lambda: assembly, assembly.config)
     source.check()
     _check(exporter, assembly.config, path)
     _write(name, exporter, source, path)
@@ -160,7 +160,8 @@ def export_bytes(assembly: Assembly, policy: Policy, path: Path) -> tuple[int, i
 
 def _opened(run: Path, config: SearchConfig, policy: Policy, progress: Progress) -> Assembly:
     data = policy.provenance.get("data_hash")
-    return assemble(config, progress, run=run, data=data if isinstance(data, str) else None)
+    masks = any(unit.level is None for unit in policy.units)  # the agent, which may be a live object, is not needed
+    return assemble(config, progress, masks, run, data if isinstance(data, str) else None)
 
 
 def _check(exporter: Exporter, config: SearchConfig, path: Path) -> None:

@@ -9,15 +9,18 @@ Shapes: P policies, S sequences, U units, L levels.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.archive import Archive
+from autoprune.clock import Clock
 from autoprune.errors import LimitReached, UserError
+from autoprune.fidelity import Training
 from autoprune.incumbents import Answer, remember
-from autoprune.journal import End, Estimate, Journal, Score
+from autoprune.journal import Estimate, Journal, Score
 from autoprune.ports.scorer import Scorer
 from autoprune.requests import check_sequences, checked_policies, checked_steps, plain
 from autoprune.space import Levels, Proposal, SearchSpace
@@ -47,6 +50,7 @@ class Objective:
         run: the run's directory; None outside of a run.
 
     Attributes:
+        training: how networks of policies are trained for losses after training steps. An agent may choose it.
         history: (tokens spent, seconds, best search loss) after every batch.
         incumbents: every change of `best`, with the tokens spent until then.
         computed: tokens that this process scored; replayed scores are not counted.
@@ -68,12 +72,14 @@ class Objective:
         self.incumbents: list[Answer] = []
         self.computed = 0
         self._scorer, self._journal = scorer, journal or Journal.in_memory()
+        self._replay = self._journal.replay()
+        self._clock = Clock(self._account, self._journal, self._replay)
         self._on_score = on_score or (lambda _: None)
+        self.training = Training(scorer, self._tick)
         self._archive = Archive()
         self._dense: dict[int, float] = {}
-        self._replay = self._journal.replay()
         self._declared: Proposal | None = None
-        self._looks, self._idle = 0, 0
+        self._idle = 0
         self.run, self.stopped, self._stopping = run, False, False
 
     # -- what agents use ---------------------------------------------------------------------------------------
@@ -131,21 +137,23 @@ class Objective:
             sequences: their numbers.
             probe: whether the policies are no candidates (sensitivities, partial policies). They may then break
                 budgets.
-            steps: training steps of each policy's network before it is scored. The trained weights are thrown away; the
-                search returns the policy. A policy's steps are charged once, each as `step_passes` forward passes.
+            steps: training steps of each policy's network before it is scored. The trained weights are thrown away;
+                the search returns the policy. Steps are charged once: more steps go on where the last ones ended.
 
         Raises:
             ValueError: a policy breaks a budget, a sequence does not exist, networks cannot be trained here, or
                 `steps` is no whole number of at least 0.
         """
         steps = checked_steps(steps)
-        if steps and not self.step_passes:
+        if steps and not self.training.possible:
             raise ValueError(f"an agent asked for losses after {steps} training steps; nothing here can train")
         policies = checked_policies(policies, self.space, budgets_hold=not probe)
         check_sequences(sequences, self.n_sequences)
         self._end_if_stopped()
-        before, at_once = self.spent.evals, self._scorer.policies_at_once
+        before, at_once = self.spent.evals, 1 if steps else self._scorer.policies_at_once
         for start in range(0, len(policies), at_once):
+            if steps:
+                self.look_at_clock()
             self._score(policies[start : start + at_once], list(sequences), not probe, steps)
         self._idle = self._idle + 1 if self.spent.evals == before else 0
         if self._idle:
@@ -201,7 +209,7 @@ class Objective:
     @property
     def step_passes(self) -> int:
         """Forward passes that are charged for one training step of a policy; 0 if networks cannot be trained here."""
-        return self._scorer.step_passes
+        return self.training.scorer.step_passes if self.training.possible else 0
 
     def look_at_clock(self) -> None:
         """End the search if its time is over, for agents that compute for long between two scores.
@@ -213,14 +221,7 @@ class Objective:
             LimitReached: time is over.
         """
         self._end_if_stopped()
-        self._looks += 1
-        end = self._replay.end
-        if end is not None and end.look == self._looks and self._account.is_over(end.seconds):
-            self._account.goes_on(end.seconds)
-            raise LimitReached
-        if not len(self._replay) and self._account.is_over(self._account.clock()):  # replaying is not the search's time
-            self._journal.append_end(End(self._looks, self._account.stop_clock()))
-            raise LimitReached
+        self._clock.look(self.computed > 0)
 
     def declare(self, policy: Proposal) -> None:
         """Declare the agent's present answer. Without one, `best` is the lowest loss at the highest fidelity.
@@ -253,6 +254,11 @@ class Objective:
         The search ends in order. Its run has a result, which is marked as interrupted, and it can be resumed.
         """
         self._stopping = True
+
+    def _tick(self) -> None:
+        """End the search within the training of a candidate, if it was stopped or its time is over."""
+        self._end_if_stopped()
+        self._clock.tick()
 
     def _end_if_stopped(self) -> None:
         if self._stopping and self.incumbents:
@@ -296,8 +302,15 @@ class Objective:
     def _score(self, policies: list[Proposal], sequences: list[int], candidate: bool, steps: int) -> None:
         asked = {policy: self._archive.ask(policy, sequences, steps) for policy in policies}
         todo = {policy: new for policy, new in asked.items() if new}
+        spent = replace(self.spent)
         allowed = self._charge(todo, steps)
-        self._compute(allowed, steps)
+        try:
+            self._compute(allowed, steps)
+        except LimitReached:  # time was over within a training
+            self._account.take_back(spent)
+            for policy in policies:
+                self._archive.forget_unscored(policy, steps)
+            raise
         for policy, new in asked.items():
             if candidate and sequences and (policy in allowed or not new):
                 self._archive.nominate(policy, steps)
@@ -317,8 +330,8 @@ class Objective:
         if self._account.is_late:
             return allowed
         for policy, new in todo.items():
-            passes = 0 if not steps or self._archive.is_trained(policy, steps) else steps * self.step_passes
-            if not self._account.charge(1 + passes, (passes + len(new)) * self.tokens_per_sequence):
+            passes, length = self.training.passes(self._archive, policy, steps), self.tokens_per_sequence
+            if not self._account.charge(1 + passes, (passes + len(new)) * length, passes * length):
                 break
             allowed[policy] = new
         return allowed
@@ -348,7 +361,7 @@ class Objective:
     def _scored(self, policies: list[Proposal], sequences: Sequence[int], steps: int) -> NDArray[np.float64]:
         """Losses from the scorer, `[P, S]`; what is not finite is infinite."""
         if steps:
-            losses_PS = self._scorer.score_trained(policies, sequences, steps)
+            losses_PS = self.training.scorer.score_trained(policies, sequences, steps)
         else:
             losses_PS = self._scorer.score(policies, sequences)
         return np.where(np.isfinite(losses_PS), losses_PS, np.inf)

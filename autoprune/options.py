@@ -11,14 +11,18 @@ from typing import Annotated, Any, get_args
 
 import typer
 from pydantic.fields import FieldInfo
+from rich.markup import escape
 
-from autoprune.config import PLACES, SearchConfig
+from autoprune.config import LIMITS, PLACES, Panel, SearchConfig
 from autoprune.errors import UserError
+from autoprune.shell.completion import completer
 from autoprune.written import budgets_of
 
 SETTINGS = [name for name in SearchConfig.model_fields if name not in ("agent_options", "workload")]
 OF_PLACES = [name for name in SETTINGS if name in PLACES]
 """The settings that say where a search is scored."""
+OF_RESUME = [name for name in SETTINGS if name in PLACES or name in LIMITS]
+"""The settings that `resume` can change."""
 SIZES = ("device_memory", "state_memory")
 """Settings that users may write as 8GiB."""
 
@@ -51,25 +55,37 @@ def settings(names: Iterable[str]) -> Callable[[Command], Command]:
 
 def _option(name: str, field: FieldInfo) -> Any:
     """The annotation from which typer makes the option."""
-    told, default = f"{str(field.description)[0].upper()}{str(field.description)[1:]}", field.default
-    shown = told if default is None or default is False else f"{told} [{default}]"
-    flag = f"--{name.replace('_', '-')}"
-    kinds = [kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not type(None)]
+    flag, kinds = f"--{name.replace('_', '-')}", _kinds(field)
+    panel = next((one.title for one in field.metadata if isinstance(one, Panel)), None)
+    made: dict[str, Any] = {"help": _help(name, field), "rich_help_panel": panel, "autocompletion": completer(name)}
     if name == "budgets":
-        return Annotated[
-            list[str] | None, typer.Option("--budget", metavar="METRIC=VALUE", help=f"{told} [params=0.5].")
-        ]
+        return Annotated[list[str] | None, typer.Option("--budget", metavar="METRIC=VALUE", **made)]
+    if name == "data":
+        return Annotated[list[str] | None, typer.Option(flag, metavar="DATA[=WEIGHT]", **made)]
     if name in SIZES:
-        return Annotated[str | None, typer.Option(flag, metavar="SIZE", help=f"{shown}.")]
+        return Annotated[str | None, typer.Option(flag, metavar="SIZE", **made)]
     if kinds[-1] == list[float]:
-        return Annotated[
-            str | None, typer.Option(flag, metavar="N|F,F,..." if int in kinds else "F,F,...", help=f"{shown}.")
-        ]
+        metavar = "N|F,F,..." if int in kinds else "F,F,..."
+        return Annotated[str | None, typer.Option(flag, metavar=metavar, **made)]
     if kinds[0] is bool:
-        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=f"{shown}.")]
+        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", **made)]
     kind = kinds[0] if kinds[0] in (int, float) else str
     metavar = "|".join(kinds) if isinstance(kinds[0], str) else None
-    return Annotated[kind | None, typer.Option(flag, metavar=metavar, help=f"{shown}.")]
+    return Annotated[kind | None, typer.Option(flag, metavar=metavar, **made)]
+
+
+def _kinds(field: FieldInfo) -> list[Any]:
+    """The types, or the texts, that a setting may be."""
+    return [kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not type(None)]
+
+
+def _help(name: str, field: FieldInfo) -> str:
+    """The description as a sentence, and the default. Rich reads it as markup."""
+    told, default = f"{str(field.description)[0].upper()}{str(field.description)[1:]}", field.default
+    if name == "budgets":
+        default = "params=0.5"
+    shown = "" if default is None or default is False else f" [dim]{escape(f'[default: {default}]')}[/dim]"
+    return f"{escape(told)}.{shown}"
 
 
 def _value(name: str, option: Any) -> Any:

@@ -6,7 +6,8 @@
      "units": [{"name": "3.mlp", "kind": "mlp", "block": 3, "groups": 512, "level": 4,
                 "form": "groups", "kept": 256, "density": 0.5, "options": {},       the level as a record (level.py)
                 "kept_groups": "0-3,7,9-11,..."}, ...],       level: null where single groups were searched
-     "costs": {"params": {"dense": ..., "policy": ..., "budget": ..., "network": {"dense": ..., "policy": ...}}, ...},
+     "costs": {"params": {"dense": ..., "policy": ..., "budget": ..., "network": {"dense": ..., "policy": ...},
+                          "of": "prunable", "measure": null}, ...},
      "losses": {"search": ..., "search_tokens": ..., "validation": {...}},
      "provenance": {"model": ..., "model_hash": ..., "data_hash": ..., "agent": ..., "seed": ..., "versions": {...}}}
 
@@ -130,12 +131,16 @@ class Cost(_Record):
     """Totals of a metric over all units, and their bound `budget` (None if there is none).
 
     `network` has the totals of the whole network, which is more than the units. It is None where it was not counted.
+    `of` says what the totals and the bound are of: what can be pruned, or the whole network (`model`). It is None in
+    files of earlier versions, and for metrics of one's own. `measure` is the unit of measurement, such as ms.
     """
 
     dense: float
     policy: float
     budget: float | None = None
     network: Totals | None = None
+    of: Literal["prunable", "model"] | None = None
+    measure: str | None = None
 
 
 class Policy(_Record):

@@ -18,9 +18,21 @@ from autoprune.space import Levels, Proposal, Unit
 
 
 def make_policy(
-    assembly: Assembly, proposal: Proposal, losses: dict[str, Any], network: Mapping[str, Totals] | None = None
+    assembly: Assembly,
+    proposal: Proposal,
+    losses: dict[str, Any],
+    network: Mapping[str, Totals] | None = None,
+    spent: Mapping[str, float] | None = None,
 ) -> Policy:
-    """The policy file of levels or of a mask; `network` has totals of the whole network by metric."""
+    """The policy file of levels or of a mask.
+
+    Args:
+        assembly: of the run.
+        proposal: the levels or the mask.
+        losses: what was measured of it.
+        network: totals of the whole network by metric.
+        spent: what the search has spent, as `Spent` has it.
+    """
     space, config = assembly.space, assembly.config
     costs = {
         metric: Cost(
@@ -28,6 +40,8 @@ def make_policy(
             policy=space.cost(proposal, metric),
             budget=space.budgets.get(metric),
             network=(network or {}).get(metric),
+            of=assembly.of(metric),
+            measure=assembly.measure(metric),
         )
         for metric in space.costs
     }
@@ -39,6 +53,7 @@ def make_policy(
         "criterion": config.criterion,
         "loss": config.loss,
         "seed": config.seed,
+        **({"spent": dict(spent)} if spent is not None else {}),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": {
             "autoprune": version("autoprune"),

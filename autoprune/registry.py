@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from autoprune import usercode
+from autoprune import live, usercode
 from autoprune.errors import UserError
 
 PARTS: dict[str, dict[str, str]] = {
@@ -84,6 +84,14 @@ PARTS: dict[str, dict[str, str]] = {
         "traced": "autoprune.search_spaces.traced:FAMILY",
     },
     "models": {"tiny-cnn": "autoprune.models.tiny_cnn:tiny_cnn"},
+    "readers": {
+        "parquet": "autoprune.data.columnar:Columnar",
+        "tokens": "autoprune.data.token_file:TokenFile",
+        "json-lines": "autoprune.data.json_lines:JsonLines",
+        "json": "autoprune.data.json_list:JsonList",
+        "table": "autoprune.data.table:Table",
+        "text": "autoprune.data.plain_text:PlainText",
+    },
     "exporters": {
         "hf": "autoprune.exporters.huggingface:HuggingFace",
         "policy": "autoprune.exporters.policy_json:PolicyFile",
@@ -107,9 +115,13 @@ def names(kind: str) -> list[str]:
 def target(kind: str, name: str) -> str:
     """The `package.module:Object` or `file.py:Object` of a part. `name` may be registered or already of that form.
 
+    Of a live object it is its class.
+
     Raises:
         UserError: no such name (with near misses).
     """
+    if live.is_live(name):
+        return live.origin(name)
     found = PARTS[kind].get(name) or _entry_point(kind, name) or (name if all(name.rpartition(":")) else None)
     if found is None:
         near = difflib.get_close_matches(name, names(kind), n=1)
@@ -123,7 +135,7 @@ def target(kind: str, name: str) -> str:
 
 
 def load(kind: str, name: str) -> Any:
-    """Import the part called `name`, or read it from its file.
+    """Import the part called `name`, or read it from its file or from the table of live objects.
 
     A Python file is run once per process, whatever paths lead to it.
 
@@ -131,6 +143,8 @@ def load(kind: str, name: str) -> Any:
         UserError: no such name (with near misses), its code does not import (with the file and line), or lacks the
             object (with near misses), or its file cannot be read.
     """
+    if live.is_live(name):
+        return live.find(kind, singular(kind), name)
     reader = FILES.get(kind, {}).get(Path(name).suffix.lower())
     if reader is not None:
         return _import(kind, name, reader)(_path(name))

@@ -86,9 +86,11 @@ class SearchSpace:
             smallest = self.cost(self.sparsest, metric)
             if smallest > bound + SLACK * dense[m]:
                 measure = f" {measures[metric]}" if measures and metric in measures else ""
+                whole = f" {_told(self.fixed[metric])}{measure} cannot be pruned." if self.fixed[metric] else ""
                 raise UserError(
-                    f"the budget {metric}={bound:g} cannot be met: the smallest reachable value is {smallest:g}"
-                    f"{measure} ({smallest / dense[m]:.3f} of dense, {dense[m]:g}{measure})."
+                    f"the budget {metric}={_told(bound)} cannot be met: the smallest reachable value is "
+                    f"{_told(smallest)}{measure} ({smallest / dense[m]:.3f} of dense, {_told(dense[m])}{measure})."
+                    f"{whole}"
                 )
 
     def _padded(self, metric: str, rows: Sequence[Sequence[float]]) -> NDArray[np.float64]:
@@ -339,3 +341,7 @@ class SearchSpace:
 
     def _holds(self, used: list[float]) -> bool:
         return all(map(operator.le, used, self._bounds))
+
+
+def _told(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1e6 else f"{value:g}"

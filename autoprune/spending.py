@@ -19,11 +19,18 @@ class Spent:
     """What a search has used. An evaluation is a policy scored on at least one new sequence.
 
     Slopes and training steps are charged as forward passes, both in evaluations and in tokens.
+
+    Args:
+        evals: evaluations.
+        tokens: policies x tokens.
+        seconds: seconds of the search.
+        training: those of the tokens that were charged for training candidates.
     """
 
     evals: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    training: int = 0
 
 
 class Account:
@@ -71,13 +78,25 @@ class Account:
             return False
         return limits.tokens is None or spent.tokens + tokens <= limits.tokens
 
-    def charge(self, evals: int, tokens: int) -> bool:
-        """Count work as spent if the limits have room for it. Returns whether they have."""
+    def charge(self, evals: int, tokens: int, training: int = 0) -> bool:
+        """Count work as spent if the limits have room for it. Returns whether they have.
+
+        Args:
+            evals: evaluations.
+            tokens: tokens.
+            training: those of the tokens that are charged for training.
+        """
         if not self.allows(evals, tokens):
             return False
         self.spent.evals += evals
         self.spent.tokens += tokens
+        self.spent.training += training
         return True
+
+    def take_back(self, before: Spent) -> None:
+        """Count work that was charged and not done as not spent. Seconds stay spent."""
+        spent = self.spent
+        spent.evals, spent.tokens, spent.training = before.evals, before.tokens, before.training
 
     def clock(self) -> float:
         """Seconds of the search, including those before an interruption."""
@@ -89,6 +108,6 @@ class Account:
         return self.spent.seconds
 
     def goes_on(self, seconds: float) -> None:
-        """Set the clock to the seconds that the search had spent before it was interrupted."""
-        self.spent.seconds = self._seconds_before = seconds
+        """Set the clock to the seconds that the search had spent before it was interrupted. It never runs backwards."""
+        self.spent.seconds = self._seconds_before = max(seconds, self.spent.seconds)
         self._started = time.monotonic()

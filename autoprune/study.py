@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from autoprune import cautions, rundir, usercode
+from autoprune import cautions, limits_of_runs, objects, rundir, stopping, usercode
 from autoprune.arguments import made
 from autoprune.assembly import Assembly, assemble
 from autoprune.callbacks import SILENT, BestTeller, Callback
-from autoprune.config import SearchConfig, load_config
+from autoprune.config import DEFAULT_TOKENS, SearchConfig, load_config
 from autoprune.coverage import cover
+from autoprune.data.stdin import without_stdin
 from autoprune.errors import LimitReached, UserError
 from autoprune.files.writing import write_atomically
 from autoprune.journal import FILE as JOURNAL
@@ -31,10 +32,6 @@ from autoprune.space import Proposal
 from autoprune.space_file import save_space
 from autoprune.validation import front_names, measure, save_front, total_macs
 from autoprune.workers.pool import WorkerPool, is_wanted
-
-DEFAULT_TOKENS = 400_000
-"""The limit on tokens if none is given: about a minute for 22 M parameters on two cores. Four times as many tokens gain
-about 0.013 nats there (benchmarks/README.md)."""
 
 
 def start(config: SearchConfig, out: Path | None = None, callbacks: Callback = SILENT) -> SearchResult:
@@ -67,10 +64,12 @@ def resume(out: Path, callbacks: Callback = SILENT, places: Mapping[str, Any] | 
     Args:
         out: the run's directory.
         callbacks: are told how it goes.
-        places: settings of where it is scored (`config.PLACES`). They replace the run's own.
+        places: settings of where it is scored (`config.PLACES`), which replace the run's own, and new limits
+            (`config.LIMITS`), which the run keeps.
     """
     rundir.check_is_run(out)
     with rundir.locked(out):
+        limits_of_runs.change(out, places or {})
         config = load_config(out / "config.yaml", dict(places or {}))
         callbacks.on_start(config, out)
         with workers_of(config, callbacks) as pool:
@@ -106,7 +105,10 @@ def search_on(
 
 def workers_of(config: SearchConfig, callbacks: Callback) -> AbstractContextManager[WorkerPool | None]:
     """The pool of workers, which starts while the search is prepared. None means scoring in this process."""
-    return WorkerPool(config, callbacks.on_notice) if is_wanted(config) else nullcontext()
+    if not is_wanted(config):
+        return nullcontext()
+    objects.check_sent(config.model_dump())
+    return WorkerPool(config, callbacks.on_notice)
 
 
 def scorer_of(assembly: Assembly, pool: WorkerPool | None) -> Scorer:
@@ -115,7 +117,8 @@ def scorer_of(assembly: Assembly, pool: WorkerPool | None) -> Scorer:
 
 
 def limited(config: SearchConfig) -> SearchConfig:
-    """The configuration, with the limit `DEFAULT_TOKENS` if it has none."""
+    """The configuration with a limit, `DEFAULT_TOKENS` if it has none, and with a file in the place of stdin."""
+    config = config.model_copy(update={"data": without_stdin(config.data)})
     if config.max_evals is None and config.max_tokens is None and config.max_time is None:
         return config.model_copy(update={"max_tokens": DEFAULT_TOKENS})
     return config
@@ -127,7 +130,8 @@ def prepare(config: SearchConfig, callbacks: Callback, masks: bool | None = None
     Raises:
         UserError: as `assemble`, or the dense network's own loss is not finite.
     """
-    assembly = assemble(config, callbacks.on_stage, masks, run)
+    stage = callbacks.on_stage if run is None else stopping.heeding(run, callbacks.on_stage)
+    assembly = assemble(config, stage, masks, run)
     _check_dense(assembly)
     for notice in [*assembly.notices(), *assembly.task.notices(assembly)]:
         callbacks.on_notice(notice)
@@ -135,7 +139,7 @@ def prepare(config: SearchConfig, callbacks: Callback, masks: bool | None = None
     coverage = cover(
         assembly.view, assembly.space, assembly.loaded.n_params, total_macs(assembly, assembly.space.dense)
     )
-    for notice in filter(None, (coverage.told(), coverage.warning())):
+    for notice in filter(None, (coverage.told(), coverage.warning(config.of))):
         callbacks.on_notice(notice)
     return replace(assembly, coverage=coverage)
 
@@ -160,6 +164,8 @@ def _search(
             record.write()
             callbacks.on_scores(objective)
             best_teller.look(objective)
+            if stopping.heard(out):
+                objective.stop()
 
         objective = Objective(assembly.space, scorer, limits, journal, scored, assembly.store.statistics, out)
         interrupted = _run(agent, objective, config.seed) or objective.stopped
@@ -169,8 +175,10 @@ def _search(
         with turn or nullcontext():
             result = _finish(assembly, objective, front, out, callbacks, interrupted)
             best = objective.best
-            chosen = front or finalists(objective.archive(), best)
-            record.answer(best, *objective.loss(best), [] if interrupted else chosen)  # of a search that ended
+            chosen = dict.fromkeys([best, *(front or finalists(objective.archive(), best))])
+            # in a database of others, trials cannot be replaced when an interrupted search has gone on
+            last = [] if interrupted and config.storage else [(one, *objective.loss(one)) for one in chosen]
+            record.answer(best, *objective.loss(best), last)
             callbacks.on_end(result)
         return result
 
@@ -253,7 +261,7 @@ def _finish(
         "search_tokens": search_tokens,
         "validation": {row.name: row.losses for row in table},
     }
-    policy = make_policy(assembly, best, losses, table[-1].beside(table[0]))
+    policy = make_policy(assembly, best, losses, table[-1].beside(table[0]), vars(objective.spent))
     policy.save(out / "policy.json")
     save_front(assembly, objective, front, table[0], front_rows, out)
     result = {

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Row:
         macs: multiply-accumulates of the whole network, per item.
         tokens_per_second: items per second, from the median of several forward passes.
         speed_spread: half of the interquartile range of these passes, as a share of the median.
+        costs: total of every budgeted metric, as its budget counts.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Row:
     macs: float
     tokens_per_second: float
     speed_spread: float
+    costs: Mapping[str, float] = field(default_factory=dict)
 
     def __getattr__(self, key: str) -> float:
         """A number that the task measures, by its key."""
@@ -69,14 +71,15 @@ class Row:
             "validation_loss": self.validation_loss,
             **named,
             **{key: getattr(self, key) for key in RECORDED},
+            "costs": dict(self.costs),
         }
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Row":
         """The row that `record` has written."""
         own = {"name", *RECORDED, "validation_loss"}
-        measured = {key.removeprefix(PREFIX): value for key, value in record.items() if key not in own}
-        return cls(measured=measured, **{key: record[key] for key in own})
+        measured = {key.removeprefix(PREFIX): value for key, value in record.items() if key not in {*own, "costs"}}
+        return cls(measured=measured, costs=record.get("costs", {}), **{key: record[key] for key in own})
 
     def beside(self, dense: "Row") -> dict[str, Totals]:
         """The totals of the whole network in a policy file, by metric."""
@@ -102,7 +105,8 @@ def measure(
     for name, policy, (loss, *others), one in zip(policies, levels, losses_PK.tolist(), timed, strict=True):
         measured = task.quality(dict(zip(names, others, strict=True)))
         sizes = total_params(assembly, policy), total_macs(assembly, policy)
-        rows.append(Row(name, loss, measured, *sizes, one.per_second, one.spread))
+        costs = {metric: assembly.space.cost(policy, metric) for metric in assembly.space.budgets}
+        rows.append(Row(name, loss, measured, *sizes, one.per_second, one.spread, costs))
     return rows
 
 

@@ -83,8 +83,9 @@ class Words:
         return self.units.get(loss, loss)
 
 
-OF_UNITS = ("params", "macs")
-"""Metrics that count the units only. Budgets on them do not bound the whole network."""
+OF_UNITS = {"params": "parameters", "macs": "multiply-accumulates"}
+"""Metrics whose bounds are of the part that can be pruned or of the whole network, as the setting `of` says. The values
+are words for what they count."""
 
 GROUPS = {"conv": "channels"}
 """Kinds of units whose groups have a name of their own."""

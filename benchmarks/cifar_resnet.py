@@ -170,7 +170,7 @@ def dense_seconds(view: ImageView) -> float:
 
 def tests(path: Path, config: Any, device: str) -> Any:
     """The test images."""
-    from autoprune.calibration.images import read_images
+    from autoprune.data.images import read_images
 
     return read_images(str(path), config.image_mean, config.image_std).to(device)
 

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from autoprune.calibration.images import ImageSet, read_images
 from autoprune.config import SearchConfig
+from autoprune.data.images import ImageSet, read_images
 from autoprune.tasks.image_training import augmented
 
 

@@ -1,16 +1,16 @@
 """Makes an environment from a model, a text and budgets."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import SkipValidation
 
-from autoprune import cautions, registry
+from autoprune import cautions, given_models, registry
 from autoprune.arguments import Budgets, checked
 from autoprune.assembly import assemble
 from autoprune.config import load_config
+from autoprune.data.live import named
 from autoprune.envs import sensitivity
 from autoprune.envs.episodes import Actions, EpisodeRules
 from autoprune.envs.pruning import PruningEnv
@@ -24,8 +24,8 @@ SENSITIVITY_SEQUENCES = 1
 
 @checked
 def make_env(
-    model: SkipValidation[str | Path | None] = None,
-    data: SkipValidation[str | Path | None] = None,
+    model: SkipValidation[Any] = None,
+    data: SkipValidation[Any] = None,
     budgets: Budgets = None,
     actions: Actions = "discrete",
     reward: str | Reward = "amc",
@@ -41,8 +41,8 @@ def make_env(
     """Make the environment of a network. `gymnasium.make("autoprune/Pruning-v0", ...)` takes the same arguments.
 
     Args:
-        model: Hugging Face directory or hub name; None is the embedded model.
-        data: calibration text file; None is Python's own documentation.
+        model: Hugging Face directory, hub name or a live model; None is the embedded model.
+        data: as in `autoprune.search`; None is Python's own documentation.
         budgets: as in `autoprune.search`: metric -> bound, or a bound of params; None is 0.5.
         actions: `discrete` for levels, or `continuous` for a ratio.
         reward: a name from `autoprune list rewards`, `package.module:function`, `file.py:function`, or a function.
@@ -55,7 +55,8 @@ def make_env(
         shaping: weight of the potential-based shaping from the sensitivities.
         observation: `vector` or `dict`.
         render_mode: `ansi` or None.
-        settings: any other field of `SearchConfig`: levels, criterion, loss, sequence_length, device, ...
+        settings: any other field of `SearchConfig`: levels, criterion, loss, sequence_length, device, ... and the
+            `tokenizer` or `processor` of a live model.
 
     Raises:
         UserError: a setting, the model, the data, a budget or the reward is wrong.
@@ -65,7 +66,9 @@ def make_env(
             "reference='additive' and shaping are made of sensitivities, which sensitivities=False leaves out."
         )
     function = registry.load("rewards", reward) if isinstance(reward, str) else reward
-    assembly = assemble(load_config(None, settings | {"model": model, "data": data, "budgets": budgets}))
+    data = named(data, settings.get("sequence_length"))
+    own = given_models.with_model(settings | {"model": model, "data": data, "budgets": budgets})
+    assembly = assemble(load_config(None, own))
     cautions.warn(assembly)
     evaluator = assembly.evaluator(assembly.splits.search, assembly.config.loss)
     objective = Objective(assembly.space, evaluator, Limits(), statistics=assembly.store.statistics)

@@ -40,7 +40,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from autoprune.calibration import python_docs
+from autoprune.data import python_docs
 
 EOT = "<|endoftext|>"
 WINDOW = 12  # words in a row that count as shared text

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from autoprune.calibration import digits
+from autoprune.data import digits
 from autoprune.models.tiny_cnn import TinyCNN
 
 BATCH = 64

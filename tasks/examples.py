@@ -1,4 +1,4 @@
-"""The common part of tasks whose samples are numbers of examples, such as images (calibration/examples.py)."""
+"""The common part of tasks whose samples are numbers of examples, such as images (data/examples.py)."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING

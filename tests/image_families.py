@@ -7,7 +7,7 @@ from torch import nn
 from transformers import AutoModelForImageClassification
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from autoprune.calibration.images import ImageSet
+from autoprune.data.images import ImageSet
 from autoprune.networks.images import ImageView
 from autoprune.networks.loading import family_of
 from autoprune.networks.modules import family_of_module

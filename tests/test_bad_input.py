@@ -252,7 +252,7 @@ def test_impossible_budget(refused: Refused, quick_arguments: list[str]) -> None
 
 
 @pytest.mark.parametrize(
-    "budget", ["params", "params=", "=0.5", "params=half", "params=nan", "params=-1", "params=1.2Q"]
+    "budget", ["params", "params=", "=0.5", "params=half", "params=nan", "params=--1", "params=1.2Q"]
 )
 def test_malformed_budget(refused: Refused, budget: str) -> None:
     refused("search", "--budget", budget, seen=(f"'{budget}'", "METRIC=VALUE"))

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from autoprune import display, registry
+from autoprune.cost_lines import number
 from autoprune.policy import Policy, UnitPolicy, to_json
 from autoprune.wording import duration
 from autoprune.written import parse_budget
@@ -169,7 +170,7 @@ def test_evaluate_of_directories_dense_and_pruned(
 def test_bars_and_numbers() -> None:
     unit = UnitPolicy(name="0.mlp", kind="mlp", block=0, groups=96, level=1, kept=24, density=0.25, kept_groups="0-23")
     assert display.bar(unit) == "████············  25%    24/96"
-    assert [display.number(n) for n in (0.5, 999, 1200, 22.6e6, 3e9)] == ["0.5", "999", "1.2k", "22.6M", "3G"]
+    assert [number(n) for n in (0.5, 999, 1200, 22.6e6, 3e9)] == ["0.5", "999", "1.2k", "22.6M", "3G"]
     assert [duration(s) for s in (9.4, 190, 7500)] == ["9 s", "3 min 10 s", "2 h 05 min"]
     assert parse_budget("params=1.2M") == ("params", 1_200_000.0)
 

@@ -19,6 +19,7 @@ from autoprune.comparing import comparison, search_runner
 from autoprune.comparing.comparison import Comparison
 from autoprune.comparing.curves import thinned
 from autoprune.comparing.results import curves_of, load_results, table_of
+from autoprune.config import DEFAULT_TOKENS
 from autoprune.errors import LimitReached, UserError
 from autoprune.objective import Answer, Limits, Objective
 from autoprune.policy import Policy, to_json
@@ -246,7 +247,7 @@ def test_rewards_go_to_agents_that_take_them(quick: dict[str, Any]) -> None:
         "random-s7": (None, "all-random-s7"),
         "ppo-s7": ("loss", "all-ppo-s7"),
     }
-    assert searches["random-s7"].max_tokens == study.DEFAULT_TOKENS
+    assert searches["random-s7"].max_tokens == DEFAULT_TOKENS
 
 
 def test_a_table_of_few_and_of_overflowed_searches() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from autoprune.calibration.images import ImageSet, read_images
+from autoprune.data.images import ImageSet, read_images
 from autoprune.errors import UserError
 
 pa = pytest.importorskip("pyarrow")

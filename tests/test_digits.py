@@ -13,8 +13,8 @@ from torch.nn import functional
 
 import autoprune
 from autoprune import exporting
-from autoprune.calibration.images import IMAGENET, read_images
 from autoprune.config import is_module, load_config
+from autoprune.data.images import IMAGENET, read_images
 from autoprune.errors import UserError
 from autoprune.models.tiny_cnn import TinyCNN, tiny_cnn
 from autoprune.networks.family import Family
@@ -23,7 +23,7 @@ from tests.conftest import Answer
 
 sklearn = pytest.importorskip("sklearn.datasets")
 
-from autoprune.calibration import digits  # noqa: E402 (behind the check for scikit-learn)
+from autoprune.data import digits  # noqa: E402 (behind the check for scikit-learn)
 
 QUICK: dict[str, Any] = {"budgets": {"params": 0.5}, "levels": 5, "max_evals": 12, "agent": "random"}
 
@@ -91,7 +91,7 @@ def test_a_search_holds_its_budget_and_reopens(tmp_path: Path) -> None:
     saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (saved["data"], saved["image_mean"]) == ("digits", None)
     assembly, policy = exporting.reopen(tmp_path / "run")
-    assert [len(split) for split in vars(assembly.splits).values() if not isinstance(split, str)] == [16, 8, 8]
+    assert [len(split) for split in vars(assembly.splits).values() if isinstance(split, torch.Tensor)] == [16, 8, 8]
     assert policy == result.policy
     exported = result.export(tmp_path / "out", to="module")
     assert '"autoprune.models.tiny_cnn:tiny_cnn"' in (exported / "config.json").read_text()

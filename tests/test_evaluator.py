@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 
 from autoprune.assembly import Assembly, assemble
 from autoprune.calibration.moments import collect
-from autoprune.calibration.splits import SHARES, split
 from autoprune.config import load_config
+from autoprune.data.splits import SHARES, split
 from autoprune.errors import UserError
-from autoprune.levels.store import LevelStore, cache_directory
+from autoprune.files.cache import cache_directory
+from autoprune.levels.store import LevelStore
 from autoprune.networks.loading import load_model
 from autoprune.networks.text import TextView
 

@@ -10,8 +10,8 @@ import autoprune
 from autoprune import exporting, training
 from autoprune.api import evaluate
 from autoprune.assembly import assemble
-from autoprune.calibration.images import ImageSet
 from autoprune.config import load_config
+from autoprune.data.images import ImageSet
 from autoprune.errors import UserError
 from autoprune.exporters.huggingface import HuggingFace
 from autoprune.exporters.source import Source

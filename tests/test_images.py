@@ -16,9 +16,9 @@ from torch.nn import functional
 import autoprune
 from autoprune import exporting, training
 from autoprune.assembly import Assembly, assemble
-from autoprune.calibration import digits
 from autoprune.config import load_config
 from autoprune.cutting import reading
+from autoprune.data import digits
 from autoprune.errors import UserError
 from autoprune.exporting import export_policy
 from autoprune.networks.images import ImageView
@@ -276,7 +276,7 @@ def test_folders_of_pictures(files: Path, tmp_path: Path) -> None:
         folder = tmp_path / "set" / f"class{label}"
         folder.mkdir(parents=True, exist_ok=True)
         image.fromarray(pixels).save(folder / f"{i:03d}.png")
-    from autoprune.calibration.images import read_images
+    from autoprune.data.images import read_images
 
     read = read_images(str(tmp_path / "set"), [0.5], [0.5])
     assert len(read) == 200

@@ -119,9 +119,9 @@ def test_an_export_says_how_it_is_loaded(llama: Assembly, tmp_path: Path) -> Non
     path = written(llama, awkward_levels(llama), tmp_path / "out")
     told = (path / "README.md").read_text()
     for part in (
-        'license: "apache-2.0"', "import autoprune", "lm_eval", "--uniform", "`LlamaForCausalLM`",
-        f"{llama.loaded.n_params:,} in the dense network", "| params, of what can be pruned |", "| best | 0.2500 |",
-        "Found by the agent `evolution`, seed 0, ", "loss (kl)", 'library_name: "transformers"',
+        "license: apache-2.0", "import autoprune", "lm_eval", "--uniform", "`LlamaForCausalLM`",
+        f"{llama.loaded.n_params:,} in the dense network", "| params, what can be pruned |", "| best | 0.2500 |",
+        "| agent | `evolution` |", "loss (kl)", "library_name: transformers",
     ):  # fmt: skip
         assert part in told
     assert "dense]" not in told
@@ -130,7 +130,7 @@ def test_an_export_says_how_it_is_loaded(llama: Assembly, tmp_path: Path) -> Non
     card.write_text("---\n: {\n---\n")  # a damaged card is no reason to fail
     uniform = (written(llama, awkward_levels(llama), tmp_path / "out", uniform=True) / "README.md").read_text()
     assert "import autoprune" not in uniform
-    assert "license" not in uniform
+    assert "license:" not in uniform
 
 
 def test_whoever_reads_any_file_of_an_export_reads_its_weights(exported: Path) -> None:

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from autoprune.assembly import Assembly, assemble
-from autoprune.calibration.images import ImageSet
 from autoprune.config import load_config
+from autoprune.data.images import ImageSet
 from autoprune.errors import UserError
 from autoprune.exporters import onnx, onnx_check
 from autoprune.exporting import export_policy

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.calibration import python_docs
+from autoprune.data import python_docs
 from autoprune.errors import UserError
 
 

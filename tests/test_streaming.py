@@ -18,7 +18,7 @@ from autoprune.config import load_config
 from autoprune.cutting import reading
 from autoprune.cutting.live import LevelWeights, LiveWidth
 from autoprune.errors import UserError
-from autoprune.levels.store import cache_directory
+from autoprune.files.cache import cache_directory
 from autoprune.mask import Mask
 from autoprune.networks import streamer as streaming
 from autoprune.networks.blocks import BlockView

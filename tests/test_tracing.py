@@ -31,9 +31,9 @@ from autoprune.networks.images import ImageView
 from autoprune.networks.modules import family_of_module
 from autoprune.networks.tracing import TracedView, image_view
 from autoprune.provenance import make_policy
-from autoprune.recovery.refit import RIDGES, Affine, Fit, _refit
 from autoprune.reports.page import write_report
 from autoprune.tasks.image_training import ImageMeasurement, augmented
+from autoprune.training.refit import RIDGES, Affine, Fit, _refit
 from tests import image_families, traced_networks
 from tests.conftest import Answer
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autoprune.calibration.examples import Examples, split_examples
 from autoprune.config import SearchConfig
+from autoprune.data.examples import Examples, split_examples
 from autoprune.networks.images import ImageView
 from autoprune.networks.modules import load_module
 from autoprune.networks.tracing import image_view

@@ -51,6 +51,7 @@ class Peaks(Metric):
 
     measure = "bytes"
     described = "'activation'"
+    whole = True
     peak = True
 
     @property

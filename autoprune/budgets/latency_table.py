@@ -99,6 +99,11 @@ class LatencyTable(BaseModel, Metric):
         return self.fixed_ms
 
     @property
+    def whole(self) -> bool:
+        """Whole networks are timed."""
+        return True
+
+    @property
     def measure(self) -> str:
         """What it counts in."""
         return "ms"

@@ -59,6 +59,7 @@ class Roofline(Metric):
 
     measure = "ms"
     described = "'roofline'"
+    whole = True
 
     @property
     def fixed(self) -> float:

@@ -1,1 +1,1 @@
-"""Calibration data: texts, images, fixed splits, and moments of activations."""
+"""Moments of activations, derivatives and losses on the data of calibration."""

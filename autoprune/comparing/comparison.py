@@ -11,11 +11,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoprune import rundir
+from autoprune import limits_of_runs, rundir
 from autoprune.callbacks import SILENT, Callback
 from autoprune.comparing import shown
-from autoprune.comparing.plan import PLAN, ComparisonPlan
-from autoprune.comparing.results import FILE, SCHEMA, curves_of, is_finished, load_results, outcome_of, table_of
+from autoprune.comparing.plan import ComparisonPlan
+from autoprune.comparing.results import (
+    FILE,
+    PLAN,
+    SCHEMA,
+    curves_of,
+    is_finished,
+    load_results,
+    outcome_of,
+    table_of,
+)  # fmt: skip
 from autoprune.comparing.search_runner import SearchRunner
 from autoprune.config import PLACES, SearchConfig, load_config
 from autoprune.errors import StopSearch, UserError
@@ -117,9 +126,11 @@ def compare(
 
 
 def resume(out: Path, callbacks: Callback = SILENT, places: Mapping[str, Any] | None = None) -> Comparison:
-    """Continue a comparison. `places` are as in `study.resume`."""
+    """Continue a comparison. `places` are as in `study.resume`; limits are those of every search."""
     plan = ComparisonPlan.load(out, places)
-    return _run(plan, plan, out, callbacks)
+    for name in plan.searches():
+        limits_of_runs.check(out / name, plan.config, places or {})
+    return _run(plan, ComparisonPlan.load(out), out, callbacks)
 
 
 def _run(plan: ComparisonPlan, before: ComparisonPlan | None, out: Path, callbacks: Callback) -> Comparison:

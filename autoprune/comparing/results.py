@@ -31,14 +31,21 @@ from typing import Any
 
 from autoprune.comparing.curves import Point, quartiles
 from autoprune.comparing.results_file import ComparisonFile, Found
+from autoprune.files.names import slug
 from autoprune.files.reading import explained, read_json
 from autoprune.wording import Measure, Words
 
 Json = dict[str, Any]
+PLAN = "compare.yaml"  # of a comparison, which is known by it
 FILE = "league.json"
 SCHEMA = "autoprune.league/1"
 CURVE = "curve.json"
 COLUMNS = ("tokens", "seconds")
+
+
+def run_name(agent: str, seed: int) -> str:
+    """`<agent>-s<seed>`, whatever the agent is called."""
+    return f"{slug(agent)}-s{seed}"
 
 
 def is_finished(run: Path) -> bool:
@@ -120,7 +127,8 @@ _SEARCH = {"loss": "search", "tokens": "search_tokens"}
 
 def _measured(row: Mapping[str, Any]) -> Json:
     """A row of `result.json` without what is of this machine; old rows have an accuracy of None where there is none."""
-    left_out = {"name", "tokens_per_second", "speed_spread", *(["accuracy"] if row.get("accuracy") is None else [])}
+    left_out = {"name", "tokens_per_second", "speed_spread", "costs"}
+    left_out |= {"accuracy"} if row.get("accuracy") is None else set()
     return {key.removeprefix("validation_"): value for key, value in row.items() if key not in left_out}
 
 

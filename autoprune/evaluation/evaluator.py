@@ -11,11 +11,10 @@ loaded, and no states are kept for later calls.
 Shapes: K losses, P policies, S sequences, B states of a forward pass, T tokens, D hidden.
 """
 
-import os
-from collections.abc import Iterator, Sequence, Set
+import copy
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import suppress
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,11 +29,13 @@ from autoprune.evaluation.slopes import PASSES, Slopes
 from autoprune.levels.placing import Choice, Placer
 from autoprune.levels.store import LevelStore
 from autoprune.networks.blocks import BlockView
+from autoprune.ports.candidate_training import CandidateTraining
 from autoprune.ports.loss import Loss
 from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal
 from autoprune.training.candidate import CandidateTrainer
 from autoprune.training.loop import DivergedError
+from autoprune.training.memory import free_bytes
 
 REFERENCE_BYTES = 256 * 2**20
 MOST_STATE_BYTES = 2 * 2**30
@@ -135,6 +136,26 @@ class Evaluator(Scorer):
         """Forward passes over a sequence that a training step is charged as."""
         return self._trainer.step_passes(self.tokens_per_sequence) if self._trainer else 0
 
+    @property
+    def step_items(self) -> int:
+        """Number of tokens, or images, that a training step reads."""
+        return self._trainer.step_items(self.tokens_per_sequence) if self._trainer else 0
+
+    @property
+    def training_items(self) -> int | None:
+        """Number of tokens, or images, that there are to train on."""
+        return self._trainer.examples.count * self._trainer.examples.tokens if self._trainer else None
+
+    def training_passes(self, before: int, steps: int) -> int:
+        """Forward passes that are charged for training a network from `before` steps to `steps`."""
+        return self._trainer.passes(before, steps, self.tokens_per_sequence) if self._trainer else 0
+
+    def with_training(self, how: CandidateTraining, tick: Callable[[], None]) -> "Evaluator":
+        """An evaluator with the same network and states, and trainings of its own."""
+        own = copy.copy(self)
+        own._trainer = self._trainer and self._trainer.with_training(how, tick)
+        return own
+
     @torch.no_grad()
     def score_trained(self, policies: Sequence[Proposal], sequences: Sequence[int], steps: int) -> NDArray[np.float64]:
         """The first loss of policies after training steps, `[P, S]`; infinite where a training diverges."""
@@ -144,11 +165,12 @@ class Evaluator(Scorer):
         losses_PS = np.full((len(policies), len(sequences)), np.inf)
         for p, policy in enumerate(policies):
             with suppress(DivergedError), self._trainer.in_place(policy, steps):
-                for i, s in enumerate(sequences):
-                    hidden_1TD = self.view.embed(self.tokens_NT[[s]])
+                for start in range(0, len(sequences), self.batch):
+                    some = slice(start, start + self.batch)
+                    hidden_BTD = self.view.embed(self.tokens_NT[list(sequences[some])])
                     for block in range(len(self.view.blocks)):
-                        hidden_1TD = self.view.run(block, hidden_1TD)
-                    losses_PS[p, i] = float(self._readout.measure(hidden_1TD, [references[i]])[0, 0])
+                        hidden_BTD = self.view.run(block, hidden_BTD)
+                    losses_PS[p, some] = self._readout.measure(hidden_BTD, references[some])[0].cpu().numpy()
         return losses_PS
 
     def _run(self, wanted: Set[Whole], sequences: Sequence[int]) -> Losses:
@@ -228,11 +250,7 @@ def free_state_bytes(device: str, sharers: int = 1) -> int:
     """Default memory for hidden states: a quarter of the free memory, divided by the number of processes."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // (4 * sharers)
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError, ValueError, StopIteration):  # Linux counts its cache of files as used, this does not
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        available = 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
-    return min(MOST_STATE_BYTES, available // 4) // sharers
+    return min(MOST_STATE_BYTES, free_bytes(device) // 4) // sharers
 
 
 def sort_groups(view: BlockView, store: LevelStore) -> None:

@@ -15,13 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.assembly import Assembly
+from autoprune.cards import loading
+from autoprune.cards.card import write_card
+from autoprune.cards.loading import Form
 from autoprune.config import SearchConfig, is_module
-from autoprune.exporters import card, padding
+from autoprune.exporters import padding
 from autoprune.exporters.directory import check_target, neighbour
 from autoprune.exporters.source import Source
 from autoprune.networks.pruned import layer_config, per_layer_config, pruned_model
 from autoprune.networks.slots import can_cache, layer_types
-from autoprune.policy import Policy
 from autoprune.ports.exporter import Exporter
 
 
@@ -61,7 +63,7 @@ class HuggingFace(Exporter):
         assembly = source.assembly
         with source.pruned() as live:
             network = _uniform(assembly) if self.uniform else _pruned(assembly, live)
-            _write(assembly, source.policy, network, path, card.UNIFORM if self.uniform else card.NATIVE)
+            _write(source, network, path, loading.UNIFORM if self.uniform else loading.NATIVE)
 
     def network(self, source: Source) -> nn.Module:
         """The model that `write` saves, in memory of its own."""
@@ -81,19 +83,22 @@ class HuggingFace(Exporter):
         """Write the same of a network that was cut to the policy and trained since, its widths as they are."""
         check_target(path)
         with source.pruned():
-            _write(source.assembly, source.policy, _pruned(source.assembly, network), path, card.TRAINED)
+            _write(source, _pruned(source.assembly, network), path, loading.TRAINED)
 
 
-def _write(assembly: Assembly, policy: Policy, network: Any, path: Path, loading: str) -> None:
-    auto = assembly.task.auto_class
-    base = type(assembly.loaded.model).__name__
+def _write(source: Source, network: Any, path: Path, form: Form) -> None:
+    assembly, policy = source.assembly, source.policy
     with neighbour(path) as directory:
         network.save_pretrained(directory)
         if getattr(assembly.loaded.model, "generation_config", None) is not None:
             _save_generation_config(network, assembly.loaded.model, directory)
         assembly.task.save_preprocessing(assembly, directory)
         policy.save(directory / "policy.json")
-        card.write_card(assembly, policy, directory, loading, base, network.num_parameters(), auto)
+        write_card(
+            directory, form, source.config, policy, assembly.task.words, base=type(assembly.loaded.model).__name__,
+            auto=assembly.task.auto_class, parameters=network.num_parameters(), dense=assembly.loaded.n_params,
+            recovery=source.recovery,
+        )  # fmt: skip
 
 
 # -- the network to be saved -----------------------------------------------------------------------------------

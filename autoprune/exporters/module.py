@@ -9,8 +9,11 @@ from torch import nn
 
 from autoprune import registry
 from autoprune.assembly import Assembly
+from autoprune.cards import loading
+from autoprune.cards.card import write_card
+from autoprune.cards.repeat import shared
 from autoprune.config import SearchConfig, is_module
-from autoprune.exporters import card, load_module
+from autoprune.exporters import load_module
 from autoprune.exporters.directory import check_target, neighbour
 from autoprune.exporters.source import Source
 from autoprune.level import form_of
@@ -71,7 +74,11 @@ class Module(Exporter):
             shutil.copy(load_module.__file__, directory / "load_module.py")
             policy.save(directory / "policy.json")
             count = sum(parameter.numel() for parameter in network.parameters())
-            card.write_card(assembly, policy, directory, card.MODULE, function, count)
+            write_card(
+                directory, loading.TRAINED_MODULE if source.recovery else loading.MODULE, source.config, policy,
+                assembly.task.words, base=shared(function), auto=assembly.task.auto_class, parameters=count,
+                dense=assembly.loaded.n_params, recovery=source.recovery,
+            )  # fmt: skip
 
 
 def _stand_ins(assembly: Assembly, policy: Policy) -> dict[str, str]:

@@ -29,8 +29,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autoprune.cards import loading
+from autoprune.cards.card import write_card
 from autoprune.errors import UserError
-from autoprune.exporters import card
 from autoprune.exporters.directory import check_target, neighbour
 from autoprune.exporters.onnx_check import TOLERANCE, checked
 from autoprune.exporters.source import Source
@@ -73,7 +74,10 @@ class Onnx(Exporter):
             (directory / "config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
             source.policy.save(directory / "policy.json")
             count = sum(parameter.numel() for parameter in network.parameters())
-            card.write_card(assembly, source.policy, directory, card.ONNX, interface.name, count)
+            write_card(
+                directory, loading.ONNX, source.config, source.policy, assembly.task.words, base=interface.name,
+                auto=assembly.task.auto_class, parameters=count, dense=assembly.loaded.n_params,
+            )  # fmt: skip
             assembly.task.save_preprocessing(assembly, directory)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from torch import nn
 
 from autoprune.assembly import Assembly
+from autoprune.cards.sections import Recovery
+from autoprune.config import SearchConfig
 from autoprune.policy import Policy
 from autoprune.provenance import proposal_of
 from autoprune.space import Proposal
@@ -19,10 +21,18 @@ class Source:
     Args:
         policy: as it was read from its file.
         load: gives the assembly of the run, with the dense network.
+        config: the configuration of the run; None is that of the assembly.
+        recovery: what was done to the network after the search; None where nothing was.
     """
 
-    def __init__(self, policy: Policy, load: Callable[[], Assembly]) -> None:
-        self.policy, self._load = policy, load
+    def __init__(
+        self,
+        policy: Policy,
+        load: Callable[[], Assembly],
+        config: SearchConfig | None = None,
+        recovery: Recovery | None = None,
+    ) -> None:
+        self.policy, self._load, self._config, self.recovery = policy, load, config, recovery
 
     @cached_property
     def assembly(self) -> Assembly:
@@ -32,6 +42,11 @@ class Source:
             UserError: it cannot be loaded.
         """
         return self._load()
+
+    @property
+    def config(self) -> SearchConfig:
+        """The configuration of the run. It needs no network."""
+        return self._config or self.assembly.config
 
     @property
     def network(self) -> nn.Module:

@@ -54,6 +54,13 @@ def read_head(path: Path, count: int) -> bytes:
         return file.read(count)
 
 
+def read_tail(path: Path, offset: int, most: int) -> bytes:
+    """At most so many bytes of a regular file from an offset on; raises as `read_bytes`."""
+    with _open_regular(path) as file:
+        file.seek(offset)
+        return file.read(most)
+
+
 def _open_regular(path: Path) -> BinaryIO:
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     try:
@@ -116,6 +123,7 @@ def parse_yaml(text: str) -> Any:
         if node is None:
             return None
         _written_out(node, {}, 0)
+        _check_keys(node)
         data = loader.construct_document(node)
     except RecursionError:
         raise ValueError(_too_deep()) from None
@@ -192,6 +200,26 @@ def _written_out(node: yaml.Node, known: dict[int, int | None], depth: int) -> i
                 raise ValueError(f"it has more than {NODES:,} values")
     known[id(node)] = size
     return size
+
+
+def _check_keys(root: yaml.Node) -> None:
+    """Raise a ValueError where a mapping has a key twice: YAML would take the last value in silence."""
+    waiting, known = [root], {id(root)}
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, yaml.CollectionNode):
+            continue
+        is_mapping = isinstance(node, yaml.MappingNode)
+        if is_mapping:
+            lines: dict[tuple[str, str], int] = {}
+            for key, _ in node.value:
+                name, line = (key.tag, str(key.value)), key.start_mark.line + 1
+                if isinstance(key, yaml.ScalarNode) and name in lines:
+                    raise ValueError(f"the key '{key.value}' is given twice, in lines {lines[name]} and {line}")
+                lines[name] = line
+        inner = [part for pair in node.value for part in pair] if is_mapping else node.value
+        waiting += [part for part in inner if id(part) not in known]
+        known |= {id(part) for part in inner}
 
 
 def _check(data: Any) -> None:

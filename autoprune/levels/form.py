@@ -55,7 +55,7 @@ class LiveForm(Form):
     """A form with its half that needs tensors. By default a level is the prefix of its groups with weights of its own.
 
     Attributes:
-        refits: whether consumers of such a level may be solved once more without leaving the form (recovery/refit.py).
+        refits: whether consumers of such a level may be solved once more without leaving the form (training/refit.py).
     """
 
     refits: bool = False

@@ -16,7 +16,6 @@ dtype, so that what is scored is what is shipped.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -54,11 +53,6 @@ VERSION: Literal[4] = 4
 BEHIND = "behind."
 SHARED = ("level", "norm")
 """Names of tensors that mean the same in every form."""
-
-
-def cache_directory() -> Path:
-    """`$AUTOPRUNE_CACHE`, or `~/.cache/autoprune`."""
-    return Path(os.environ.get("AUTOPRUNE_CACHE") or Path.home() / ".cache" / "autoprune")
 
 
 def store_key(units: Sequence[Unit], *parts: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from autoprune.calibration.examples import Examples
+from autoprune.data.examples import Examples
 from autoprune.errors import UserError
 from autoprune.networks.blocks import BlockView, live_widths
 from autoprune.networks.family import Family

@@ -5,7 +5,7 @@ import hashlib
 import torch
 from torch import nn
 
-from autoprune import registry, usercode
+from autoprune import live, registry, usercode
 from autoprune.errors import UserError
 from autoprune.networks.family import Family
 from autoprune.networks.loading import LoadedModel, compute_dtype
@@ -36,7 +36,8 @@ def load_module(name: str, device: str = "cpu", dtype: str = "auto") -> LoadedMo
     compute = own if dtype == "auto" else compute_dtype(dtype, device, own)
     model = model.to(device, compute).eval().requires_grad_(False)
     count = sum(parameter.numel() for parameter in model.parameters())
-    return LoadedModel(model, None, family, name, own, count, _digest(model))
+    digest = name.rpartition("_")[2] if live.is_live(name) else _digest(model)
+    return LoadedModel(model, None, family, name, own, count, digest)
 
 
 def family_of_module(model: nn.Module) -> Family:

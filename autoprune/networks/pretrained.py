@@ -4,9 +4,11 @@ Without a setting, transformers would ask on standard input and take a "yes" fro
 safetensors; pickles are never read.
 """
 
+import os
 from typing import Any
 
 from autoprune.errors import UserError
+from autoprune.networks.hub import is_reachable
 
 CONFIG, TOKENIZER = "AutoConfig", "AutoTokenizer"
 
@@ -26,6 +28,8 @@ def load(auto: str, path: str, trust_remote_code: bool = False, **options: Any) 
     """
     if auto not in (CONFIG, TOKENIZER):
         options["use_safetensors"] = True
+    if not os.path.isdir(path) and not is_reachable():
+        options["local_files_only"] = True  # what was downloaded before; else the client tries for half a minute
     try:
         return auto_class(auto).from_pretrained(path, trust_remote_code=trust_remote_code, **options)
     except ValueError as error:

@@ -3,6 +3,7 @@
 A file is recognised by its first bytes, a folder by the names in it. Nothing is loaded.
 """
 
+import re
 import struct
 import zipfile
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import UserError
+from autoprune.files.near import did_you_mean, near
 from autoprune.files.reading import read_head, read_json, reason
+from autoprune.networks.hub import is_downloaded
 
 FORM = "--model takes a directory in Hugging Face form (config.json, *.safetensors, tokenizer) or a hub name"
 GGUF = (
@@ -20,7 +23,10 @@ GGUF = (
 )
 PICKLE = "autoprune reads no pickles. Load it where you trust it, and save the model with save_pretrained"
 LFS = b"version https://git-lfs"
+SAVED = re.compile(r"[/\\]models[/\\][0-9a-f]{16}[/\\][^/\\]+$")
+"""Where live models are saved (given_models.py)."""
 MANY = 100  # names of a folder that are looked at
+ALIKE = 0.8  # how much a name must be like a folder's, of 1, to be that folder mistyped and no name of the hub
 
 
 def check_directory(path: str) -> None:
@@ -32,8 +38,26 @@ def check_directory(path: str) -> None:
             raise UserError(f"'{path}' {what}.")
     elif place.exists():
         raise UserError(f"'{path}' is {_file(place)}. {FORM}.")
-    elif path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise UserError(f"no model directory at '{path}': --model takes a Hugging Face directory or a hub name.")
+    elif SAVED.search(path):
+        raise UserError(
+            f"the folder '{path}', in which a live model was saved, is gone: autoprune.resume(RUN, model=..., "
+            "tokenizer=...) writes it again."
+        )
+    else:
+        _check_name(path)
+
+
+def _check_name(path: str) -> None:
+    """Raise a UserError where what is not there is a path, or a mistyped one, and no name of the hub."""
+    takes = "--model takes a Hugging Face directory or a hub name"
+    if path.startswith((".", "/", "~")) or path.endswith("/") or path.count("/") > 1:
+        raise UserError(f"no model directory at '{path}': {takes}.{did_you_mean(path)}")
+    meant = near(path, ALIKE)
+    if meant is not None and meant.is_dir() and not is_downloaded(path):
+        raise UserError(
+            f"no model directory at '{path}': {takes}. Did you mean '{meant}'? For the hub's model of that very name, "
+            f"download it first: `hf download {path}`."
+        )
 
 
 def _file(path: Path) -> str:

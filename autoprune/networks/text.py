@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoprune.calibration.text import next_tokens
+from autoprune.data.text import next_tokens
 from autoprune.networks.blocks import BlockCall, BlockView, live_widths
 from autoprune.networks.family import Family
 from autoprune.networks.slots import cache_slots, layer_types

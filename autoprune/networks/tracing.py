@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Interpreter, Node, Tracer
 
 from autoprune import usercode
-from autoprune.calibration.examples import Examples
 from autoprune.cutting.layers import alike
 from autoprune.cutting.live import LiveWidth
 from autoprune.cutting.zeros import blind
+from autoprune.data.examples import Examples
 from autoprune.errors import UserError
 from autoprune.networks.family import Family
 from autoprune.networks.images import ImageView, restored

@@ -61,6 +61,12 @@ class Metric(ABC):
         return 0.0
 
     @property
+    def whole(self) -> bool:
+        """Whether the total is of the whole network, and not only of what can be pruned. The default is whether there
+        is a fixed cost."""
+        return self.fixed > 0
+
+    @property
     def measure(self) -> str | None:
         """The unit of measurement in messages, such as `ms`; None (the default) is not shown."""
         return None

@@ -3,12 +3,14 @@
 Shapes: P policies, S sequences, U units, L levels.
 """
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.ports.candidate_training import CandidateTraining
 from autoprune.space import Levels, Proposal
 
 POLICIES_AT_ONCE = 16  # scored and journalled together, unless the scorer asks for more
@@ -66,6 +68,29 @@ class Scorer(ABC):
     def step_passes(self) -> int:
         """Forward passes that are charged for one training step. The default, 0, means that nothing can be trained."""
         return 0
+
+    @property
+    def step_items(self) -> int:
+        """Number of tokens, or images, that a training step reads. The default is that of one sequence."""
+        return self.tokens_per_sequence
+
+    @property
+    def training_items(self) -> int | None:
+        """Number of tokens, or images, that there are to train on. The default, None, means that it is not known."""
+        return None
+
+    def training_passes(self, before: int, steps: int) -> int:
+        """Forward passes that are charged for taking a policy's network from `before` training steps to `steps`."""
+        return (steps - before) * self.step_passes
+
+    def with_training(self, how: CandidateTraining, tick: Callable[[], None]) -> "Scorer":
+        """A scorer of the same losses whose `score_trained` trains as `how` says.
+
+        Args:
+            how: what is trained, and how. The default ignores it and returns this scorer.
+            tick: to be called before each training step. It may raise an exception, which ends the training.
+        """
+        return self
 
     def score_trained(self, policies: Sequence[Proposal], sequences: Sequence[int], steps: int) -> NDArray[np.float64]:
         """Losses `[P, S]` of policies after a number of training steps of each policy's network.
@@ -130,6 +155,26 @@ class ScorerWrapper(Scorer):
     def step_passes(self) -> int:
         """The scorer's."""
         return self.scorer.step_passes
+
+    @property
+    def step_items(self) -> int:
+        """The scorer's."""
+        return self.scorer.step_items
+
+    @property
+    def training_items(self) -> int | None:
+        """The scorer's."""
+        return self.scorer.training_items
+
+    def training_passes(self, before: int, steps: int) -> int:
+        """The scorer's."""
+        return self.scorer.training_passes(before, steps)
+
+    def with_training(self, how: CandidateTraining, tick: Callable[[], None]) -> "Scorer":
+        """This wrapper around the scorer's."""
+        wrapper = copy.copy(self)
+        wrapper.scorer = self.scorer.with_training(how, tick)
+        return wrapper
 
     def score_trained(self, policies: Sequence[Proposal], sequences: Sequence[int], steps: int) -> NDArray[np.float64]:
         """The scorer's."""

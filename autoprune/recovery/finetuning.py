@@ -18,6 +18,7 @@ from torch import nn
 from autoprune import rundir
 from autoprune.assembly import Assembly
 from autoprune.callbacks import SILENT, Callback
+from autoprune.cards.sections import Recovery
 from autoprune.config import load_config
 from autoprune.exporters.source import Source
 from autoprune.exporting import make_exporter, own_exporter_of, reopen
@@ -28,9 +29,9 @@ from autoprune.ports.task import Progress
 from autoprune.ports.training import Measurement
 from autoprune.provenance import proposal_of
 from autoprune.recovery import shown
-from autoprune.recovery.refit import place_refitted
 from autoprune.training.candidate import copied
 from autoprune.training.loop import Trained, train
+from autoprune.training.refit import place_refitted
 from autoprune.training.settings import settings_of
 from autoprune.training.state import done
 
@@ -70,6 +71,12 @@ class Recovered:
         left_out = "trained" if self.chosen == "trained" else ""  # it is `after`
         named = {name: known for name, known in steps.items() if known is not None and name != left_out}
         return named | {"after": self.after}
+
+    def record(self, given: Mapping[str, Any]) -> Recovery:
+        """What the card of its export says. `given` are the settings that the user gave."""
+        rows = {name: asdict(one) for name, one in self.rows.items()}
+        spent = None if self.training is None else (self.training.tokens, self.training.seconds)
+        return Recovery(rows, given, self.chosen, spent)
 
     def __repr__(self) -> str:
         return shown.text_of(self)
@@ -160,7 +167,7 @@ def finetune(run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT) 
             trained,
         )
         make_exporter(own_exporter_of(assembly.config)).write_trained(
-            Source(policy, lambda: assembly), student, recovered.path
+            Source(policy, lambda: assembly, recovery=recovered.record(given)), student, recovered.path
         )
         result: dict[str, Any] = {name: asdict(measurement) for name, measurement in recovered.rows.items()}
         result |= {"tuning": asdict(settings), "chosen": chosen}
@@ -179,7 +186,7 @@ def cut_out(
     """Copy the network of a policy, in evaluation mode. The live network is dense afterwards.
 
     Args:
-        refit: whether its consumers are refitted (refit.py).
+        refit: whether its consumers are refitted (training/refit.py).
         progress: called with the share of the refit that is done.
     """
     proposal = proposal_of(assembly, policy)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.comparing.results import curves_of
+from autoprune.cost_lines import budgets_asked
 from autoprune.drawing.charts import Series, colour, legend, line_chart
 from autoprune.drawing.markup import Markup, join, tag
 from autoprune.drawing.scales import drawable
@@ -26,7 +27,8 @@ def body(path: Path, results: Json) -> Markup:
         results: as `league.json` has it.
     """
     return join(
-        _head(path, results), tag("main", _table(results), _curves(results), _searches(results), _origin(path, results))
+        _head(path, results),
+        tag("main", agent_table(results), learning_curves(results), _searches(results), _origin(path, results)),
     )
 
 
@@ -49,7 +51,7 @@ def _unit(results: Json) -> str:
 
 def _head(path: Path, results: Json) -> Markup:
     config, references = results["config"], results["references"]
-    bounds = ", ".join(f"{metric} ≤ {bound:g}" for metric, bound in config["budgets"].items())
+    bounds = budgets_asked(config["budgets"], config.get("of", "prunable"))
     first = results["table"][0]
     asked, ended = len(results["agents"]) * len(results["seeds"]), len(results["searches"])
     rows = [
@@ -78,7 +80,8 @@ def _limits(config: Json, items: str) -> str:
     return ", ".join(f"{config[key]:,} {name}" for key, name in told if config.get(key)) or "no limit"
 
 
-def _table(results: Json) -> Markup:
+def agent_table(results: Json) -> Markup:
+    """The table of agents."""
     known = _words(results).quality
     columns = [
         "agent",
@@ -125,7 +128,8 @@ def _behind(row: Json) -> str:
     return f"+{loss(row['behind'])}{error}"
 
 
-def _curves(results: Json) -> Markup | None:
+def learning_curves(results: Json) -> Markup | None:
+    """What each agent would have answered over time; nothing before a search has ended."""
     curves = curves_of(results)
     if not curves:
         return None

@@ -1,7 +1,7 @@
 """The head of a report: what was searched, whether it is finished, and what it came to."""
 
-from collections.abc import Sequence
-
+from autoprune.cost_lines import Budget, budgets_asked, budgets_in
+from autoprune.cost_lines import amount as measured
 from autoprune.drawing.markup import Markup, tag
 from autoprune.drawing.tables import (
     amount,
@@ -18,14 +18,16 @@ from autoprune.drawing.tables import (
 )  # fmt: skip
 from autoprune.recovery.result import Finetuned
 from autoprune.reports.record import Row, Run
+from autoprune.verdict import not_below_uniform
 from autoprune.wording import OF_UNITS
 
+OF = {"prunable": " that can be pruned", "model": " in the whole network"}
 SLACK = 1e-9  # of the bound: sums of floats may miss it by rounding
 
 
 def head(run: Run) -> Markup:
     """Title, status and headline facts."""
-    bounds = ", ".join(f"{metric} ≤ {_bound(value)}" for metric, value in run.config.budgets.items())
+    bounds = budgets_asked(run.config.budgets, run.config.of)
     return tag(
         "header",
         tag("p", "autoprune report", class_="kicker"),
@@ -43,15 +45,44 @@ def validation(run: Run) -> Markup | None:
         return None
     said = run.words
     kind = f"loss ({run.config.loss})"
-    columns = ("", kind, *(one.name for one in said.measures), "parameters", f"MACs/{said.item}", f"{said.items}/s")
+    own = [one.column for one in _others(run)]
+    names = [one.name for one in said.measures]
+    columns = ("", kind, *names, "parameters", f"MACs/{said.item}", *own, f"{said.items}/s")
     return section(
         "Validation",
         note(
             f"Measured on {said.data} that the search has not seen. The loss is in {run.unit_of_loss}. Parameters and "
-            f"MACs are {_of_what(run.result.table)}."
+            f"MACs are {_of_what(run)}."
         ),
-        table("Validation", columns, [_cells(run, row) for row in run.result.table]),
+        table("Validation", columns, [*(_cells(run, row) for row in run.result.table), *_bounds(run)]),
+        *(note(f"Budget: {one.told}") for one in _shown(run)),
+        note(remark) if (remark := not_below_uniform(_records(run), run.config)) else None,
     )
+
+
+def _shown(run: Run) -> list[Budget]:
+    """The budgets of a finished run whose table says what its numbers are of."""
+    measured_now = run.result is not None and any(row.speed_spread is not None for row in run.result.table)
+    return budgets_in(run.policy.costs) if run.policy is not None and measured_now else []
+
+
+def _others(run: Run) -> list[Budget]:
+    """The budgets that need a column of their own."""
+    return [one for one in _shown(run) if one.metric not in OF_UNITS]
+
+
+def _bounds(run: Run) -> list[list[str]]:
+    """The last row of the table: the bounds."""
+    budgets = {one.metric: one for one in _shown(run)}
+    if not budgets:
+        return []
+    kinds = [budgets.get(metric) for metric in OF_UNITS]
+    bounds = ["" if one is None else one.cell(one.bound) for one in [*kinds, *_others(run)]]
+    return [["at most", "", *("" for _ in run.words.measures), *bounds, ""]]
+
+
+def _records(run: Run) -> list[dict[str, object]]:
+    return [row.model_dump() for row in run.result.table] if run.result else []
 
 
 def _cells(run: Run, row: Row) -> list[str]:
@@ -62,6 +93,7 @@ def _cells(run: Run, row: Row) -> list[str]:
         quality(run.words, row.measured, 2),
         amount(row.params),
         amount(row.macs),
+        *(one.cell(row.costs.get(one.metric)) for one in _others(run)),
         _speed(row),
     ]
 
@@ -135,8 +167,8 @@ def _budgets(run: Run) -> list[tuple[str, str, str]]:
     for metric, bound in run.space.budgets.items():
         used, dense = run.used(metric, run.best.keys), run.space.cost(run.space.dense, metric)
         met = "met" if used <= bound + SLACK * dense else "not met"
-        what = " that can be pruned" if metric in OF_UNITS else ""
-        told = f"{met}; at most {percent(bound, dense)} of {amount(dense)}{what}"
+        what = OF[run.config.of] if metric in OF_UNITS else ""
+        told = f"{met}; at most {percent(bound, dense)} of {_amount(run, metric, dense)}{what}"
         rows.append((f"Budget: {metric}", percent(used, dense), told))
     return rows
 
@@ -150,8 +182,10 @@ def _spent(run: Run) -> tuple[str, str, str]:
     )
 
 
-def _bound(value: float) -> str:
-    return f"{100 * value:g} %" if value <= 1 else amount(value)
+def _amount(run: Run, metric: str, value: float) -> str:
+    """A number of a metric, with its unit of measurement where the policy says it."""
+    cost = run.policy.costs.get(metric) if run.policy else None
+    return amount(value) if cost is None or cost.measure is None else measured(value, cost.measure)
 
 
 def _nothing(name: str) -> Row:
@@ -164,9 +198,11 @@ def _capitalised(name: str) -> str:
     return f"{name[0].upper()}{name[1:]}"
 
 
-def _of_what(rows: Sequence[Row]) -> str:
-    if all(row.speed_spread is None for row in rows):  # an older run
+def _of_what(run: Run) -> str:
+    if run.result and all(row.speed_spread is None for row in run.result.table):  # an older run
         return "those of the whole network and those of what can be pruned"
+    if run.config.of == "model":
+        return "of the whole network, and so is a budget on them"
     return "of the whole network; a budget bounds what of it can be pruned"
 
 

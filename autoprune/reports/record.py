@@ -39,6 +39,7 @@ class Row(_Part):
     macs: float | None
     tokens_per_second: float | None
     speed_spread: float | None = None
+    costs: dict[str, float] = {}
 
     @property
     def measured(self) -> dict[str, float | None]:

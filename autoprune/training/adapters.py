@@ -68,6 +68,25 @@ def attach(network: nn.Module, rank: int, alpha: float, seed: int) -> None:
         layer.adapter.hook = layer.register_forward_hook(_added)
 
 
+def fit(network: nn.Module) -> bool:
+    """Whether any layer can have an adapter."""
+    return next(_adaptable(network), None) is not None
+
+
+@torch.no_grad()
+def merged(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Weights with adapters, by name, as `merge` would leave them. The network stays as it is."""
+    for name, layer in network.named_modules():
+        if isinstance(getattr(layer, "adapter", None), Adapter):
+            held: Any = layer
+            yield f"{name}.weight", (held.weight.float() + held.adapter.product()).to(held.weight.dtype)
+
+
+def is_part_of_one(name: str) -> bool:
+    """Whether a parameter of this name belongs to an adapter."""
+    return ".adapter." in name
+
+
 @torch.no_grad()
 def merge(network: nn.Module) -> None:
     """Add what adapters give to the weights, in float32 and rounded once, and take the adapters away."""

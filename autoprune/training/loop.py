@@ -86,9 +86,9 @@ def train(
         raise UserError(
             f"the examples {usercode.located(examples)} are {examples.count}: there is nothing to train on."
         )
-    _make_trainable(student, settings)
+    make_trainable(student, settings)
     weights = [p for p in student.parameters() if p.requires_grad]
-    optimizer = _optimizer(weights, settings)
+    optimizer = optimizer_of(weights, settings)
     state = None if folder is None else State(folder, student, optimizer, settings, mark)
     of_epoch = math.ceil(examples.count / settings.batch)
     total = settings.steps(examples.count, examples.tokens)
@@ -101,16 +101,16 @@ def train(
             at, end = (step, total) if total is not None else (seconds, settings.max_time or 0.0)
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * rate(at, end, settings.warmup)
-            measures = _step(student, examples, settings, weights, optimizer, *divmod(step, of_epoch))
+            measures = one_step(student, examples, settings, weights, optimizer, *divmod(step, of_epoch))
             progress("fine-tuning", max(at / end, seconds / (settings.max_time or math.inf)))
             step, seconds = step + 1, before + time.monotonic() - began
             if on_step and _ends(on_step, step, measures, optimizer):
                 break
             if step % of_epoch == 0 or time.monotonic() - saved > SAVE_SECONDS:
-                _check(weights, (step - 1) // of_epoch, settings)
+                check_finite(weights, (step - 1) // of_epoch, settings)
                 kept, saved = _keep(state, step, seconds), time.monotonic()
         if kept[0] < step:
-            _check(weights, (step - 1) // of_epoch, settings)
+            check_finite(weights, (step - 1) // of_epoch, settings)
             _keep(state, step, seconds)
     student.eval()
     adapters.merge(student)
@@ -141,22 +141,31 @@ def rate(step: float, total: float, warmup: float) -> float:
     return (1 + math.cos(math.pi * (step - rising) / (total - rising))) / 2
 
 
-def _make_trainable(student: nn.Module, settings: TrainingSettings) -> None:
+def make_trainable(student: nn.Module, settings: TrainingSettings) -> None:
+    """Let those weights be trained that the settings ask for, in float32, or attach adapters.
+
+    Raises:
+        UserError: the network has no such weights.
+    """
     if settings.lora:
         adapters.attach(student, settings.lora, settings.alpha, settings.seed)
         return
     for parameter in student.parameters():  # not `student.float()`: buffers stay as they are
         parameter.data = parameter.data.float()
-    student.requires_grad_(True)
+    for parameter in student.parameters():
+        parameter.requires_grad_(not settings.norms_only or parameter.dim() < 2)
+    if not any(parameter.requires_grad for parameter in student.parameters()):
+        raise UserError("the network has no norms, biases or scales that could be trained: train all weights.")
 
 
-def _optimizer(weights: list[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
+def optimizer_of(weights: list[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
+    """The optimizer of trainable weights."""
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(weights, settings.lr, BETAS, weight_decay=settings.decay)
     return torch.optim.SGD(weights, settings.lr, MOMENTUM, nesterov=True, weight_decay=settings.decay)
 
 
-def _step(
+def one_step(
     student: nn.Module,
     examples: TrainingSet,
     settings: TrainingSettings,
@@ -206,7 +215,8 @@ def _seed(seed: int, epoch: int, index: int) -> int:
     return ((seed * 1_000_003 + epoch) * 1_000_033 + index) % 2**63
 
 
-def _check(weights: list[nn.Parameter], epoch: int, settings: TrainingSettings) -> None:
+def check_finite(weights: list[nn.Parameter], epoch: int, settings: TrainingSettings) -> None:
+    """Raise a DivergedError unless all weights are finite."""
     if not all(bool(torch.isfinite(weight).all()) for weight in weights):
         raise _diverged(epoch, settings)
 

@@ -4,10 +4,11 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from autoprune.arguments import TRUTH, truth_astray
 from autoprune.errors import UserError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -28,6 +29,7 @@ class TrainingSettings:
         refit: whether the consumers of pruned widths are refitted before training (refit.py).
         seed: random seed of the order of examples, of shifts and mirrors, and of adapters.
         lora: rank of the adapters that are trained instead of the weights; 0 trains all weights.
+        norms_only: whether norms, biases and scales alone are trained (Zimmer et al. 2023, "PERP").
         alpha: adapters count `alpha / lora` times (Hu et al. 2021, sec. 4.1).
         lr: the highest learning rate.
         batch: number of sequences or images in a step.
@@ -48,6 +50,7 @@ class TrainingSettings:
     refit: bool = True
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     lora: Annotated[int, Field(ge=0)] = 0
+    norms_only: bool = False
     alpha: Positive = 16.0
     lr: Positive = 0.05
     batch: AtLeast1 = 128
@@ -106,12 +109,14 @@ def settings_of(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Traini
     Raises:
         UserError: a setting is unknown or has a wrong value, or no setting ends the training.
     """
-    known = [field.name for field in fields(TrainingSettings)]
+    known, hints = [field.name for field in fields(TrainingSettings)], get_type_hints(TrainingSettings)
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(known)}."
             raise UserError(f"fine-tuning has no setting '{name}'. {hint}")
+        if truth_astray(given[name], hints[name]):
+            raise UserError(f"the setting {name} of fine-tuning: {TRUTH} (got {given[name]!r}).")
     if all(given.get(name) is None for name in ENDS):
         raise UserError(f"nothing says how long to fine-tune: give one of {', '.join(ENDS)}.")
     try:

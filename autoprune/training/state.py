@@ -107,7 +107,13 @@ def done(folder: Path, settings: Mapping[str, Any], mark: str) -> tuple[int, flo
         with open_tensors(folder / FILE) as state:
             told = state.metadata()
         step, seconds = int(told["step"]), float(told.get("seconds", 0))
-        before = {"refit": False, "max_steps": None, "max_tokens": None, "max_time": None} | parse_json(told["tuning"])
+        before = {
+            "refit": False,
+            "norms_only": False,
+            "max_steps": None,
+            "max_tokens": None,
+            "max_time": None,
+        } | parse_json(told["tuning"])
         if told["mark"] != mark:
             raise ValueError(f"it is of {told['mark'] or 'other weights'}")
     changed = [f"{key}={value}" for key, value in before.items() if settings.get(key) != value]

@@ -30,10 +30,11 @@ from autoprune.config import SearchConfig
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes
 from autoprune.files.arrays import read_tensors
+from autoprune.files.cache import cache_directory
 from autoprune.files.reading import explained, read_json
 from autoprune.files.writing import BUILDING, scratch
 from autoprune.levels.placing import Placer
-from autoprune.levels.store import LevelStore, cache_directory
+from autoprune.levels.store import LevelStore
 from autoprune.networks import pretrained
 from autoprune.networks.loading import explained as loading
 from autoprune.networks.loading import family_of

@@ -12,9 +12,9 @@ from autoprune.levels.store import LevelStore
 from autoprune.networks.blocks import BlockView
 from autoprune.networks.loading import family_of
 from autoprune.networks.text import TextView
-from autoprune.recovery.refit import place_refitted
 from autoprune.space import Levels, SearchSpace, kept_groups
 from autoprune.testing.toys import counts
+from autoprune.training.refit import place_refitted
 from tests import families, image_families
 
 IMAGES = image_families.names()

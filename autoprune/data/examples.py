@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoprune.calibration.splits import Splits, split
+from autoprune.data.splits import Splits, split
 from autoprune.errors import UserError
 
 

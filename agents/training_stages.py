@@ -1,0 +1,133 @@
+"""Comparisons of candidates after training, in stages, for any agent.
+
+Each stage trains and evaluates the candidates on more text and keeps fewer of them, as DarwinLM does (Tang et al.
+2025, sec. 3.3). The parent takes part in the last stage. The training of a survivor goes on from stage to stage. The
+trained weights are thrown away: the result is the policy.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.errors import UserError
+from autoprune.objective import Objective
+from autoprune.ports.candidate_training import CandidateTraining
+from autoprune.space import Levels
+
+GROWTH = (1, 4, 16)
+"""Tokens that a network has been trained on by the end of each stage, in shares of those of the first."""
+
+Tell = Callable[[Levels, NDArray[np.float64]], None]
+
+
+@dataclass(frozen=True)
+class TrainingStages:
+    """Args:
+    steps: training steps of a candidate by the end of each stage.
+    contenders: number of candidates in the first stage. Each later stage has half as many, at least one.
+    """
+
+    steps: tuple[int, ...]
+    contenders: int
+
+    @classmethod
+    def of(cls, objective: Objective, tokens: int, contenders: int, how: CandidateTraining) -> "TrainingStages":
+        """Stages that train on `tokens`, 4 x `tokens` and 16 x `tokens` tokens (or images).
+
+        Raises:
+            UserError: networks cannot be trained here.
+        """
+        words = objective.space.words
+        if not objective.training.possible:
+            raise UserError(
+                f"train_tokens={tokens}: candidates are trained in this process, with the whole network on the device. "
+                "Leave workers and device_memory, or leave train_tokens."
+            )
+        objective.training.choose(how)
+        each, known = objective.training.step_items, objective.training.items
+        steps = tuple(max(1, round(growth * tokens / each)) for growth in GROWTH)
+        if known is not None and steps[-1] * each > known and how.trainer != "refit":
+            warnings.warn(
+                f"train_tokens={tokens}: the last stage trains on {steps[-1] * each:,} {words.items}, and there are "
+                f"{known:,} outside of the search and validation splits, so they are read more than once.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return cls(tuple(dict.fromkeys(steps)), contenders)
+
+    def choose(self, objective: Objective, parent: Levels, rivals: Sequence[Levels], sample: Sequence[int]) -> Levels:
+        """The parent, or the rival that is better than it after training. Rivals whose training diverges leave.
+
+        Args:
+            objective: scores and trains.
+            parent: the present answer.
+            rivals: others, the best first; no more than `contenders` take part.
+            sample: sequences, of which earlier stages take a part.
+
+        Raises:
+            LimitReached: the limits are spent.
+        """
+        left = [rival for rival in dict.fromkeys(rivals) if rival != parent][: self.contenders]
+        for stage, steps in enumerate(self.steps[:-1]):
+            part = sample[: max(1, len(sample) * (stage + 1) // len(self.steps))]
+            left = _best(objective, left, part, steps, max(1, len(left) // 2))
+        return _best(objective, [parent, *left], sample, self.steps[-1], 1)[0]
+
+
+def shortlist(
+    objective: Objective,
+    incumbent: Levels,
+    rivals: Sequence[Levels],
+    sample: Sequence[int],
+    count: int,
+    tell: Tell = lambda _rival, _behind_S: None,
+) -> list[Levels]:
+    """The best rivals without training, the best first, also where the incumbent is better.
+
+    Rounds double the sequences seen. After each, the worse half leaves, down to `count`.
+
+    Args:
+        objective: scores them.
+        incumbent: whose losses they are compared with.
+        rivals: others.
+        sample: sequences.
+        count: number of rivals that stay.
+        tell: as of `race`.
+    """
+    seen, left = 1, [rival for rival in dict.fromkeys(rivals) if rival != incumbent]
+    while left:
+        losses_PS = objective.by_sequence([incumbent, *left], sample[:seen])
+        behind_PS = losses_PS[1:] - losses_PS[0]
+        ranked = [int(i) for i in np.argsort(losses_PS[1:].mean(axis=1), kind="stable")]
+        last = seen >= len(sample)
+        stay = ranked[:count] if last else ranked[: max(count, len(left) // 2)]
+        for i in range(len(left)) if last else sorted(set(ranked) - set(stay)):
+            tell(left[i], behind_PS[i])
+        left = [left[i] for i in stay]
+        if last:
+            break
+        seen = min(2 * seen, len(sample))
+    return left
+
+
+def finalists(objective: Objective, count: int) -> list[Levels]:
+    """The best candidates of the search so far without training, by mean loss on at least as many sequences as half.
+
+    Masks are left out.
+    """
+    known = [(policy, loss, n) for policy, loss, n in objective.archive() if isinstance(policy, tuple)]
+    if not known:
+        return []
+    enough = np.median([n for _, _, n in known])
+    ranked = sorted((row for row in known if row[2] >= enough and np.isfinite(row[1])), key=lambda row: row[1])
+    return [policy for policy, _, _ in ranked[:count]]
+
+
+def _best(
+    objective: Objective, policies: Sequence[Levels], sample: Sequence[int], steps: int, count: int
+) -> list[Levels]:
+    losses_P = objective.by_sequence(policies, sample, steps=steps).mean(axis=1) if policies else np.zeros(0)
+    return [policies[int(i)] for i in np.argsort(losses_P, kind="stable")[:count]]

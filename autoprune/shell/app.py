@@ -1,0 +1,87 @@
+"""The typer application of autoprune: commands with examples, which refuse what is given twice or mistyped."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from autoprune.shell.examples import EXAMPLES
+from autoprune.shell.mistakes import SEEN, check_dashes, check_once
+from autoprune.shell.volume import with_volume
+
+
+class Command(TyperCommand):
+    """A command whose help ends with examples."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        """The parser; it refuses an option that is given twice, unless it is a list."""
+        return checking(super().make_parser(ctx), self, ctx)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Panels of options as typer draws them, then the examples."""
+        super().format_help(ctx, formatter)
+        print_examples(EXAMPLES.get(self.name or "", ""))
+
+
+class Group(TyperGroup):
+    """The command `autoprune` itself."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        """As of a command."""
+        return checking(super().make_parser(ctx), self, ctx)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The commands in their panels, then the examples."""
+        super().format_help(ctx, formatter)
+        print_examples(EXAMPLES[""])
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order of the examples."""
+        order = list(EXAMPLES)
+        return sorted(super().list_commands(ctx), key=lambda name: order.index(name) if name in order else len(order))
+
+
+class Shell(typer.Typer):
+    """A typer application. Every command that it is given gets `-q`, `-v` and examples."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
+        """As of typer."""
+        register = super().command(name, **{"cls": Command} | options)
+
+        def of(function: Any) -> Any:
+            register(with_volume(function))
+            return function
+
+        return of
+
+
+def checking(parser: Any, command: Any, ctx: Any) -> Any:
+    """A parser that looks for frequent mistakes before and after it has parsed."""
+    parse = parser.parse_args
+
+    def parse_args(args: list[str]) -> Any:
+        if not ctx.resilient_parsing:  # as the completion of a shell parses
+            check_dashes(list(args), command, ctx)
+        values, rest, order = parse(args=args)
+        if not ctx.resilient_parsing:
+            check_once(Counter(order), ctx)
+            ctx.meta[SEEN] = values
+        return values, rest, order
+
+    parser.parse_args = parse_args
+    return parser
+
+
+def print_examples(examples: str) -> None:
+    """Print a panel of examples like the panels of options."""
+    if not examples:
+        return
+    from rich.panel import Panel
+    from rich.text import Text
+
+    from autoprune.console import CleanConsole
+
+    text = Text("\n").join(Text(line, "dim" if line.startswith("#") else "") for line in examples.splitlines())
+    CleanConsole(highlight=False).print(Panel(text, title="Examples", title_align="left", border_style="dim"))

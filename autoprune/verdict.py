@@ -1,0 +1,33 @@
+"""What is said where a search found nothing better than the uniform policy, and what may help."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autoprune.config import SearchConfig
+
+MORE = 4  # times of a limit, as advice
+LIMITS = ("max_tokens", "max_evals", "max_time")
+
+
+def not_below_uniform(rows: Sequence[Mapping[str, Any]], config: SearchConfig) -> str | None:
+    """The sentence; None where the best policy is better, or where nothing was searched.
+
+    Args:
+        rows: of the final table, as `result.json` has them.
+        config: of the search.
+    """
+    losses = {row["name"]: row["validation_loss"] for row in rows}
+    dense, uniform, best = (losses.get(name) for name in ("dense", "uniform", "best"))
+    if dense is None or uniform is None or best is None or config.agent == "uniform":
+        return None
+    if best < uniform or uniform <= dense or not math.isfinite(uniform):
+        return None
+    limits = {name: value for name in LIMITS if (value := getattr(config, name)) is not None}
+    more = " or ".join(f"--{name.replace('_', '-')} {MORE * value:.0f}" for name, value in limits.items())
+    had = ", ".join(f"{value:,.0f}" for value in limits.values())
+    advice = f"Let the search score more: {more} (now {had})." if limits else "Search longer, or with another agent."
+    return (
+        f"The best policy is not below the uniform one on the validation split: loss {best:.4f}, uniform "
+        f"{uniform:.4f}. {advice}"
+    )
