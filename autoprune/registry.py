@@ -172,8 +172,9 @@ def _import(kind: str, name: str, found: str) -> Any:
         near = difflib.get_close_matches(attribute, [known for known in vars(module) if not known.startswith("_")], n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise UserError(f"{failed}: there is no '{attribute}' in {source}.{hint}")
-    if found not in PARTS[kind].values() and module.__file__ and not source.startswith("autoprune."):
-        usercode.FILES.add(module.__file__)
+    file = getattr(module, "__file__", None)  # a built-in module has none
+    if found not in PARTS[kind].values() and file and not source.startswith("autoprune."):
+        usercode.FILES.add(file)
     return part
 
 
