@@ -15,6 +15,7 @@ from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.objective import Limits, Objective
 from autoprune.ports.candidate_training import CandidateTraining
+from autoprune.reports.run import read_run
 from autoprune.testing.toys import ToyScorer, toy_space
 from autoprune.training.learner import Learner
 from tests.conftest import QUICK
@@ -98,6 +99,11 @@ def test_killed_and_resumed_equals_uninterrupted(quick: dict[str, Any], tmp_path
     whole = study.start(config, tmp_path / "whole")
     assert whole.spent.training > 0
     assert whole.spent.evals <= 900
+    assert read_run(tmp_path / "whole").spent.training == whole.spent.training
+    (tmp_path / "whole" / "result.json").rename(tmp_path / "result.json")
+    told = read_run(tmp_path / "whole").spent
+    assert (told.training, told.tokens <= whole.spent.tokens) == (whole.spent.training, True), "slopes are not told"
+    (tmp_path / "result.json").rename(tmp_path / "whole" / "result.json")
     lines = (tmp_path / "whole" / "journal.jsonl").read_text().splitlines(keepends=True)
     trained = [number for number, line in enumerate(lines) if '"steps":' in line]
     assert trained

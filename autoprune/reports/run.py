@@ -101,20 +101,21 @@ def _gather(
     """Scores by proposal, their sum, and the history as the objective keeps it."""
     records: dict[Proposal, Scored] = {}
     history, leader = [], None
-    evals, tokens, seconds = 0, 0, 0.0
+    evals, tokens, seconds, training = 0, 0, 0.0, 0
     for score in scores:
         proposal = score.proposal
         if proposal not in records or score.steps > records[proposal].steps:
             records[proposal] = Scored(space.keys(proposal), {}, space.feasible(proposal), score.steps)
         one = records[proposal]
-        evals, tokens, seconds = evals + 1, tokens + len(score.sequences) * sequence_length, score.seconds
+        evals, seconds, training = evals + 1 + score.passes, score.seconds, training + score.passes * sequence_length
+        tokens += (score.passes + len(score.sequences)) * sequence_length
         if score.steps == one.steps:  # losses after fewer training steps are of other weights
             one.losses.update(zip(score.sequences, score.losses, strict=True))
         if one.feasible and (leader is None or _rank(one) > _rank(leader)):
             leader = one
         if leader is not None:
             history.append((tokens, seconds, leader.loss))
-    return records, Spent(evals=evals, tokens=tokens, seconds=seconds), history
+    return records, Spent(evals=evals, tokens=tokens, seconds=seconds, training=training), history
 
 
 def _rank(one: Scored) -> tuple[bool, int, int, float]:
