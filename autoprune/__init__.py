@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Any
 from autoprune import on_import as _on_import
 
 if TYPE_CHECKING:
-    from autoprune.api import compare, evaluate, finetune, resume, search
+    from autoprune.api import compare, evaluate, finetune, load, push, resume, search
     from autoprune.callbacks import Callback
     from autoprune.config import SearchConfig
     from autoprune.envs.make import make_env
     from autoprune.errors import StopSearch, UserError
     from autoprune.policy import Policy
-    from autoprune.study import SearchResult
+    from autoprune.result import SearchResult
 
 __all__ = [
     "Callback", "Policy", "SearchConfig", "SearchResult", "StopSearch", "UserError", "compare", "evaluate", "finetune",
-    "make_env", "resume", "search",
+    "load", "make_env", "push", "resume", "search",
 ]  # fmt: skip
 
 _on_import.install()
@@ -24,16 +24,23 @@ _HOME = {
     "Callback": "callbacks",
     "Policy": "policy",
     "SearchConfig": "config",
-    "SearchResult": "study",
+    "SearchResult": "result",
     "StopSearch": "errors",
     "UserError": "errors",
     "compare": "api",
     "evaluate": "api",
     "finetune": "api",
+    "load": "api",
     "make_env": "envs.make",
+    "push": "api",
     "resume": "api",
     "search": "api",
 }
+
+
+def __dir__() -> list[str]:
+    """The public names: completion shows neither submodules that happen to be imported nor helpers of this file."""
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
 
 
 def __getattr__(name: str) -> Any:

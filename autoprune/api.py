@@ -12,16 +12,20 @@ from autoprune.arguments import NOT_GIVEN, Budgets, checked, given
 from autoprune.callbacks import CallbacksGiven
 from autoprune.comparing import comparison
 from autoprune.comparing.comparison import Comparison
-from autoprune.config import PLACES, load_config
+from autoprune.config import LIMITS, PLACES, load_config
+from autoprune.data.live import evaluated_on, named
+from autoprune.data_names import Wanted
 from autoprune.errors import UserError
 from autoprune.evaluation.timing import speeds
 from autoprune.exporting import reopen
 from autoprune.ports.task import Progress
 from autoprune.provenance import proposal_of
+from autoprune.publishing import Pushed, publish
 from autoprune.recovery import finetuning
 from autoprune.recovery.finetuning import Recovered
+from autoprune.result import SearchResult
+from autoprune.result_file import load_result
 from autoprune.showing import Showing, showing
-from autoprune.study import SearchResult
 from autoprune.task_choice import measure, task_of
 from autoprune.validation import mean_losses, total_macs, total_params
 
@@ -33,7 +37,7 @@ Model = Any
 @checked
 def search(
     model: SkipValidation[Model] = NOT_GIVEN,
-    data: SkipValidation[str | Path | None] = NOT_GIVEN,
+    data: SkipValidation[Any] = NOT_GIVEN,
     budgets: Budgets = NOT_GIVEN,
     agent: SkipValidation[Any] = NOT_GIVEN,
     seed: SkipValidation[int] = NOT_GIVEN,
@@ -52,10 +56,12 @@ def search(
     Args:
         model: Hugging Face directory, hub name or `FILE.py:FUNCTION`, or a live model: a `PreTrainedModel` or an
             `nn.Module`, which is left as it is. The default, None, is the embedded model.
-        data: calibration text, or images as a .npz or a folder. The default, None, is Python's own documentation.
+        data: a name as `--data` takes, several, or a mapping from name to weight; a text or a list of texts; a
+            `datasets.Dataset`, a `DataLoader` or any iterable of batches (docs/guides/data.md). The default, None, is
+            Python's own documentation.
         budgets: a mapping from metric to bound. A bound up to 1 is a fraction of the dense network; a larger one is
-            absolute. A bound without a metric bounds params. Bounds may be texts such as "50%" or "1.2M", and a budget
-            may be a text such as "macs=0.5". The default is 0.5.
+            absolute. A bound without a metric bounds params. Bounds may be texts such as "50%", "-30%" (removed) or
+            "1.2M", and a budget may be a text such as "macs=0.5". The default is 0.5.
         agent: a name from `autoprune list agents`, `package.module:Object`, a class or an instance. The default is
             `evolution`.
         seed: random seed of the agent. The default is 0.
@@ -77,6 +83,7 @@ def search(
     Raises:
         UserError: a setting, the model, the data or a budget is wrong; the message says how to mend it.
     """
+    data = named(data, settings.get("sequence_length"))
     own = given(
         model=model, data=data, budgets=budgets, agent=agent, seed=seed, max_evals=max_evals, max_tokens=max_tokens
     )
@@ -119,7 +126,8 @@ def compare(
     Raises:
         UserError: a setting, the model, the data or a budget is wrong, or no search has an answer.
     """
-    own = given_models.with_model(given(budgets=budgets) | settings, config is None)
+    data = named(settings.pop("data", NOT_GIVEN), settings.get("sequence_length"))
+    own = given_models.with_model(given(budgets=budgets, data=data) | settings, config is None)
     common, names = load_config(Path(config) if config else None, own), objects.names_of("agents", agents)
     chosen = range(common.seed, common.seed + seeds) if isinstance(seeds, int) else seeds
     path = Path(out) if out else rundir.new_run_path("compare", common.seed)
@@ -149,19 +157,37 @@ def resume(
         tokenizer: that of the live model.
         processor: that of the live model.
         places: settings of where it runs: `workers`, `ray_address`, `gpus_per_worker`, `device_memory`. They replace
-            the run's own.
+            the run's own. The limits `max_evals`, `max_tokens` and `max_time` are taken, too, and the run keeps them:
+            it ends as a run that was started with them.
 
     Raises:
-        UserError: the run cannot continue, the path is a comparison (call `compare`), or another setting is given.
+        UserError: the run cannot continue, the path is a comparison (call `compare`), another setting is given, or a
+            limit is lower than what was spent.
     """
-    for name in set(places) - PLACES:
-        raise UserError(f"resume takes {', '.join(sorted(PLACES))}: '{name}' stays as the run has it.")
+    known = PLACES | {*LIMITS}
+    for name in set(places) - known:
+        raise UserError(f"resume takes {', '.join(sorted(known))}: '{name}' stays as the run has it.")
     if comparison.is_comparison(Path(path)):
         raise UserError(f"'{path}' is a comparison: `autoprune.compare(..., out='{path}')` goes on with it.")
     if model is not None or parts:
         given_models.give_again(Path(path), parts, {"model": model, "tokenizer": tokenizer, "processor": processor})
     with showing(progress, callbacks) as told:
         return study.resume(Path(path), told, places)
+
+
+@checked
+def load(path: str | Path) -> SearchResult | Comparison:
+    """Load the result of a run, or of a comparison, from its directory.
+
+    Only files are read. The network and its data are loaded when they are needed, as by `.model()` and `.export()`.
+
+    Args:
+        path: the directory.
+
+    Raises:
+        UserError: there is no run, it has no result yet, or a file is damaged.
+    """
+    return comparison.load(Path(path)) if comparison.is_comparison(Path(path)) else load_result(Path(path))
 
 
 @checked
@@ -200,13 +226,44 @@ def finetune(
 
 
 @checked
+def push(
+    path: str | Path,
+    repo: str,
+    private: bool = False,
+    revision: str | None = None,
+    message: str | None = None,
+    token: str | None = None,
+) -> Pushed:
+    """Upload an export to a repository of the hub, which is made unless it exists.
+
+    Args:
+        path: directory of an export. Only files that the export wrote are uploaded.
+        repo: name of the repository, as `me/smaller`.
+        private: whether a new repository can be seen by its owners alone.
+        revision: branch, which is made unless it exists. None is the main branch.
+        message: message of the commit. None says what was pruned, and by what.
+        token: of the hub. None takes the one that `hf auth login` or HF_TOKEN gives.
+
+    Returns:
+        The repository, the commit and the names of the files.
+
+    Raises:
+        UserError: the directory is no export, the name is none of a repository, there is no token or it may not write
+            there, or the hub cannot be reached.
+    """
+    return publish(Path(path), repo, private=private, revision=revision, message=message, token=token)
+
+
+@checked
 def evaluate(
     path: str | Path,
-    data: str | Path | None = None,
+    data: SkipValidation[Any] = None,
     sequence_length: AtLeast1 = NOT_GIVEN,
     max_sequences: AtLeast1 = 64,
     device: str = NOT_GIVEN,
     dtype: str = NOT_GIVEN,
+    data_column: str | None = None,
+    data_split: str | None = None,
     progress: Showing = None,
 ) -> dict[str, Any]:
     """Measure loss against the labels, quality, size and speed of a network or of a run's policy.
@@ -217,18 +274,20 @@ def evaluate(
 
     Args:
         path: directory of a network in Hugging Face form (exported or not), or of a run.
-        data: text file. None is Python's own documentation, or the validation split of a run.
+        data: as `search` takes. None is Python's own documentation, or the validation split of a run.
         sequence_length: tokens in a sequence, 512 by default. A run keeps its own.
         max_sequences: limit on the number of sequences, from the start of the text.
         device: torch device, `cpu` by default. A run keeps its own.
         dtype: data type to compute in, `auto` by default, as in a search. A run keeps its own.
+        data_column: column of records that holds the texts; None guesses.
+        data_split: split of a data set; None is `train`, or the only one.
         progress: whether progress is shown, as in `search`.
 
     Raises:
         UserError: the network or the text is missing, they do not fit, or an argument contradicts the run's setting.
     """
     own = given(sequence_length=sequence_length, device=device, dtype=dtype)
-    text = None if data is None else str(data)
+    text = evaluated_on(data, sequence_length if "sequence_length" in own else None, data_column, data_split)
     with showing(progress) as told:
         if (Path(path) / "config.yaml").is_file():
             return _evaluate_run(Path(path), text, max_sequences, own, told.on_stage)
@@ -238,7 +297,7 @@ def evaluate(
 
 
 def _evaluate_run(
-    path: Path, data: str | None, max_sequences: int, asked: Mapping[str, Any], progress: Progress
+    path: Path, data: Wanted | str | None, max_sequences: int, asked: Mapping[str, Any], progress: Progress
 ) -> dict[str, Any]:
     config = load_config(path / "config.yaml")
     for name, value in asked.items():

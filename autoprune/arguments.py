@@ -6,10 +6,11 @@ import functools
 import inspect
 from abc import ABCMeta
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, get_type_hints
+from typing import Any, ParamSpec, TypeVar, get_args, get_type_hints
 
-from pydantic import ConfigDict, SkipValidation, TypeAdapter, ValidationError, validate_call
+from pydantic import BaseModel, ConfigDict, SkipValidation, TypeAdapter, ValidationError, validate_call
 
 from autoprune.errors import UserError
 
@@ -83,6 +84,8 @@ def made(part: Callable[..., R], options: Mapping[str, Any], called: str, word: 
             near = difflib.get_close_matches(option, known, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise UserError(f"{called} has no {word} '{option}'.{hint} It has: {', '.join(known) or 'none'}.")
+        if truth_astray(value, hints.get(option, Any)):
+            raise UserError(f"{prefix}{option} of {called}: {TRUTH} (got {value!r}).")
         try:
             values[option] = TypeAdapter(hints.get(option, Any)).validate_python(value)
         except ValidationError as error:
@@ -93,6 +96,33 @@ def made(part: Callable[..., R], options: Mapping[str, Any], called: str, word: 
     except TypeError as error:
         raise UserError(f"{called}: {error}. It takes: {', '.join(known) or 'nothing'}.") from error
     return part(**values)
+
+
+TRUTH = "true and false are no values of it; YAML reads yes, no, on and off as these, unless they are in quotes"
+
+
+def truth_astray(value: Any, hint: Any) -> bool:
+    """Whether a value is or holds True or False, and its type has no place for them.
+
+    Pydantic would take True for the number 1, and YAML takes `yes` for True.
+    """
+    if isinstance(value, bool):
+        return not _takes_truth(hint)
+    if isinstance(value, Mapping):
+        return any(truth_astray(one, hint) for one in value.values())
+    return isinstance(value, (list, tuple)) and any(truth_astray(one, hint) for one in value)
+
+
+def _takes_truth(hint: Any) -> bool:
+    """Whether true and false are among the values of a type; of a record, its own fields decide."""
+    inside = get_args(hint)
+    if hint is Any:
+        return True
+    if inside:
+        return any(one is True or one is False or _takes_truth(one) for one in inside)
+    if isinstance(hint, type):
+        return hint in (bool, object) or is_dataclass(hint) or issubclass(hint, BaseModel)
+    return not isinstance(hint, str | float | int) and hint is not None
 
 
 def _hints(part: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def _loose_budgets(assembly: Assembly) -> Iterator[str]:
         besides, meant = "", f"Give less, or a share, as {metric}=0.5."
         if metric in whole:
             besides = f" (of {_exact(whole[metric])} in the whole network)"
-            if bound < whole[metric] * (1 - SLACK):
+            if assembly.config.budgets[metric] > 1 and bound < whole[metric] * (1 - SLACK):
                 meant = f"Give less, or --of model if the bound is meant for the whole network, or {metric}=0.5."
         yield (
             f"the budget {metric}={_exact(bound)} bounds nothing: the dense network has {_exact(dense[metric])} that "

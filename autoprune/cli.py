@@ -10,13 +10,14 @@ import typer
 
 from autoprune.command_output import emit, progress, searching, tell_comparison, tell_result
 from autoprune.errors import UserError
-from autoprune.options import OF_PLACES, SETTINGS, settings
+from autoprune.options import OF_RESUME, SETTINGS, settings
 from autoprune.shell import completion
 from autoprune.shell.chosen import chosen_settings
+from autoprune.shell.initial import init
 from autoprune.shell.root import app, main
 from autoprune.terminal import echo
 
-__all__ = ["app", "main"]
+__all__ = ["app", "init", "main"]
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.", autocompletion=completion.runs)]
@@ -70,7 +71,7 @@ def compare(
     common = chosen_settings(config, given, overrides)
     path = out or rundir.new_run_path("compare", common.seed)
     names = [name.strip() for name in agents.split(",") if name.strip()]
-    with searching(path, as_json) as display:
+    with searching(path, as_json, "comparison") as display:
         from autoprune.comparing import comparison
 
         numbers = list(range(common.seed, common.seed + seeds))
@@ -79,15 +80,16 @@ def compare(
 
 
 @app.command()
-@settings(OF_PLACES)
+@settings(OF_RESUME)
 def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
-    """Continue a run from its journal, or finish a comparison. Options change where it runs."""
-    with searching(run, as_json) as display:
+    """Continue a run from its journal, or finish a comparison. Options change where it runs and its limits."""
+    with searching(run, as_json, "known") as display:
         from autoprune import study
         from autoprune.comparing import comparison
+        from autoprune.result import SearchResult
 
         result = (comparison if comparison.is_comparison(run) else study).resume(run, display, given)
-    if isinstance(result, study.SearchResult):
+    if isinstance(result, SearchResult):
         tell_result(result, as_json)
     else:
         tell_comparison(result, as_json)
@@ -193,6 +195,33 @@ def export(
 
 
 @app.command()
+def push(
+    directory: Annotated[Path, typer.Argument(help="Directory of an export.")],
+    repo: Annotated[str, typer.Argument(help="Repository of the hub, as me/smaller.")],
+    private: Annotated[bool, typer.Option("--private", help="A new repository is seen by its owners alone.")] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, which is made unless it exists; the default is main.")
+    ] = None,
+    message: Annotated[
+        str | None, typer.Option(help="Message of the commit; the default says what was pruned.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Upload an export to the hub. The token is that of `hf auth login`, or HF_TOKEN."""
+    from dataclasses import asdict
+
+    from autoprune import api
+
+    with progress(as_json) as display:
+        display.on_stage("uploading", 0.0)
+        pushed = api.push(directory, repo, private=private, revision=revision, message=message)
+    if as_json:
+        emit(asdict(pushed))
+    else:
+        echo(f"pushed:  {pushed.url} ({len(pushed.files)} files, {pushed.size / 1e6:,.1f} MB)")
+
+
+@app.command()
 def report(
     run: Annotated[
         Path,
@@ -223,6 +252,23 @@ def dashboard(
     from autoprune.records.dashboard import serve
 
     serve(run, host, port, lambda url: echo(f"dashboard of {run}: {url} (Ctrl-C ends it)"))
+
+
+@app.command()
+def watch(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Directory of a run, of a comparison, or of several of them.")
+    ] = Path("runs"),
+    control: Annotated[
+        bool, typer.Option("--control", help="Let the page stop and resume, and change limits.")
+    ] = False,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8090,
+) -> None:
+    """Serve a live page of searches until Ctrl-C: curves, what is kept of every unit, limits and budgets."""
+    from autoprune.watching.server import serve
+
+    serve(run, host, port, control, lambda url: echo(f"watching {run}: {url} (Ctrl-C ends it)"))
 
 
 @app.command()
@@ -280,7 +326,17 @@ def evaluate(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="A network in Hugging Face form, exported or not, or a run.")
     ],
-    data: Annotated[str | None, typer.Option(help="Text file; the default is Python's own documentation.")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DATA[=WEIGHT]",
+            help="As `search` takes; may be repeated. The default is Python's own documentation.",
+        ),
+    ] = None,
+    data_column: Annotated[str | None, typer.Option(help="Column of records that holds the texts.")] = None,
+    data_split: Annotated[
+        str | None, typer.Option(help="Split of a data set; the default is train, or the only one.")
+    ] = None,
     sequence_length: Annotated[
         int | None, typer.Option(min=8, help="Tokens in a sequence; the default is 512, or the run's own.")
     ] = None,
@@ -290,11 +346,15 @@ def evaluate(
 ) -> None:
     """Measure loss, quality (perplexity, accuracy), parameters, size and speed of a network on its data."""
     from autoprune import api
+    from autoprune.data_names import names_of
 
-    options = {"sequence_length": sequence_length, "device": device}
+    options = {
+        "sequence_length": sequence_length, "device": device, "data_column": data_column, "data_split": data_split,
+    }  # fmt: skip
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     with progress(as_json) as display:
-        report = api.evaluate(directory, data, max_sequences=max_sequences, progress=display.on_stage, **given)
+        names = names_of(data) if data else None
+        report = api.evaluate(directory, names, max_sequences=max_sequences, progress=display.on_stage, **given)
     if as_json:
         emit(report)
         return

@@ -16,14 +16,18 @@ class Clock:
         self._account, self._journal, self._replay = account, journal, replay
         self._looks = 0
 
-    def look(self) -> None:
-        """Raise `LimitReached` if the time of the search is over, or if the interrupted search ended at this look."""
+    def look(self, computed: bool) -> None:
+        """Raise `LimitReached` if the time of the search is over, or if the interrupted search ended at this look.
+
+        Args:
+            computed: whether this process has scored anything: before that, what is replayed costs no time.
+        """
         self._looks += 1
         end = self._replay.end
         if end is not None and end.look == self._looks and self._account.is_over(end.seconds):
             self._account.goes_on(end.seconds)
             raise LimitReached
-        if not len(self._replay):  # replaying is not the search's time
+        if computed or not len(self._replay):
             self.tick()
 
     def tick(self) -> None:

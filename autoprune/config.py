@@ -11,7 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from autoprune import objects, registry
-from autoprune.arguments import told
+from autoprune.arguments import TRUTH, told, truth_astray
+from autoprune.data_names import Wanted, names_of
 from autoprune.errors import UserError
 from autoprune.files.reading import read_yaml, reason
 from autoprune.files.writing import write_atomically
@@ -24,6 +25,8 @@ PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_m
 """Settings that say where a search is scored. They do not change what it finds, with one exception: where blocks are
 streamed (`device_memory`), `evolution` gets no slopes and therefore proposes other policies."""
 
+LIMITS = ("max_evals", "max_tokens", "max_time")
+"""Settings that end a search, which `resume` can change: evaluations, tokens, seconds."""
 
 STORAGE = "AUTOPRUNE_STORAGE"
 """The environment variable with the URL of the storage. Its password is never written to a file."""
@@ -44,10 +47,22 @@ MODEL, AGENT, BUDGETS = Panel("Model and data"), Panel("Agent"), Panel("Budgets 
 LEVELS, SAMPLES, PLACE, RECORD = Panel("Levels"), Panel("Samples"), Panel("Where it runs"), Panel("Record")
 
 
-class WorkloadConfig(BaseModel):
-    """How the network will be used, for metrics that depend on it: `workload.phase=decode workload.batch=8`."""
-
+class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        """Accept NumPy's numbers; refuse true and false where a number or a text is asked for."""
+        if truth_astray(value, cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError(TRUTH)
+        if isinstance(value, Integral) and not isinstance(value, bool):
+            return int(value)
+        return float(value) if isinstance(value, Real) and not isinstance(value, Integral) else value
+
+
+class WorkloadConfig(_Settings):
+    """How the network will be used, for metrics that depend on it: `workload.phase=decode workload.batch=8`."""
 
     phase: Phase = Field(
         "prefill", description="prefill runs whole sequences; decode runs one new token of each sequence"
@@ -64,21 +79,29 @@ class WorkloadConfig(BaseModel):
     )
 
 
-class SearchConfig(BaseModel):
+class SearchConfig(_Settings):
     """All settings that decide the result of a run. They are saved in the run as `config.yaml`.
 
     Sizes of splits are numbers of sequences of `sequence_length` tokens. `max_tokens` counts policies x tokens.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
-
     model: Annotated[str | None, MODEL] = Field(
         None,
         description="Hugging Face directory, hub name, FILE.py:FUNCTION or tiny-cnn; the default is an embedded model",
     )
-    data: Annotated[str | None, MODEL] = Field(
+    data: Annotated[str | list[str] | dict[str, float] | None, MODEL] = Field(
         None,
-        description="text file; .npz, folder or data set of images, or digits; the default is Python's documentation",
+        description="text, JSON lines, CSV, Parquet, a folder, a data set (of the hub: NAME:SPLIT), - for stdin; or "
+        "images: .npz, folder, data set, digits; may be repeated, with a weight as b.jsonl=2; the default is Python's "
+        "documentation",
+    )
+    data_column: Annotated[str | None, MODEL] = Field(
+        None,
+        min_length=1,
+        description="column of records that holds the texts, the chats or the images; the default is guessed",
+    )
+    data_split: Annotated[str | None, MODEL] = Field(
+        None, min_length=1, description="split of a data set; the default is train, or the only one"
     )
     task: Annotated[str | None, MODEL] = Field(
         None, description="what the network reads, see `autoprune list tasks`; the default is found from the model"
@@ -95,7 +118,7 @@ class SearchConfig(BaseModel):
         default_factory=lambda: dict(DEFAULT_BUDGETS),
         description="upper bound on a metric: 50% or 0.5 kept, -30% removed, 1.2M or -2M; may be repeated",
     )
-    of: Literal["prunable", "model"] = Field(
+    of: Annotated[Literal["prunable", "model"], BUDGETS] = Field(
         "prunable",
         description="what a bound on params or macs is of: prunable, what can be pruned, or model, the whole network",
     )
@@ -177,21 +200,17 @@ class SearchConfig(BaseModel):
         description="memory for hidden states, such as 8GiB; the default is a quarter of the free memory",
     )
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
-        """Accept NumPy's numbers; refuse true and false where a number is asked for."""
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError("neither true nor false is a value of it")
-        if isinstance(value, Integral) and not isinstance(value, bool):
-            return int(value)
-        return float(value) if isinstance(value, Real) and not isinstance(value, Integral) else value
-
     @field_validator("device_memory", "state_memory", mode="before")
     @classmethod
     def _sized(cls, size: Any) -> Any:
         """Accept sizes as the command line does: `8GiB`."""
         return parse_size(size) if isinstance(size, str) else size
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _named(cls, data: Any) -> Any:
+        """Accept names of data as the command line does."""
+        return names_of(data)
 
     @field_validator("budgets", mode="before")
     @classmethod
@@ -223,10 +242,18 @@ class SearchConfig(BaseModel):
         """Whether both configurations find the same. Settings of `PLACES` are not compared."""
         return self.model_dump(exclude=PLACES) == other.model_dump(exclude=PLACES)
 
+    def goes_on_as(self, other: "SearchConfig") -> bool:
+        """Whether a search of this configuration can go on with the other. Limits may differ, too."""
+        return self.same_search(other.model_copy(update={name: getattr(self, name) for name in LIMITS}))
+
     def agent_settings(self) -> dict[str, Any]:
         """The settings of the agent, including the two with command-line options: reward and pretrained."""
         own = {"reward": self.reward, "pretrained": self.pretrained}
         return self.agent_options | {key: value for key, value in own.items() if value is not None}
+
+    def wanted(self) -> Wanted:
+        """The data that are to be read."""
+        return Wanted(self.data, self.data_column, self.data_split)
 
     def chosen_task(self) -> Task:
         """The configured task, or the one that fits the model.

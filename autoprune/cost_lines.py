@@ -137,17 +137,19 @@ def _whole_bound(cost: Cost) -> float | None:
     """The bound on the whole network's total; None without a budget, or where that total is not known."""
     if cost.budget is None or cost.network is None:
         return None
-    return cost.budget if _of_model(cost) else cost.budget + cost.network.dense - cost.dense
+    if _of_model(cost):
+        return cost.budget
+    return min(cost.budget, cost.dense) + cost.network.dense - cost.dense
 
 
 def _told(metric: str, cost: Cost, bound: float, whole: float | None) -> str:
-    least, dense = amount(bound, cost.measure), amount(cost.dense, cost.measure)
-    told = f"{metric} at most {least}, {bound / cost.dense:.1%} of" if cost.dense else f"{metric} at most {least} of"
+    dense = amount(cost.dense, cost.measure)
+    share = f", {bound / cost.dense:.1%}" if cost.dense else ""
+    told = f"{metric} at most {amount(bound, cost.measure)}{share} of the"
+    nothing = " It bounds nothing." if bound >= cost.dense else ""
     if _of_model(cost):
-        return f"{told} the whole network's {dense}{' (--of model)' if metric in OF_UNITS else ''}"
+        return f"{told} whole network's {dense}{' (--of model)' if metric in OF_UNITS else ''}.{nothing}"
     if metric not in OF_UNITS:
-        return f"{told} the dense network's {dense}"
-    told = f"{told} the {dense} that can be pruned (--of prunable)"
-    if whole is None or cost.network is None:
-        return told
-    return f"{told}: {number(whole)} of the whole {number(cost.network.dense)}"
+        return f"{told} dense network's {dense}.{nothing}"
+    rest = f": {number(whole)} of the whole {number(cost.network.dense)}" if whole and cost.network else ""
+    return f"{told} {dense} that can be pruned (--of prunable){rest}.{nothing}"

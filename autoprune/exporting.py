@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autoprune import registry, rundir, usercode
 from autoprune.arguments import made
@@ -13,11 +13,15 @@ from autoprune.assembly import Assembly, assemble
 from autoprune.config import SearchConfig, load_config
 from autoprune.errors import UserError
 from autoprune.exporters.source import Source
+from autoprune.networks.quiet import without_bars
 from autoprune.policy import Policy
 from autoprune.ports.exporter import Exporter, load_exporter
 from autoprune.ports.task import Progress
 from autoprune.provenance import proposal_of
 from autoprune.validation import total_params
+
+if TYPE_CHECKING:
+    from torch import nn
 
 NOTHING_SAVED = 0.98
 """An export whose bytes are more than this share of the dense network's is reported as saving nothing."""
@@ -106,6 +110,25 @@ def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str | None
     return path
 
 
+def network_in_memory(assembly: Assembly, policy: Policy, to: str | None = None, **options: Any) -> "nn.Module":
+    """A policy's network as an exporter would write it, but in memory; `to` and options as `export_run` takes them.
+
+    Raises:
+        UserError: as `export_run`, or the exporter has no networks in memory.
+    """
+    name = to or own_exporter_of(assembly.config)
+    exporter, source = make_exporter(name, options), Source(policy, lambda: assembly)
+    source.check()
+    refusal = exporter.refuses(assembly.config)
+    if refusal is not None:
+        raise UserError(refusal)
+    with without_bars():
+        network = exporter.network(source)
+    if network is None:
+        raise UserError(f"the exporter '{name}' only writes files: use export(path, to='{name}').")
+    return network
+
+
 def make_exporter(name: str, options: Mapping[str, Any] | None = None) -> Exporter:
     """An exporter by name with its options.
 
@@ -152,10 +175,11 @@ def _write(name: str, exporter: Exporter, source: Source, path: Path) -> None:
     """Write, and tell the user where the files save nothing."""
     own = name not in registry.PARTS["exporters"]
     try:
-        if own:
-            usercode.call("exporter", exporter.write, source, path)
-        else:
-            exporter.write(source, path)
+        with without_bars():
+            if own:
+                usercode.call("exporter", exporter.write, source, path)
+            else:
+                exporter.write(source, path)
     except OSError as error:
         raise UserError(f"'{path}' could not be written ({error.strerror or error}).") from error
     if exporter.needs_network:

@@ -17,7 +17,7 @@ LENGTH = 16
 """Hexadecimal digits of a fingerprint."""
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
 PROCESS = os.urandom(8).hex()
-"""Enters the fingerprint of what cannot be read, such as an open file, which therefore is known to this process only."""
+"""Enters the fingerprint of what cannot be read, such as an open file: it is known to this process only."""
 BESIDES = {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "_abc_impl", "__annotations_cache__"}
 """Entries of a class that do not change what it does."""
 OF_A_RUN = {"training"}

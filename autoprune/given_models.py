@@ -28,6 +28,7 @@ from autoprune.networks.checks import check_task
 from autoprune.networks.loading import digest, explained, family_of, model_types
 from autoprune.networks.recognise import SAVED
 from autoprune.networks.unsupported import check_adapters, check_floats, check_place, unwrapped
+from autoprune.ports.task import Task
 from autoprune.rundir import check_is_run
 from autoprune.task_choice import load_task
 
@@ -56,9 +57,9 @@ def with_model(settings: Mapping[str, Any], places: bool = True) -> dict[str, An
                 raise UserError(f"{name} goes with a live model: a directory or hub name has its own. Leave {name}.")
         return found
     if not isinstance(model, nn.Module | type) and callable(model) and not hasattr(model, "model"):
-        name = objects.importable("models", model)
-        if name is not None:
-            return found | {"model": name}
+        known = objects.importable("models", model)
+        if known is not None:
+            return found | {"model": known}
         model = usercode.call("model", model)
     network = unwrapped(model)
     found["model"] = named(network, *readers)
@@ -85,8 +86,10 @@ def named(network: nn.Module, tokenizer: Any = None, processor: Any = None, out:
         raise UserError("the model has no parameters: there is nothing to prune.")
     if not _of_transformers(network):
         return _kept(network, tokenizer, processor)
-    task = _checked_task(network)
-    reader = _tokenizer_of(network, tokenizer, processor) if task == "text" else _processor_of(tokenizer, processor)
+    if _checked_task(network).read_by == "tokenizer":
+        reader = _tokenizer_of(network, tokenizer, processor)
+    else:
+        reader = _processor_of(tokenizer, processor)
     try:
         return str(_saved(network, reader, out))
     except (OSError, SafetensorError) as error:
@@ -111,13 +114,13 @@ def give_again(run: Path, parts: Iterable[Any], given: Mapping[str, Any]) -> Non
         return
     if not isinstance(given["model"], nn.Module):
         raise UserError("resume takes the live model that the run was begun with: leave model for any other run.")
-    network, readers = unwrapped(given["model"]), [given[name] for name in READERS]
+    network, tokenizer, processor = unwrapped(given["model"]), given["tokenizer"], given["processor"]
     place = Path(config.model or "")
     if live.is_live(config.model):
-        if named(network, *readers) != config.model:
+        if named(network, tokenizer, processor) != config.model:
             raise UserError(f"the model is not the {live.stem(str(config.model))} that the run was begun with.")
     elif SAVED.search(str(place)):
-        named(network, *readers, out=place)
+        named(network, tokenizer, processor, out=place)
     else:
         raise UserError(f"the run was begun with the model '{config.model or 'embedded'}': leave model.")
 
@@ -143,8 +146,8 @@ def _of_transformers(network: nn.Module) -> bool:
     return hasattr(network, "save_pretrained") and hasattr(getattr(network, "config", None), "model_type")
 
 
-def _checked_task(network: Any) -> str:
-    """What a model reads.
+def _checked_task(network: Any) -> Task:
+    """The task of a model.
 
     Raises:
         UserError: no family covers it, or a search would load another class from its weights.
@@ -153,17 +156,16 @@ def _checked_task(network: Any) -> str:
     config.architectures = [type(network).__name__]
     if config.model_type not in model_types():
         check_task(called, config)
-    task: str = family_of(str(config.model_type)).task
-    auto = load_task(task).auto_class
+    task = load_task(family_of(str(config.model_type)).task)
     try:
-        loaded = pretrained.auto_class(auto)._model_mapping[type(network.config)]
+        loaded = pretrained.auto_class(task.auto_class)._model_mapping[type(network.config)]
     except KeyError:  # code of its own
         return task
     classes = loaded if isinstance(loaded, tuple) else (loaded,)
     if type(network) not in classes:
         raise UserError(
             f"the model is a {type(network).__name__}, and a search loads a {classes[0].__name__} from its weights, "
-            f"which is another network: give a {classes[0].__name__}, as {auto}.from_pretrained(...) makes it."
+            f"another network: give a {classes[0].__name__}, as {task.auto_class}.from_pretrained(...) makes it."
         )
     return task
 
@@ -181,8 +183,8 @@ def _tokenizer_of(network: Any, tokenizer: Any, processor: Any) -> Any:
     if not (callable(given) and hasattr(given, "save_pretrained") and hasattr(given, "get_vocab")):
         way = " Wrap it: PreTrainedTokenizerFast(tokenizer_object=...)." if hasattr(given, "encode") else ""
         raise UserError(
-            f"tokenizer is of the type {type(given).__name__}, and a tokenizer of transformers, its directory or its hub name is "
-            f"needed.{way}"
+            f"tokenizer is of the type {type(given).__name__}, and a tokenizer of transformers, its directory or its "
+            f"hub name is needed.{way}"
         )
     size, embedded = given.vocab_size, network.get_input_embeddings().weight.shape[0]
     if size > embedded:

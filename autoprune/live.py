@@ -104,7 +104,7 @@ def copied(value: Any, word: str) -> Any:
 
 def _class_of(value: Any, word: str) -> Any:
     """A class whose objects are copies of `value`: with its members, and those of its port behind them."""
-    kind = type(value)
+    kind: Any = type(value)
 
     def new(cls: type) -> Any:
         made = copied(value, word)
@@ -120,4 +120,5 @@ def _class_of(value: Any, word: str) -> Any:
         "__new__": new, "__init__": lambda self: None, "__signature__": inspect.Signature(),
         "__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__, "__slots__": (),
     }  # fmt: skip
-    return type(kind)(kind.__name__, (kind,), about)
+    metaclass: Any = type(kind)
+    return metaclass(kind.__name__, (kind,), about)

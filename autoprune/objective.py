@@ -221,7 +221,7 @@ class Objective:
             LimitReached: time is over.
         """
         self._end_if_stopped()
-        self._clock.look()
+        self._clock.look(self.computed > 0)
 
     def declare(self, policy: Proposal) -> None:
         """Declare the agent's present answer. Without one, `best` is the lowest loss at the highest fidelity.

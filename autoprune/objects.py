@@ -61,8 +61,8 @@ def name_of(kind: str, value: Any) -> str:
     word = registry.singular(kind)
     if value is None or isinstance(value, NO_PARTS):
         raise UserError(
-            f"the {word} {str(value)[:100]!r} is of the type {type(value).__name__}: give a name from `autoprune list {kind}`, "
-            "'package.module:Object', a class, a function or an instance."
+            f"the {word} {str(value)[:100]!r} is of the type {type(value).__name__}: give a name from `autoprune list "
+            f"{kind}`, 'package.module:Object', a class, a function or an instance."
         )
     return importable(kind, value) or live.keep(value)
 
@@ -124,8 +124,8 @@ def give_again(parts: Iterable[Any], needed: Iterable[str]) -> None:
 def live_names(settings: Mapping[str, Any]) -> list[str]:
     """Names of live objects in the settings of a run, but not its model."""
     options = settings.get("agent_options") or {}
-    given = [settings.get(key) for key in KINDS] + [options.get(key) for key in OPTIONS] + list(settings["budgets"])
-    return [name for name in given if live.is_live(name)]
+    given = [*map(settings.get, KINDS), *map(options.get, OPTIONS), *settings["budgets"]]
+    return [str(name) for name in given if live.is_live(name)]
 
 
 def check_sent(settings: Mapping[str, Any]) -> None:
@@ -150,7 +150,10 @@ def _options(options: Any) -> Any:
     """Settings of an agent, or in a comparison of several: agent -> settings."""
     if not isinstance(options, Mapping):
         return options  # the record tells of it
-    return {name_of("agents", key): _option(str(key), value) for key, value in options.items()}
+    plain = (str, *NO_PARTS)  # the record tells of those that are no texts
+    return {
+        key if isinstance(key, plain) else name_of("agents", key): _option(str(key), options[key]) for key in options
+    }
 
 
 def _option(name: str, value: Any) -> Any:
@@ -168,8 +171,8 @@ def _option(name: str, value: Any) -> Any:
         return value.item()
     if value is not None and not isinstance(value, bool | int | float | str):
         raise UserError(
-            f"agent_options.{name} is of the type {type(value).__name__}, and the file of a run holds texts, numbers, lists and "
-            "mappings of them."
+            f"agent_options.{name} is of the type {type(value).__name__}, and the file of a run holds texts, numbers, "
+            "lists and mappings of them."
         )
     return value
 

@@ -13,7 +13,7 @@ import typer
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
-from autoprune.config import PLACES, Panel, SearchConfig
+from autoprune.config import LIMITS, PLACES, Panel, SearchConfig
 from autoprune.errors import UserError
 from autoprune.shell.completion import completer
 from autoprune.written import budgets_of
@@ -21,6 +21,8 @@ from autoprune.written import budgets_of
 SETTINGS = [name for name in SearchConfig.model_fields if name not in ("agent_options", "workload")]
 OF_PLACES = [name for name in SETTINGS if name in PLACES]
 """The settings that say where a search is scored."""
+OF_RESUME = [name for name in SETTINGS if name in PLACES or name in LIMITS]
+"""The settings that `resume` can change."""
 SIZES = ("device_memory", "state_memory")
 """Settings that users may write as 8GiB."""
 
@@ -58,6 +60,8 @@ def _option(name: str, field: FieldInfo) -> Any:
     made: dict[str, Any] = {"help": _help(name, field), "rich_help_panel": panel, "autocompletion": completer(name)}
     if name == "budgets":
         return Annotated[list[str] | None, typer.Option("--budget", metavar="METRIC=VALUE", **made)]
+    if name == "data":
+        return Annotated[list[str] | None, typer.Option(flag, metavar="DATA[=WEIGHT]", **made)]
     if name in SIZES:
         return Annotated[str | None, typer.Option(flag, metavar="SIZE", **made)]
     if kinds[-1] == list[float]:

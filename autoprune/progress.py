@@ -13,11 +13,14 @@ from weakref import WeakKeyDictionary
 from rich.progress import BarColumn, Progress, TextColumn
 
 from autoprune.callbacks import Callback
+from autoprune.config import SearchConfig
 from autoprune.console import CleanConsole
 from autoprune.terminal import clean, echo
 from autoprune.wording import duration
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from autoprune.objective import Objective
 
 LINE_EVERY = 0.1  # of a search, between two lines where stderr is no terminal
@@ -35,6 +38,8 @@ class Display(Callback):
             console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
         self._task = self._bar.add_task("", total=1.0, details="", visible=False)
+        self.named = False  # whether the directory is known to the user
+        self.run: Path | None = None  # of a comparison, its own directory and not those of its searches
         self._stage, self._begun = "", 0.0
         self._next_share, self._next_time = 0.0, 0.0
         self._marks: WeakKeyDictionary[Objective, tuple[float, int]] = WeakKeyDictionary()
@@ -55,8 +60,19 @@ class Display(Callback):
         """Whether a bar is drawn; otherwise lines are printed."""
         return not self._bar.disable
 
+    def on_start(self, config: Any, path: "Path") -> None:
+        """Remember where a search begins: its directory is named with its first stage, when nothing is wrong so far."""
+        if self.run is None and isinstance(config, SearchConfig):
+            self.run = path
+
+    def _name_run(self) -> None:
+        if self.run is not None and not self.named:
+            self.named = True
+            self.on_notice(f"the run is '{self.run}'")
+
     def on_stage(self, stage: str, share: float) -> None:
         """Show a stage before or after the search, and the share of it that is done."""
+        self._name_run()
         name = stage
         now = self._enter(name)
         if self._is_live:
@@ -144,6 +160,17 @@ class Display(Callback):
         total = 1.0 if share > 0 else None  # pulses where nothing is known
         name, details = clean(name), clean(details)
         self._bar.update(self._task, description=name, completed=share, total=total, details=details, visible=True)
+
+
+class Silent(Display):
+    """Shows nothing: `--quiet`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar.disable = True
+
+    def _line(self, line: str) -> None:
+        pass
 
 
 def display_of(wanted: bool | None) -> Display | None:

@@ -84,6 +84,14 @@ PARTS: dict[str, dict[str, str]] = {
         "traced": "autoprune.search_spaces.traced:FAMILY",
     },
     "models": {"tiny-cnn": "autoprune.models.tiny_cnn:tiny_cnn"},
+    "readers": {
+        "parquet": "autoprune.data.columnar:Columnar",
+        "tokens": "autoprune.data.token_file:TokenFile",
+        "json-lines": "autoprune.data.json_lines:JsonLines",
+        "json": "autoprune.data.json_list:JsonList",
+        "table": "autoprune.data.table:Table",
+        "text": "autoprune.data.plain_text:PlainText",
+    },
     "exporters": {
         "hf": "autoprune.exporters.huggingface:HuggingFace",
         "policy": "autoprune.exporters.policy_json:PolicyFile",

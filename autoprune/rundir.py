@@ -10,7 +10,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
+from autoprune import stopping
 from autoprune.errors import UserError
 from autoprune.files.names import slug
 from autoprune.files.near import did_you_mean
@@ -20,6 +22,7 @@ FOLDERS = ("front", "finetuned")
 """Of a run, that it writes to."""
 
 OPTUNA_LOCK = "study.log.lock"
+ATTEMPTS, PAUSE = 10, 0.02  # seconds; whoever asks `is_in_use` holds the lock for a moment
 
 
 def new_run_path(agent: str, seed: int) -> Path:
@@ -83,25 +86,49 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds it, the directory is read-only, or a link stands where the run writes.
     """
-    _check_links(path)
+    check_links(path)
     try:
         file = open_unlinked(path / ".lock", "a+")
     except OSError as error:
         raise UserError(f"the run directory '{path}' cannot be written ({error.strerror}).") from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _take(file):
             file.seek(0)
             owner = file.read().strip() or "unknown"
-            raise UserError(f"the run '{path}' is in use by another process (pid {owner}).") from None
+            raise UserError(f"the run '{path}' is in use by another process (pid {owner}).")
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        stopping.withdraw(path)  # what was asked of an earlier process
+        try:
+            yield
+        finally:
+            stopping.withdraw(path)
 
 
-def _check_links(path: Path) -> None:
+def _take(file: IO[str]) -> bool:
+    for attempt in range(ATTEMPTS):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(PAUSE * (attempt < ATTEMPTS - 1))
+    return False
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether a process works on the run. The answer is of this moment."""
+    try:
+        with (path / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def check_links(path: Path) -> None:
     """Raise a UserError where a symbolic link stands for a file of a run, or for a folder that it writes to.
 
     Someone else may have put it there to redirect what is written or deleted. Optuna's lock is also such a link, which

@@ -1,7 +1,7 @@
 """Which callbacks of our own a call from Python has: the log, and the progress where there is somebody to see it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from autoprune.callbacks import Callback, Callbacks, CallbacksGiven
 from autoprune.logs import Log
@@ -19,18 +19,17 @@ def showing(progress: Showing, given: CallbacksGiven = None) -> Iterator[Callbac
     Raises:
         UserError: something that was given is no callback.
     """
+    from autoprune.networks.quiet import without_bars
     from autoprune.progress import display_of
 
-    callbacks: list[Callback] = [Log()]
+    ours: list[Callback] = [Log()]
+    display = None if callable(progress) else display_of(progress)
     if callable(progress):
-        yield Callbacks(given, [*callbacks, _OfProgress(progress)])
-        return
-    display = display_of(progress)
-    if display is None:
-        yield Callbacks(given, callbacks)
-        return
-    told = Callbacks(given, [*callbacks, display])
-    with display:
+        ours.append(_OfProgress(progress))
+    elif display is not None:
+        ours.append(display)
+    told = Callbacks(given, ours)
+    with without_bars(), display or nullcontext():
         yield told
 
 

@@ -89,7 +89,8 @@ class SearchSpace:
                 whole = f" {_told(self.fixed[metric])}{measure} cannot be pruned." if self.fixed[metric] else ""
                 raise UserError(
                     f"the budget {metric}={_told(bound)} cannot be met: the smallest reachable value is "
-                    f"{_told(smallest)}{measure} ({smallest / dense[m]:.3f} of dense, {_told(dense[m])}{measure}).{whole}"
+                    f"{_told(smallest)}{measure} ({smallest / dense[m]:.3f} of dense, {_told(dense[m])}{measure})."
+                    f"{whole}"
                 )
 
     def _padded(self, metric: str, rows: Sequence[Sequence[float]]) -> NDArray[np.float64]:

@@ -108,6 +108,6 @@ class Account:
         return self.spent.seconds
 
     def goes_on(self, seconds: float) -> None:
-        """Set the clock to the seconds that the search had spent before it was interrupted."""
-        self.spent.seconds = self._seconds_before = seconds
+        """Set the clock to the seconds that the search had spent before it was interrupted. It never runs backwards."""
+        self.spent.seconds = self._seconds_before = max(seconds, self.spent.seconds)
         self._started = time.monotonic()

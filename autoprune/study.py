@@ -3,76 +3,35 @@
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from autoprune import cautions, objects, rundir, usercode
+from autoprune import cautions, limits_of_runs, objects, rundir, stopping, usercode
 from autoprune.arguments import made
 from autoprune.assembly import Assembly, assemble
 from autoprune.callbacks import SILENT, BestTeller, Callback
 from autoprune.config import DEFAULT_TOKENS, SearchConfig, load_config
 from autoprune.coverage import cover
+from autoprune.data.stdin import without_stdin
 from autoprune.errors import LimitReached, UserError
-from autoprune.exporting import export_policy
 from autoprune.files.writing import write_atomically
 from autoprune.journal import FILE as JOURNAL
 from autoprune.journal import Journal
-from autoprune.objective import Answer, Limits, Objective, Spent
-from autoprune.policy import Policy, to_json
+from autoprune.objective import Limits, Objective
+from autoprune.policy import to_json
 from autoprune.ports.agent import Agent, load_agent
 from autoprune.ports.scorer import Scorer
 from autoprune.provenance import make_policy
 from autoprune.records.record import Record, finalists
 from autoprune.records.storage import check_storage
+from autoprune.result import SearchResult
 from autoprune.space import Proposal
 from autoprune.space_file import save_space
-from autoprune.validation import Row, front_names, measure, save_front, total_macs
+from autoprune.validation import front_names, measure, save_front, total_macs
 from autoprune.workers.pool import WorkerPool, is_wanted
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """The result of a search.
-
-    Args:
-        policy: as saved in `policy.json`.
-        loss: validation loss of the policy in the configured loss, nats per token.
-        history: (tokens spent, seconds, best search loss) after every batch.
-        path: the run's directory.
-        table: dense, uniform and best, measured on the validation split.
-        front: the Pareto front, for agents that trade the loss against costs, measured like `table`. Each row names a
-            policy file in `front/` of the run.
-        spent: evaluations, tokens and seconds spent.
-        interrupted: whether Ctrl-C ended it; `resume` goes on.
-        incumbents: the best policy so far, over time.
-    """
-
-    policy: Policy
-    loss: float
-    history: list[tuple[int, float, float]]
-    path: Path
-    table: list[Row]
-    front: list[Row]
-    spent: Spent
-    interrupted: bool
-    assembly: Assembly = field(repr=False, compare=False)
-    incumbents: list[Answer] = field(repr=False, compare=False)
-
-    def export(self, path: str | Path, to: str | None = None, **options: Any) -> Path:
-        """Write the pruned network to `path`.
-
-        Args:
-            path: where to write.
-            to: name of an exporter. None takes the exporter that fits the network.
-            options: options of the exporter, such as `uniform=True` for Hugging Face form.
-
-        Raises:
-            UserError: there is no such exporter or option, or it cannot write this network or this path.
-        """
-        return export_policy(self.assembly, self.policy, Path(path), to, **options)
 
 
 def start(config: SearchConfig, out: Path | None = None, callbacks: Callback = SILENT) -> SearchResult:
@@ -105,10 +64,12 @@ def resume(out: Path, callbacks: Callback = SILENT, places: Mapping[str, Any] | 
     Args:
         out: the run's directory.
         callbacks: are told how it goes.
-        places: settings of where it is scored (`config.PLACES`). They replace the run's own.
+        places: settings of where it is scored (`config.PLACES`), which replace the run's own, and new limits
+            (`config.LIMITS`), which the run keeps.
     """
     rundir.check_is_run(out)
     with rundir.locked(out):
+        limits_of_runs.change(out, places or {})
         config = load_config(out / "config.yaml", dict(places or {}))
         callbacks.on_start(config, out)
         with workers_of(config, callbacks) as pool:
@@ -156,7 +117,8 @@ def scorer_of(assembly: Assembly, pool: WorkerPool | None) -> Scorer:
 
 
 def limited(config: SearchConfig) -> SearchConfig:
-    """The configuration, with the limit `DEFAULT_TOKENS` if it has none."""
+    """The configuration with a limit, `DEFAULT_TOKENS` if it has none, and with a file in the place of stdin."""
+    config = config.model_copy(update={"data": without_stdin(config.data)})
     if config.max_evals is None and config.max_tokens is None and config.max_time is None:
         return config.model_copy(update={"max_tokens": DEFAULT_TOKENS})
     return config
@@ -168,7 +130,8 @@ def prepare(config: SearchConfig, callbacks: Callback, masks: bool | None = None
     Raises:
         UserError: as `assemble`, or the dense network's own loss is not finite.
     """
-    assembly = assemble(config, callbacks.on_stage, masks, run)
+    stage = callbacks.on_stage if run is None else stopping.heeding(run, callbacks.on_stage)
+    assembly = assemble(config, stage, masks, run)
     _check_dense(assembly)
     for notice in [*assembly.notices(), *assembly.task.notices(assembly)]:
         callbacks.on_notice(notice)
@@ -201,6 +164,8 @@ def _search(
             record.write()
             callbacks.on_scores(objective)
             best_teller.look(objective)
+            if stopping.heard(out):
+                objective.stop()
 
         objective = Objective(assembly.space, scorer, limits, journal, scored, assembly.store.statistics, out)
         interrupted = _run(agent, objective, config.seed) or objective.stopped
@@ -210,8 +175,10 @@ def _search(
         with turn or nullcontext():
             result = _finish(assembly, objective, front, out, callbacks, interrupted)
             best = objective.best
-            chosen = front or finalists(objective.archive(), best)
-            record.answer(best, *objective.loss(best), [] if interrupted else chosen)  # of a search that ended
+            chosen = dict.fromkeys([best, *(front or finalists(objective.archive(), best))])
+            # in a database of others, trials cannot be replaced when an interrupted search has gone on
+            last = [] if interrupted and config.storage else [(one, *objective.loss(one)) for one in chosen]
+            record.answer(best, *objective.loss(best), last)
             callbacks.on_end(result)
         return result
 
@@ -307,5 +274,6 @@ def _finish(
     write_atomically(out / "result.json", to_json(result) + "\n")
     loss, history = table[-1].validation_loss, objective.history
     return SearchResult(
-        policy, loss, history, out, table, front_rows, objective.spent, interrupted, assembly, objective.incumbents
-    )
+        policy, loss, history, out, table, front_rows, objective.spent, interrupted,
+        assembly.space, objective.incumbents, lambda: assembly,
+    )  # fmt: skip

@@ -92,17 +92,20 @@ def shortened(name: str, length: int) -> str:
 
 
 def _forced(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int, width: int) -> Part:
-    """The table that fits, with shorter names and folded heads where nothing else helps."""
+    """The table that fits, with shorter names, and with folded heads where that does not help either."""
     part = fitted(columns, rows, width, left)
     if part:
         return part
     cells = [max((_length(row[i]) for row in rows), default=0) for i in range(len(columns))]
-    heads = ["\n".join(textwrap.wrap(column, max(cell, LEAST))) for column, cell in zip(columns, cells, strict=True)]
+    pairs = list(zip(columns, cells, strict=True))
+    heads = [_wrapped(column, cell) for column, cell in pairs]
     over = needed(Part(heads, rows, wide=False)) - width
-    longest = max(range(left), key=lambda i: cells[i], default=None)
-    if over > 0 and longest is not None:
+    if left:
+        longest = max(range(left), key=lambda i: cells[i])
         length = max(LEAST, cells[longest] - over)
         rows = [[shortened(cell, length) if i == longest else cell for i, cell in enumerate(row)] for row in rows]
+    if needed(Part(heads, rows, wide=False)) > width:
+        heads = ["\n".join(textwrap.wrap(column, max(cell, LEAST))) for column, cell in pairs]
     return Part(heads, rows, wide=False)
 
 

@@ -25,6 +25,8 @@ from autoprune.space import Proposal, SearchSpace
 
 PREFIX, PREFIXED = "validation_", ("ce",)
 """The prefix of some keys in `result.json`, and these keys."""
+RECORDED = ("params", "macs", "tokens_per_second", "speed_spread")
+"""Keys of a row in `result.json`, besides its name, its loss and what the task measures."""
 CHUNKS = 16  # of the validation split, between two of which progress is told
 
 
@@ -63,15 +65,21 @@ class Row:
 
     def record(self) -> dict[str, Any]:
         """The row as it is written in `result.json`."""
-        rest = ("params", "macs", "tokens_per_second", "speed_spread")
         named = {PREFIX + key if key in PREFIXED else key: value for key, value in self.measured.items()}
         return {
             "name": self.name,
             "validation_loss": self.validation_loss,
             **named,
-            **{key: getattr(self, key) for key in rest},
+            **{key: getattr(self, key) for key in RECORDED},
             "costs": dict(self.costs),
         }
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Row":
+        """The row that `record` has written."""
+        own = {"name", *RECORDED, "validation_loss"}
+        measured = {key.removeprefix(PREFIX): value for key, value in record.items() if key not in {*own, "costs"}}
+        return cls(measured=measured, costs=record.get("costs", {}), **{key: record[key] for key in own})
 
     def beside(self, dense: "Row") -> dict[str, Totals]:
         """The totals of the whole network in a policy file, by metric."""

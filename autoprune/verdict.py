@@ -18,8 +18,10 @@ def not_below_uniform(rows: Sequence[Mapping[str, Any]], config: SearchConfig) -
         config: of the search.
     """
     losses = {row["name"]: row["validation_loss"] for row in rows}
-    best, uniform = losses.get("best"), losses.get("uniform")
-    if best is None or uniform is None or not math.isfinite(uniform) or best < uniform or config.agent == "uniform":
+    dense, uniform, best = (losses.get(name) for name in ("dense", "uniform", "best"))
+    if dense is None or uniform is None or best is None or config.agent == "uniform":
+        return None
+    if best < uniform or uniform <= dense or not math.isfinite(uniform):
         return None
     limits = {name: value for name in LIMITS if (value := getattr(config, name)) is not None}
     more = " or ".join(f"--{name.replace('_', '-')} {MORE * value:.0f}" for name, value in limits.items())

@@ -167,7 +167,7 @@ def parse_size(text: str) -> int:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), flags=re.IGNORECASE)
     if match is None:
-        raise UserError(f"the size '{text}' is not of the form NUMBER UNIT, as 8GiB or 500MB.")
+        raise UserError(f"the size '{text[:200]}' is not of the form NUMBER UNIT, as 8GiB or 500MB.")
     return int(float(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " "))
 
 

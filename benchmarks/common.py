@@ -22,7 +22,7 @@ from autoprune.agents import sb3
 from autoprune.agents.training import Training
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config
-from autoprune.data.text import read_text, sequences
+from autoprune.data.text import read_texts
 from autoprune.envs.episodes import EpisodeRules, Episodes
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import Evaluator
@@ -129,7 +129,7 @@ def prepare(setup: Setup) -> Bench:
     if setup.test_sequences:
         tokens_NT = assembly.splits.validation
         if setup.test is not None:
-            tokens_NT = sequences(read_text(setup.test), assembly.loaded.tokenizer, assembly.config.sequence_length)
+            tokens_NT = read_texts(setup.test).tokens(assembly.loaded.tokenizer, assembly.config.sequence_length)
         test = assembly.evaluator(tokens_NT[: setup.test_sequences], "kl", "ce")
         test.score([assembly.space.dense], range(test.n_sequences))
     return Bench(assembly, search, test)

@@ -16,7 +16,7 @@ from autoprune import registry
 from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config
 from autoprune.data.images import read_images
-from autoprune.data.text import read_text, sequences
+from autoprune.data.text import read_texts
 from autoprune.errors import UserError
 from autoprune.networks.images import ImageView
 from autoprune.written import parse_override
@@ -57,7 +57,7 @@ def tests(assembly: Assembly, path: str) -> Tensor:
     """Sequences of a text, or samples of images, which take the place of those of the search."""
     config, view = assembly.config, assembly.view
     if not isinstance(view, ImageView):
-        return sequences(read_text(path), assembly.loaded.tokenizer, config.sequence_length)
+        return read_texts(path).tokens(assembly.loaded.tokenizer, config.sequence_length)
     view.images = read_images(path, view.images.mean.flatten().tolist(), view.images.std.flatten().tolist()).to(
         config.device
     )

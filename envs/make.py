@@ -1,7 +1,6 @@
 """Makes an environment from a model, a text and budgets."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +10,7 @@ from autoprune import cautions, given_models, registry
 from autoprune.arguments import Budgets, checked
 from autoprune.assembly import assemble
 from autoprune.config import load_config
+from autoprune.data.live import named
 from autoprune.envs import sensitivity
 from autoprune.envs.episodes import Actions, EpisodeRules
 from autoprune.envs.pruning import PruningEnv
@@ -25,10 +25,10 @@ SENSITIVITY_SEQUENCES = 1
 @checked
 def make_env(
     model: SkipValidation[Any] = None,
-    data: SkipValidation[str | Path | None] = None,
+    data: SkipValidation[Any] = None,
     budgets: Budgets = None,
     actions: Actions = "discrete",
-    reward: SkipValidation[str | Reward] = "amc",
+    reward: str | Reward = "amc",
     tokens: int | None = 2048,
     resample: bool = False,
     sensitivities: bool = True,
@@ -42,7 +42,7 @@ def make_env(
 
     Args:
         model: Hugging Face directory, hub name or a live model; None is the embedded model.
-        data: calibration text file; None is Python's own documentation.
+        data: as in `autoprune.search`; None is Python's own documentation.
         budgets: as in `autoprune.search`: metric -> bound, or a bound of params; None is 0.5.
         actions: `discrete` for levels, or `continuous` for a ratio.
         reward: a name from `autoprune list rewards`, `package.module:function`, `file.py:function`, or a function.
@@ -66,6 +66,7 @@ def make_env(
             "reference='additive' and shaping are made of sensitivities, which sensitivities=False leaves out."
         )
     function = registry.load("rewards", reward) if isinstance(reward, str) else reward
+    data = named(data, settings.get("sequence_length"))
     own = given_models.with_model(settings | {"model": model, "data": data, "budgets": budgets})
     assembly = assemble(load_config(None, own))
     cautions.warn(assembly)

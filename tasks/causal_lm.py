@@ -1,10 +1,11 @@
 """Causal language modelling: the network predicts the next token at every position of a sequence."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from autoprune.data_names import Wanted
 from autoprune.errors import UserError
 from autoprune.ports.task import GraphInput, Prepared, Progress, Task
 from autoprune.ports.training import TrainingSet
@@ -40,26 +41,29 @@ class CausalLM(Task):
         "augment": "augment shifts and mirrors images: this run is of a language model.",
     }
     auto_class = "AutoModelForCausalLM"
+    read_by = "tokenizer"
     has_context = True
 
     def prepare(self, config: "SearchConfig", masks: bool, progress: Progress, data: str | None = None) -> Prepared:
         """Load a language model and sequences of a text. If the text's hash is known, the text is read later."""
-        from autoprune.data.splits import split
-        from autoprune.data.text import read_text, sequences
+        from autoprune.data.text import read_texts
         from autoprune.networks.loading import load_model
 
-        text = read_text(config.data) if data is None else None
+        texts = read_texts(config.wanted()) if data is None else None
         progress("loading the model", 0.0)
         loaded = load_model(config.model, config.device, config.dtype, config.trust_remote_code, config.home())
         _check_length(loaded, config.sequence_length)
 
         @cache
         def read() -> "Splits":
-            tokens_NT = sequences(text or read_text(config.data), loaded.tokenizer, config.sequence_length)
-            _check_vocabulary(loaded, tokens_NT)
-            splits = split(tokens_NT, config.split_sizes(), config.data_seed)
+            found = (texts or read_texts(config.wanted())).sequences(loaded.tokenizer, config.sequence_length)
+            for part in found.parts:
+                _check_vocabulary(loaded, part)
+            splits = found.split(config.split_sizes(), config.data_seed)
             if data not in (None, splits.digest):
-                raise UserError(f"the text '{config.data}' is not the one that was searched on: put that back.")
+                raise UserError(
+                    f"the text {config.wanted().called} is not the one that was searched on: put that back."
+                )
             return splits
 
         if data is None:
@@ -78,15 +82,15 @@ class CausalLM(Task):
             view, config.device, config.device_memory, config.batch_size(), config.sequence_length, masks
         )
 
-    def samples_of(self, prepared: Prepared, data: str) -> "Tensor":
-        """Sequences of another text."""
-        from autoprune.data.text import read_text, sequences
+    def notices(self, prepared: Prepared) -> Iterable[str]:
+        """How the data were read, where this was guessed."""
+        return prepared.splits.notices
 
-        length = prepared.config.sequence_length
-        tokens_NT = sequences(read_text(data), prepared.loaded.tokenizer, length)
-        if not len(tokens_NT):
-            raise UserError(f"the text '{data}' is shorter than one sequence of {length} tokens.")
-        return tokens_NT
+    def samples_of(self, prepared: Prepared, data: "Wanted | str") -> "Tensor":
+        """Sequences of another text."""
+        from autoprune.data.text import read_texts
+
+        return read_texts(data).tokens(prepared.loaded.tokenizer, prepared.config.sequence_length)
 
     def quality(self, losses: Mapping[str, float]) -> dict[str, float]:
         """The cross-entropy and its exponential."""
@@ -99,12 +103,13 @@ class CausalLM(Task):
         """All sequences of the text except the validation split and, for candidates, the search split."""
         import torch
 
-        from autoprune.data.text import read_text, sequences
+        from autoprune.data.text import read_texts
         from autoprune.tasks.text_training import TextTraining
         from autoprune.training.blending import left
 
         config, held_out, search = prepared.config, prepared.splits.validation, prepared.splits.search
-        tokens_NT = sequences(read_text(config.data), prepared.loaded.tokenizer, config.sequence_length)
+        found = read_texts(config.wanted()).sequences(prepared.loaded.tokenizer, config.sequence_length)
+        tokens_NT = found.tokens()
         known = {row.numpy().tobytes() for part in (held_out, *([search] if candidates else [])) for row in part}
         others_N = torch.tensor([row.numpy().tobytes() not in known for row in tokens_NT])
         return TextTraining(prepared.view, left(tokens_NT, others_N), held_out)
@@ -147,7 +152,7 @@ class CausalLM(Task):
     def evaluate_directory(
         self,
         path: Path,
-        data: str | None,
+        data: "Wanted | str | None",
         sequence_length: int,
         max_sequences: int | None,
         device: str = "cpu",

@@ -75,7 +75,7 @@ class ImageClassification(TaskOfExamples):
             )
         given = config.image_mean is not None and config.image_std is not None
         usual = (None, None) if loaded.is_plain or given else preprocessing(loaded.path)
-        images = read_images(config.data, config.image_mean or usual[0], config.image_std or usual[1])
+        images = read_images(config.wanted(), config.image_mean or usual[0], config.image_std or usual[1])
         splits = split_images(images, config.sequence_length, config.split_sizes(), config.data_seed)
         view = image_view(loaded.model, loaded.family, images.to(config.device), config.mlp_group)
         check_labels(images, view(splits.search[:1, :1].to(config.device)).shape[-1])
@@ -119,7 +119,9 @@ class ImageClassification(TaskOfExamples):
         numbers = prepared.splits.search.flatten().to(images.labels.device)
         example, *samples = (images.pixels(numbers[:count]).cpu() for count in (2, 1, 3))
         scales = {"mean": images.mean, "std": images.std}
-        normalisation = {"scale": 255} | {name: scale.flatten().tolist() for name, scale in scales.items()}
+        normalisation = {"scale": 1 if images.images.is_floating_point() else 255} | {
+            name: scale.flatten().tolist() for name, scale in scales.items()
+        }
         notes = ["Pixels are normalised before they go in: (value / scale - mean) / std, for each channel."]
         return GraphInput("pixels", {0: "batch"}, example, samples, notes, extra={"normalisation": normalisation})
 

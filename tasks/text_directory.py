@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from autoprune.calibration.losses import CrossEntropy
-from autoprune.data.text import next_tokens, read_text, sequences
+from autoprune.data.text import next_tokens, read_texts
+from autoprune.data_names import Wanted
 from autoprune.errors import UserError
 from autoprune.evaluation.counting import macs_per_token
 from autoprune.evaluation.timing import speeds
@@ -24,7 +25,7 @@ from autoprune.tasks.causal_lm import CausalLM
 
 def evaluate_directory(
     path: Path,
-    data: str | None,
+    data: Wanted | str | None,
     sequence_length: int,
     max_sequences: int | None,
     device: str = "cpu",
@@ -35,7 +36,7 @@ def evaluate_directory(
 
     Args:
         path: the directory, exported or not. Its model type need not have a search space.
-        data: text file; None is Python's own documentation.
+        data: a name of data, as `autoprune search --data` takes; None is Python's own documentation.
         sequence_length: number of tokens in a sequence.
         max_sequences: limit on the number of sequences, from the start of the text; None is all.
         device: torch device.
@@ -51,15 +52,13 @@ def evaluate_directory(
     Raises:
         UserError: the network or the text is missing, or the sequences do not fit them.
     """
-    text = read_text(data)
+    texts = read_texts(data)
     progress("loading the model", 0.0)
     model, tokenizer = _load(path, device, dtype)
     longest = getattr(model.config, "max_position_embeddings", None)
     if longest is not None and sequence_length > longest:
         raise UserError(f"sequence_length={sequence_length} is beyond the model's {longest} positions.")
-    tokens_NT = sequences(text, tokenizer, sequence_length)[:max_sequences].to(device)
-    if not len(tokens_NT):
-        raise UserError(f"the text is shorter than one sequence of {sequence_length} tokens: give a longer one.")
+    tokens_NT = texts.tokens(tokenizer, sequence_length)[:max_sequences].to(device)
     losses = []
     for n in range(len(tokens_NT)):
         progress("measuring", n / len(tokens_NT))

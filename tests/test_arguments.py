@@ -21,12 +21,12 @@ from autoprune.options import SETTINGS
 OTHER: dict[str, Any] = {
     "model": "some/model", "data": "other.txt", "agent": "random", "agent_options": {"batch": 3}, "reward": "purl",
     "pretrained": "runs/before", "budgets": {"macs": 0.7}, "of": "model", "workload": {"phase": "decode"},
-    "space": "depth", "levels": 5, "round_to": 8, "mlp_group": 2, "criterion": "wanda", "loss": "ce", "seed": 7, "data_seed": 8,
-    "max_evals": 11, "max_tokens": 12, "max_time": 13.0, "sequence_length": 64, "image_mean": [0.1], "image_std": [0.2],
-    "reconstruction_sequences": 21, "search_sequences": 22, "validation_sequences": 23, "batch": 4,
+    "space": "depth", "levels": 5, "round_to": 8, "mlp_group": 2, "criterion": "wanda", "loss": "ce", "seed": 7,
+    "data_seed": 8, "max_evals": 11, "max_tokens": 12, "max_time": 13.0, "sequence_length": 64, "image_mean": [0.1],
+    "image_std": [0.2], "reconstruction_sequences": 21, "search_sequences": 22, "validation_sequences": 23, "batch": 4,
     "storage": "sqlite:///x.db", "study_name": "other", "device": "meta", "dtype": "bfloat16",
     "trust_remote_code": True, "workers": 2, "ray_address": "auto", "gpus_per_worker": 0.5, "device_memory": 2**20,
-    "state_memory": 2**21, "task": "images",
+    "state_memory": 2**21, "task": "images", "data_column": "body", "data_split": "test",
 }  # fmt: skip
 """For every setting a value that is not its default."""
 
@@ -166,7 +166,7 @@ def test_settings_of_another_type(name: str, wrong: Any) -> None:
     [  # what is ignored below is what is tested: arguments of a type that the signature does not have
         (lambda: autoprune.search(out=5), "search: out"),  # type: ignore[arg-type]
         (lambda: autoprune.search(config={"seed": 1}), "search: config"),  # type: ignore[arg-type]
-        (lambda: autoprune.compare(5), "compare: agents"),  # type: ignore[arg-type]
+        (lambda: autoprune.compare(5), "agent '5'"),
         (lambda: autoprune.compare(["random"], seeds=1.5), "compare: seeds"),  # type: ignore[arg-type]
         (lambda: autoprune.resume(None), "resume: path"),  # type: ignore[arg-type]
         (lambda: autoprune.resume("nowhere", seed=3), "seed"),

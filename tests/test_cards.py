@@ -44,7 +44,7 @@ NASTY = [
 
 def card_in(folder: Path) -> ModelCard:
     """The card of a directory, whose metadata keep the rules of hubs."""
-    card = ModelCard.load(folder / CARD)
+    card: ModelCard = ModelCard.load(folder / CARD)
     assert rules.broken(data_of(card)) == []
     return card
 

@@ -31,7 +31,7 @@ from autoprune.budgets.latency_table import load_table
 from autoprune.comparing.plan import ComparisonPlan
 from autoprune.comparing.results import is_finished, load_results, outcome_of
 from autoprune.config import SearchConfig, load_config
-from autoprune.data import dataset_directory, images
+from autoprune.data import folders, images
 from autoprune.envs.observation import NAMES
 from autoprune.errors import UserError
 from autoprune.journal import Journal
@@ -250,9 +250,7 @@ def loaders(folder: Path) -> dict[str, Loader]:
         "pictures": Loader(
             folder / "pictures/a/0.png", lambda: images.read_images(str(folder / "pictures"), [0.5], [0.5])
         ),
-        "state of a data set": Loader(
-            folder / "saved/state.json", lambda: dataset_directory.files_of(folder / "saved"), as_json
-        ),
+        "state of a data set": Loader(folder / "saved/state.json", lambda: folders.files_of(folder / "saved"), as_json),
         "manifest": Loader(store / "manifest.json", lambda: LevelStore(store, [unit]), as_json),
         "levels": Loader(store / "0.mlp.safetensors", lambda: LevelStore(store, [unit])),
         "agent": Loader(folder / "agent.safetensors", lambda: weights.load(model, folder / "agent.safetensors", "PPO")),
@@ -423,7 +421,7 @@ BANNED = {
 ALONE = {"safe_open", "load_file", "model_validate_json", "validate_json"}
 SHIPPED = {"autoprune.exporters.load_module"}
 """Stands in exports and runs without autoprune."""
-ASKING = {"autoprune.data.plain_text", "autoprune.networks.recognise"}
+ASKING = {"autoprune.networks.recognise"}
 """Ask what a file is, to say what is to be done with it, and use nothing of it."""
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from autoprune.assembly import Assembly
-from autoprune.data.text import read_text, sequences
+from autoprune.data.text import read_texts
 from autoprune.errors import UserError
 from autoprune.exporters import huggingface, padding
 from autoprune.exporting import export_policy
@@ -236,7 +236,7 @@ def test_a_directory_has_the_loss_that_the_search_saw(llama: Assembly, tmp_path:
     reports = {p: evaluate_directory(Path(p), text_file, length, 5) for p in (llama.loaded.path, pruned, uniform)}
     dense = reports.pop(llama.loaded.path)
 
-    tokens_NT = sequences(read_text(text_file), llama.loaded.tokenizer, length)[:5]
+    tokens_NT = read_texts(text_file).tokens(llama.loaded.tokenizer, length)[:5]
     levels = [llama.space.dense, awkward_levels(llama)]
     expected = llama.evaluator(tokens_NT, "ce").score(levels, range(5)).mean(axis=1)
     assert dense["cross_entropy"] == pytest.approx(expected[0], rel=1e-6)

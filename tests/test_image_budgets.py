@@ -26,13 +26,13 @@ from autoprune.budgets.latency import build, checks, classes_in, latency, place
 from autoprune.budgets.metric import Network, cost_rows, fixed_cost
 from autoprune.budgets.passes import example_pass_of
 from autoprune.config import load_config
+from autoprune.drawing.tables import amount
 from autoprune.errors import LimitReached, UserError
 from autoprune.journal import Journal
 from autoprune.level import Level, group_levels
 from autoprune.networks.images import ImageView
 from autoprune.objective import Limits, Objective
 from autoprune.reports.page import write_report
-from autoprune.reports.tables import amount
 from autoprune.space import SLACK, SearchSpace, Unit
 from autoprune.space_file import load_space, save_space
 from autoprune.task_choice import load_task

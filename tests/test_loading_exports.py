@@ -120,7 +120,7 @@ def test_an_export_says_how_it_is_loaded(llama: Assembly, tmp_path: Path) -> Non
     told = (path / "README.md").read_text()
     for part in (
         "license: apache-2.0", "import autoprune", "lm_eval", "--uniform", "`LlamaForCausalLM`",
-        f"{llama.loaded.n_params:,} in the dense network", "| params, of what can be pruned |", "| best | 0.2500 |",
+        f"{llama.loaded.n_params:,} in the dense network", "| params, what can be pruned |", "| best | 0.2500 |",
         "| agent | `evolution` |", "loss (kl)", "library_name: transformers",
     ):  # fmt: skip
         assert part in told

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.comparing.plan import run_name
+from autoprune.comparing.results import run_name
 from autoprune.files.names import LONGEST, slug
 from autoprune.level import group_levels
 from autoprune.levels.store import file_of

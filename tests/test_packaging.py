@@ -1,14 +1,24 @@
-"""The wheel holds the package `autoprune`, its wings and its assets, and nothing else."""
+"""The wheel and the source archive hold the package `autoprune`, its wings and its assets, and install alone."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import tomllib
+import venv
 import zipfile
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import autoprune
 
 ROOT = Path(__file__).parent.parent
 NOT_SOURCE = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "tests", "benchmarks", "runs")
@@ -16,20 +26,30 @@ WINGS = ("agents", "envs", "search_spaces", "tasks")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(find_spec("setuptools") is None, reason="builds without isolation, which needs setuptools"),
+    pytest.mark.skipif(
+        None in (find_spec("setuptools"), find_spec("build")), reason="builds without isolation, which needs setuptools"
+    ),
 ]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel, built from a copy of the sources, with the links as links."""
-    folder = tmp_path_factory.mktemp("wheel")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the archives, built from a copy of the sources with the links as links; the wheel is built from the other."""
+    folder = tmp_path_factory.mktemp("built")
     shutil.copytree(ROOT, folder / "source", symlinks=True, ignore=NOT_SOURCE)
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    done = subprocess.run([*build, "-w", folder, folder / "source"], capture_output=True, text=True, check=False)
+    done = said(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", folder / "source")
     assert done.returncode == 0, done.stderr
-    (file,) = folder.glob("*.whl")
+    return folder / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> zipfile.ZipFile:
+    (file,) = built.glob("*.whl")
     return zipfile.ZipFile(file)
+
+
+def said(*command: object, **options: Any) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([str(one) for one in command], capture_output=True, text=True, check=False, **options)
 
 
 def test_the_only_package_is_autoprune(wheel: zipfile.ZipFile) -> None:
@@ -37,7 +57,7 @@ def test_the_only_package_is_autoprune(wheel: zipfile.ZipFile) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"autoprune"}
 
 
-def test_every_source_and_asset_is_in_it(wheel: zipfile.ZipFile) -> None:
+def test_every_source_and_asset_is_in_both(wheel: zipfile.ZipFile, built: Path) -> None:
     sources = [path for wing in WINGS for path in (ROOT / wing).rglob("*.py")]
     expected = {f"autoprune/{path.relative_to(ROOT).as_posix()}" for path in sources}
     package = ROOT / "autoprune"
@@ -49,6 +69,11 @@ def test_every_source_and_asset_is_in_it(wheel: zipfile.ZipFile) -> None:
     expected |= {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
     assert "autoprune/agents/evolution.py" in expected
     assert expected | {"autoprune/py.typed"} <= set(wheel.namelist())
+    (archive,) = built.glob("*.tar.gz")
+    with tarfile.open(archive) as sources:
+        names = {name.partition("/")[2] for name in sources.getnames()}
+        assert not any(member.issym() or member.islnk() for member in sources.getmembers())
+    assert expected | {"LICENSE", "README.md", "pyproject.toml"} <= names
 
 
 def test_license_and_console_script_come_along(wheel: zipfile.ZipFile) -> None:
@@ -70,3 +95,59 @@ def test_it_runs_from_the_wheel_alone(wheel: zipfile.ZipFile, tmp_path: Path) ->
     )
     assert done.stdout.splitlines()[0] == str(tmp_path / "autoprune" / "agents" / "evolution.py")
     assert "  evolution " in done.stdout
+
+
+def test_an_index_takes_them(built: Path) -> None:
+    """The description renders, and no warning is left."""
+    pytest.importorskip("twine")
+    done = said(sys.executable, "-m", "twine", "check", "--strict", *sorted(built.iterdir()))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("PASSED") == 2
+
+
+def test_the_version_stands_in_one_place(wheel: zipfile.ZipFile) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert version == autoprune.__version__
+    assert any(name.startswith(f"autoprune-{version}.dist-info/") for name in wheel.namelist())
+    sources = [path for folder in ("autoprune", *WINGS) for path in (ROOT / folder).rglob("*.py")]
+    assert [path for path in sources if f'"{version}"' in path.read_text(encoding="utf-8")] == []
+
+
+def test_a_search_needs_what_users_install_and_no_more(built: Path, tmp_path: Path, quick_arguments: list[str]) -> None:
+    """In a fresh environment with the wheel and what it depends on, without extras and tools of development."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv" / "bin" / "python"
+    site = Path(said(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip())
+    for name in required("autoprune"):
+        for top in {file.parts[0] for file in metadata.files(name) or [] if file.parts[0] not in ("..", "__pycache__")}:
+            source = Path(str(metadata.distribution(name).locate_file(top)))
+            if source.exists() and not (site / top).exists():
+                (site / top).symlink_to(source)
+    assert not (site / "pytest").exists()
+    (file,) = built.glob("*.whl")
+    done = said(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", file)
+    assert done.returncode == 0, done.stderr
+    command = tmp_path / "venv" / "bin" / "autoprune"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = said(command, "search", *quick_arguments, "--out", "run", cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "policy.json").is_file()
+    where = said(python, "-c", "import autoprune; print(autoprune.__file__)", cwd=tmp_path, env=environment)
+    assert Path(where.stdout.strip()).is_relative_to(tmp_path / "venv")
+
+
+def required(name: str) -> set[str]:
+    """The distributions that one needs without extras, and what these need."""
+    found: set[str] = set()
+    waiting = [(name, "")]
+    while waiting:
+        distribution, extra = waiting.pop()
+        for line in metadata.requires(distribution) or []:
+            requirement = Requirement(line)
+            wanted = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+            if wanted and canonicalize_name(requirement.name) not in found:
+                with contextlib.suppress(metadata.PackageNotFoundError):
+                    metadata.distribution(requirement.name)
+                    found.add(canonicalize_name(requirement.name))
+                    waiting += [(requirement.name, one) for one in ("", *requirement.extras)]
+    return found - {canonicalize_name(name)}

@@ -1,4 +1,4 @@
-"""Calibration text is what a file says: byte order marks are none of it; records of texts are refused by content."""
+"""The form of a file is found by its content: plain text is read as it is, records are read by their columns."""
 
 import gzip
 import io
@@ -10,9 +10,17 @@ from pathlib import Path
 import pytest
 
 from autoprune.data.python_docs import held_out_text
-from autoprune.data.text import read_text
+from autoprune.data.text import read_texts
 from autoprune.errors import UserError
 from tests.conftest import WORDS
+
+
+def read_text(path: str) -> str:
+    """The only text of a file."""
+    (source,) = read_texts(path).sources
+    (text,) = source.texts
+    return text
+
 
 TEXT = "Ein kurzer Text, mit Komma; über Bäume\nund eine zweite Zeile.\n"
 
@@ -45,30 +53,62 @@ def csv_of(delimiter: str, count: int = 200) -> str:
     return out.getvalue()
 
 
-RECORDS: dict[str, tuple[str, str]] = {
-    "lines": ("\n".join(json.dumps({"id": n, "text": s}) for n, s in enumerate(sentences(90))), "jq -r .text"),
-    "one line": (json.dumps({"text": "only one"}) + "\n", "JSON"),
-    "arrays": ("\n".join(json.dumps([n, s]) for n, s in enumerate(sentences(9))), "JSON lines"),
-    "blank lines between": ("\n\n".join(json.dumps({"content": s}) for s in sentences(9)), "jq -r .content"),
-    "a document": (json.dumps([{"text": s} for s in sentences(50)], indent=2), "JSON"),
-    "long lines": ("\n".join(json.dumps({"text": " ".join(sentences(900))}) for _ in range(5)), "JSON lines"),
-    "csv": (csv_of(","), "commas"),
-    "csv, small": (csv_of(",", 5), "(id, text)"),
-    "tsv": (csv_of("\t"), "tabs"),
-    "semicolons": (csv_of(";"), "semicolons"),
-    "numbers": ("\n".join(f"{n},{n * n},{n % 7}" for n in range(40)), "commas"),
-    "one column": ("text\n" + "\n".join(f'"{s}, and on"' for s in sentences(20)), "(text)"),
-    "markdown": ("| a | b |\n|---|:-:|\n" + "\n".join(f"| {n} | x |" for n in range(20)), "Markdown"),
-}
+RECORDS: dict[str, tuple[str, str, list[str]]] = {
+    "lines": ("\n".join(json.dumps({"id": n, "text": s}) for n, s in enumerate(sentences(90))), "text", sentences(90)),
+    "one line": (json.dumps({"text": "only one"}) + "\n", "text", ["only one"]),
+    "blank lines between": ("\n\n".join(json.dumps({"content": s}) for s in sentences(9)), "content", sentences(9)),
+    "a document": (json.dumps([{"text": s} for s in sentences(50)], indent=2), "text", sentences(50)),
+    "a document in one line": (json.dumps([{"text": s} for s in sentences(50)]), "text", sentences(50)),
+    "a list in an object": (json.dumps({"version": 1, "data": [{"body": s} for s in sentences(9)]}, indent=1), "body",
+                            sentences(9)),
+    "texts in lines": ("\n".join(json.dumps(s) for s in ["[x]", *sentences(9)]), "text", ["[x]", *sentences(9)]),
+    "a list of texts": (json.dumps(sentences(9)), "text", sentences(9)),
+    "long lines": ("\n".join(json.dumps({"text": " ".join(sentences(900))}) for _ in range(5)), "text",
+                   [" ".join(sentences(900))] * 5),
+    "csv": (csv_of(","), "text", [f'{s}, said "he",\nand left' for s in sentences(200)]),
+    "csv, small": (csv_of(",", 5), "text", [f'{s}, said "he",\nand left' for s in sentences(5)]),
+    "tsv": (csv_of("\t"), "text", [f'{s}, said "he"\t\nand left' for s in sentences(200)]),
+    "semicolons": (csv_of(";"), "text", [f'{s}, said "he";\nand left' for s in sentences(200)]),
+    "one column": ("text\n" + "\n".join(f'"{s}, and on"' for s in sentences(20)), "text",
+                   [f"{s}, and on" for s in sentences(20)]),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RECORDS)
-@pytest.mark.parametrize("suffix", ["txt", "jsonl"])
-def test_records_are_refused_by_their_content(tmp_path: Path, name: str, suffix: str) -> None:
-    text, seen = RECORDS[name]
-    (tmp_path / f"t.{suffix}").write_text(text)
-    with pytest.raises(UserError, match="plain text: --data takes the text itself") as raised:
-        read_text(str(tmp_path / f"t.{suffix}"))
+@pytest.mark.parametrize("suffix", ["txt", "jsonl", "csv", "json", "txt.gz"])
+def test_records_are_read_by_their_content(tmp_path: Path, name: str, suffix: str) -> None:
+    text, column, expected = RECORDS[name]
+    if name == "texts in lines" and suffix in ("txt", "csv", "txt.gz"):  # quoted lines may be plain text
+        return
+    raw = text.encode("utf-8-sig")
+    (tmp_path / f"t.{suffix}").write_bytes(gzip.compress(raw) if suffix.endswith("gz") else raw)
+    if suffix in ("jsonl", "json") and not text.lstrip().startswith(("{", "[", '"')):
+        with pytest.raises(UserError, match="cannot be read as JSON"):
+            read_texts(str(tmp_path / f"t.{suffix}"))
+        return
+    (source,) = read_texts(str(tmp_path / f"t.{suffix}")).sources
+    assert source.column == column
+    assert list(source.texts) == expected
+
+
+REFUSED: dict[str, tuple[str, str]] = {
+    "lists": ("\n".join(json.dumps([n, s]) for n, s in enumerate(sentences(9))), "without names of columns"),
+    "several kinds": ('{"text": "a b c"}\n["a", "b"]\n', "records of several kinds"),
+    "numbers": (
+        "a,b,c\n" + "\n".join(f"{n},{n * n},{n % 7}" for n in range(40)),
+        "no column of texts. It has: a (num",
+    ),
+    "markdown": ("| a | b |\n|---|:-:|\n" + "\n".join(f"| {n} | x |" for n in range(20)), "Markdown"),
+    "ragged": (csv_of(",") + "1,2,3\n", "it has 3 cells, and the first row names 2 columns"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_records_without_texts_are_refused(tmp_path: Path, name: str) -> None:
+    text, seen = REFUSED[name]
+    (tmp_path / "t.txt").write_text(text)
+    with pytest.raises(UserError) as raised:
+        read_texts(str(tmp_path / "t.txt"))
     assert seen in str(raised.value)
 
 
@@ -98,8 +138,8 @@ def test_plain_text_is_read_as_it_is(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "seen"),
     [
-        (b"PAR1\0\0", "a Parquet file"),
-        (gzip.compress(b"text", mtime=0), "gzip"),
+        (b"PAR1\0\0", "cannot be read"),
+        (gzip.compress(b"text", mtime=0)[:-9], "cannot be read"),
         (b"PK\x03\x04rest", "zip"),
         (b"%PDF-1.7 text", "a PDF"),
         (TEXT.encode("utf-16-le"), "byte order mark"),
@@ -115,5 +155,5 @@ def test_what_is_no_text(tmp_path: Path, raw: bytes, seen: str) -> None:
 
 
 def test_a_folder_is_no_text(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is a folder"):
+    with pytest.raises(UserError, match=r"is a folder without texts.* It is empty"):
         read_text(str(tmp_path))

@@ -208,6 +208,7 @@ def test_progress_is_flushed_as_it_happens(quick_arguments: list[str], tmp_path:
     ]
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
+        assert process.stderr.readline() == f"autoprune: the run is '{tmp_path / 'run'}'\n"
         assert process.stderr.readline() == "loading the model\n"
         assert process.poll() is None
         process.stderr.read()

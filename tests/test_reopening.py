@@ -10,7 +10,7 @@ import torch
 import autoprune
 from autoprune import assembly, exporting, rundir
 from autoprune.api import evaluate
-from autoprune.data import splits, text
+from autoprune.data import sequences, text
 from autoprune.errors import UserError
 from autoprune.exporting import export_policy
 
@@ -32,8 +32,8 @@ def test_an_export_needs_no_text_and_no_metric(run: Path, tmp_path: Path, monkey
         raise AssertionError("not needed")
 
     for module, names in (
-        (text, ("read_text", "sequences")),
-        (splits, ("split",)),
+        (text, ("read_texts",)),
+        (sequences, ("sequences", "split")),
         (assembly, ("collect", "build", "metric_of")),
     ):
         for name in names:

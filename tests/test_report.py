@@ -19,16 +19,16 @@ from hypothesis import strategies as st
 
 from autoprune.comparing.results import table_of
 from autoprune.config import SearchConfig
+from autoprune.drawing import scales
+from autoprune.drawing.bars import Bar, bar_chart
+from autoprune.drawing.charts import Points, Series, line_chart, scatter_chart
+from autoprune.drawing.heatmap import heatmap
+from autoprune.drawing.markup import tag, text
 from autoprune.errors import UserError
 from autoprune.journal import Journal, Score
 from autoprune.level import group_levels
 from autoprune.mask import Mask
 from autoprune.policy import Cost, Policy, UnitPolicy, ranges, to_json
-from autoprune.reports import scales
-from autoprune.reports.bars import Bar, bar_chart
-from autoprune.reports.charts import Points, Series, line_chart, scatter_chart
-from autoprune.reports.heatmap import heatmap
-from autoprune.reports.markup import tag, text
 from autoprune.reports.page import write_report
 from autoprune.reports.run import read_run
 from autoprune.reports.searching import front

@@ -14,10 +14,10 @@ import pytest
 from autoprune import display
 from autoprune.comparing.results import table_of
 from autoprune.config import SearchConfig
+from autoprune.drawing.charts import Series, line_chart
 from autoprune.errors import UserError
 from autoprune.policy import to_json
 from autoprune.recovery.result import read_finetuned, won_back
-from autoprune.reports.charts import Series, line_chart
 from autoprune.reports.page import write_report
 from autoprune.space import SearchSpace
 from autoprune.space_file import load_space, save_space, words_of_run

@@ -28,7 +28,7 @@ def absolute_bound(metric: str, bound: float, dense: float, of_model: bool = Fal
     if -bound >= dense:
         where = "in the whole network" if of_model else "that can be pruned"
         raise UserError(
-            f"the budget {metric}={bound:g} removes {-bound:,.0f}, and there are {dense:,.0f} {where}: give less, or a "
+            f"the budget {metric}={bound:.0f} removes all of the {dense:,.0f} {where}: give less, or a "
             f"share, as {metric}=-30%."
         )
     return dense + bound

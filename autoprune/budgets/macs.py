@@ -1,4 +1,4 @@
-"""Multiply-accumulates per token or image, including attention scores over the whole context.
+"""Multiply-accumulates per token or image, with attention scores; of what can be pruned, or of all with `--of model`.
 
 fvcore and torch's FlopCounterMode count the same with eager attention. With scaled dot product attention on a CPU, both
 leave the scores out.

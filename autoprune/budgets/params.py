@@ -1,4 +1,4 @@
-"""Parameters: weights, biases and norms that belong to a unit."""
+"""Parameters of what can be pruned, or of the whole network with `--of model`."""
 
 from autoprune.level import Level, form_of
 from autoprune.space import Unit

@@ -43,7 +43,7 @@ def metadata(
     """
     from huggingface_hub import ModelCardData
 
-    known = rules.carried(head_of(config))
+    known: dict[str, Any] = rules.carried(head_of(config))
     base = base_model(config)
     if base is not None:
         known["base_model"] = base
@@ -53,11 +53,11 @@ def metadata(
     if known.get("base_model") and trained:
         known["base_model_relation"] = "finetune"
     results = _results(config, words, measured, pipeline_of(auto) or words.task or "pruning")
-    found = ModelCardData(
-        **known, library_name=library, pipeline_tag=pipeline_of(auto), tags=["autoprune", "pruned"],
-        **({"eval_results": results, "model_name": f"{dense_name(config)}, pruned"} if results else {}),
-    )  # fmt: skip
-    for key in rules.broken(found.to_dict()):  # of a user's own task perhaps: the rest is told
+    if results:
+        known |= {"eval_results": results, "model_name": f"{dense_name(config)}, pruned"}
+    found = ModelCardData(**known, library_name=library, pipeline_tag=pipeline_of(auto), tags=["autoprune", "pruned"])
+    record: dict[str, Any] = getattr(found, "to_dict")()
+    for key in rules.broken(record):  # of a user's own task perhaps: the rest is told
         found.pop("eval_results" if key == "model-index" else key)
     return found
 
@@ -163,7 +163,7 @@ def _results(config: SearchConfig, words: Words, measured: Mapping[str, Any], ki
     """What hubs show of a network's quality."""
     from huggingface_hub import EvalResult
 
-    about = {"task_type": kind, "dataset_type": words.data, "dataset_name": data_name(config, words)}
+    about: dict[str, Any] = {"task_type": kind, "dataset_type": words.data, "dataset_name": data_name(config, words)}
     values = {one: measured.get(one.key) for one in (words.quality, words.label_loss)}
     return [
         EvalResult(

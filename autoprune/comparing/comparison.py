@@ -9,12 +9,22 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from autoprune import rundir
+from autoprune import limits_of_runs, rundir
 from autoprune.callbacks import SILENT, Callback
-from autoprune.comparing.plan import PLAN, ComparisonPlan
-from autoprune.comparing.results import FILE, SCHEMA, curves_of, is_finished, outcome_of, table_of
+from autoprune.comparing import shown
+from autoprune.comparing.plan import ComparisonPlan
+from autoprune.comparing.results import (
+    FILE,
+    PLAN,
+    SCHEMA,
+    curves_of,
+    is_finished,
+    load_results,
+    outcome_of,
+    table_of,
+)  # fmt: skip
 from autoprune.comparing.search_runner import SearchRunner
 from autoprune.config import PLACES, SearchConfig, load_config
 from autoprune.errors import StopSearch, UserError
@@ -27,10 +37,13 @@ from autoprune.space_file import words_of_run
 from autoprune.study import prepare, workers_of
 from autoprune.task_choice import words_of
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Comparison:
-    """The result of a comparison.
+    """The result of a comparison. Printed, or as the last line of a notebook's cell, it shows how agents compare.
 
     Args:
         path: its directory.
@@ -52,6 +65,30 @@ class Comparison:
     def curves(self) -> dict[str, dict[str, tuple[list[float], ...]]]:
         """agent -> "tokens" and "seconds" -> x, lower quartile, median and upper quartile of the loss over seeds."""
         return curves_of(self.league)
+
+    def to_frame(self) -> "DataFrame":
+        """A row of `table` for each agent.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        return shown.frame_of(self)
+
+    def __repr__(self) -> str:
+        return shown.text_of(self)
+
+    def _repr_html_(self) -> str:
+        return shown.html_of(self)
+
+
+def load(out: Path) -> Comparison:
+    """The results of a comparison, as they are on disk.
+
+    Raises:
+        UserError: there are none, or they are damaged.
+    """
+    plan, results = ComparisonPlan.load(out), load_results(out)
+    return Comparison(out, results, interrupted=len(results["searches"]) < len(plan.searches()))
 
 
 def is_comparison(path: Path) -> bool:
@@ -89,9 +126,11 @@ def compare(
 
 
 def resume(out: Path, callbacks: Callback = SILENT, places: Mapping[str, Any] | None = None) -> Comparison:
-    """Continue a comparison. `places` are as in `study.resume`."""
+    """Continue a comparison. `places` are as in `study.resume`; limits are those of every search."""
     plan = ComparisonPlan.load(out, places)
-    return _run(plan, plan, out, callbacks)
+    for name in plan.searches():
+        limits_of_runs.check(out / name, plan.config, places or {})
+    return _run(plan, ComparisonPlan.load(out), out, callbacks)
 
 
 def _run(plan: ComparisonPlan, before: ComparisonPlan | None, out: Path, callbacks: Callback) -> Comparison:

@@ -12,17 +12,15 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, Field
 
+from autoprune.comparing.results import PLAN, run_name
 from autoprune.config import PLACES, SearchConfig, load_config
 from autoprune.errors import UserError
-from autoprune.files.names import slug
 from autoprune.files.reading import explained, read_yaml
 from autoprune.files.writing import write_atomically
 from autoprune.ports.agent import load_agent
 from autoprune.records.storage import check_storage
 from autoprune.study import limited, make_agent
 from autoprune.written import without_password
-
-PLAN = "compare.yaml"
 
 
 class _PlanFile(BaseModel):
@@ -121,11 +119,6 @@ class ComparisonPlan:
         for config in self.searches().values():
             make_agent(config.agent, config.agent_settings())
         check_storage(self.config.storage)
-
-
-def run_name(agent: str, seed: int) -> str:
-    """`<agent>-s<seed>`, whatever the agent is called."""
-    return f"{slug(agent)}-s{seed}"
 
 
 def _shown(value: Any) -> str:

@@ -31,14 +31,21 @@ from typing import Any
 
 from autoprune.comparing.curves import Point, quartiles
 from autoprune.comparing.results_file import ComparisonFile, Found
+from autoprune.files.names import slug
 from autoprune.files.reading import explained, read_json
 from autoprune.wording import Measure, Words
 
 Json = dict[str, Any]
+PLAN = "compare.yaml"  # of a comparison, which is known by it
 FILE = "league.json"
 SCHEMA = "autoprune.league/1"
 CURVE = "curve.json"
 COLUMNS = ("tokens", "seconds")
+
+
+def run_name(agent: str, seed: int) -> str:
+    """`<agent>-s<seed>`, whatever the agent is called."""
+    return f"{slug(agent)}-s{seed}"
 
 
 def is_finished(run: Path) -> bool:

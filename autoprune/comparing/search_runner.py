@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
 from pathlib import Path
 
+from autoprune import stopping
 from autoprune.assembly import Assembly
 from autoprune.callbacks import Callback, Callbacks
 from autoprune.comparing.curves import Point, thinned
@@ -21,7 +22,8 @@ from autoprune.files.writing import write_atomically
 from autoprune.objective import Objective
 from autoprune.policy import to_json
 from autoprune.ports.agent import load_agent
-from autoprune.study import SearchResult, scorer_of, search_on
+from autoprune.result import SearchResult
+from autoprune.study import scorer_of, search_on
 from autoprune.workers.pool import WorkerPool
 
 POINTS = 8  # of a curve, at most
@@ -67,12 +69,12 @@ class SearchRunner:
 
     def _search(self, config: SearchConfig, run: Path) -> None:
         """One search, begun or gone on with, and its curve, which is written last."""
-        if (run / "config.yaml").exists() and not load_config(run / "config.yaml").same_search(config):
+        if (run / "config.yaml").exists() and not load_config(run / "config.yaml").goes_on_as(config):
             raise UserError(
                 f"'{run}' was searched with other settings than the comparison's: remove it to search again."
             )
         scorer = self._pool_scorer or scorer_of(self._assembly, None)
-        ends = _Ends(self._stopped)
+        ends = _Ends(self._stopped, self._out)
         callbacks = Callbacks(ours=[ends, self._callbacks])
         result = search_on(self._assembly, scorer, config, run, callbacks, self._network)
         if result.interrupted:
@@ -96,8 +98,8 @@ class SearchRunner:
 class _Ends(Callback):
     """Ends a search of a comparison that was stopped, and knows whether a callback ended it."""
 
-    def __init__(self, stopped: threading.Event) -> None:
-        self._stopped, self._objective = stopped, None
+    def __init__(self, stopped: threading.Event, comparison: Path) -> None:
+        self._stopped, self._comparison, self._objective = stopped, comparison, None
 
     _objective: Objective | None
 
@@ -105,6 +107,8 @@ class _Ends(Callback):
         self._objective = objective
         if self._stopped.is_set():
             raise KeyboardInterrupt
+        if stopping.heard(self._comparison):
+            objective.stop()
 
     @property
     def by_callback(self) -> bool:

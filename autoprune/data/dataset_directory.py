@@ -8,7 +8,6 @@ channel, others three.
 Source of the formats: the documentation of `datasets` 4, "Load", "Create an image dataset" and `Features`.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,8 @@ from numpy.typing import NDArray
 
 from autoprune.errors import UserError
 from autoprune.files.arrays import read_picture
-from autoprune.files.reading import DAMAGE, explained, parse_json, read_json, reason
+from autoprune.files.reading import DAMAGE, parse_json, reason
 
-SPLITS = {"train", "test", "validation", "valid", "val", "dev", "eval"}
-"""Words that name a split in a parquet file's path."""
 IMAGES, LABELS = ("image", "img"), ("label", "labels", "fine_label", "class", "target")
 """Names of columns that are taken first, in this order."""
 GREY, COLOURED = {"1", "L", "LA"}, {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"}
@@ -29,32 +26,12 @@ GREY, COLOURED = {"1", "L", "LA"}, {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "
 ROWS = 1000  # of a parquet file in memory at a time
 
 
-def files_of(path: Path) -> list[Path]:
-    """The `.arrow` or `.parquet` files of one split; none where `path` is no data set.
-
-    Raises:
-        UserError: there are several splits and none is `train`, it lies in several folders, or `state.json` is damaged.
-    """
-    if not path.is_dir():
-        return [path] if path.suffix == ".parquet" else []
-    saved = [folder for folder in (path, *sorted(path.iterdir())) if (folder / "state.json").is_file()]
-    if saved:
-        return _arrow_files(_one_split({folder.name: [folder] for folder in saved}, path)[0])
-    splits: dict[str, list[Path]] = {}
-    for file in sorted(file for depth in ("", "*/", "*/*/") for file in path.glob(f"{depth}*.parquet")):
-        inside = file.relative_to(path).with_suffix("")
-        if not any(part.startswith(".") for part in inside.parts):
-            words = re.split("[^a-z]+", str(inside).lower())
-            splits.setdefault(next((word for word in words if word in SPLITS), "all"), []).append(file)
-    files = _one_split(splits, path) if splits else []
-    folders = sorted({str(file.parent.relative_to(path)) for file in files})
-    if len(folders) > 1:
-        raise UserError(f"'{path}' holds data sets in {', '.join(folders)}: give the folder of one with --data.")
-    return files
-
-
-def read(files: Sequence[Path]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def read(files: Sequence[Path], column: str | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Pixels `[N, height, width, 1 or 3]` and labels `[N]` of the files of one split.
+
+    Args:
+        files: of the split (folders.py).
+        column: of the images; None finds it.
 
     Raises:
         UserError: a file is damaged or has no columns of images and labels; an image is missing, damaged, of more than
@@ -69,7 +46,7 @@ def read(files: Sequence[Path]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     labels: list[int] = []
     for file in files:
         try:
-            for image, label in _rows(file):
+            for image, label in _rows(file, column):
                 where = f"row {len(labels)} of the data set (in '{file}')"
                 pictures.append(_decoded(image, where))
                 _check_size(pictures, where)
@@ -85,38 +62,18 @@ def read(files: Sequence[Path]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return np.stack([np.broadcast_to(p, shape) for p in pictures]), np.array(labels, dtype=np.int64)
 
 
-def _one_split(splits: dict[str, list[Path]], path: Path) -> list[Path]:
-    """Of `train`, or of the only split."""
-    if "train" not in splits and len(splits) > 1:
-        raise UserError(
-            f"the data set in '{path}' has the splits {', '.join(splits)} and no train: give the folder or the parquet "
-            "file of one with --data."
-        )
-    return splits.get("train") or next(iter(splits.values()))
-
-
-def _arrow_files(folder: Path) -> list[Path]:
-    state = folder / "state.json"
-    with explained("the state of the data set", state, "Dataset.save_to_disk writes another"):
-        names = [str(entry["filename"]) for entry in read_json(state)["_data_files"]]
-    for name in names:
-        if Path(name).name != name:
-            raise UserError(f"'{state}' names '{name}', which is no file beside it.")
-    return [folder / name for name in names]
-
-
-def _rows(file: Path) -> Iterator[tuple[Any, int | None]]:
+def _rows(file: Path, column: str | None) -> Iterator[tuple[Any, int | None]]:
     """What the columns of images and labels hold, row by row."""
     import pyarrow
     from pyarrow import parquet
 
     if file.suffix == ".parquet":
         with parquet.ParquetFile(file) as source:
-            image, label = _columns(source.schema_arrow, file)
+            image, label = _columns(source.schema_arrow, file, column)
             yield from _pairs(source.iter_batches(ROWS, columns=[image, label]), image, label)
     else:
         with pyarrow.memory_map(str(file)) as stream, pyarrow.ipc.open_stream(stream) as source:
-            image, label = _columns(source.schema, file)
+            image, label = _columns(source.schema, file, column)
             yield from _pairs(source, image, label)
 
 
@@ -127,7 +84,7 @@ def _pairs(batches: Iterable[Any], image: str, label: str) -> Iterator[tuple[Any
         yield from zip(batch.column(image).to_pylist(), labels, strict=True)
 
 
-def _columns(schema: Any, file: Path) -> tuple[str, str]:
+def _columns(schema: Any, file: Path, column: str | None) -> tuple[str, str]:
     """Names of the columns of images and of labels: by what `datasets` noted in the file, types and names."""
     from pyarrow import types
 
@@ -136,7 +93,11 @@ def _columns(schema: Any, file: Path) -> tuple[str, str]:
     integers = [f.name for f in schema if types.is_integer(f.type)]
     images = [name for name in files if noted.get(name) == "Image"] or files
     classes = [name for name in integers if noted.get(name) == "ClassLabel"] or integers
-    image, label = _chosen(images, IMAGES), _chosen(integers, LABELS) or _chosen(classes, ())
+    if column is not None and column not in files:
+        known = ", ".join(f"{f.name} ({f.type})" for f in schema)
+        raise UserError(f"'{file}' has no column of images '{column}'. It has: {known}.")
+    image = column or _chosen(images, IMAGES)
+    label = _chosen(integers, LABELS) or _chosen(classes, ())
     if image is None or label is None:
         lacking = "images (encoded files)" if image is None else "integer labels"
         known = ", ".join(f"{f.name} ({f.type})" for f in schema)

@@ -1,8 +1,9 @@
 """Labelled images: from a file or a folder to numbers of images in three splits that never mix.
 
-A `.npz` holds `images` `[N, height, width, channels]` uint8 and `labels` `[N]` integers. A folder holds one folder of
-pictures for each class, classes in the order of their names (the layout of torchvision's ImageFolder; needs Pillow), or
-is a Hugging Face data set (dataset_directory.py). `digits` names those that ship with scikit-learn (digits.py).
+A `.npz` holds `images` `[N, height, width, channels]` uint8, or `pixels`, float32 as the network takes them, and
+`labels` `[N]` integers. A folder holds one folder of pictures for each class, classes in the order of their names (the
+layout of torchvision's ImageFolder; needs Pillow), or is a Hugging Face data set (dataset_directory.py). `digits` names
+those that ship with scikit-learn (digits.py).
 """
 
 import math
@@ -10,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,11 +19,12 @@ from numpy.typing import NDArray
 from pydantic import FiniteFloat, TypeAdapter
 from torch import Tensor
 
-from autoprune.data import dataset_directory, digits
+from autoprune.data import dataset_directory, digits, folders
 from autoprune.data.examples import Examples, split_examples
 from autoprune.data.splits import Splits
+from autoprune.data_names import Names, Wanted, one_name, wanted_of
 from autoprune.errors import UserError
-from autoprune.files.arrays import read_npz, read_picture
+from autoprune.files.arrays import names_of_npz, read_npz, read_picture
 from autoprune.files.reading import explained, read_json
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"}
@@ -37,7 +39,7 @@ class ImageSet(Examples):
     """Images that are looked up by number.
 
     Args:
-        images: `[N, C, height, width]` uint8.
+        images: `[N, C, height, width]` uint8; or float32, as the network takes them.
         labels: `[N]` int64.
         mean: of each channel, of values in [0, 1]; what the network was trained with.
         std: likewise.
@@ -60,6 +62,8 @@ class ImageSet(Examples):
 
     def pixels(self, numbers: Tensor) -> Tensor:
         """Normalised images `[n, C, height, width]` float32."""
+        if self.images.is_floating_point():
+            return self.images[numbers]
         return (self.images[numbers].float() / 255 - self.mean) / self.std
 
     def to(self, device: str) -> "ImageSet":
@@ -67,20 +71,27 @@ class ImageSet(Examples):
         return ImageSet(*(tensor.to(device) for tensor in (self.images, self.labels, self.mean, self.std)))
 
 
-def read_images(path: str | None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> ImageSet:
+def read_images(
+    data: Wanted | Names | None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> ImageSet:
     """The images of a file, a folder or a name.
 
     Args:
-        path: `.npz`, `.parquet`, a folder of folders, a data set's directory, or `digits`.
+        data: `.npz`, `.parquet`, a folder of folders, a data set's directory, or `digits`; perhaps with the column of
+            the images and the split.
         mean: of each channel, or one for all; None is the digits' own, of others ImageNet's.
         std: likewise.
 
     Raises:
         UserError: nothing there, damaged, no images in it, or images of several sizes.
     """
+    wanted = wanted_of(data)
+    path = one_name(wanted.names, "images")
     if path is None:
         raise UserError(f"images are needed: {FORMS}.")
-    images, labels = _read(path)
+    images, labels = _read(path, wanted)
+    if images.dtype == np.float32:
+        return _as_given(path, images, labels, mean, std)
     channels = images.shape[-1]
     own = ([digits.MEAN], [digits.STD]) if path == digits.NAME else IMAGENET
     scales = []
@@ -135,25 +146,54 @@ def check_labels(images: ImageSet, classes: int) -> None:
         raise UserError(f"the images have labels from {low} to {high}, and the model has classes 0 to {classes - 1}.")
 
 
-def _read(path: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Pixels `[N, height, width, channels]` and labels `[N]`."""
+def _as_given(
+    path: str,
+    images: NDArray[Any],
+    labels: NDArray[np.int64],
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> ImageSet:
+    """Images that are what the network takes already."""
+    if mean is not None or std is not None:
+        raise UserError(
+            f"the images in '{path}' are floats, which go to the network as they are: leave image_mean and image_std."
+        )
+    if not np.isfinite(images).all():
+        raise UserError(f"the images in '{path}' hold numbers that are not finite.")
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    return ImageSet(pixels, torch.from_numpy(labels), torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+
+
+def _read(path: str, wanted: Wanted) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Pixels `[N, height, width, channels]`, uint8 or float32, and labels `[N]`."""
+    column, split = wanted.column, wanted.split
+    found: list[Path] = []
+    if path != digits.NAME:
+        source = Path(path)
+        if not os.path.exists(source):
+            raise UserError(f"no images at '{path}': {FORMS}.")
+        if source.is_dir():
+            found = folders.files_of(source, split, folders.IMAGES).files
+        elif source.suffix == ".parquet":
+            found = [source]
+    if found:
+        return dataset_directory.read(found, column)
+    for setting, value in (("data_column", column), ("data_split", split)):
+        if value is not None:
+            raise UserError(f"{setting}='{value}' is of data sets, and '{path}' is none: leave it.")
     if path == digits.NAME:
         return digits.read()
-    source = Path(path)
-    if not os.path.exists(source):
-        raise UserError(f"no images at '{path}': {FORMS}.")
-    files = dataset_directory.files_of(source)
-    if files:
-        return dataset_directory.read(files)
     return _folder(source) if source.is_dir() else _npz(source)
 
 
-def _npz(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _npz(path: Path) -> tuple[NDArray[Any], NDArray[np.int64]]:
     with explained("the file of images", path):
-        images, labels = read_npz(path, ("images", "labels"))
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        as_given = "pixels" in names_of_npz(path)
+        images, labels = read_npz(path, ("pixels" if as_given else "images", "labels"))
+    if images.dtype != (np.float32 if as_given else np.uint8) or images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise UserError(
-            f"`images` in '{path}' is {images.dtype} {images.shape}: uint8 [N, height, width, 1 or 3] is needed."
+            f"`images` in '{path}' is {images.dtype} {images.shape}: uint8 [N, height, width, 1 or 3] is needed, "
+            "or `pixels`, float32 as the network takes them."
         )
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"`labels` in '{path}' is {labels.dtype} {labels.shape}: {len(images)} integers are needed.")

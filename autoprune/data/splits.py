@@ -23,16 +23,19 @@ LEAST = 2
 
 @dataclass(frozen=True)
 class Splits:
-    """Samples `[N, T]` by split, and a hash of all of them."""
+    """Samples `[N, T]` by split, a hash of all of them, and sentences for the user on how they were read."""
 
     reconstruction: Tensor
     search: Tensor
     validation: Tensor
     digest: str
+    notices: tuple[str, ...] = ()
 
 
-def split(tokens_NT: Tensor, asked: Mapping[str, int | None], seed: int = 0) -> Splits:
+def split(tokens_NT: Tensor, asked: Mapping[str, int | None], seed: int | None = 0) -> Splits:
     """Shuffle samples by `seed` and deal them to the three splits, as many to each as `dealt` says.
+
+    With None they are dealt in the order that they have.
 
     Raises:
         UserError: too few samples for each split to get two.
@@ -44,13 +47,14 @@ def split(tokens_NT: Tensor, asked: Mapping[str, int | None], seed: int = 0) -> 
             f"the calibration data are too short: {count} sequences of {length}, and at least 8 are needed. Give more "
             "with --data, or shorter sequences with sequence_length=..."
         )
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(count))
+    shuffled = np.arange(count) if seed is None else np.random.default_rng(seed).permutation(count)
+    order = torch.from_numpy(shuffled)
     parts, start = {}, 0
     for name, take in takes.items():
         parts[name] = tokens_NT[order[start : start + take]]
         start += take
     sha = hashlib.sha256(b"".join(name.encode() + part.numpy().tobytes() for name, part in parts.items()))
-    return Splits(**parts, digest=sha.hexdigest()[:16])
+    return Splits(parts["reconstruction"], parts["search"], parts["validation"], sha.hexdigest()[:16])
 
 
 def dealt(count: int, asked: Mapping[str, int | None]) -> dict[str, int]:

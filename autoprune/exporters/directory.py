@@ -1,5 +1,9 @@
-"""The common part of exporters that write a directory, which appears completely or not at all."""
+"""The common part of exporters that write a directory, which appears completely or not at all.
 
+A directory has a list of its files, `export.json`: `{"format": "autoprune.export/1", "files": ["README.md", ...]}`.
+"""
+
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +12,10 @@ from safetensors import SafetensorError
 
 from autoprune.errors import UserError
 from autoprune.files.writing import BUILDING, OLD, scratch
+
+MANIFEST = "export.json"
+"""Of a directory, the names of the files that an export wrote: nothing else in it is given on."""
+FORMAT = "autoprune.export/1"
 
 
 def check_target(path: Path) -> None:
@@ -36,6 +44,9 @@ def neighbour(path: Path) -> Iterator[Path]:
             new = root / "new"
             new.mkdir()
             yield new
+            names = sorted([MANIFEST, *(file.name for file in new.iterdir())])
+            listed = json.dumps({"format": FORMAT, "files": names}, indent=1)
+            (new / MANIFEST).write_text(listed + "\n", encoding="utf-8")
             _readable(new)
             if path.exists():
                 path.rename(root / OLD)

@@ -65,6 +65,20 @@ class HuggingFace(Exporter):
             network = _uniform(assembly) if self.uniform else _pruned(assembly, live)
             _write(source, network, path, loading.UNIFORM if self.uniform else loading.NATIVE)
 
+    def network(self, source: Source) -> nn.Module:
+        """The model that `write` saves, in memory of its own."""
+        assembly = source.assembly
+        with source.pruned() as live:
+            shared = _uniform(assembly) if self.uniform else _pruned(assembly, live)
+            state = {name: tensor.clone() for name, tensor in shared.state_dict().items()}
+        network: Any = type(shared).from_pretrained(  # which also fills what no state has, as a table of angles
+            None, config=shared.config, state_dict=state, dtype=assembly.loaded.checkpoint_dtype
+        )
+        network.to(assembly.config.device)
+        if getattr(live, "generation_config", None) is not None:
+            network.generation_config = _generation_config(network, live)
+        return network  # type: ignore[no-any-return]
+
     def write_trained(self, source: Source, network: nn.Module, path: Path) -> None:
         """Write the same of a network that was cut to the policy and trained since, its widths as they are."""
         check_target(path)
@@ -172,8 +186,13 @@ def _filled(model_class: Any, config: Any, state: dict[str, Tensor]) -> Any:
 
 
 def _save_generation_config(network: Any, live: Any, directory: Path) -> None:
-    """As it was, unchecked: transformers refuses to save some that it loads. No cache where none can be kept."""
+    """Unchecked: transformers refuses to save some that it loads."""
+    _generation_config(network, live).to_json_file(directory / "generation_config.json")
+
+
+def _generation_config(network: Any, live: Any) -> Any:
+    """As it was. No cache where none can be kept."""
     generation_config = copy.deepcopy(live.generation_config)
     if not getattr(network.config, "use_cache", True):
         generation_config.use_cache = False
-    generation_config.to_json_file(directory / "generation_config.json")
+    return generation_config

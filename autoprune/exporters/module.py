@@ -19,6 +19,7 @@ from autoprune.exporters.source import Source
 from autoprune.level import form_of
 from autoprune.policy import Policy
 from autoprune.ports.exporter import Exporter
+from autoprune.training.candidate import copied
 
 FORMAT = "autoprune.module/1"
 EXPORTED = {"zero": "zeros", "narrow": "narrow", "identity": "identity"}
@@ -49,6 +50,12 @@ class Module(Exporter):
         """Write the directory."""
         with source.pruned() as network:
             self.write_trained(source, network, path)
+
+    def network(self, source: Source) -> nn.Module:
+        """The module in memory of its own, in its own dtype."""
+        with source.pruned():
+            network = copied(source.assembly.placer)
+        return network.to(source.assembly.loaded.checkpoint_dtype)
 
     def write_trained(self, source: Source, network: nn.Module, path: Path) -> None:
         """Write the same of a network that was cut to the policy and may have been trained since."""

@@ -57,6 +57,16 @@ def read_tensors(path: Path, device: str = "cpu") -> dict[str, Any]:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
 
 
+def names_of_npz(path: Path) -> list[str]:
+    """Names of the arrays of a `.npz` file, sorted; raises as `read_npz`."""
+    check_regular(os.stat(path))
+    try:
+        with zipfile.ZipFile(path) as file:
+            return sorted(name.removesuffix(".npy") for name in file.namelist())
+    except zipfile.BadZipFile as error:
+        raise ValueError(str(error)) from error
+
+
 def read_npz(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
     """Named arrays of a `.npz` file; what else is in it is not looked at.
 

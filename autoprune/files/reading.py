@@ -54,6 +54,13 @@ def read_head(path: Path, count: int) -> bytes:
         return file.read(count)
 
 
+def read_tail(path: Path, offset: int, most: int) -> bytes:
+    """At most so many bytes of a regular file from an offset on; raises as `read_bytes`."""
+    with _open_regular(path) as file:
+        file.seek(offset)
+        return file.read(most)
+
+
 def _open_regular(path: Path) -> BinaryIO:
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     try:

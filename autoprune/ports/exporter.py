@@ -74,6 +74,17 @@ class Exporter(ABC):
             UserError: the network cannot be written in this form, or the disk is full or not writable.
         """
 
+    def network(self, source: "Source") -> "nn.Module | None":
+        """The network in memory, as `write` would write it; None (the default) if this form is only of files.
+
+        Args:
+            source: the policy and its network. The network must be unchanged when this returns.
+
+        Raises:
+            UserError: the network cannot be made in this form.
+        """
+        return None
+
     def write_trained(self, source: "Source", network: "nn.Module", path: Path) -> None:
         """Write a network that was cut to the policy and then trained. It is called only if `writes_trained` is True.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from autoprune.data_names import Wanted
 from autoprune.errors import UserError
 from autoprune.ports.loss import Loss, load_loss
 from autoprune.ports.training import TrainingSet
@@ -111,6 +112,8 @@ class Task(ABC):
     """Names of further losses that are measured at the end of a search, for `quality`."""
     auto_class: ClassVar[str] = ""
     """The auto class of transformers that loads its networks; empty if there is none."""
+    read_by: ClassVar[str] = "processor"
+    """What stands before its networks in transformers: `tokenizer`, which is needed, or `processor`."""
     has_context: ClassVar[bool] = False
     """Whether items of a sample depend on each other, so that `workload.context` changes the cost of a pass."""
 
@@ -168,8 +171,12 @@ class Task(ABC):
         """Sentences for the user before a search begins. The default is none."""
         return ()
 
-    def samples_of(self, prepared: Prepared, data: str) -> "Tensor":
+    def samples_of(self, prepared: Prepared, data: "Wanted | str") -> "Tensor":
         """Samples `[N, T]` of other data, to evaluate a run on. The default refuses.
+
+        Args:
+            prepared: the network and its own data.
+            data: a name, or several, or a column or a split of it.
 
         Raises:
             UserError: the data cannot be read, or the task has no other data.
@@ -243,7 +250,7 @@ class Task(ABC):
     def evaluate_directory(
         self,
         path: Path,
-        data: str | None,
+        data: "Wanted | str | None",
         sequence_length: int,
         max_sequences: int | None,
         device: str = "cpu",

@@ -51,25 +51,33 @@ class Trials:
             self._steps[score.proposal][tokens] = loss
         own: dict[str, object] = {} if score.failed is None else {"failed": score.failed}
         own |= {"steps": score.steps} if score.steps else {}
-        return self._trial(score.proposal, TrialState.PRUNED if np.isfinite(loss) else TrialState.FAIL, own)
+        state = TrialState.PRUNED if np.isfinite(loss) else TrialState.FAIL
+        return self._trial(score.proposal, state, loss, tokens, own)
 
-    def finalist(self, proposal: Proposal) -> FrozenTrial:
-        """A scored proposal with all that is known of it, as one of those that the answer was chosen from."""
-        return self._trial(proposal, TrialState.COMPLETE, {"final": True})
+    def finalist(self, proposal: Proposal, loss: float, tokens: int) -> FrozenTrial:
+        """A complete trial of a scored proposal: one of those that the answer was chosen from.
+
+        Args:
+            proposal: the policy.
+            loss: its mean loss, as the search knows it.
+            tokens: the number of tokens in that mean.
+        """
+        return self._trial(proposal, TrialState.COMPLETE, loss, tokens, {"final": True})
 
     def _known(self, proposal: Proposal) -> tuple[float, int]:
         """Mean loss, and the tokens behind it."""
         known = self._losses[proposal]
         return float(np.mean(list(known.values()))), len(known) * self._tokens
 
-    def _trial(self, proposal: Proposal, state: TrialState, own: Mapping[str, object]) -> FrozenTrial:
-        loss, tokens = self._known(proposal)
-        there = state != TrialState.FAIL
+    def _trial(
+        self, proposal: Proposal, state: TrialState, loss: float, tokens: int, own: Mapping[str, object]
+    ) -> FrozenTrial:
+        steps = {n: known for n, known in self._steps[proposal].items() if n < tokens} | {tokens: loss}
         shares = {metric: self._space.cost(proposal, metric) / dense for metric, dense in self._dense.items()}
         params = self.params(proposal)
         return create_trial(
             state=state,
-            values=[loss, *(shares[metric] for metric in self._metrics)] if there else None,
+            values=[loss, *(shares[metric] for metric in self._metrics)] if state == TrialState.COMPLETE else None,
             params=params,
             distributions={name: self._distributions[name] for name in params},
             constraints=self._constraints(proposal, shares),
@@ -77,11 +85,12 @@ class Trials:
                 "run": self._run,
                 "tokens": tokens,
                 "seconds": self._seconds[proposal],
+                **({"loss": loss} if state != TrialState.FAIL else {}),
                 **{f"share.{metric}": share for metric, share in shares.items()},
                 **bits_of(proposal),
                 **own,
             },
-            intermediate_values=dict(self._steps[proposal]) if there and not self._metrics else None,
+            intermediate_values=steps if state != TrialState.FAIL and not self._metrics else None,
         )
 
     def _constraints(self, proposal: Proposal, shares: Mapping[str, float]) -> dict[str, float]:

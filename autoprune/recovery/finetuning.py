@@ -28,6 +28,7 @@ from autoprune.policy import Policy, to_json
 from autoprune.ports.task import Progress
 from autoprune.ports.training import Measurement
 from autoprune.provenance import proposal_of
+from autoprune.recovery import shown
 from autoprune.training.candidate import copied
 from autoprune.training.loop import Trained, train
 from autoprune.training.refit import place_refitted
@@ -35,9 +36,9 @@ from autoprune.training.settings import settings_of
 from autoprune.training.state import done
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recovered:
-    """The result of fine-tuning.
+    """The result of fine-tuning. Printed, or as the last line of a notebook's cell, it shows what was measured.
 
     Args:
         dense: the network that the search was given.
@@ -76,6 +77,12 @@ class Recovered:
         rows = {name: asdict(one) for name, one in self.rows.items()}
         spent = None if self.training is None else (self.training.tokens, self.training.seconds)
         return Recovery(rows, given, self.chosen, spent)
+
+    def __repr__(self) -> str:
+        return shown.text_of(self)
+
+    def _repr_html_(self) -> str:
+        return shown.html_of(self)
 
     def told(self) -> str | None:
         """A sentence about steps whose network was not chosen; None if the last step was chosen."""

@@ -8,10 +8,10 @@ from typing import Any
 
 from autoprune.comparing.results import curves_of
 from autoprune.cost_lines import budgets_asked
-from autoprune.reports.charts import Series, colour, legend, line_chart
-from autoprune.reports.markup import Markup, join, tag
-from autoprune.reports.scales import drawable
-from autoprune.reports.tables import amount, duration, facts, figure, figures, loss, note, quality, section, table
+from autoprune.drawing.charts import Series, colour, legend, line_chart
+from autoprune.drawing.markup import Markup, join, tag
+from autoprune.drawing.scales import drawable
+from autoprune.drawing.tables import amount, duration, facts, figure, figures, loss, note, quality, section, table
 from autoprune.task_choice import words_of
 from autoprune.wording import Words
 
@@ -27,7 +27,8 @@ def body(path: Path, results: Json) -> Markup:
         results: as `league.json` has it.
     """
     return join(
-        _head(path, results), tag("main", _table(results), _curves(results), _searches(results), _origin(path, results))
+        _head(path, results),
+        tag("main", agent_table(results), learning_curves(results), _searches(results), _origin(path, results)),
     )
 
 
@@ -79,7 +80,8 @@ def _limits(config: Json, items: str) -> str:
     return ", ".join(f"{config[key]:,} {name}" for key, name in told if config.get(key)) or "no limit"
 
 
-def _table(results: Json) -> Markup:
+def agent_table(results: Json) -> Markup:
+    """The table of agents."""
     known = _words(results).quality
     columns = [
         "agent",
@@ -126,7 +128,8 @@ def _behind(row: Json) -> str:
     return f"+{loss(row['behind'])}{error}"
 
 
-def _curves(results: Json) -> Markup | None:
+def learning_curves(results: Json) -> Markup | None:
+    """What each agent would have answered over time; nothing before a search has ended."""
     curves = curves_of(results)
     if not curves:
         return None

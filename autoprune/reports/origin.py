@@ -6,9 +6,9 @@ import shlex
 from pydantic import BaseModel
 
 from autoprune.config import SearchConfig
-from autoprune.reports.markup import Markup, tag
+from autoprune.drawing.markup import Markup, tag
+from autoprune.drawing.tables import note, section, table
 from autoprune.reports.record import Run
-from autoprune.reports.tables import note, section, table
 from autoprune.written import without_password
 
 

@@ -2,10 +2,8 @@
 
 from autoprune.cost_lines import Budget, budgets_asked, budgets_in
 from autoprune.cost_lines import amount as measured
-from autoprune.recovery.result import Finetuned
-from autoprune.reports.markup import Markup, tag
-from autoprune.reports.record import Row, Run
-from autoprune.reports.tables import (
+from autoprune.drawing.markup import Markup, tag
+from autoprune.drawing.tables import (
     amount,
     change,
     count,
@@ -18,6 +16,8 @@ from autoprune.reports.tables import (
     section,
     table,
 )  # fmt: skip
+from autoprune.recovery.result import Finetuned
+from autoprune.reports.record import Row, Run
 from autoprune.verdict import not_below_uniform
 from autoprune.wording import OF_UNITS
 
@@ -55,7 +55,7 @@ def validation(run: Run) -> Markup | None:
             f"MACs are {_of_what(run)}."
         ),
         table("Validation", columns, [*(_cells(run, row) for row in run.result.table), *_bounds(run)]),
-        *(note(f"Budget: {one.told}.") for one in _shown(run)),
+        *(note(f"Budget: {one.told}") for one in _shown(run)),
         note(remark) if (remark := not_below_uniform(_records(run), run.config)) else None,
     )
 

@@ -6,15 +6,15 @@ from typing import Any
 
 from autoprune.comparing.results import FILE as COMPARISON
 from autoprune.comparing.results import load_results
+from autoprune.drawing.markup import Markup, join, tag
+from autoprune.drawing.style import STYLE
 from autoprune.errors import UserError
 from autoprune.files.reading import explained
 from autoprune.files.writing import write_atomically
 from autoprune.reports import comparison, origin, overview, recovery, searching, units
-from autoprune.reports.markup import Markup, join, tag
 from autoprune.reports.record import Run
 from autoprune.reports.run import read_run
 from autoprune.reports.sensitivities import sensitivities
-from autoprune.reports.style import STYLE
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """What a browser may load: nothing."""

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
+from autoprune.drawing.markup import Markup, tag
+from autoprune.drawing.tables import duration, note, section, table
 from autoprune.recovery.result import Finetuned, won_back
-from autoprune.reports.markup import Markup, tag
 from autoprune.reports.record import Run
-from autoprune.reports.tables import duration, note, section, table
 from autoprune.task_choice import measure
 from autoprune.wording import Words
 

@@ -1,18 +1,19 @@
 """A run's directory read into one record. Nothing is written, so that a run at work can be read too."""
 
 import math
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from autoprune import journal, rundir
-from autoprune.config import load_config
+from autoprune import rundir
+from autoprune.config import SearchConfig, load_config
 from autoprune.errors import UserError
-from autoprune.files.reading import DAMAGE, explained, parse_json, read_bytes, read_json
-from autoprune.journal import Score
+from autoprune.files.reading import DAMAGE, explained, read_bytes, read_json
+from autoprune.journal import BYTES
+from autoprune.journal import FILE as JOURNAL
 from autoprune.policy import Policy
 from autoprune.recovery.result import Finetuned, read_finetuned
-from autoprune.reports.record import Best, Result, Run, Scored, Spent
-from autoprune.space import Proposal, SearchSpace
+from autoprune.reports.gathering import Gathering
+from autoprune.reports.record import Best, Result, Run
+from autoprune.space import SearchSpace
 from autoprune.space_file import coverage_of, load_space
 from autoprune.unit_statistics import UnitStatistics
 
@@ -24,33 +25,52 @@ def read_run(path: Path) -> Run:
         UserError: there is no run, it is of a version without `space.json`, or one of its files is damaged.
     """
     rundir.check_is_run(path)
-    config, space, statistics = load_config(path / "config.yaml"), *_space(path)
+    config, space, statistics = load_config(path / "config.yaml"), *space_of(path)
+    gathering = Gathering(space, config.sequence_length)
+    with explained("the journal", path / JOURNAL):
+        raw = read_bytes(path / JOURNAL, BYTES) if (path / JOURNAL).exists() else b""
+    for number, line in enumerate(raw[: raw.rfind(b"\n") + 1].decode("utf-8", "replace").splitlines(), 1):
+        try:
+            gathering.read(line)
+        except DAMAGE as error:
+            raise UserError(f"line {number} of the journal '{path / JOURNAL}' is damaged ({error}).") from error
+    return record_of(path, config, space, statistics, gathering)
+
+
+def record_of(
+    path: Path,
+    config: SearchConfig,
+    space: SearchSpace,
+    statistics: list[UnitStatistics],
+    gathering: Gathering,
+    at_work: bool = False,
+) -> Run:
+    """The record of a run from what was read of it, and from the files that end it.
+
+    Args:
+        path: its directory.
+        config: its configuration.
+        space: from its space file.
+        statistics: from its space file.
+        gathering: the scores of its journal.
+        at_work: whether the search goes on. Its earlier end does not count then.
+
+    Raises:
+        UserError: a file is damaged.
+    """
     covered = coverage_of(path)
     told = None if covered is None else str(covered["told"])
-    scores = list(_scores(path / "journal.jsonl"))
-    for score in scores:
-        space.check(score.proposal)
-    records, spent, history = _gather(scores, space, config.sequence_length)
-    policy, result = _end(path, space)
+    policy, result = (None, None) if at_work else _end(path, space)
+    scored = [*gathering.records.values()]
     if policy is None or result is None:
         return Run(
-            path,
-            config,
-            space,
-            statistics,
-            [*records.values()],
-            _leader(space, records),
-            spent,
-            history,
-            None,
-            None,
+            path, config, space, statistics, scored, gathering.best, gathering.spent, gathering.history, None, None,
             coverage=told,
-        )
+        )  # fmt: skip
     seen = [(tokens, seconds, math.inf if loss is None else loss) for tokens, seconds, loss in result.history]
     best = _found(policy, config.sequence_length)
     return Run(
-        path, config, space, statistics, [*records.values()], best, result.spent, seen, policy, result,
-        _finetuned(path), told,
+        path, config, space, statistics, scored, best, result.spent, seen, policy, result, _finetuned(path), told
     )  # fmt: skip
 
 
@@ -62,74 +82,18 @@ def _finetuned(path: Path) -> Finetuned | str | None:
         return str(error)
 
 
-def _space(path: Path) -> tuple[SearchSpace, list[UnitStatistics]]:
+def space_of(path: Path) -> tuple[SearchSpace, list[UnitStatistics]]:
+    """The space file of a run.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
     if not (path / "space.json").is_file():
         raise UserError(
             f"the run '{path}' has no space.json: it is still preparing, or an earlier version of autoprune made it. "
             f"`autoprune resume {path}` writes it."
         )
     return load_space(path / "space.json")
-
-
-def _scores(path: Path) -> Iterator[Score]:
-    """Whole lines of a journal after its header; none where there is no journal yet."""
-    with explained("the journal", path):
-        raw = read_bytes(path, journal.BYTES) if path.exists() else b""
-    lines = raw[: raw.rfind(b"\n") + 1].decode("utf-8", "replace").splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            record = parse_json(line)
-            if number == 1 and not journal.HEADER.items() <= record.items():
-                raise ValueError("no journal, or one of another version")
-            if "slopes" in record:  # no score, but an estimate: nothing of it is shown
-                journal.decode_estimate(record)
-                continue
-            if "ended" in record:
-                journal.decode_end(record)
-                continue
-            if number > 1 and not record["losses"]:
-                raise ValueError("a score of no sequence")
-            if number > 1:
-                yield journal.decode(record)
-        except DAMAGE as error:
-            raise UserError(f"line {number} of the journal '{path}' is damaged ({error}).") from error
-
-
-def _gather(
-    scores: Iterable[Score], space: SearchSpace, sequence_length: int
-) -> tuple[dict[Proposal, Scored], Spent, list[tuple[int, float, float]]]:
-    """Scores by proposal, their sum, and the history as the objective keeps it."""
-    records: dict[Proposal, Scored] = {}
-    history, leader = [], None
-    evals, tokens, seconds, training = 0, 0, 0.0, 0
-    for score in scores:
-        proposal = score.proposal
-        if proposal not in records or score.steps > records[proposal].steps:
-            records[proposal] = Scored(space.keys(proposal), {}, space.feasible(proposal), score.steps)
-        one = records[proposal]
-        evals, seconds, training = evals + 1 + score.passes, score.seconds, training + score.passes * sequence_length
-        tokens += (score.passes + len(score.sequences)) * sequence_length
-        if score.steps == one.steps:  # losses after fewer training steps are of other weights
-            one.losses.update(zip(score.sequences, score.losses, strict=True))
-        if one.feasible and (leader is None or _rank(one) > _rank(leader)):
-            leader = one
-        if leader is not None:
-            history.append((tokens, seconds, leader.loss))
-    return records, Spent(evals=evals, tokens=tokens, seconds=seconds, training=training), history
-
-
-def _rank(one: Scored) -> tuple[bool, int, int, float]:
-    return math.isfinite(one.loss), one.steps, len(one.losses), -one.loss
-
-
-def _leader(space: SearchSpace, records: dict[Proposal, Scored]) -> Best | None:
-    """Of a run without a policy: the lowest loss at the highest fidelity, as the objective chooses."""
-    feasible = [(proposal, one) for proposal, one in records.items() if one.feasible and math.isfinite(one.loss)]
-    if not feasible:
-        return None
-    proposal, one = max(feasible, key=lambda pair: _rank(pair[1]))
-    levels = tuple(space.levels_of(proposal))
-    return Best(levels, proposal if isinstance(proposal, tuple) else None, one.loss, len(one.losses))
 
 
 def _found(policy: Policy, sequence_length: int) -> Best:

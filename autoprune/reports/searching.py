@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from autoprune.reports.charts import Points, Series, legend, line_chart, scatter_chart
-from autoprune.reports.markup import Markup
+from autoprune.drawing.charts import Points, Series, legend, line_chart, scatter_chart
+from autoprune.drawing.markup import Markup
+from autoprune.drawing.scales import drawable, thin
+from autoprune.drawing.tables import count, figure, figures, loss, note, section
 from autoprune.reports.record import Run, Scored
-from autoprune.reports.scales import drawable, thin
-from autoprune.reports.tables import count, figure, figures, loss, note, section
 
 LOG_FROM = 20  # times as much at the end as at the start: early steps would be squeezed together
 DECENT = 0.5  # of the sequences of the best: a mean over fewer is not comparable

@@ -1,11 +1,11 @@
 """How much every unit matters by itself: scores of policies that change one unit, or else the levels' output errors."""
 
+from autoprune.drawing.heatmap import heatmap, scale_note, shading
+from autoprune.drawing.markup import Markup
+from autoprune.drawing.scales import Scale
+from autoprune.drawing.tables import figure, figures, loss, note, section
 from autoprune.level import Key, form_of
-from autoprune.reports.heatmap import heatmap, scale_note, shading
-from autoprune.reports.markup import Markup
 from autoprune.reports.record import Run
-from autoprune.reports.scales import Scale
-from autoprune.reports.tables import figure, figures, loss, note, section
 from autoprune.reports.units import kinds
 from autoprune.space import Unit
 from autoprune.wording import groups

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 
+from autoprune.drawing.bars import Bar, bar_chart
+from autoprune.drawing.charts import colour, legend
+from autoprune.drawing.kept import kept_chart
+from autoprune.drawing.markup import Markup, tag
+from autoprune.drawing.tables import amount, figure, figures, note, percent, section, table
 from autoprune.level import Level, form_of
-from autoprune.reports.bars import Bar, bar_chart
-from autoprune.reports.charts import colour, legend
-from autoprune.reports.markup import Markup, tag
 from autoprune.reports.record import Run
-from autoprune.reports.tables import amount, figure, figures, note, percent, section, table
 from autoprune.space import Unit
 from autoprune.wording import groups
 
@@ -24,19 +25,11 @@ def by_depth(run: Run) -> Markup | None:
     """The share kept of every unit, kind by kind, from the first block to the last."""
     if run.best is None:
         return None
-    drawn, uniform = [], run.space.levels_of(run.space.uniform())
-    for i, (kind, members) in enumerate(kinds(run).items()):
-        bars = [
-            Bar(str(unit.block), 100 * level.density, _told(unit, level), 100.0, i)
-            for unit, level in _pairs(run, members)
-        ]
-        even = sum(100 * uniform[u].density for u in members) / len(members)
-        mean = sum(bar.value for bar in bars) / len(bars)
-        chart = bar_chart(
-            bars, f"Share kept of the {kind} units of {len(bars)} blocks, {mean:.0f} % on average", "block",
-            f"% of {groups([kind])} kept", top=100.0, reference=even,
-        )  # fmt: skip
-        drawn.append(figure(f"{kind}, {mean:.0f} % kept on average", chart))
+    uniform = run.space.levels_of(run.space.uniform())
+    drawn = [
+        kept_chart(kind, [(*pair, uniform[u]) for pair, u in zip(_pairs(run, members), members, strict=True)], i)
+        for i, (kind, members) in enumerate(kinds(run).items())
+    ]
     return section(
         "Kept by depth",
         note("Every bar is a unit, from the first block to the last. Dashed: the mean of the uniform policy."),
@@ -92,10 +85,6 @@ def layers(run: Run) -> Markup | None:
 def _pairs(run: Run, members: Iterable[int]) -> list[tuple[Unit, Level]]:
     assert run.best is not None
     return [(run.space.units[u], run.best.levels[u]) for u in members]
-
-
-def _told(unit: Unit, level: Level) -> str:
-    return f"{unit.name}: {form_of(level).told(level, unit.groups, unit.kind)} ({percent(level.density, 1)})"
 
 
 def _meter(share: float, number: int) -> Markup:

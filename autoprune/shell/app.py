@@ -37,6 +37,11 @@ class Group(TyperGroup):
         super().format_help(ctx, formatter)
         print_examples(EXAMPLES[""])
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order of the examples."""
+        order = list(EXAMPLES)
+        return sorted(super().list_commands(ctx), key=lambda name: order.index(name) if name in order else len(order))
+
 
 class Shell(typer.Typer):
     """A typer application. Every command that it is given gets `-q`, `-v` and examples."""

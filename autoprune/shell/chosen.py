@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from autoprune import registry
 from autoprune.config import SearchConfig, is_module, load_config
 from autoprune.errors import UserError
 from autoprune.networks.recognise import check_directory
@@ -26,8 +27,23 @@ def chosen_settings(file: Path | None, given: dict[str, Any], overrides: Sequenc
     config = load_config(file, given | parse_overrides(overrides or ()))
     if config.model is not None and not is_module(config.model):
         check_directory(config.model)
+    check_names(config)
     LOGGER.debug("settings: %s", config.model_dump(exclude_defaults=True, exclude={"storage"}))
     return config
+
+
+def check_names(config: SearchConfig) -> None:
+    """Look up the names of parts, without importing any.
+
+    Raises:
+        UserError: a part is not registered, and no object in a module or a file.
+    """
+    named = {"agents": [config.agent], "criteria": [config.criterion], "budgets": list(config.budgets)}
+    named |= {"rewards": [config.reward] if config.reward else [], "tasks": [config.task] if config.task else []}
+    for kind, names in named.items():
+        for name in names:
+            if Path(name).suffix.lower() not in registry.FILES.get(kind, {}):
+                registry.target(kind, name)
 
 
 def _stray(text: str) -> str:

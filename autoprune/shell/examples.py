@@ -17,6 +17,12 @@ autoprune search --budget params=60% --budget macs=0.5 \\
     --agent ppo --max-time 600
 # settings from a file, and one of the agent's own
 autoprune search --config settings.yaml agent_options.offspring=16""",
+    "init": """\
+# questions on a terminal, then settings.yaml
+autoprune init settings.yaml
+# no questions: what is given, and every other setting as a comment
+autoprune init settings.yaml --model path/to/model --budget 50%
+autoprune search --config settings.yaml""",
     "compare": """\
 # three agents with five seeds each
 autoprune compare --agents evolution,tpe,random --seeds 5 --out runs/three
@@ -44,6 +50,11 @@ autoprune export runs/half smaller
 autoprune export runs/half smaller --uniform
 # ONNX
 autoprune export runs/half smaller --to onnx""",
+    "push": """\
+# an export, to a repository that only you can see
+autoprune push smaller me/smaller --private
+# the fine-tuned network of a run, to a branch
+autoprune push runs/half/finetuned/network me/smaller --revision tuned""",
     "report": """\
 # runs/half/report.html
 autoprune report runs/half
@@ -54,6 +65,11 @@ autoprune report runs/half --out half.html""",
 autoprune dashboard runs/half
 # any free port
 autoprune dashboard runs/half --port 0""",
+    "watch": """\
+# every run in runs/, on a page that is live
+autoprune watch
+# one run, which the page can stop, resume and give other limits
+autoprune watch runs/half --control""",
     "finetune": """\
 # refit alone, which takes seconds
 autoprune finetune runs/half --epochs 0
@@ -64,11 +80,5 @@ autoprune finetune runs/half --max-time 3600 --lora 16""",
 autoprune evaluate smaller --data another_text.txt
 # the policy of a run, on its validation split
 autoprune evaluate runs/half""",
-    "init": """\
-# questions on a terminal, then settings.yaml
-autoprune init settings.yaml
-# no questions: what is given, and every other setting as a comment
-autoprune init settings.yaml --model path/to/model --budget 50%
-autoprune search --config settings.yaml""",
 }
-"""Command -> examples; the empty name is `autoprune` itself."""
+"""Command -> examples; the empty name is `autoprune` itself. Help lists the commands in this order."""

@@ -4,10 +4,11 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from autoprune.arguments import TRUTH, truth_astray
 from autoprune.errors import UserError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -25,6 +26,8 @@ class TrainingSettings:
         max_steps: limit on the number of steps.
         max_tokens: limit on the tokens, or images, trained on.
         max_time: limit on the seconds of training.
+        patience: number of epochs without a smaller loss on the validation split after which training ends. The network
+            of the best epoch is handed over. None trains to the end and hands over the last.
         refit: whether the consumers of pruned widths are refitted before training (refit.py).
         seed: random seed of the order of examples, of shifts and mirrors, and of adapters.
         lora: rank of the adapters that are trained instead of the weights; 0 trains all weights.
@@ -46,6 +49,7 @@ class TrainingSettings:
     max_steps: AtLeast1 | None = None
     max_tokens: AtLeast1 | None = None
     max_time: Positive | None = None
+    patience: AtLeast1 | None = None
     refit: bool = True
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     lora: Annotated[int, Field(ge=0)] = 0
@@ -108,12 +112,14 @@ def settings_of(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Traini
     Raises:
         UserError: a setting is unknown or has a wrong value, or no setting ends the training.
     """
-    known = [field.name for field in fields(TrainingSettings)]
+    known, hints = [field.name for field in fields(TrainingSettings)], get_type_hints(TrainingSettings)
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(known)}."
             raise UserError(f"fine-tuning has no setting '{name}'. {hint}")
+        if truth_astray(given[name], hints[name]):
+            raise UserError(f"the setting {name} of fine-tuning: {TRUTH} (got {given[name]!r}).")
     if all(given.get(name) is None for name in ENDS):
         raise UserError(f"nothing says how long to fine-tune: give one of {', '.join(ENDS)}.")
     try:

@@ -18,7 +18,7 @@ from autoprune.config import SearchConfig, load_config
 from autoprune.errors import UserError
 from autoprune.ports.agent import load_agent
 from autoprune.provenance import proposal_of
-from autoprune.study import SearchResult
+from autoprune.result import SearchResult
 from tests import families, image_families, tiny_searches
 from tests.contracts.test_ends import QUICK
 from tests.watchdog import within

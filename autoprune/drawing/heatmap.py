@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from autoprune.reports import frame
-from autoprune.reports.markup import Markup, join, tag
-from autoprune.reports.scales import Scale, drawable, extent, short
+from autoprune.drawing import frame
+from autoprune.drawing.markup import Markup, join, tag
+from autoprune.drawing.scales import Scale, drawable, extent, short
 
 FAINTEST = 0.07  # of the opacity: the smallest value is still a cell
 ROW = 22.0

@@ -7,8 +7,8 @@ margins leave room for it.
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from autoprune.reports.markup import Markup, join, tag
-from autoprune.reports.scales import Scale
+from autoprune.drawing.markup import Markup, join, tag
+from autoprune.drawing.scales import Scale
 
 WIDTH, HEIGHT = 520, 300
 LEFT, RIGHT, TOP, BOTTOM = 66, 18, 34, 56

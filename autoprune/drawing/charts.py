@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
-from autoprune.reports import frame
-from autoprune.reports.markup import Markup, join, tag
-from autoprune.reports.scales import Scale, drawable, extent, thin
+from autoprune.drawing import frame
+from autoprune.drawing.markup import Markup, join, tag
+from autoprune.drawing.scales import Scale, drawable, extent, thin
 
 COLOURS = 8
 LINE_POINTS = 400  # of one line; more cannot be told apart on a screen

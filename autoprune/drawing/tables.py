@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autoprune.reports.markup import Markup, tag
-from autoprune.reports.scales import drawable, short
+from autoprune.drawing.markup import Markup, tag
+from autoprune.drawing.scales import drawable, short
 from autoprune.wording import Words
 
 

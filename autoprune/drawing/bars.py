@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autoprune.reports import frame
-from autoprune.reports.charts import colour
-from autoprune.reports.markup import Markup, tag
-from autoprune.reports.scales import Scale, drawable
+from autoprune.drawing import frame
+from autoprune.drawing.charts import colour
+from autoprune.drawing.markup import Markup, tag
+from autoprune.drawing.scales import Scale, drawable
 
 
 @dataclass(frozen=True)

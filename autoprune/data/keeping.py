@@ -1,0 +1,39 @@
+"""Keeps data that have no file of their own, from stdin or Python, in `<cache>/data/`, named by a hash of the content.
+
+Runs name these files, so that resuming, workers and fine-tuning read them as any others.
+"""
+
+import hashlib
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from autoprune.errors import UserError
+from autoprune.files.cache import cache_directory
+
+
+def keep(content: bytes, suffix: str) -> str:
+    """The path of a file with this content.
+
+    Args:
+        content: what it holds.
+        suffix: of its name, as `.jsonl`.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    folder = cache_directory() / "data"
+    path = folder / f"{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
+    temporary = folder / f".{secrets.token_hex(8)}.tmp"
+    try:
+        if not path.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "xb") as file:
+                file.write(content)
+            os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"the data could not be kept in '{folder}' ({error.strerror}).") from error
+    return str(Path(path).absolute())

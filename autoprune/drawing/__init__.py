@@ -1,0 +1,1 @@
+"""Charts, tables and markup for pages and notebooks: HTML and SVG without scripts."""

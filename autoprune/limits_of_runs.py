@@ -1,0 +1,66 @@
+"""Changes the limits of a run that goes on. It then ends as a run that was started with them; its scores are free."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from autoprune.config import LIMITS, SearchConfig, load_config
+from autoprune.errors import UserError
+from autoprune.files.reading import DAMAGE, parse_json, read_bytes, read_json
+from autoprune.journal import BYTES
+from autoprune.journal import FILE as JOURNAL
+
+SPENT = {"max_evals": "evals", "max_tokens": "tokens", "max_time": "seconds"}
+"""The limits, and what is spent of them."""
+
+
+def change(run: Path, settings: Mapping[str, Any]) -> None:
+    """Write those of the settings that are limits to the run's configuration, which the caller has locked.
+
+    Raises:
+        UserError: a limit is no number above 0, or lower than what the run has spent.
+    """
+    limits = {name: value for name, value in settings.items() if name in LIMITS}
+    if limits:
+        config = load_config(run / "config.yaml", limits)
+        check(run, config, limits)
+        config.save(run / "config.yaml")
+
+
+def check(run: Path, config: SearchConfig, changed: Iterable[str]) -> None:
+    """Raise a UserError if a limit that was changed is lower than what the run has spent.
+
+    Args:
+        run: the run's directory. A run that has not begun has spent nothing.
+        config: the configuration with the new limits.
+        changed: names of settings; those that are no limits do not count.
+    """
+    there = spent(run)
+    for limit, name in SPENT.items():
+        wanted, used = getattr(config, limit), there.get(name, 0)
+        if limit in changed and wanted is not None and wanted < used:
+            shown = f"{used:,.1f} seconds" if name == "seconds" else f"{used:,} {name}"
+            raise UserError(
+                f"the run '{run}' has spent {shown}, and {limit}={wanted:,} is lower: give a higher limit, or start a "
+                "new search with this one."
+            )
+
+
+def spent(run: Path) -> dict[str, float]:
+    """Evaluations, tokens and seconds that a run had spent at its last end; of a killed run, those of its scores."""
+    try:
+        found = read_json(run / "result.json")["spent"]
+        return {name: found[name] for name in SPENT.values()}
+    except (OSError, *DAMAGE):
+        return _journalled(run)
+
+
+def _journalled(run: Path) -> dict[str, float]:
+    try:
+        length, raw = load_config(run / "config.yaml").sequence_length, read_bytes(run / JOURNAL, BYTES)
+        lines = [parse_json(line) for line in raw.splitlines(keepends=True)[1:] if line.endswith(b"\n")]
+        scores = [line for line in lines if "losses" in line]
+        tokens = length * sum(len(line["losses"]) for line in scores)
+        return {"evals": len(scores), "tokens": tokens, "seconds": max((line["seconds"] for line in lines), default=0)}
+    except (OSError, *DAMAGE):  # `resume` tells what is wrong with it
+        return {}

@@ -1,0 +1,50 @@
+"""The result of a fine-tuning as text and as HTML for a notebook's cell."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from autoprune.drawing.markup import tag
+from autoprune.drawing.style import NOTEBOOK
+from autoprune.drawing.tables import note, table
+from autoprune.result_text import in_columns
+from autoprune.task_choice import measure
+from autoprune.terminal import clean
+
+if TYPE_CHECKING:
+    from autoprune.recovery.finetuning import Recovered
+
+
+def text_of(recovered: "Recovered") -> str:
+    """The measurements, how far training went, and where the network is."""
+    lines = [f"Recovered({recovered.chosen} is the best)", *in_columns(_rows(recovered))]
+    lines += [f"  {one}" for one in _remarks(recovered)]
+    return "\n".join(map(clean, [*lines, f"  network: {recovered.path}"]))
+
+
+def html_of(recovered: "Recovered") -> str:
+    """The same as a table."""
+    head, *rows = _rows(recovered)
+    return tag(
+        "div",
+        NOTEBOOK,
+        tag("p", tag("b", "Fine-tuning "), f"{recovered.chosen} is the best"),
+        table("Fine-tuning", head, rows),
+        *map(note, _remarks(recovered)),
+        note("Network: ", tag("code", recovered.path)),
+        class_="autoprune",
+    )
+
+
+def _rows(recovered: "Recovered") -> list[Sequence[str]]:
+    words = recovered.dense.words
+    named: dict[str, dict[str, float]] = {name: asdict(measurement) for name, measurement in recovered.rows.items()}
+    keys = list(named["dense"])
+    known = {key: measure(key, words) for key in keys}
+    rows = [[name, *(known[key].written(row.get(key)) for key in keys)] for name, row in named.items()]
+    return [["", *(known[key].name for key in keys)], *rows]
+
+
+def _remarks(recovered: "Recovered") -> list[str]:
+    training = recovered.training
+    return [*([f"trained {training.told()}"] if training else []), *filter(None, [recovered.told()])]

@@ -1,0 +1,35 @@
+"""A result as HTML for a notebook's cell: escaped, without scripts, with the charts of the reports."""
+
+from typing import TYPE_CHECKING
+
+from autoprune import result_table
+from autoprune.drawing.kept import kept_chart
+from autoprune.drawing.markup import tag
+from autoprune.drawing.style import NOTEBOOK
+from autoprune.drawing.tables import figures, note, table
+
+if TYPE_CHECKING:
+    from autoprune.result import SearchResult
+
+MOST_KINDS = 6
+
+
+def html_of(result: "SearchResult") -> str:
+    """The table, the budgets, what is kept by layer, and where the run is."""
+    kinds = result_table.units(result)
+    charts = [kept_chart(kind, kinds[kind], i) for i, kind in enumerate(list(kinds)[:MOST_KINDS])]
+    more = len(kinds) - MOST_KINDS
+    return tag(
+        "div",
+        NOTEBOOK,
+        tag("p", tag("b", "Search result "), result_table.headline(result)),
+        table("Validation", result_table.columns(result), result_table.rows(result)),
+        *(note("Budget: ", one) for one in result_table.budgets(result)),
+        figures(*charts),
+        note(f"And {more} more kinds of units.") if more > 0 else None,
+        note(
+            "Every bar is a unit, from the first block to the last. Dashed: the mean of the uniform policy. Run: ",
+            tag("code", result.path),
+        ),
+        class_="autoprune",
+    )

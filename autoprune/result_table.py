@@ -1,0 +1,72 @@
+"""What the text and the HTML of a result have in common: the cells of their table, and what is kept by layer."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from autoprune.drawing.tables import amount, loss, percent
+from autoprune.level import Level
+from autoprune.space import Unit
+from autoprune.wording import Words
+
+if TYPE_CHECKING:
+    from autoprune.result import SearchResult
+
+
+def columns(result: "SearchResult") -> list[str]:
+    """Heads of the table."""
+    said = result.space.words
+    return ["", f"loss ({loss_name(result)})", said.quality.name, "parameters", f"MACs/{said.item}", f"{said.items}/s"]
+
+
+def rows(result: "SearchResult") -> list[list[str]]:
+    """Dense, uniform and best."""
+    return [_cells(row.record(), result.space.words) for row in result.table]
+
+
+def headline(result: "SearchResult") -> str:
+    """Who searched, and what that took."""
+    spent, said = result.spent, result.space.words
+    agent, model = (result.policy.provenance.get(key) for key in ("agent", "model"))
+    ended = ", interrupted" if result.interrupted else ""
+    return f"{model} by {agent}: {spent.evals:,} scored, {spent.tokens:,} {said.items}, {spent.seconds:.1f} s{ended}"
+
+
+def budgets(result: "SearchResult") -> list[str]:
+    """What was asked for, and what the policy has of it."""
+    costs = result.policy.costs.items()
+    return [
+        f"{metric} {amount(cost.policy)} of {amount(cost.dense)} ({percent(cost.policy, cost.dense)}), "
+        f"at most {amount(cost.budget)}"
+        for metric, cost in costs
+        if cost.budget is not None
+    ]
+
+
+def units(result: "SearchResult") -> dict[str, list[tuple[Unit, Level, Level]]]:
+    """Kind -> its units from the first block to the last, with the level that each has and its uniform one."""
+    found: dict[str, list[tuple[Unit, Level, Level]]] = {}
+    uniform = result.space.levels_of(result.space.uniform())
+    for unit, policy, even in zip(result.space.units, result.policy.units, uniform, strict=True):
+        found.setdefault(unit.kind, []).append((unit, policy.as_level, even))
+    return found
+
+
+def mean(shares: Sequence[float]) -> float:
+    """Of shares, of which there is at least one."""
+    return sum(shares) / len(shares)
+
+
+def loss_name(result: "SearchResult") -> str:
+    """The name of the loss that was searched."""
+    return str(result.policy.provenance.get("loss"))
+
+
+def _cells(row: Mapping[str, Any], said: Words) -> list[str]:
+    return [
+        row["name"],
+        loss(row["validation_loss"]),
+        said.quality.written(row.get(said.quality.key)),
+        amount(row["params"]),
+        amount(row["macs"]),
+        f"{row['tokens_per_second']:,.0f}",
+    ]

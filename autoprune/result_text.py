@@ -1,0 +1,62 @@
+"""A result as text that fits a terminal of 80 columns."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from autoprune import result_table
+from autoprune.drawing.scales import thin
+from autoprune.result_table import mean
+from autoprune.terminal import clean
+
+if TYPE_CHECKING:
+    from autoprune.result import SearchResult
+
+HEIGHTS = "▁▂▃▄▅▆▇█"
+MOST_COLUMNS, MOST_KINDS = 50, 8  # characters of a row of units; kinds of units that are shown
+NAME = 14  # characters of a name
+
+
+def text_of(result: "SearchResult") -> str:
+    """The table, the budgets, what is kept by layer, and where the run is."""
+    lines = [f"SearchResult({result_table.headline(result)})"]
+    lines += in_columns([result_table.columns(result), *result_table.rows(result)])
+    lines += [f"  budget: {one}" for one in result_table.budgets(result)]
+    lines += _kept(result)
+    lines += [f"  run: {result.path}"]
+    if result.interrupted:
+        lines += [f"  go on: autoprune.resume('{result.path}')"]
+    return "\n".join(map(clean, lines))
+
+
+def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table: the first column left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  " + "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+
+
+def _kept(result: "SearchResult") -> list[str]:
+    """A row of bars for every kind of unit."""
+    kinds = result_table.units(result)
+    lines = []
+    for kind, members in list(kinds.items())[:MOST_KINDS]:
+        shares = [level.density for _, level, _ in members]
+        lines.append(f"  {_short(kind).ljust(NAME)}  {bars(shares)}  {mean(shares):.0%}")
+    if len(kinds) > MOST_KINDS:
+        lines.append(f"  and {len(kinds) - MOST_KINDS} more kinds of units")
+    return ["  kept of every unit, first block to last:", *lines]
+
+
+def bars(shares: Sequence[float]) -> str:
+    """`▇▅▁·█`: one character a unit; a unit that is gone is a dot. Neighbours share one where there are too many."""
+    edges = [*thin(len(shares) + 1, MOST_COLUMNS + 1)]
+    means = [mean(shares[a:b]) for a, b in itertools.pairwise(edges)]
+    return "".join("·" if share <= 0 else HEIGHTS[min(7, math.ceil(share * 8) - 1)] for share in means)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
