@@ -167,7 +167,7 @@ def test_early_stopping_hands_over_the_best_epoch(opened: tuple[Any, Any, Any], 
     judged: Any = training_set
     judged.__class__ = Judged
     try:
-        judged.losses = [3.0, 2.0, math.nan, 2.5, 1.0]
+        judged.losses, judged.asked = [3.0, 2.0, math.nan, 2.5, 1.0], 0
         settled = how(epochs=5, lora=rank, patience=2)
         stopped, best = (finetuning.cut_out(assembly, policy) for _ in range(2))
         shares: list[float] = []
