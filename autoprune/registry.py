@@ -84,6 +84,12 @@ PARTS: dict[str, dict[str, str]] = {
         "traced": "autoprune.search_spaces.traced:FAMILY",
     },
     "models": {"tiny-cnn": "autoprune.models.tiny_cnn:tiny_cnn"},
+    "trackers": {
+        "csv": "autoprune.tracking.csv:Csv",
+        "tensorboard": "autoprune.tracking.tensorboard:TensorBoard",
+        "wandb": "autoprune.tracking.wandb:WeightsAndBiases",
+        "mlflow": "autoprune.tracking.mlflow:MLflow",
+    },
     "readers": {
         "parquet": "autoprune.data.columnar:Columnar",
         "tokens": "autoprune.data.token_file:TokenFile",

@@ -50,6 +50,8 @@ def _check_name(path: str) -> None:
     takes = "--model takes a Hugging Face directory or a hub name"
     if path.startswith((".", "/", "~")) or path.endswith("/") or path.count("/") > 1:
         raise UserError(f"no model directory at '{path}': {takes}.{did_you_mean(path)}")
+    if path != path.strip() and Path(path.strip()).is_dir():
+        raise UserError(f"no model directory at '{path}', with its spaces. Did you mean '{path.strip()}'?")
     meant = near(path, ALIKE)
     if meant is not None and meant.is_dir() and not is_downloaded(path):
         raise UserError(
