@@ -192,6 +192,7 @@ def finetune(
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Sequences or images in a step.")] = None,
     augment: Annotated[bool | None, typer.Option("--augment/--no-augment", help="Shift and mirror images.")] = None,
+    track: Annotated[str | None, typer.Option(help="Trackers, with commas; the default are the run's own.")] = None,
     as_json: Json = False,
 ) -> None:
     """Refit and fine-tune the policy of a run; the dense network teaches. The same command continues after a stop.
@@ -206,7 +207,7 @@ def finetune(
 
     options = {
         "epochs": epochs, "max_steps": max_steps, "max_tokens": max_tokens, "max_time": max_time, "lr": lr,
-        "batch": batch, "augment": augment,
+        "batch": batch, "augment": augment, "track": track,
     }  # fmt: skip
     given: dict[str, Any] = {"lora": lora, "seed": seed}
     given |= {key: value for key, value in options.items() if value is not None}

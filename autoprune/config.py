@@ -23,7 +23,7 @@ from autoprune.task_choice import task_of
 from autoprune.workload import Phase, Workload
 from autoprune.written import DEFAULT_BUDGETS, budgets_of, check_bound, parse_size, path_as_text, without_password
 
-PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_memory", "storage"}
+PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_memory", "storage", "track"}
 """Settings that say where a search is scored. They do not change what it finds, with one exception: where blocks are
 streamed (`device_memory`), `evolution` gets no slopes and therefore proposes other policies."""
 
@@ -180,6 +180,10 @@ class SearchConfig(_Settings):
     study_name: Annotated[str | None, RECORD] = Field(
         None, description="name of the Optuna study; the default is the run's name"
     )
+    track: Annotated[str | None, RECORD] = Field(
+        None,
+        description="trackers of the run, with commas, see `autoprune list trackers`; the default is none",
+    )
     device: Annotated[str, PLACE] = Field("cpu", description="torch device")
     dtype: Annotated[str, PLACE] = Field(
         "auto", description="data type to compute in; auto is float32 on a CPU and the checkpoint's on a GPU"
@@ -223,6 +227,15 @@ class SearchConfig(_Settings):
     def _sized(cls, size: Any) -> Any:
         """Accept sizes as the command line does: `8GiB`."""
         return parse_size(size) if isinstance(size, str) else size
+
+    @field_validator("track", mode="before")
+    @classmethod
+    def _listed(cls, track: Any) -> Any:
+        """Accept a list of names as well as one text with commas."""
+        listed = track.split(",") if isinstance(track, str) else track
+        if not isinstance(listed, list | tuple) or not all(isinstance(name, str) for name in listed):
+            return track
+        return ",".join(dict.fromkeys(filter(None, map(str.strip, listed)))) or None
 
     @field_validator("data", mode="before")
     @classmethod

@@ -87,7 +87,7 @@ def _bound() -> str:
 
 QUESTIONS = (
     ("model", "Model: a directory, a hub name, or FILE.py:FUNCTION", "the embedded one"),
-    ("data", "Data: a text file, or images", "the embedded text"),
+    ("data", "Data: text, JSON lines, CSV, a folder, or images", "the embedded text"),
     ("budgets", "Budget, as params=50%", _bound()),
     ("agent", "Agent, see `autoprune list agents`", SearchConfig.model_fields["agent"].default),
     ("max_time", "Seconds of search at most", f"none; {DEFAULT_TOKENS:,} tokens"),
