@@ -455,7 +455,7 @@ def test_why_a_search_could_not_go_on_is_told(runs: Path) -> None:
         if "could not go on" in (html := shown(client, "run")):
             break
         time.sleep(0.1)
-    assert "has spent 40 evals, and max_evals=3 is lower" in html
+    assert "has spent 40 evaluations, and max_evals=3 is lower" in html
     assert page(client, "run")["state"] == "Finished"
 
 
