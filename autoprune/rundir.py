@@ -18,7 +18,7 @@ from autoprune.files.names import slug
 from autoprune.files.near import did_you_mean
 from autoprune.files.writing import open_unlinked
 
-FOLDERS = ("front", "finetuned")
+FOLDERS = ("front", "finetuned", "tracking")
 """Of a run, that it writes to."""
 
 OPTUNA_LOCK = "study.log.lock"
@@ -43,6 +43,8 @@ def create(path: Path) -> None:
         raise UserError(
             f"'{path}' holds a run already: `autoprune resume {path}` goes on with it, or choose another --out."
         )
+    if (path / "config.json").exists():
+        raise UserError(f"'{path}' holds a network, whose files a run would lie among: choose another --out.")
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):  # a probe
@@ -78,6 +80,8 @@ def check_is_run(path: Path) -> None:
     """Raise a UserError unless a run was started there."""
     if not (path / "config.yaml").is_file():
         why = "it has no config.yaml" if path.exists() else "there is nothing of that name"
+        if (path / "config.json").is_file():
+            why += ". It holds a network: give the directory that `autoprune search` named as the run"
         raise UserError(f"'{path}' is no run: {why}.{'' if path.exists() else did_you_mean(path)}")
 
 

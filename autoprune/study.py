@@ -30,6 +30,7 @@ from autoprune.records.storage import check_storage
 from autoprune.result import SearchResult
 from autoprune.space import Proposal
 from autoprune.space_file import save_space
+from autoprune.tracking.following import tracked
 from autoprune.validation import front_names, measure, save_front, total_macs
 from autoprune.workers.pool import WorkerPool, is_wanted
 
@@ -43,6 +44,7 @@ def start(config: SearchConfig, out: Path | None = None, callbacks: Callback = S
     config = limited(config)
     make_agent(config.agent, config.agent_settings())
     check_storage(config.storage)
+    callbacks = tracked(config.track, callbacks)
     out = out or rundir.new_run_path(config.agent, config.seed)
     rundir.create(out)
     with rundir.locked(out), ExitStack() as stack:
@@ -71,6 +73,7 @@ def resume(out: Path, callbacks: Callback = SILENT, places: Mapping[str, Any] | 
     with rundir.locked(out):
         limits_of_runs.change(out, places or {})
         config = load_config(out / "config.yaml", dict(places or {}))
+        callbacks = tracked(config.track, callbacks)
         callbacks.on_start(config, out)
         with workers_of(config, callbacks) as pool:
             assembly = prepare(config, callbacks, run=out)
