@@ -17,6 +17,8 @@ from autoprune.data_names import as_written
 
 OPTIONS = ("model", "data", "agent", "seed")
 """Settings that are written as options; others are written as `key=value`."""
+WITHIN = ("agent_options", "workload")
+"""Settings that hold others, each of which is written by itself."""
 LEFT_OUT = PLACES | {"study_name"}
 """Settings that change no result."""
 RUN, NETWORK = "run", "pruned"
@@ -28,18 +30,18 @@ def search_command(config: SearchConfig) -> str:
     settings = shared(differing(config))
     words = ["autoprune", "search"]
     for name in OPTIONS:
-        if name in settings:
-            value = settings.pop(name)
-            several = as_written(value) if name == "data" else [value]
-            words += [_option(f"--{name}", one) for one in several]
+        if name == "data" and name in settings:
+            words += [_option("--data", one) for one in as_written(settings.pop(name))]
+        elif isinstance(settings.get(name), str | int):
+            words.append(_option(f"--{name}", settings.pop(name)))
     budgets = settings.pop("budgets", {})
     if _are_bounds(budgets):
         words += [_option("--budget", f"{metric}={bound!r}") for metric, bound in budgets.items()]
     else:
         settings["budgets"] = budgets
     for key, value in settings.items():
-        inner = value if isinstance(value, Mapping) and all(_is_key(name) for name in value) else None
-        nested = {f"{key}.{name}": one for name, one in inner.items()} if inner is not None else {key: value}
+        apart = key in WITHIN and isinstance(value, Mapping) and all(_is_key(name) for name in value)
+        nested = {f"{key}.{name}": one for name, one in value.items()} if apart else {key: value}
         words += [shlex.quote(f"{name}={_yaml(one)}") for name, one in nested.items()]
     return " ".join([*words, "--out", RUN])
 
