@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from autoprune.result import SearchResult
 
 
+LONGEST = 20  # characters of a name in the headline
+
+
 def columns(result: "SearchResult") -> list[str]:
     """Heads of the table."""
     said = result.space.words
@@ -32,10 +35,9 @@ def rows(result: "SearchResult") -> list[list[str]]:
 def headline(result: "SearchResult") -> str:
     """Who searched, and what that took."""
     spent, said = result.spent, result.space.words
-    agent, model = (result.policy.provenance.get(key) for key in ("agent", "model"))
+    agent, model = (_last(live.shown(str(result.policy.provenance.get(key)))) for key in ("agent", "model"))
     ended = ", interrupted" if result.interrupted else ""
-    called = live.shown(str(model)), live.shown(str(agent))
-    return f"{' by '.join(called)}: {spent.evals:,} scored, {spent.tokens:,} {said.items}, {spent.seconds:.1f} s{ended}"
+    return f"{model} by {agent}: {spent.evals:,} scored, {spent.tokens:,} {said.items}, {spent.seconds:.1f} s{ended}"
 
 
 def budgets(result: "SearchResult") -> list[str]:
@@ -60,6 +62,11 @@ def mean(shares: Sequence[float]) -> float:
 def loss_name(result: "SearchResult") -> str:
     """The name of the loss that was searched."""
     return str(result.policy.provenance.get("loss"))
+
+
+def _last(name: str) -> str:
+    """The end of a path, which tells most; a short name as it is."""
+    return name if len(name) <= LONGEST else f"…{name[-LONGEST + 1 :]}"
 
 
 def _cells(row: Mapping[str, Any], said: Words, others: Sequence[Budget]) -> list[str]:

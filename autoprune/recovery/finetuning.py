@@ -96,7 +96,9 @@ class Recovered:
         ]
         hint = " Fewer epochs or a smaller lr may help." if self.trained and self.chosen != "trained" else ""
         last = [name for name in steps if getattr(self, name) is not None][-1:]
-        return None if [self.chosen] == (last or ["before"]) else f"{' and '.join(worse)}: {kept} is the result.{hint}"
+        if [self.chosen] == (last or ["before"]):
+            return None
+        return f"{' and '.join(worse) or 'nothing made it better'}: {kept} is the result.{hint}"
 
     @property
     def _start(self) -> Measurement:

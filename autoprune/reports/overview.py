@@ -173,11 +173,10 @@ def _budgets(run: Run) -> list[tuple[str, str, str]]:
 
 def _spent(run: Run) -> tuple[str, str, str]:
     spent = run.spent
-    return (
-        "Spent on the search",
-        duration(spent.seconds),
-        f"{count(spent.evals, 'evaluation')}, {amount(spent.tokens)} {run.words.items}",
-    )
+    told = f"{count(spent.evals, 'evaluation')}, {amount(spent.tokens)} {run.words.items}"
+    if spent.training:
+        told += f", {percent(spent.training, spent.tokens)} of them for training candidates"
+    return "Spent on the search", duration(spent.seconds), told
 
 
 def _amount(run: Run, metric: str, value: float) -> str:

@@ -61,6 +61,7 @@ class Spent(_Part):
     evals: int
     tokens: int
     seconds: float
+    training: int = 0
 
 
 class Result(_Part):
