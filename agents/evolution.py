@@ -31,15 +31,13 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from autoprune.agents.additive_model import AdditiveModel, added, guess
 from autoprune.agents.increments import Increments
 from autoprune.agents.racing import PATIENCE, race
-from autoprune.agents.training_stages import TrainingStages, finalists, shortlist
+from autoprune.agents.training_stages import TrainsCandidates, finalists, shortlist
 from autoprune.envs import sensitivity
 from autoprune.objective import Objective
 from autoprune.ports.agent import Agent
-from autoprune.ports.candidate_training import CandidateTraining, Trainer
 from autoprune.space import Levels
 
 Floats = NDArray[np.float64]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 MEASURING = 0.25  # share of the limits, at most, for sensitivities, or for the slopes of one step
 CLIMBING = 0.5  # share of the limits after which no more such steps are taken
@@ -50,8 +48,10 @@ TRIES = 2  # steps that lead nowhere, after which no more are taken
 
 
 @dataclass(frozen=True)
-class Evolution(Agent):
+class Evolution(TrainsCandidates, Agent):
     """Defaults were chosen by `benchmarks/compare_agents.py` (docs/decisions/ has what was tried).
+
+    Settings of training candidates are those of `TrainsCandidates` (training_stages.py).
 
     Args:
         offspring: number of offspring in each generation.
@@ -65,14 +65,6 @@ class Evolution(Agent):
         points: number of levels of each unit whose sensitivity is measured. It is less where the limits require it.
         deep: probability that a generation changes only units after a random one. The blocks before are not computed
             again (evaluation/prefix_runner.py).
-        train_tokens: tokens that candidates are trained on in the first of three stages, before they are compared
-            (training_stages.py). The others take 4 and 16 times as many. 0 compares without training.
-        train_from: share of the limits on tokens or evaluations after which generations are compared after training.
-            A search without such a limit trains all generations.
-        trained: number of candidates in the first of these stages.
-        trainer: what is trained: `refit`, `norms`, `lora` or `full`, the cheapest first.
-        refit_sequences: number of sequences for a refit of each candidate before its training; 0 is none.
-        train_lr: learning rate of this training; None is a fifth of that of fine-tuning.
     """
 
     offspring: int = 6
@@ -83,17 +75,11 @@ class Evolution(Agent):
     sensitivity_tokens: NonNegativeInt = 512
     slope_sequences: NonNegativeInt = 1
     points: PositiveInt = 1
-    deep: Share = 0.5
-    train_tokens: NonNegativeInt = 0
-    train_from: Share = 0.5
-    trained: PositiveInt = 4
-    trainer: Trainer = "full"
-    refit_sequences: NonNegativeInt = 0
-    train_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    deep: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def search(self, objective: Objective, rng: np.random.Generator) -> None:
         """Run generations until the limits are spent or no new offspring are found."""
-        stages = self._stages(objective)
+        stages = self.training_stages(objective)
         parent = objective.space.uniform()
         objective.by_sequence([parent], [0])
         objective.declare(parent)
@@ -112,7 +98,7 @@ class Evolution(Agent):
         while misses < PATIENCE:
             sample = self._sample(objective, rng)
             tell = partial(model.learn, parent)
-            if stages and self._trains(objective):
+            if stages and self.trains_now(objective):
                 known = finalists(objective, 2 * self.trained) if not objective.spent.training else []
                 rivals = shortlist(objective, parent, [*children, *known], sample, self.trained, tell)
                 parent = stages.choose(objective, parent, rivals, sample)
@@ -122,16 +108,6 @@ class Evolution(Agent):
             children = self._children(objective, parent, model, seen, rng)
             misses = 0 if children else misses + 1
             seen.update(children)
-
-    def _stages(self, objective: Objective) -> TrainingStages | None:
-        if not self.train_tokens:
-            return None
-        how = CandidateTraining(self.trainer, self.refit_sequences, lr=self.train_lr)
-        return TrainingStages.of(objective, self.train_tokens, self.trained, how)
-
-    def _trains(self, objective: Objective) -> bool:
-        limited = objective.limits.tokens is not None or objective.limits.evals is not None
-        return objective.progress >= self.train_from or not limited
 
     def _climb(self, objective: Objective, parent: Levels, rng: np.random.Generator) -> tuple[Levels, Floats | None]:
         """From policy to policy along slopes, while they lead to better ones: the last, and what each level adds."""

@@ -12,17 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.agents.racing import Patience
+from autoprune.agents.training_stages import TrainsCandidates
 from autoprune.objective import Objective
 from autoprune.ports.agent import Agent
 from autoprune.space import SLACK, Levels, SearchSpace
 
 
 @dataclass(frozen=True)
-class EvoPress(Agent):
+class EvoPress(TrainsCandidates, Agent):
     """Args:
     offspring: lambda.
     stages: (tokens, survivors) of each stage; the last has one survivor.
     starts: number of random starting points in depth spaces.
+
+    With `train_tokens`, the best of the first stage go through stages with training instead (training_stages.py).
     """
 
     offspring: int = 32
@@ -31,16 +34,29 @@ class EvoPress(Agent):
 
     def search(self, objective: Objective, rng: np.random.Generator) -> None:
         """Generations until the limits, or until no switch is possible or leads to anything new."""
+        training = self.training_stages(objective)
         parent = self._start(objective, rng)
         patience = Patience(objective)
         while len(_pairs(objective.space, parent)) and not patience.lost():
             candidates = [_switched(objective.space, parent, rng) for _ in range(self.offspring)]
-            for number, (tokens, survivors) in enumerate(self.stages):
-                if number == len(self.stages) - 1:
-                    candidates.append(parent)
-                candidates = self._select(objective, candidates, tokens, survivors, rng)
-            parent = candidates[0]
+            if training and self.trains_now(objective):
+                survivors = self._select(objective, candidates, self.stages[0][0], self.trained, rng)
+                parent = training.choose(
+                    objective, parent, survivors, self._minibatch(objective, self.stages[-1][0], rng)
+                )
+            else:
+                parent = self._survivor(objective, parent, candidates, rng)
             objective.declare(parent)
+
+    def _survivor(
+        self, objective: Objective, parent: Levels, candidates: list[Levels], rng: np.random.Generator
+    ) -> Levels:
+        """Of the stages without training."""
+        for number, (tokens, survivors) in enumerate(self.stages):
+            if number == len(self.stages) - 1:
+                candidates.append(parent)
+            candidates = self._select(objective, candidates, tokens, survivors, rng)
+        return candidates[0]
 
     def _start(self, objective: Objective, rng: np.random.Generator) -> Levels:
         uniform = objective.space.uniform()
@@ -57,10 +73,12 @@ class EvoPress(Agent):
     def _select(
         self, objective: Objective, candidates: list[Levels], tokens: int, survivors: int, rng: np.random.Generator
     ) -> list[Levels]:
-        count = objective.sequences_for(tokens)
-        minibatch = rng.choice(objective.n_sequences, size=count, replace=False)
-        losses_P = objective.by_sequence(candidates, [int(s) for s in minibatch]).mean(axis=1)
+        losses_P = objective.by_sequence(candidates, self._minibatch(objective, tokens, rng)).mean(axis=1)
         return [candidates[int(i)] for i in np.argsort(losses_P, kind="stable")[:survivors]]
+
+    def _minibatch(self, objective: Objective, tokens: int, rng: np.random.Generator) -> list[int]:
+        count = objective.sequences_for(tokens)
+        return [int(s) for s in rng.choice(objective.n_sequences, size=count, replace=False)]
 
 
 def _switched(space: SearchSpace, parent: Levels, rng: np.random.Generator) -> Levels:

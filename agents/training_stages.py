@@ -8,13 +8,15 @@ trained weights are thrown away: the result is the policy.
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from autoprune.errors import UserError
 from autoprune.objective import Objective
-from autoprune.ports.candidate_training import CandidateTraining
+from autoprune.ports.candidate_training import CandidateTraining, Trainer
 from autoprune.space import Levels
 
 GROWTH = (1, 4, 16)
@@ -75,6 +77,45 @@ class TrainingStages:
             part = sample[: max(1, len(sample) * (stage + 1) // len(self.steps))]
             left = _best(objective, left, part, steps, max(1, len(left) // 2))
         return _best(objective, [parent, *left], sample, self.steps[-1], 1)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainsCandidates:
+    """Settings of agents that compare candidates after training, and when they do.
+
+    Args:
+        train_tokens: tokens that candidates are trained on in the first of three stages, before they are compared. The
+            other stages take 4 and 16 times as many. 0 compares without training.
+        train_from: share of the limits on tokens or evaluations after which generations are compared after training. A
+            search without such a limit trains all generations.
+        trained: number of candidates in the first of these stages.
+        trainer: what is trained: `refit`, `norms`, `lora` or `full`, the cheapest first.
+        refit_sequences: number of sequences for a refit of each candidate before its training; 0 is none.
+        train_lr: learning rate of this training; None is a fifth of that of fine-tuning.
+    """
+
+    train_tokens: NonNegativeInt = 0
+    train_from: Annotated[float, Field(ge=0, le=1)] = 0.5
+    trained: PositiveInt = 4
+    trainer: Trainer = "full"
+    refit_sequences: NonNegativeInt = 0
+    train_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    def training_stages(self, objective: Objective) -> TrainingStages | None:
+        """The stages; None where nothing is trained.
+
+        Raises:
+            UserError: networks cannot be trained here.
+        """
+        if not self.train_tokens:
+            return None
+        how = CandidateTraining(self.trainer, self.refit_sequences, lr=self.train_lr)
+        return TrainingStages.of(objective, self.train_tokens, self.trained, how)
+
+    def trains_now(self, objective: Objective) -> bool:
+        """Whether enough of the limits is spent that a generation is compared after training."""
+        limited = objective.limits.tokens is not None or objective.limits.evals is not None
+        return objective.progress >= self.train_from or not limited
 
 
 def shortlist(

@@ -46,6 +46,7 @@ class Score:
         seconds: seconds of search until then.
         failed: why it could not be scored; None if it was scored.
         steps: training steps that its network had taken before it was scored.
+        passes: forward passes that were charged for those of the steps that were new.
     """
 
     proposal: Proposal
@@ -54,6 +55,7 @@ class Score:
     seconds: float
     failed: str | None = None
     steps: int = 0
+    passes: int = 0
 
 
 @dataclass(frozen=True)
@@ -255,20 +257,29 @@ def _encode(score: Score) -> str:
         record["failed"] = score.failed
     if score.steps:
         record["steps"] = score.steps
+    if score.passes:
+        record["passes"] = score.passes
     return json.dumps(record, separators=(",", ":"))
 
 
 def decode(data: dict[str, Any]) -> Score:
     """A line of the file, read as JSON; raises KeyError, TypeError or ValueError for what is none."""
     losses = [math.inf if loss is None else float(loss) for loss in _list(data, "losses")]
-    proposal: Proposal
-    proposal = (
-        Mask(bytes.fromhex(data["mask"])) if "mask" in data else tuple(int(level) for level in _list(data, "levels"))
-    )
+    proposal = decode_proposal(data)
     sequences = tuple(int(s) for s in _list(data, "sequences"))
     if len(losses) != len(sequences):
         raise ValueError("losses and sequences differ in number")
     failed, steps = None if data.get("failed") is None else str(data["failed"]), data.get("steps", 0)
     if type(steps) is not int or steps < 0:
         raise ValueError(f"{steps!r} training steps")
-    return Score(proposal, sequences, losses, float(data["seconds"]), failed, steps)
+    passes = data.get("passes", 0)
+    if type(passes) is not int or passes < 0:
+        raise ValueError(f"{passes!r} forward passes of training")
+    return Score(proposal, sequences, losses, float(data["seconds"]), failed, steps, passes)
+
+
+def decode_proposal(data: dict[str, Any]) -> Proposal:
+    """The levels or the mask in a record; raises as `decode`."""
+    if "mask" in data:
+        return Mask(bytes.fromhex(data["mask"]))
+    return tuple(int(level) for level in _list(data, "levels"))

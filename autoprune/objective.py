@@ -350,9 +350,10 @@ class Objective:
             losses_PS = self._scored(policies, sequences, steps)
             self.computed += losses_PS.size * self.tokens_per_sequence
             now, failures = self._account.stop_clock(), self._scorer.failures
+            passes = [self.training.passes(self._archive, policy, steps) for policy in policies]
             scores = [
-                Score(p, sequences, row.tolist(), now, failures.get(p), steps)
-                for p, row in zip(policies, losses_PS, strict=True)
+                Score(policy, sequences, losses, now, failures.get(policy), steps, charged)
+                for policy, losses, charged in zip(policies, losses_PS.tolist(), passes, strict=True)
             ]
             self._journal.append(scores)
             for score in scores:

@@ -42,6 +42,8 @@ from autoprune.written import parse_budget, parse_override
 
 GROWTH = (1, 4, 16)
 RIDGES = 10.0 ** np.arange(-2, 4)
+FEWEST = 10
+"""Policies from which a predictor is learned, at least."""
 PARTS = 4
 """Parts of the depth in which the predictor sees how much is kept of each kind of unit."""
 
@@ -193,12 +195,11 @@ def compared(rows: list[Row], features_PF: Floats) -> Row:
     numbers = {"loss": "loss", "validation loss, refitted": "validation refitted"}
     numbers |= {name: name for name in rows[0] if ", " in name and name.endswith("T")}
     values = {told: np.array([row[name] for row in rows]) for told, name in numbers.items()}
-    values["predictor"] = predicted(features_PF, np.log(after_P))
     better_P = np.argsort(values["loss"])[: len(rows) // 2]
-    values["predictor in the better half"] = np.where(
-        np.isin(np.arange(len(rows)), better_P), values["predictor"], np.inf
-    )
-    values["predictor in the better half"][better_P] = predicted(features_PF[better_P], np.log(after_P[better_P]))
+    if len(better_P) >= FEWEST:
+        values["predictor"] = predicted(features_PF, np.log(after_P))
+        values["predictor of the better half"] = np.full(len(rows), np.inf)
+        values["predictor of the better half"][better_P] = predicted(features_PF[better_P], np.log(after_P[better_P]))
     told = {
         name: (spearman(value_P, after_P), spearman(value_P[better_P], after_P[better_P]))
         for name, value_P in values.items()

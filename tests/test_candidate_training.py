@@ -144,8 +144,8 @@ def test_a_refit_comes_before_the_first_step_and_is_charged(assembly: Assembly) 
     assert refitted.training_passes(0, 3) == 3 * each + 4 * candidate.REFIT_PASSES
     assert refitted.training_passes(1, 3) == 2 * each
     policy = assembly.space.uniform()
-    losses = [scorer.score_trained([policy], range(4), 1) for scorer in (plain, refitted)]
-    assert not np.array_equal(*losses)
+    one, other = (scorer.score_trained([policy], range(4), 1) for scorer in (plain, refitted))
+    assert not np.array_equal(one, other)
 
 
 def test_a_training_that_diverges_fails_its_candidate(assembly: Assembly) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -148,6 +148,52 @@ def test_interrupted_ends_with_the_same_bits(
         training.train(
             finetuning.cut_out(assembly, policy), training_set, how(lora=rank, seed=1), tmp_path / "twice", mark="mark"
         )
+
+
+class Judged(TextTraining):
+    """A training set whose validation losses are given, epoch by epoch."""
+
+    losses: ClassVar[list[float]] = []
+    asked = 0
+
+    def measured(self, network: nn.Module, progress: Any = None) -> Any:
+        self.asked += 1
+        return Known(self.losses[self.asked - 1])
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_early_stopping_hands_over_the_best_epoch(opened: tuple[Any, Any, Any], tmp_path: Path, rank: int) -> None:
+    assembly, policy, training_set = opened
+    judged: Any = training_set
+    judged.__class__ = Judged
+    try:
+        judged.losses, judged.asked = [3.0, 2.0, math.nan, 2.5, 1.0], 0
+        settled = how(epochs=5, lora=rank, patience=2)
+        stopped, best = (finetuning.cut_out(assembly, policy) for _ in range(2))
+        shares: list[float] = []
+        done = training.train(
+            stopped, training_set, settled, tmp_path / "stopped", lambda _, share: shares.append(share)
+        )
+        of_epoch = -(-training_set.count // 8)
+        assert (done.steps, done.best, done.planned) == (4 * of_epoch, 2 * of_epoch, 5 * of_epoch)
+        assert f"the network after {2 * of_epoch} was best" in done.told()
+
+        def stop(stage: str, share: float) -> None:
+            if share > 2.5 / 5:
+                raise KeyboardInterrupt
+
+        judged.asked = 0
+        with pytest.raises(KeyboardInterrupt):
+            training.train(finetuning.cut_out(assembly, policy), training_set, settled, tmp_path / "twice", stop)
+        assert judged.asked == 2
+        again = training.train(best, training_set, settled, tmp_path / "twice")
+        assert (again.steps, again.best, judged.asked) == (done.steps, done.best, 4)
+        for name, tensor in stopped.state_dict().items():
+            assert torch.equal(tensor, best.state_dict()[name]), name
+        finished = training.train(finetuning.cut_out(assembly, policy), training_set, settled, tmp_path / "twice")
+        assert (finished.steps, judged.asked) == (done.steps, 4), "a training that is over stays over"
+    finally:
+        judged.__class__ = TextTraining
 
 
 def test_the_lesson_holds_the_validation_split_back(opened: tuple[Any, Any, Any]) -> None:

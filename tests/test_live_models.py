@@ -87,7 +87,7 @@ def test_a_live_model_is_searched_as_its_directory_is_and_stays_as_it_was(
     directory = autoprune.search(**own)
     assert (live.loss, live.policy.units) == (directory.loss, directory.policy.units)
     folder = Path(live.assembly.loaded.path)
-    assert folder.name == Path(quick["model"]).name  # which cards are headed with
+    assert repr(live).startswith(f"SearchResult({Path(quick['model']).name} by random")
     changed = (folder / "model.safetensors").stat().st_mtime_ns
     again = autoprune.resume(live.path)  # the run names files: the object is not needed
     assert again.loss == live.loss
@@ -333,3 +333,31 @@ def test_another_process_is_given_the_module_again(tmp_path: Path, monkeypatch: 
     assert told[1] == told[0]
     assert told[2] == "the model is not the Net that the run was begun with."
     assert told[3:] == [str(result.loss), "True"]
+
+
+def test_where_a_model_came_from_is_kept(llama: Any, tokenizer: Any, tiny_model: str, tmp_path: Path) -> None:
+    from autoprune.given_models import named
+
+    llama.config._name_or_path = "somebody/tiny-model"
+    folder = Path(named(llama, tokenizer))
+    assert folder.name == "tiny-model"
+    assert 'base_model: "somebody/tiny-model"' in (folder / "README.md").read_text(encoding="utf-8")
+    own = tmp_path / "own"
+    shutil.copytree(tiny_model, own)
+    for name in ("README.md", "LICENSE", "NOTICE.txt"):
+        (own / name).write_text(f"{name} of its own", encoding="utf-8")
+    llama.config._name_or_path = str(own)
+    folder = Path(named(llama, tokenizer))
+    assert (folder.name, sorted(file.name for file in folder.iterdir() if file.suffix != ".json")) == (
+        "own", ["LICENSE", "NOTICE.txt", "README.md", "model.safetensors"],
+    )  # fmt: skip
+
+
+def test_a_model_is_searched_on_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    from autoprune import given_models
+
+    monkeypatch.setattr(given_models, "named", lambda *_: "live:Net_0")
+    net = Net().to("meta")  # a device that every machine has
+    assert given_models.with_model({"model": net}) == {"model": "live:Net_0", "device": "meta"}
+    assert given_models.with_model({"model": net, "device": "cpu"})["device"] == "cpu"
+    assert "device" not in given_models.with_model({"model": net}, places=False)

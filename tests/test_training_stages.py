@@ -15,8 +15,9 @@ from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.objective import Limits, Objective
 from autoprune.ports.candidate_training import CandidateTraining
+from autoprune.reports.run import read_run
 from autoprune.testing.toys import ToyScorer, toy_space
-from autoprune.training import candidate
+from autoprune.training.learner import Learner
 from tests.conftest import QUICK
 from tests.test_fidelity import PASSES, TrainedToy, policies_of
 
@@ -98,6 +99,11 @@ def test_killed_and_resumed_equals_uninterrupted(quick: dict[str, Any], tmp_path
     whole = study.start(config, tmp_path / "whole")
     assert whole.spent.training > 0
     assert whole.spent.evals <= 900
+    assert read_run(tmp_path / "whole").spent.training == whole.spent.training
+    (tmp_path / "whole" / "result.json").rename(tmp_path / "result.json")
+    told = read_run(tmp_path / "whole").spent
+    assert (told.training, told.tokens <= whole.spent.tokens) == (whole.spent.training, True), "slopes are not told"
+    (tmp_path / "result.json").rename(tmp_path / "whole" / "result.json")
     lines = (tmp_path / "whole" / "journal.jsonl").read_text().splitlines(keepends=True)
     trained = [number for number, line in enumerate(lines) if '"steps":' in line]
     assert trained
@@ -111,6 +117,14 @@ def test_killed_and_resumed_equals_uninterrupted(quick: dict[str, Any], tmp_path
     assert (resumed.spent.tokens, resumed.spent.training) == (whole.spent.tokens, whole.spent.training)
 
 
+def test_evopress_has_the_same_stages(quick: dict[str, Any], tmp_path: Path) -> None:
+    stages = [[64, 2], [128, 1], [256, 1]]
+    options = {**TRAINS, "stages": stages, "offspring": 4, "train_from": 0.0}
+    result = autoprune.search(**quick | {"agent": "evopress", "agent_options": options}, out=tmp_path / "run")
+    assert result.spent.training > 0
+    assert '"steps":1' in (tmp_path / "run" / "journal.jsonl").read_text()
+
+
 def test_without_train_tokens_nothing_is_trained(quick: dict[str, Any], tmp_path: Path) -> None:
     result = autoprune.search(**quick | {"max_evals": 60}, out=tmp_path / "run")
     assert result.spent.training == 0
@@ -119,7 +133,7 @@ def test_without_train_tokens_nothing_is_trained(quick: dict[str, Any], tmp_path
 
 def test_a_training_looks_at_the_clock(quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A search that ends within a training resumes to the same end, and that training is not charged."""
-    clock, whole = [0.0], candidate.Learner.advance
+    clock, whole = [0.0], Learner.advance
 
     def slow(self: Any, steps: int, tick: Any) -> None:
         def later() -> None:
@@ -129,7 +143,7 @@ def test_a_training_looks_at_the_clock(quick: dict[str, Any], tmp_path: Path, mo
         whole(self, steps, later)
 
     monkeypatch.setattr("autoprune.spending.time.monotonic", lambda: clock[0])
-    monkeypatch.setattr(candidate.Learner, "advance", slow)
+    monkeypatch.setattr(Learner, "advance", slow)
     settings = quick | {"max_evals": None, "max_time": 1050.0, "agent_options": TRAINS}
     result = study.start(load_config(None, settings), tmp_path / "run")
     assert 1000 < result.spent.seconds < 1200

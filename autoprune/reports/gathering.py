@@ -29,13 +29,13 @@ class Gathering:
         self.history: list[tuple[int, float, float]] = []
         self.failed = 0
         self._space, self._length, self._lines = space, sequence_length, 0
-        self._evals, self._tokens, self._seconds = 0, 0, 0.0
+        self._evals, self._tokens, self._seconds, self._training = 0, 0, 0.0, 0
         self._leader: Proposal | None = None
 
     @property
     def spent(self) -> Spent:
         """Evaluations, tokens and seconds so far; training steps are left out."""
-        return Spent(evals=self._evals, tokens=self._tokens, seconds=self._seconds)
+        return Spent(evals=self._evals, tokens=self._tokens, seconds=self._seconds, training=self._training)
 
     @property
     def best(self) -> Best | None:
@@ -81,7 +81,8 @@ class Gathering:
         if proposal not in records or score.steps > records[proposal].steps:
             records[proposal] = Scored(self._space.keys(proposal), {}, self._space.feasible(proposal), score.steps)
         one = records[proposal]
-        self._charge(1, len(score.sequences), score.seconds)
+        self._charge(1 + score.passes, score.passes + len(score.sequences), score.seconds)
+        self._training += score.passes * self._length
         self.failed += score.failed is not None
         if score.steps == one.steps:  # losses after fewer training steps are of other weights
             one.losses.update(zip(score.sequences, score.losses, strict=True))

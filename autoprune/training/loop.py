@@ -22,6 +22,7 @@ from autoprune.ports.training import TrainingSet
 from autoprune.training import adapters
 from autoprune.training.settings import TrainingSettings
 from autoprune.training.state import State
+from autoprune.training.stopping import Stopping
 
 SAVE_SECONDS = 180.0
 """Between two saved states of a long epoch; each epoch ends with one."""
@@ -41,18 +42,21 @@ class Trained:
         planned: number of steps that epochs and limits allow; None if only time ended it.
         tokens: approximate number of tokens, or images, trained on.
         seconds: seconds of training, including those before an interruption.
+        best: the number of steps after which the network was best, which is handed over; None without `patience`.
     """
 
     steps: int
     planned: int | None
     tokens: int
     seconds: float
+    best: int | None = None
 
     def told(self) -> str:
         """In words."""
         whole = "" if self.planned in (None, self.steps) else f" of {self.planned:,}"
         early = "" if self.planned in (None, self.steps) else "; it was ended before the learning rate had fallen"
-        return f"{self.steps:,}{whole} steps, {self.seconds:.1f} s{early}"
+        best = f"; the network after {self.best:,} was best" if self.best not in (None, self.steps) else ""
+        return f"{self.steps:,}{whole} steps, {self.seconds:.1f} s{early}{best}"
 
 
 def train(
@@ -92,12 +96,13 @@ def train(
     state = None if folder is None else State(folder, student, optimizer, settings, mark)
     of_epoch = math.ceil(examples.count / settings.batch)
     total = settings.steps(examples.count, examples.tokens)
+    stopping = Stopping(student, examples, settings.patience, folder) if settings.patience else None
     step, before = kept = state.restore() if state else (0, 0.0)
     began = saved = time.monotonic()
     seconds = before
     student.train(examples.as_trained)
     with torch.random.fork_rng([weights[0].device] if weights[0].is_cuda else []):
-        while (total is None or step < total) and (settings.max_time is None or seconds < settings.max_time):
+        while _goes_on(step, total, seconds, settings, stopping):
             at, end = (step, total) if total is not None else (seconds, settings.max_time or 0.0)
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * rate(at, end, settings.warmup)
@@ -108,13 +113,28 @@ def train(
                 break
             if step % of_epoch == 0 or time.monotonic() - saved > SAVE_SECONDS:
                 check_finite(weights, (step - 1) // of_epoch, settings)
+                if stopping and step % of_epoch == 0:
+                    stopping.measure(step)
                 kept, saved = _keep(state, step, seconds), time.monotonic()
         if kept[0] < step:
             check_finite(weights, (step - 1) // of_epoch, settings)
+            if stopping:
+                stopping.measure(step)
             _keep(state, step, seconds)
     student.eval()
+    if stopping:
+        stopping.put_best()
     adapters.merge(student)
-    return Trained(step, total, step * min(settings.batch, examples.count) * examples.tokens, seconds)
+    tokens, best = step * min(settings.batch, examples.count) * examples.tokens, stopping and stopping.best_step
+    return Trained(step, total, tokens, seconds, best)
+
+
+def _goes_on(
+    step: int, total: int | None, seconds: float, settings: TrainingSettings, stopping: Stopping | None
+) -> bool:
+    if stopping and stopping.is_over(step):
+        return False
+    return (total is None or step < total) and (settings.max_time is None or seconds < settings.max_time)
 
 
 def _ends(on_step: OnStep, step: int, measures: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> bool:

@@ -26,6 +26,8 @@ class TrainingSettings:
         max_steps: limit on the number of steps.
         max_tokens: limit on the tokens, or images, trained on.
         max_time: limit on the seconds of training.
+        patience: number of epochs without a smaller loss on the validation split after which training ends. The network
+            of the best epoch is handed over. None trains to the end and hands over the last.
         refit: whether the consumers of pruned widths are refitted before training (refit.py).
         seed: random seed of the order of examples, of shifts and mirrors, and of adapters.
         lora: rank of the adapters that are trained instead of the weights; 0 trains all weights.
@@ -47,6 +49,7 @@ class TrainingSettings:
     max_steps: AtLeast1 | None = None
     max_tokens: AtLeast1 | None = None
     max_time: Positive | None = None
+    patience: AtLeast1 | None = None
     refit: bool = True
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     lora: Annotated[int, Field(ge=0)] = 0

@@ -107,13 +107,8 @@ def done(folder: Path, settings: Mapping[str, Any], mark: str) -> tuple[int, flo
         with open_tensors(folder / FILE) as state:
             told = state.metadata()
         step, seconds = int(told["step"]), float(told.get("seconds", 0))
-        before = {
-            "refit": False,
-            "norms_only": False,
-            "max_steps": None,
-            "max_tokens": None,
-            "max_time": None,
-        } | parse_json(told["tuning"])
+        added = dict.fromkeys(("max_steps", "max_tokens", "max_time", "patience"))  # since the first such files
+        before = {"refit": False, "norms_only": False} | added | parse_json(told["tuning"])
         if told["mark"] != mark:
             raise ValueError(f"it is of {told['mark'] or 'other weights'}")
     changed = [f"{key}={value}" for key, value in before.items() if settings.get(key) != value]
