@@ -43,7 +43,7 @@ class Training:
     @property
     def possible(self) -> bool:
         """Whether networks can be trained here."""
-        return self._plain.step_passes > 0
+        return self.scorer.step_passes > 0
 
     @property
     def step_items(self) -> int:

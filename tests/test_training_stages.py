@@ -22,7 +22,7 @@ from tests.conftest import QUICK
 from tests.test_fidelity import PASSES, TrainedToy, policies_of
 
 LENGTH = 32
-TRAINS = {"train_tokens": 64, "train_from": 0.3, "trained": 2}
+TRAINS = {"train_tokens": 64, "train_from": 0.3, "trained": 2, "trainer": "full"}
 
 
 @pytest.fixture
@@ -94,7 +94,8 @@ def test_candidates_are_trained_in_one_way() -> None:
 
 @pytest.mark.parametrize("trainer", ["refit", "norms", "lora", "full"])
 def test_killed_and_resumed_equals_uninterrupted(quick: dict[str, Any], tmp_path: Path, trainer: str) -> None:
-    options = {**TRAINS, "trainer": trainer, "refit_sequences": 4 if trainer == "full" else 0}
+    options = {**TRAINS, "trainer": trainer, "train_tokens": 32 if trainer == "refit" else 64}
+    options["refit_sequences"] = 4 if trainer == "full" else 0
     config = load_config(None, quick | {"agent_options": options})
     whole = study.start(config, tmp_path / "whole")
     assert whole.spent.training > 0
@@ -155,8 +156,12 @@ def test_a_training_looks_at_the_clock(quick: dict[str, Any], tmp_path: Path, mo
 
 
 def test_a_text_smaller_than_the_stages_is_told(quick: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.warns(RuntimeWarning, match="are read more than once"):
-        autoprune.search(**quick | {"agent_options": {"train_tokens": 200_000}, "max_evals": 40}, out=tmp_path / "run")
+    options: dict[str, Any] = {"train_tokens": 200_000}
+    with pytest.warns(RuntimeWarning, match="512 in the reconstruction split: the refit reads no more than these"):
+        autoprune.search(**quick | {"agent_options": options, "max_evals": 40}, out=tmp_path / "refit")
+    options["trainer"] = "full"
+    with pytest.warns(RuntimeWarning, match="they are read more than once"):
+        autoprune.search(**quick | {"agent_options": options, "max_evals": 40}, out=tmp_path / "full")
 
 
 @pytest.mark.parametrize("options", [{"trainer": "adam"}, {"train_tokens": -1}, {"trained": 0}, {"train_lr": 0}])
