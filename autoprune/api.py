@@ -131,7 +131,7 @@ def compare(
     common, names = load_config(Path(config) if config else None, own), objects.names_of("agents", agents)
     chosen = range(common.seed, common.seed + seeds) if isinstance(seeds, int) else seeds
     path = Path(out) if out else rundir.new_run_path("compare", common.seed)
-    with showing(progress, callbacks) as told:
+    with showing(progress, callbacks, path) as told:
         return comparison.compare(common, names, list(chosen), path, told)
 
 

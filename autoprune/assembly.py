@@ -270,4 +270,5 @@ def _check_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"the device '{device}' is not usable here: {str(error).splitlines()[0]}") from error
+        hint = " Did you mean 'cuda'?" if device.lower() in ("gpu", "nvidia", "cuda") and device != "cuda" else ""
+        raise UserError(f"the device '{device}' is not usable here: {str(error).splitlines()[0]}{hint}") from error

@@ -8,21 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
+from autoprune.amounts import parse_count, parse_seconds
 from autoprune.command_output import emit, progress, searching, tell_comparison, tell_result
-from autoprune.errors import UserError
 from autoprune.options import OF_RESUME, SETTINGS, settings
-from autoprune.shell import completion
-from autoprune.shell.chosen import chosen_settings
+from autoprune.shell import completion, looking
+from autoprune.shell.arguments import Config, Json, Overrides, Run
+from autoprune.shell.chosen import check_run, check_there, chosen_settings
 from autoprune.shell.initial import init
 from autoprune.shell.root import app, main
 from autoprune.terminal import echo
 
-__all__ = ["app", "init", "main"]
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.", autocompletion=completion.runs)]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting.")]
-Config = Annotated[Path | None, typer.Option(help="YAML file of settings; options override it.")]
+__all__ = ["app", "init", "looking", "main"]
 
 
 @app.command()
@@ -83,6 +79,7 @@ def compare(
 @settings(OF_RESUME)
 def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
     """Continue a run from its journal, or finish a comparison. Options change where it runs and its limits."""
+    check_run(run)
     with searching(run, as_json, "known") as display:
         from autoprune import study
         from autoprune.comparing import comparison
@@ -93,58 +90,6 @@ def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
         tell_result(result, as_json)
     else:
         tell_comparison(result, as_json)
-
-
-@app.command()
-def show(
-    run: Annotated[
-        Path,
-        typer.Argument(metavar="RUN", help="Directory of a run, or a policy file.", autocompletion=completion.runs),
-    ],
-    as_json: Json = False,
-) -> None:
-    """Show the policy: bars for every layer and unit, costs, losses, fine-tuning, and where it came from."""
-    from autoprune import display, rundir
-    from autoprune.policy import Policy
-    from autoprune.recovery.result import read_finetuned
-    from autoprune.space_file import words_of_run
-
-    policy = Policy.load(run if run.is_file() else rundir.policy_path(run))
-    if as_json:
-        emit(policy.model_dump(by_alias=True))
-        return
-    said = words_of_run(run if run.is_dir() else run.parent)
-    display.print_policy(policy, said)
-    try:
-        done = read_finetuned(run)
-    except UserError as error:
-        echo(f"fine-tuning: {error}")
-        return
-    if done is not None:
-        display.print_finetuned(done, said)
-
-
-@app.command(name="list")
-def list_parts(
-    kind: Annotated[
-        str | None, typer.Argument(metavar="KIND", help="agents, budgets, ...", autocompletion=completion.kinds)
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """List the parts that can be chosen by name."""
-    from autoprune import listing
-
-    parts = listing.describe(kind)
-    if as_json:
-        emit(parts)
-        return
-    for kind_name, described in parts.items():
-        echo(f"{kind_name}:")
-        width = max(map(len, described), default=0)
-        for name, line in described.items():
-            echo(f"  {name:<{width}}  {line}")
-        if not described:
-            echo("  none is registered")
 
 
 @app.command()
@@ -174,6 +119,7 @@ def export(
     from autoprune.recovery.result import finetuned_network
     from autoprune.written import parse_overrides
 
+    check_run(run, directory)
     options = parse_overrides([*(overrides or []), *(["uniform=true"] if uniform else [])])
     with progress(as_json) as display:
         from autoprune.exporting import export_run
@@ -222,56 +168,6 @@ def push(
 
 
 @app.command()
-def report(
-    run: Annotated[
-        Path,
-        typer.Argument(metavar="RUN", help="Directory of a run or of a comparison.", autocompletion=completion.runs),
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="File to write; the default is report.html in the directory.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Write one HTML page about a run or a comparison, finished or not. The page needs no network and no server."""
-    from autoprune.reports.page import write_report
-
-    path = write_report(run, out)
-    if as_json:
-        emit({"path": str(path), "run": str(run)})
-    else:
-        echo(f"report:  {path}")
-
-
-@app.command()
-def dashboard(
-    run: Run,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8080,
-) -> None:
-    """Serve optuna-dashboard on a run's study, until Ctrl-C."""
-    from autoprune.records.dashboard import serve
-
-    serve(run, host, port, lambda url: echo(f"dashboard of {run}: {url} (Ctrl-C ends it)"))
-
-
-@app.command()
-def watch(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Directory of a run, of a comparison, or of several of them.")
-    ] = Path("runs"),
-    control: Annotated[
-        bool, typer.Option("--control", help="Let the page stop and resume, and change limits.")
-    ] = False,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8090,
-) -> None:
-    """Serve a live page of searches until Ctrl-C: curves, what is kept of every unit, limits and budgets."""
-    from autoprune.watching.server import serve
-
-    serve(run, host, port, control, lambda url: echo(f"watching {run}: {url} (Ctrl-C ends it)"))
-
-
-@app.command()
 def finetune(
     run: Run,
     overrides: Annotated[
@@ -282,8 +178,13 @@ def finetune(
         int | None, typer.Option(min=0, help="Passes over the text or the images; 0 only refits.")
     ] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Limit on the number of steps.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Limit on the tokens, or images, trained on.")] = None,
-    max_time: Annotated[float | None, typer.Option(help="Limit on the seconds of training.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(parser=parse_count, metavar="N", help="Limit on the tokens, or images, trained on.")
+    ] = None,
+    max_time: Annotated[
+        float | None,
+        typer.Option(parser=parse_seconds, metavar="TIME", help="Limit on the time, in seconds or as 10min."),
+    ] = None,
     lora: Annotated[
         int, typer.Option(min=0, metavar="RANK", help="Rank of adapters to train and merge; 0 trains all weights.")
     ] = 0,
@@ -291,12 +192,14 @@ def finetune(
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Sequences or images in a step.")] = None,
     augment: Annotated[bool | None, typer.Option("--augment/--no-augment", help="Shift and mirror images.")] = None,
+    track: Annotated[str | None, typer.Option(help="Trackers, with commas; the default are the run's own.")] = None,
     as_json: Json = False,
 ) -> None:
     """Refit and fine-tune the policy of a run; the dense network teaches. The same command continues after a stop.
 
     At least one of --epochs, --max-steps, --max-tokens and --max-time is needed. The first one reached ends training.
     """
+    check_run(run)
     from dataclasses import asdict
 
     from autoprune import api
@@ -304,7 +207,7 @@ def finetune(
 
     options = {
         "epochs": epochs, "max_steps": max_steps, "max_tokens": max_tokens, "max_time": max_time, "lr": lr,
-        "batch": batch, "augment": augment,
+        "batch": batch, "augment": augment, "track": track,
     }  # fmt: skip
     given: dict[str, Any] = {"lora": lora, "seed": seed}
     given |= {key: value for key, value in options.items() if value is not None}
@@ -345,6 +248,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure loss, quality (perplexity, accuracy), parameters, size and speed of a network on its data."""
+    check_there(directory)
     from autoprune import api
     from autoprune.data_names import names_of
 

@@ -11,9 +11,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from autoprune import objects, registry
+from autoprune.amounts import parse_count, parse_seconds
 from autoprune.arguments import TRUTH, told, truth_astray
 from autoprune.data_names import Wanted, names_of
 from autoprune.errors import UserError
+from autoprune.files.near import did_you_mean
 from autoprune.files.reading import read_yaml, reason
 from autoprune.files.writing import write_atomically
 from autoprune.ports.task import Task
@@ -21,7 +23,7 @@ from autoprune.task_choice import task_of
 from autoprune.workload import Phase, Workload
 from autoprune.written import DEFAULT_BUDGETS, budgets_of, check_bound, parse_size, path_as_text, without_password
 
-PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_memory", "storage"}
+PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_memory", "storage", "track"}
 """Settings that say where a search is scored. They do not change what it finds, with one exception: where blocks are
 streamed (`device_memory`), `evolution` gets no slopes and therefore proposes other policies."""
 
@@ -146,7 +148,9 @@ class SearchConfig(_Settings):
         description="limit on policies x tokens, or policies x images, scored; without any limit it is "
         f"{DEFAULT_TOKENS:,}",
     )
-    max_time: Annotated[float | None, BUDGETS] = Field(None, gt=0, description="limit on the seconds of search")
+    max_time: Annotated[float | None, BUDGETS] = Field(
+        None, gt=0, description="limit on the time of search, in seconds or as 10min"
+    )
     sequence_length: Annotated[int, SAMPLES] = Field(
         512, ge=8, description="tokens in a sequence, or images in a sample (32 by default for images)"
     )
@@ -176,11 +180,17 @@ class SearchConfig(_Settings):
     study_name: Annotated[str | None, RECORD] = Field(
         None, description="name of the Optuna study; the default is the run's name"
     )
+    track: Annotated[str | None, RECORD] = Field(
+        None,
+        description="trackers of the run, with commas, see `autoprune list trackers`; the default is none",
+    )
     device: Annotated[str, PLACE] = Field("cpu", description="torch device")
     dtype: Annotated[str, PLACE] = Field(
         "auto", description="data type to compute in; auto is float32 on a CPU and the checkpoint's on a GPU"
     )
-    trust_remote_code: Annotated[bool, MODEL] = Field(False, description="allow code that ships with the model to run")
+    trust_remote_code: Annotated[bool, MODEL] = Field(
+        False, description="allow code that ships with the model to run; --no-trust-remote-code forbids it"
+    )
     workers: Annotated[int | None, PLACE] = Field(
         None, ge=1, description="number of scoring processes on Ray; the default, 1, scores in this process"
     )
@@ -200,11 +210,32 @@ class SearchConfig(_Settings):
         description="memory for hidden states, such as 8GiB; the default is a quarter of the free memory",
     )
 
+    @field_validator("max_evals", "max_tokens", mode="before")
+    @classmethod
+    def _counted(cls, count: Any) -> Any:
+        """Accept numbers as people write them: `400k`."""
+        return parse_count(count) if isinstance(count, str) else count
+
+    @field_validator("max_time", mode="before")
+    @classmethod
+    def _timed(cls, time: Any) -> Any:
+        """Accept times as people write them: `10min`."""
+        return parse_seconds(time) if isinstance(time, str) else time
+
     @field_validator("device_memory", "state_memory", mode="before")
     @classmethod
     def _sized(cls, size: Any) -> Any:
         """Accept sizes as the command line does: `8GiB`."""
         return parse_size(size) if isinstance(size, str) else size
+
+    @field_validator("track", mode="before")
+    @classmethod
+    def _listed(cls, track: Any) -> Any:
+        """Accept a list of names as well as one text with commas."""
+        listed = track.split(",") if isinstance(track, str) else track
+        if not isinstance(listed, list | tuple) or not all(isinstance(name, str) for name in listed):
+            return track
+        return ",".join(dict.fromkeys(filter(None, map(str.strip, listed)))) or None
 
     @field_validator("data", mode="before")
     @classmethod
@@ -357,7 +388,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         data = read_yaml(path)
     except OSError as error:
-        raise UserError(f"the configuration '{path}' cannot be read ({error.strerror}).") from error
+        inside = path / "config.yaml"
+        hint = f" Did you mean '{inside}'?" if inside.is_file() else "" if path.exists() else did_you_mean(path)
+        raise UserError(f"the configuration '{path}' cannot be read ({error.strerror}).{hint}") from error
     except ValueError as error:
         raise UserError(f"the configuration '{path}' cannot be read: {reason(error)}.") from error
     if data is None:

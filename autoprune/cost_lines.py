@@ -28,7 +28,12 @@ def amount(value: float, measure: str | None = None) -> str:
     if measure == "bytes":
         told = number(value)
         return f"{told[:-1]} {told[-1]}B" if told[-1].isalpha() else f"{told} B"
-    return number(value) if measure is None else f"{number(value)} {measure}"
+    return number(value) if measure is None else f"{plain(value)} {measure}"
+
+
+def plain(value: float) -> str:
+    """`12.3`, `1,235`: three digits at least, and no scale, for what has a unit of measurement."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class Budget:
         """A number of its column."""
         if value is None:
             return ""
-        return amount(value, self.measure if self.measure == "bytes" else None)
+        return amount(value, self.measure) if self.measure in (None, "bytes") else plain(value)
 
 
 def budgets_in(costs: Mapping[str, Cost]) -> list[Budget]:
@@ -107,6 +112,20 @@ def budgets_in(costs: Mapping[str, Cost]) -> list[Budget]:
         if cost.budget is not None
         for bound in [_whole_bound(cost)]
     ]
+
+
+def other_budgets(costs: Mapping[str, Cost]) -> list[Budget]:
+    """The budgets that need a column of their own: params and MACs have one in every table."""
+    return [one for one in budgets_in(costs) if one.metric not in OF_UNITS]
+
+
+def bound_cells(costs: Mapping[str, Cost]) -> list[str]:
+    """The bounds below the columns of params, MACs and other budgets; empty without a budget."""
+    budgets = {one.metric: one for one in budgets_in(costs)}
+    if not budgets:
+        return []
+    kinds = [budgets.get(metric) for metric in OF_UNITS]
+    return ["" if one is None else one.cell(one.bound) for one in [*kinds, *other_budgets(costs)]]
 
 
 def budgets_asked(budgets: Mapping[str, float], of: str) -> str:

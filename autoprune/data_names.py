@@ -49,6 +49,13 @@ def names_in(names: Names | None) -> list[str]:
     return [] if names is None else [names] if isinstance(names, str) else list(names)
 
 
+def as_written(names: Names | None) -> list[str]:
+    """The names as `--data` takes them, each with its weight where there are weights."""
+    if isinstance(names, dict):
+        return [f"{name}={weight:g}" for name, weight in names.items()]
+    return names_in(names)
+
+
 def one_name(names: Names | None, what: str) -> str | None:
     """The only name.
 

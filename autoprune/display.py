@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from autoprune.console import CleanConsole
-from autoprune.cost_lines import amount, budgets_asked, budgets_in, cost_lines, number
+from autoprune.cost_lines import amount, bound_cells, budgets_asked, budgets_in, cost_lines, number, other_budgets
 from autoprune.level import form_of
 from autoprune.policy import Cost, Policy, UnitPolicy
 from autoprune.recovery.result import Finetuned, won_back
 from autoprune.table_fitting import fitted, needed, parts_of
 from autoprune.task_choice import measure, words_of
-from autoprune.wording import OF_UNITS, Words, duration, groups
+from autoprune.wording import Words, duration, groups
 
 BARS = (16, 8)  # characters of one unit's bar, where there is room and where there is less
 WIDTH = 80  # of tables where stdout is no terminal and COLUMNS is not set
@@ -76,8 +76,7 @@ def print_results(
         said: the words of the task.
         costs: of a policy file. Their budgets are columns, with the bounds in a last row.
     """
-    budgets = {one.metric: one for one in budgets_in(costs)}
-    others = [one for metric, one in budgets.items() if metric not in OF_UNITS]
+    others, bounds = other_budgets(costs), bound_cells(costs)
     columns = ["", f"loss ({loss})", said.quality.name, "parameters", f"MACs/{said.item}"]
     speed = f"{said.items}/s"
     cells = [
@@ -88,11 +87,9 @@ def print_results(
         ]
         for row in rows
     ]  # fmt: skip
-    if budgets:
-        bounds = [budgets.get(metric) for metric in OF_UNITS]
-        cells.append(["at most", "", "", *("" if one is None else one.cell(one.bound) for one in [*bounds, *others])])
+    cells += [["at most", "", "", *bounds]] if bounds else []
     print_table(title, [*columns, *(one.column for one in others), speed], cells, later=[speed])
-    for one in budgets.values():
+    for one in budgets_in(costs):
         console().print(f"budget:  {one.told}", soft_wrap=True)
 
 
@@ -153,8 +150,14 @@ def print_policy(found: Policy, said: Words | None = None) -> None:
     print_costs(found.costs)
     print_validation(found, said)
     for key, value in found.provenance.items():
-        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        text = ", ".join(_said(k, v, said) for k, v in value.items()) if isinstance(value, dict) else value
         console().print(f"{key:>10}  {text}", soft_wrap=True)
+
+
+def _said(key: str, value: Any, said: Words | None) -> str:
+    """`torch 2.13.0`, and of what a search took `seconds 9.3`; tokens have the name of the task's items."""
+    shown = f"{value:.1f}" if isinstance(value, float) else value
+    return f"{said.items if said is not None and key == 'tokens' else key} {shown}"
 
 
 def _bars(units: Sequence[UnitPolicy], kinds: Sequence[str]) -> list[list[str]]:

@@ -15,6 +15,7 @@ not import torch. `autoprune.testing` has the contract of every kind of part.
 | family | `Family`: `Width`s of `Slice`s, with `Bundles` and `Segment`s | a block's module |
 | exporter | `Exporter` | `Source`, which has the `Policy` |
 | task | `Task`, which gives a `TrainingSet`; `Measurement` holds its numbers | the run's settings |
+| tracker | `Tracker` | `TrackedRun`, then numbers |
 | scorer | `Scorer`, `ScorerWrapper` | policies; each is a `Proposal`: `Levels` or a `Mask` |
 
 `UnitStatistics` describe a unit. `LimitReached` ends a search; an agent must not catch it.
@@ -56,6 +57,8 @@ if TYPE_CHECKING:  # what type checkers know; a name here is exported
     from autoprune.ports import Scorer as Scorer
     from autoprune.ports import ScorerWrapper as ScorerWrapper
     from autoprune.ports import Task as Task
+    from autoprune.ports import TrackedRun as TrackedRun
+    from autoprune.ports import Tracker as Tracker
     from autoprune.ports import TrainingSet as TrainingSet
     from autoprune.ports import of_network as of_network
     from autoprune.space import Levels as Levels

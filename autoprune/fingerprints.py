@@ -18,7 +18,10 @@ LENGTH = 16
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
 PROCESS = os.urandom(8).hex()
 """Enters the fingerprint of what cannot be read, such as an open file: it is known to this process only."""
-BESIDES = {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "_abc_impl", "__annotations_cache__"}
+BESIDES = {
+    "__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__slotnames__", "__annotations_cache__",
+    "_abc_impl",
+}  # fmt: skip
 """Entries of a class that do not change what it does."""
 OF_A_RUN = {"training"}
 """Entries of a module that a search sets itself."""

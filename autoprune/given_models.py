@@ -26,7 +26,6 @@ from autoprune.files.writing import BUILDING, scratch
 from autoprune.networks import pretrained
 from autoprune.networks.checks import check_task
 from autoprune.networks.loading import digest, explained, family_of, model_types
-from autoprune.networks.recognise import SAVED
 from autoprune.networks.unsupported import check_adapters, check_floats, check_place, unwrapped
 from autoprune.ports.task import Task
 from autoprune.rundir import check_is_run
@@ -35,6 +34,8 @@ from autoprune.task_choice import load_task
 READERS = ("tokenizer", "processor")
 """Arguments besides the model: what the model reads through."""
 CARD = "README.md"
+TERMS = (CARD, "LICEN[CS]E*", "NOTICE*")
+"""Files of a model's directory that are kept with it: its card and its terms."""
 FOLDER = "models"
 """Of the cache, that holds models."""
 
@@ -119,7 +120,7 @@ def give_again(run: Path, parts: Iterable[Any], given: Mapping[str, Any]) -> Non
     if live.is_live(config.model):
         if named(network, tokenizer, processor) != config.model:
             raise UserError(f"the model is not the {live.stem(str(config.model))} that the run was begun with.")
-    elif SAVED.search(str(place)):
+    elif live.SAVED.search(str(place)):
         named(network, tokenizer, processor, out=place)
     else:
         raise UserError(f"the run was begun with the model '{config.model or 'embedded'}': leave model.")
@@ -254,9 +255,9 @@ def _write(network: Any, directory: Path) -> None:
     if generation is not None:  # as it is, unchecked: transformers refuses to save some that it loads
         generation.to_json_file(directory / "generation_config.json")
     source = _name_or_path(network)
-    if source and (Path(source) / CARD).is_file():
-        shutil.copy(Path(source) / CARD, directory)
-    elif source and not Path(source).exists():
+    for file in (file for kind in TERMS for file in Path(source).glob(kind) if source and file.is_file()):
+        shutil.copy(file, directory)
+    if source and not Path(source).exists():
         (directory / CARD).write_text(f"---\nbase_model: {json.dumps(source)}\n---\n", encoding="utf-8")
 
 

@@ -265,10 +265,7 @@ def _encode(score: Score) -> str:
 def decode(data: dict[str, Any]) -> Score:
     """A line of the file, read as JSON; raises KeyError, TypeError or ValueError for what is none."""
     losses = [math.inf if loss is None else float(loss) for loss in _list(data, "losses")]
-    proposal: Proposal
-    proposal = (
-        Mask(bytes.fromhex(data["mask"])) if "mask" in data else tuple(int(level) for level in _list(data, "levels"))
-    )
+    proposal = decode_proposal(data)
     sequences = tuple(int(s) for s in _list(data, "sequences"))
     if len(losses) != len(sequences):
         raise ValueError("losses and sequences differ in number")
@@ -279,3 +276,10 @@ def decode(data: dict[str, Any]) -> Score:
     if type(passes) is not int or passes < 0:
         raise ValueError(f"{passes!r} forward passes of training")
     return Score(proposal, sequences, losses, float(data["seconds"]), failed, steps, passes)
+
+
+def decode_proposal(data: dict[str, Any]) -> Proposal:
+    """The levels or the mask in a record; raises as `decode`."""
+    if "mask" in data:
+        return Mask(bytes.fromhex(data["mask"]))
+    return tuple(int(level) for level in _list(data, "levels"))

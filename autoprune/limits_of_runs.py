@@ -62,5 +62,5 @@ def _journalled(run: Path) -> dict[str, float]:
         scores = [line for line in lines if "losses" in line]
         tokens = length * sum(len(line["losses"]) for line in scores)
         return {"evals": len(scores), "tokens": tokens, "seconds": max((line["seconds"] for line in lines), default=0)}
-    except (OSError, *DAMAGE):  # `resume` tells what is wrong with it
+    except (OSError, UserError, *DAMAGE):  # it has not begun, or `resume` tells what is wrong with it
         return {}

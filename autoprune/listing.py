@@ -19,6 +19,9 @@ def describe(kind: str | None = None) -> dict[str, dict[str, str]]:
     if kind is not None and kind not in registry.PARTS:
         near = difflib.get_close_matches(kind, registry.PARTS, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
+        inside = [one for one in registry.PARTS if kind in registry.names(one)]
+        if inside:
+            hint = f" It is a part: `autoprune list {inside[0]}` describes it."
         raise UserError(f"there is no kind of parts '{kind}'.{hint} Known: {', '.join(registry.PARTS)}.")
     return {k: {name: _line(k, name) for name in registry.names(k)} for k in ([kind] if kind else registry.PARTS)}
 

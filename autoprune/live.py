@@ -8,6 +8,7 @@ import copy
 import functools
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
 from autoprune import usercode
@@ -21,6 +22,8 @@ DIGITS = 8
 """Of a fingerprint, in the name of a part."""
 MODEL_DIGITS = 16
 """The same, in the name of a model."""
+SAVED = re.compile(r"[/\\]models[/\\][0-9a-f]{16}[/\\][^/\\]+$")
+"""The end of the path of a saved model (given_models.py)."""
 
 _TABLE: dict[str, Any] = {}
 
@@ -33,6 +36,11 @@ def is_live(name: object) -> bool:
 def stem(name: str) -> str:
     """What an object is called, without its fingerprint."""
     return name.removeprefix(PREFIX).rpartition("_")[0]
+
+
+def shown(name: str) -> str:
+    """What people call a model or a part: a live one by its class, a saved one by its folder, any other by its name."""
+    return stem(name) if is_live(name) else Path(name).name if SAVED.search(name) else name
 
 
 def keep(value: Any, digits: int = DIGITS) -> str:

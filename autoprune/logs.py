@@ -6,7 +6,7 @@ batches of scores, steps of a training and shares of stages.
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from autoprune.callbacks import Best, Callback
 
@@ -62,3 +62,20 @@ class Log(Callback):
     def on_end(self, result: Any) -> None:
         """As an info."""
         LOGGER.info("'%s' is written", result.path)
+
+
+def move_handlers(before: Mapping[TextIO, TextIO]) -> list[tuple["logging.StreamHandler[TextIO]", TextIO]]:
+    """Let handlers of the root logger and of ours write to other streams.
+
+    Args:
+        before: stream -> the one that takes its place.
+
+    Returns:
+        The handlers that were changed, with the streams that they had.
+    """
+    moved = []
+    for handler in (*logging.root.handlers, *LOGGER.handlers):
+        if isinstance(handler, logging.StreamHandler) and handler.stream in before:
+            moved.append((handler, handler.stream))
+            handler.setStream(before[handler.stream])
+    return moved

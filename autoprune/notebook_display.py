@@ -25,7 +25,7 @@ class NotebookDisplay(Display):
         return True
 
     def __enter__(self) -> "NotebookDisplay":
-        return self
+        return self  # the bar of the terminal is not started
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -23,8 +23,10 @@ OF_PLACES = [name for name in SETTINGS if name in PLACES]
 """The settings that say where a search is scored."""
 OF_RESUME = [name for name in SETTINGS if name in PLACES or name in LIMITS]
 """The settings that `resume` can change."""
-SIZES = ("device_memory", "state_memory")
-"""Settings that users may write as 8GiB."""
+AMOUNTS = {
+    "device_memory": "SIZE", "state_memory": "SIZE", "max_evals": "N", "max_tokens": "N", "max_time": "TIME",
+}  # fmt: skip
+"""Settings that users may write with units, as 8GiB, 400k or 10min, and what help calls them."""
 
 Command = Callable[..., None]
 
@@ -62,11 +64,11 @@ def _option(name: str, field: FieldInfo) -> Any:
         return Annotated[list[str] | None, typer.Option("--budget", metavar="METRIC=VALUE", **made)]
     if name == "data":
         return Annotated[list[str] | None, typer.Option(flag, metavar="DATA[=WEIGHT]", **made)]
-    if name in SIZES:
-        return Annotated[str | None, typer.Option(flag, metavar="SIZE", **made)]
+    if name in AMOUNTS:
+        return Annotated[str | None, typer.Option(flag, metavar=AMOUNTS[name], **made)]
     if kinds[-1] == list[float]:
-        metavar = "N|F,F,..." if int in kinds else "F,F,..."
-        return Annotated[str | None, typer.Option(flag, metavar=metavar, **made)]
+        numbers = "N|F,F,..." if int in kinds else "F,F,..."
+        return Annotated[str | None, typer.Option(flag, metavar=numbers, **made)]
     if kinds[0] is bool:
         return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", **made)]
     kind = kinds[0] if kinds[0] in (int, float) else str

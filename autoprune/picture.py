@@ -9,7 +9,7 @@ from autoprune.terminal import clean
 from autoprune.wording import groups
 
 EIGHTHS = " ▁▂▃▄▅▆▇█"
-NOTHING = "·"
+NOTHING, BLOCK = "·", "block"
 ROWS = 8  # of all charts together, at most, unless there are more kinds
 WIDEST = 6  # characters of a column and the gap behind it
 LABEL = 14  # characters of the name of a kind, at most
@@ -41,7 +41,7 @@ def bars_of(policy: Policy) -> dict[str, list[float | None]]:
 
 def picture(bars: Bars, width: int) -> list[str]:
     """The lines of the charts, none longer than `width`."""
-    label = min(LABEL, max(map(len, bars), default=0))
+    label = min(LABEL, max(len(BLOCK), *map(len, bars)))
     count = max(map(len, bars.values()), default=0)
     room = max(1, width - label - 2)
     each = math.ceil(count / room)  # blocks in one column
@@ -59,7 +59,7 @@ def picture(bars: Bars, width: int) -> list[str]:
         if numbers:
             lines.append((" " * (label + 2) + "".join(_number(one, step) for one in binned)).rstrip())
     note = [f"Each column is the mean of {each} blocks."] if each > 1 else []
-    return [*lines, _axis(label, count, columns, step), *note]
+    return [*lines, _axis(label + 2, count, columns, step), *note]
 
 
 def _mean(shares: Sequence[float | None]) -> float | None:
@@ -80,10 +80,11 @@ def _number(share: float | None, step: int) -> str:
     return f"{'' if share is None else f'{share:.0%}':<{step}}"
 
 
-def _axis(label: int, count: int, columns: int, step: int) -> str:
-    """The numbers of the first and of the last block below their columns."""
+def _axis(start: int, count: int, columns: int, step: int) -> str:
+    """The numbers of the first and of the last block below their columns, or as near as there is room."""
     last = str(count - 1)
-    line = f"{'block':<{label}}  0"
-    if count > 1:
-        line = line.ljust(max(len(line) + 1, label + 2 + (columns - 1) * step)) + last
-    return line
+    line = f"{BLOCK:<{start}}0"
+    if count < 2:
+        return line
+    place = min(start + (columns - 1) * step, max(start + columns * step - len(last), len(line) + 1))
+    return line.ljust(place) + last

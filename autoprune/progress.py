@@ -4,6 +4,7 @@ It imports neither torch nor transformers.
 """
 
 import math
+import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from autoprune.callbacks import Callback
 from autoprune.config import SearchConfig
 from autoprune.console import CleanConsole
+from autoprune.logs import move_handlers
 from autoprune.terminal import clean, echo
 from autoprune.wording import duration
 
@@ -46,12 +48,17 @@ class Display(Callback):
         self._shown: WeakKeyDictionary[Objective, tuple[float, int]] = WeakKeyDictionary()
 
     def __enter__(self) -> "Display":
+        before = sys.stdout, sys.stderr
         self._bar.start()
+        # the bar has put its own streams there, which print above it
+        self._moved = move_handlers(dict(zip(before, (sys.stdout, sys.stderr), strict=True))) if self._is_live else []
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for handler, stream in self._moved:
+            handler.setStream(stream)
         if self._is_live:  # else it would print an empty line
             self._bar.stop()
 

@@ -95,7 +95,7 @@ def files_of(path: Path) -> list[str]:
 def check_name(repo: str) -> None:
     """Raise a UserError unless a repository of the hub may be called so."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # public, and not in __all__
 
     try:
         validate_repo_id(repo)

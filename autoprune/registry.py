@@ -84,6 +84,12 @@ PARTS: dict[str, dict[str, str]] = {
         "traced": "autoprune.search_spaces.traced:FAMILY",
     },
     "models": {"tiny-cnn": "autoprune.models.tiny_cnn:tiny_cnn"},
+    "trackers": {
+        "csv": "autoprune.tracking.csv:Csv",
+        "tensorboard": "autoprune.tracking.tensorboard:TensorBoard",
+        "wandb": "autoprune.tracking.wandb:WeightsAndBiases",
+        "mlflow": "autoprune.tracking.mlflow:MLflow",
+    },
     "readers": {
         "parquet": "autoprune.data.columnar:Columnar",
         "tokens": "autoprune.data.token_file:TokenFile",
@@ -134,8 +140,10 @@ def target(kind: str, name: str) -> str:
     return found
 
 
-def load(kind: str, name: str) -> Any:
+def load(kind: str, name: Any) -> Any:
     """Import the part called `name`, or read it from its file or from the table of live objects.
+
+    A class, function or other object that can be called is a part itself.
 
     A Python file is run once per process, whatever paths lead to it.
 
@@ -145,6 +153,10 @@ def load(kind: str, name: str) -> Any:
     """
     if live.is_live(name):
         return live.find(kind, singular(kind), name)
+    if callable(name):
+        return name
+    if not isinstance(name, str):
+        raise UserError(f"a {singular(kind)} is given by name, or as a class or function, and not as {name!r}.")
     reader = FILES.get(kind, {}).get(Path(name).suffix.lower())
     if reader is not None:
         return _import(kind, name, reader)(_path(name))
@@ -172,8 +184,9 @@ def _import(kind: str, name: str, found: str) -> Any:
         near = difflib.get_close_matches(attribute, [known for known in vars(module) if not known.startswith("_")], n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise UserError(f"{failed}: there is no '{attribute}' in {source}.{hint}")
-    if found not in PARTS[kind].values() and module.__file__ and not source.startswith("autoprune."):
-        usercode.FILES.add(module.__file__)
+    file = getattr(module, "__file__", None)  # a built-in module has none
+    if found not in PARTS[kind].values() and file and not source.startswith("autoprune."):
+        usercode.FILES.add(file)
     return part
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from autoprune.drawing.tables import amount, loss, percent
+from autoprune import live
+from autoprune.cost_lines import Budget, bound_cells, budgets_in, other_budgets
+from autoprune.drawing.tables import amount, loss
 from autoprune.level import Level
 from autoprune.space import Unit
 from autoprune.wording import Words
@@ -12,34 +14,35 @@ if TYPE_CHECKING:
     from autoprune.result import SearchResult
 
 
+LONGEST = 20  # characters of a name in the headline
+
+
 def columns(result: "SearchResult") -> list[str]:
     """Heads of the table."""
     said = result.space.words
-    return ["", f"loss ({loss_name(result)})", said.quality.name, "parameters", f"MACs/{said.item}", f"{said.items}/s"]
+    others = [one.column for one in other_budgets(result.policy.costs)]
+    heads = ["", f"loss ({loss_name(result)})", said.quality.name, "parameters", f"MACs/{said.item}"]
+    return [*heads, *others, f"{said.items}/s"]
 
 
 def rows(result: "SearchResult") -> list[list[str]]:
-    """Dense, uniform and best."""
-    return [_cells(row.record(), result.space.words) for row in result.table]
+    """Dense, uniform and best, and the bounds of the budgets."""
+    others, bounds = other_budgets(result.policy.costs), bound_cells(result.policy.costs)
+    told = [_cells(row.record(), result.space.words, others) for row in result.table]
+    return [*told, ["at most", "", "", *bounds, ""]] if bounds else told
 
 
 def headline(result: "SearchResult") -> str:
     """Who searched, and what that took."""
     spent, said = result.spent, result.space.words
-    agent, model = (result.policy.provenance.get(key) for key in ("agent", "model"))
+    agent, model = (_last(live.shown(str(result.policy.provenance.get(key)))) for key in ("agent", "model"))
     ended = ", interrupted" if result.interrupted else ""
     return f"{model} by {agent}: {spent.evals:,} scored, {spent.tokens:,} {said.items}, {spent.seconds:.1f} s{ended}"
 
 
 def budgets(result: "SearchResult") -> list[str]:
-    """What was asked for, and what the policy has of it."""
-    costs = result.policy.costs.items()
-    return [
-        f"{metric} {amount(cost.policy)} of {amount(cost.dense)} ({percent(cost.policy, cost.dense)}), "
-        f"at most {amount(cost.budget)}"
-        for metric, cost in costs
-        if cost.budget is not None
-    ]
+    """What was asked for, and what it is of."""
+    return [one.told for one in budgets_in(result.policy.costs)]
 
 
 def units(result: "SearchResult") -> dict[str, list[tuple[Unit, Level, Level]]]:
@@ -61,12 +64,18 @@ def loss_name(result: "SearchResult") -> str:
     return str(result.policy.provenance.get("loss"))
 
 
-def _cells(row: Mapping[str, Any], said: Words) -> list[str]:
+def _last(name: str) -> str:
+    """The end of a path, which tells most; a short name as it is."""
+    return name if len(name) <= LONGEST else f"…{name[-LONGEST + 1 :]}"
+
+
+def _cells(row: Mapping[str, Any], said: Words, others: Sequence[Budget]) -> list[str]:
     return [
         row["name"],
         loss(row["validation_loss"]),
         said.quality.written(row.get(said.quality.key)),
         amount(row["params"]),
         amount(row["macs"]),
+        *(one.cell(row["costs"].get(one.metric)) for one in others),
         f"{row['tokens_per_second']:,.0f}",
     ]

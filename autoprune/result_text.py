@@ -2,17 +2,20 @@
 
 import itertools
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autoprune import result_table
 from autoprune.drawing.scales import thin
 from autoprune.result_table import mean
+from autoprune.table_fitting import parts_of
 from autoprune.terminal import clean
 
 if TYPE_CHECKING:
     from autoprune.result import SearchResult
 
+WIDTH = 78  # characters of a line
 HEIGHTS = "▁▂▃▄▅▆▇█"
 MOST_COLUMNS, MOST_KINDS = 50, 8  # characters of a row of units; kinds of units that are shown
 NAME = 14  # characters of a name
@@ -21,13 +24,22 @@ NAME = 14  # characters of a name
 def text_of(result: "SearchResult") -> str:
     """The table, the budgets, what is kept by layer, and where the run is."""
     lines = [f"SearchResult({result_table.headline(result)})"]
-    lines += in_columns([result_table.columns(result), *result_table.rows(result)])
-    lines += [f"  budget: {one}" for one in result_table.budgets(result)]
+    for part in parts_of(result_table.columns(result), result_table.rows(result), 1, WIDTH):
+        lines += in_columns([*_head(part.columns), *part.rows])
+    for one in result_table.budgets(result):
+        lines += textwrap.wrap(f"budget: {one}", WIDTH, initial_indent="  ", subsequent_indent="    ")
     lines += _kept(result)
     lines += [f"  run: {result.path}"]
     if result.interrupted:
         lines += [f"  go on: autoprune.resume('{result.path}')"]
     return "\n".join(map(clean, lines))
+
+
+def _head(columns: Sequence[str]) -> list[list[str]]:
+    """The heads of a table as rows: one for each line of those that are wrapped, which end in the last."""
+    lines = [column.split("\n") for column in columns]
+    most = max(map(len, lines))
+    return [list(row) for row in zip(*([""] * (most - len(one)) + one for one in lines), strict=True)]
 
 
 def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -12,13 +12,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from autoprune import stopping
+from autoprune import run_state, stopping
 from autoprune.errors import UserError
 from autoprune.files.names import slug
 from autoprune.files.near import did_you_mean
 from autoprune.files.writing import open_unlinked
 
-FOLDERS = ("front", "finetuned")
+FOLDERS = ("front", "finetuned", "tracking")
 """Of a run, that it writes to."""
 
 OPTUNA_LOCK = "study.log.lock"
@@ -42,6 +42,8 @@ def create(path: Path) -> None:
         raise UserError(
             f"'{path}' holds a run already: `autoprune resume {path}` goes on with it, or choose another --out."
         )
+    if (path / "config.json").exists():
+        raise UserError(f"'{path}' holds a network, whose files a run would lie among: choose another --out.")
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):  # a probe
@@ -53,6 +55,7 @@ def create(path: Path) -> None:
 
 def discard(path: Path) -> None:
     """Undo `create` for a run that never began, so that the corrected command can use the same path."""
+    _forget_process(path)
     for name in ("config.yaml", ".lock"):
         (path / name).unlink(missing_ok=True)
     with suppress(OSError):  # the user's own folder may hold other things
@@ -76,6 +79,8 @@ def check_is_run(path: Path) -> None:
     """Raise a UserError unless a run was started there."""
     if not (path / "config.yaml").is_file():
         why = "it has no config.yaml" if path.exists() else "there is nothing of that name"
+        if (path / "config.json").is_file():
+            why += ". It holds a network: give the directory that `autoprune search` named as the run"
         raise UserError(f"'{path}' is no run: {why}.{'' if path.exists() else did_you_mean(path)}")
 
 
@@ -99,11 +104,17 @@ def locked(path: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        stopping.withdraw(path)  # what was asked of an earlier process
+        _forget_process(path)
         try:
             yield
         finally:
-            stopping.withdraw(path)
+            _forget_process(path)
+
+
+def _forget_process(path: Path) -> None:
+    """Remove what was asked of a process and what it told of itself."""
+    stopping.withdraw(path)
+    run_state.remove(path)
 
 
 def _take(file: IO[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from autoprune.callbacks import Callback, Callbacks, CallbacksGiven
 from autoprune.logs import Log
@@ -13,8 +14,13 @@ there is no terminal, and False nowhere. A function is called with the stage and
 
 
 @contextmanager
-def showing(progress: Showing, given: CallbacksGiven = None) -> Iterator[Callbacks]:
+def showing(progress: Showing, given: CallbacksGiven = None, run: Path | None = None) -> Iterator[Callbacks]:
     """The callbacks of a call: the log, the display while the context lasts, and those that the user gave.
+
+    Args:
+        progress: what the user gave.
+        given: the user's callbacks.
+        run: of a comparison, its directory, which is named instead of those of its searches.
 
     Raises:
         UserError: something that was given is no callback.
@@ -27,6 +33,7 @@ def showing(progress: Showing, given: CallbacksGiven = None) -> Iterator[Callbac
     if callable(progress):
         ours.append(_OfProgress(progress))
     elif display is not None:
+        display.run = run
         ours.append(display)
     told = Callbacks(given, ours)
     with without_bars(), display or nullcontext():

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune import cautions, limits_of_runs, objects, rundir, stopping, usercode
+from autoprune import cautions, limits_of_runs, objects, run_state, rundir, stopping, usercode
 from autoprune.arguments import made
 from autoprune.assembly import Assembly, assemble
 from autoprune.callbacks import SILENT, BestTeller, Callback
@@ -30,6 +30,7 @@ from autoprune.records.storage import check_storage
 from autoprune.result import SearchResult
 from autoprune.space import Proposal
 from autoprune.space_file import save_space
+from autoprune.tracking.following import tracked
 from autoprune.validation import front_names, measure, save_front, total_macs
 from autoprune.workers.pool import WorkerPool, is_wanted
 
@@ -43,6 +44,7 @@ def start(config: SearchConfig, out: Path | None = None, callbacks: Callback = S
     config = limited(config)
     make_agent(config.agent, config.agent_settings())
     check_storage(config.storage)
+    callbacks = tracked(config.track, callbacks)
     out = out or rundir.new_run_path(config.agent, config.seed)
     rundir.create(out)
     with rundir.locked(out), ExitStack() as stack:
@@ -71,6 +73,7 @@ def resume(out: Path, callbacks: Callback = SILENT, places: Mapping[str, Any] | 
     with rundir.locked(out):
         limits_of_runs.change(out, places or {})
         config = load_config(out / "config.yaml", dict(places or {}))
+        callbacks = tracked(config.track, callbacks)
         callbacks.on_start(config, out)
         with workers_of(config, callbacks) as pool:
             assembly = prepare(config, callbacks, run=out)
@@ -130,7 +133,7 @@ def prepare(config: SearchConfig, callbacks: Callback, masks: bool | None = None
     Raises:
         UserError: as `assemble`, or the dense network's own loss is not finite.
     """
-    stage = callbacks.on_stage if run is None else stopping.heeding(run, callbacks.on_stage)
+    stage = callbacks.on_stage if run is None else run_state.preparing(run, callbacks.on_stage)
     assembly = assemble(config, stage, masks, run)
     _check_dense(assembly)
     for notice in [*assembly.notices(), *assembly.task.notices(assembly)]:
@@ -158,10 +161,11 @@ def _search(
     save_space(out / "space.json", assembly.space, assembly.store.statistics, assembly.coverage)
     assembly.save_metrics(out)
     with closing(journal), _recorded(assembly, out, journal, agent) as record:
-        best_teller = BestTeller(callbacks)
+        best_teller, state = BestTeller(callbacks), run_state.RunState(out)
 
         def scored(objective: Objective) -> None:
             record.write()
+            state.scored(objective)
             callbacks.on_scores(objective)
             best_teller.look(objective)
             if stopping.heard(out):

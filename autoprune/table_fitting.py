@@ -5,6 +5,7 @@ columns go into a second table below the first, and last of all names are shorte
 one number gets the number all the same.
 """
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,8 +68,8 @@ def fitted(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, le
     cells = [max((_length(row[i]) for row in rows), default=0) for i in range(len(columns))]
     wrapped = [_wrapped(column, cell) for column, cell in zip(columns, cells, strict=True)]
     tried = [Part(columns, rows, wide=True), Part(wrapped, rows, wide=True), Part(wrapped, rows, wide=False)]
-    words = [max((cell_len(word) for row in rows for word in row[i].split()), default=0) for i in range(left)]
-    narrow = _with_names(rows, [max(MIDDLE, word) for word in words])
+    pieces = [max((cell_len(one.rstrip()) for row in rows for one in _pieces(row[i])), default=0) for i in range(left)]
+    narrow = _with_names(rows, [max(MIDDLE, piece) for piece in pieces])
     for part in (*tried, Part(wrapped, narrow, wide=False)):
         if needed(part) <= width:
             return part
@@ -112,7 +113,24 @@ def _forced(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int, wi
 def _with_names(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> list[list[str]]:
     """The rows, whose first cells are wrapped to these widths."""
     left = len(widths)
-    return [[*map(_wrapped, row[:left], widths), *row[left:]] for row in rows]
+    return [[*map(_folded, row[:left], widths), *row[left:]] for row in rows]
+
+
+def _pieces(name: str) -> list[str]:
+    """The parts of a name that stay together. It may be wrapped at spaces, and behind slashes, colons and the like."""
+    return re.findall(r"[^\s/:_.-]*[/:_.-]+\s*|[^\s/:_.-]+\s*|\s+", name)
+
+
+def _folded(name: str, width: int) -> str:
+    """A name on several lines of this width, between its pieces. Names that fit stay as they are."""
+    if _length(name) <= width:
+        return name
+    lines = [""]
+    for piece in _pieces(name):
+        if lines[-1] and cell_len(lines[-1]) + cell_len(piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _chosen(

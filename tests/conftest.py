@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers of xdist share the core
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,10 +72,21 @@ def quick(tiny_model: str, text_file: str) -> dict[str, Any]:
     return {"model": tiny_model, "data": text_file, **QUICK}
 
 
+class Replaceable(str):
+    """`KEY=VALUE` that a test may give again with another value; a command itself takes a key once."""
+
+
 @pytest.fixture(scope="session")
 def quick_arguments(quick: dict[str, Any]) -> list[str]:
     """The same for the command line, behind `search`."""
-    return [f"{key}={json.dumps(value)}" for key, value in quick.items()]
+    return [Replaceable(f"{key}={json.dumps(value)}") for key, value in quick.items()]
+
+
+def once(arguments: Iterable[object]) -> list[str]:
+    """Arguments without those that are replaced by others of the same key."""
+    listed = list(arguments)
+    given = {str(one).partition("=")[0] for one in listed if not isinstance(one, Replaceable)}
+    return [str(one) for one in listed if not (isinstance(one, Replaceable) and one.partition("=")[0] in given)]
 
 
 @pytest.fixture(scope="session")
@@ -118,7 +129,7 @@ def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     def run(*arguments: object) -> Answer:
         capsys.readouterr()
         with pytest.raises(SystemExit) as exited:
-            main([str(argument) for argument in arguments])
+            main(once(arguments))
         captured = capsys.readouterr()
         return Answer(int(exited.value.code or 0), captured.out, captured.err)
 

@@ -20,10 +20,10 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("ext
 
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording"}
-    | {"fingerprints", "live", "spending", "written", "data_names"},
+    | {"amounts", "fingerprints", "live", "spending", "table_fitting", "written", "data_names"},
     {"registry", "objects", "level", "unit", "growth", "space", "incumbents", "requests",
       "policy", "cost_lines", "verdict", "config", "journal", "rundir", "space_file", "scorer", "ports",
-      "task_choice", "task_guard", "stopping", "limits_of_runs"},
+      "task_choice", "task_guard", "stopping", "limits_of_runs", "run_state"},
     {"cutting", "data", "drawing"},
     {"networks", "models", "calibration", "budgets"},
     {"levels"},
@@ -32,14 +32,14 @@ LAYERS = (
     {"archive", "clock", "fidelity", "objective", "assembly", "coverage", "whole", "records"},
     {"callbacks", "cautions", "given_models", "provenance", "cards"},
     {"logs", "console", "progress", "notebook_display", "showing"},
-    {"exporters", "workers"},
+    {"exporters", "workers", "tracking"},
     {"validation", "exporting", "publishing"},
     {"study", "result", "result_file", "result_frame", "result_html", "result_table", "result_text"},
     {"comparing", "recovery"},
     {"api", "reports"},
     {"testing", "extend", "watching"},
     {"cli", "command_output", "faults", "display", "listing", "on_import", "options", "picture", "shell",
-     "table_fitting", "__main__"},
+     "__main__"},
 )  # fmt: skip
 """The engine from the ground up; a module imports from its own layer and from those before it."""
 

@@ -24,7 +24,7 @@ OTHER: dict[str, Any] = {
     "space": "depth", "levels": 5, "round_to": 8, "mlp_group": 2, "criterion": "wanda", "loss": "ce", "seed": 7,
     "data_seed": 8, "max_evals": 11, "max_tokens": 12, "max_time": 13.0, "sequence_length": 64, "image_mean": [0.1],
     "image_std": [0.2], "reconstruction_sequences": 21, "search_sequences": 22, "validation_sequences": 23, "batch": 4,
-    "storage": "sqlite:///x.db", "study_name": "other", "device": "meta", "dtype": "bfloat16",
+    "storage": "sqlite:///x.db", "track": "csv", "study_name": "other", "device": "meta", "dtype": "bfloat16",
     "trust_remote_code": True, "workers": 2, "ray_address": "auto", "gpus_per_worker": 0.5, "device_memory": 2**20,
     "state_memory": 2**21, "task": "images", "data_column": "body", "data_split": "test",
 }  # fmt: skip

@@ -17,6 +17,7 @@ from autoprune.calibration.losses import KullbackLeibler
 from autoprune.evaluation.readout import Readout
 from autoprune.exporting import export_policy
 from autoprune.journal import Journal
+from tests.conftest import Replaceable
 
 Refused = Callable[..., str]
 
@@ -86,7 +87,7 @@ def test_unknown_kind_of_parts(refused: Refused) -> None:
 
 
 def test_unknown_command_and_option() -> None:
-    for arguments in (["prune"], ["search", "--modle", "x"], ["search", "--max-evals", "many"], ["resume"]):
+    for arguments in (["prune"], ["search", "--modle", "x"], ["search", "--batch", "many"], ["resume"]):
         done = subprocess.run(
             [sys.executable, "-m", "autoprune", *arguments], capture_output=True, text=True, check=False
         )
@@ -449,7 +450,8 @@ def test_export_over_something_else(refused: Refused, finished_run: Path, tmp_pa
     ],
 )
 def test_evaluate_what_does_not_fit(refused: Refused, tiny_model: str, options: tuple[str, ...], seen: str) -> None:
-    refused("evaluate", tiny_model, "--sequence-length", "32", *options, seen=(seen,))
+    length = [] if "--sequence-length" in options else ["--sequence-length", "32"]
+    refused("evaluate", tiny_model, *length, *options, seen=(seen,))
 
 
 def test_evaluate_nothing(refused: Refused, tmp_path: Path) -> None:
@@ -639,7 +641,13 @@ def test_table_that_costs_more_where_less_is_kept(refused: Refused, quick_argume
 
 # -- rewards and environments ----------------------------------------------------------------------------------------
 
-CHEAP = ("--agent", "ppo", "agent_options.tokens=32", "agent_options.race_tokens=32", "agent_options.episodes=2")
+CHEAP = (
+    "--agent",
+    "ppo",
+    "agent_options.tokens=32",
+    "agent_options.race_tokens=32",
+    Replaceable("agent_options.episodes=2"),
+)
 
 
 def rewarded(tmp_path: Path, body: str) -> tuple[str, ...]:

@@ -1,7 +1,9 @@
 """Callbacks: when they are called, how they stop a search, and what becomes of one that fails."""
 
+import io
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +216,53 @@ def test_nothing_is_printed_where_nobody_asked(
     autoprune.resume(tmp_path / "run", progress=lambda stage, share: told.append(stage))
     assert "validating" in told
     assert "searching" not in "".join(capfd.readouterr())
+
+
+def test_what_is_logged_on_a_terminal_is_printed_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    from autoprune.progress import Display
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    handler = logging.StreamHandler(terminal)
+    monkeypatch.setattr(logging.root, "handlers", [handler])
+    with Display() as display:
+        display.on_stage("collecting moments", 0.5)
+        assert handler.stream is not terminal
+        logging.getLogger("autoprune").warning("a line of the log")
+    assert handler.stream is terminal
+    lines = [line for line in terminal.getvalue().replace("\r", "\n").splitlines() if "a line of the log" in line]
+    assert len(lines) == 1
+    assert "collecting" not in lines[0]
+
+
+def test_in_a_notebook_progress_is_one_output_that_is_updated(monkeypatch: pytest.MonkeyPatch) -> None:
+    import IPython.display
+
+    from autoprune.notebook_display import NotebookDisplay
+
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, content: Any) -> None:
+            shown.append(content.data)
+
+    def display(content: Any, display_id: bool) -> Handle:
+        assert not shown, "the output is made once"
+        assert display_id
+        shown.append(content.data)
+        return Handle()
+
+    monkeypatch.setattr(IPython.display, "display", display)
+    with NotebookDisplay() as progress:
+        progress.on_stage("collecting <moments>", 0.5)
+        progress.on_stage("collecting <moments>", 0.6)
+        progress.on_notice("a <b>problem</b>")
+    assert 'collecting &lt;moments&gt; <progress value="0.5000"' in shown[0]
+    assert len(shown) == 3, "updates that follow at once are left out"
+    assert "a &lt;b&gt;problem" in shown[-1]
+    assert "<progress" not in shown[-1]

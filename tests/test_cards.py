@@ -237,6 +237,8 @@ SETTINGS: list[dict[str, Any]] = [
     {"agent_options": {"a": "yes", "b": [1, 2], "c": {"d": None}, "e": "1e3", "f": "", "g": 'it\'s "so"\n'}},
     {"workload": {"phase": "decode", "batch": 4}, "max_time": 12.5, "dtype": "bfloat16", "space": "depth"},
     {"model": "-x", "data": "no such.txt", "task": "text", "max_tokens": 400_000},
+    {"data": ["a.txt", "b c.jsonl"]},
+    {"data": {"a.txt": 1.0, "b.jsonl": 2.0}, "of": "model"},
     {"model": "some/thing", "budgets": {"a=b.py:cost": 1e-07}, "data": "; rm -rf *"},
     {"storage": "postgresql://me:secret@host/db", "study_name": "mine", "workers": 3, "device_memory": 10**9},
 ]

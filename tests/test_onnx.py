@@ -103,7 +103,7 @@ def test_text(name: str, dtype: torch.dtype, others: dict[str, Any], tmp_path: P
     assert max(fresh(tmp_path / "out", tokens, logits)) < 1e-5
     names = {path.name for path in (tmp_path / "out").iterdir()}
     words = {"tokenizer.json", "tokenizer_config.json"}
-    assert names == {"model.onnx", "config.json", "policy.json", "README.md", *words}
+    assert names == {"model.onnx", "config.json", "policy.json", "README.md", "export.json", *words}
     dense = tmp_path / "dense" / "model.safetensors"
     assert (tmp_path / "out" / "model.onnx").stat().st_size < 0.9 * dense.stat().st_size * 4 / dtype.itemsize
 
@@ -193,6 +193,7 @@ def test_graphs_are_the_same_again_and_tell_nothing_of_this_machine(
         "config.json",
         "policy.json",
         "README.md",
+        "export.json",
     }
     graph = (tmp_path / "out" / "model.onnx").read_bytes()
     assert graph == (earlier / "model.onnx").read_bytes()

@@ -34,7 +34,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the archives, built from a copy of the sources with the links as links; the wheel is built from the other."""
+    """The folder of both archives. The first is made of a copy of the sources, the wheel of the first."""
     folder = tmp_path_factory.mktemp("built")
     shutil.copytree(ROOT, folder / "source", symlinks=True, ignore=NOT_SOURCE)
     done = said(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", folder / "source")
@@ -70,9 +70,9 @@ def test_every_source_and_asset_is_in_both(wheel: zipfile.ZipFile, built: Path) 
     assert "autoprune/agents/evolution.py" in expected
     assert expected | {"autoprune/py.typed"} <= set(wheel.namelist())
     (archive,) = built.glob("*.tar.gz")
-    with tarfile.open(archive) as sources:
-        names = {name.partition("/")[2] for name in sources.getnames()}
-        assert not any(member.issym() or member.islnk() for member in sources.getmembers())
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+        assert not any(member.issym() or member.islnk() for member in opened.getmembers())
     assert expected | {"LICENSE", "README.md", "pyproject.toml"} <= names
 
 

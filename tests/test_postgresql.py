@@ -20,6 +20,7 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from tests.conftest import once
 from tests.test_resume import command, outcome, wait_for_scores
 
 pytestmark = pytest.mark.slow
@@ -88,7 +89,7 @@ def wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
 
 
 def test_two_processes_share_a_study_and_one_is_killed(server: str, quick_arguments: list[str], tmp_path: Path) -> None:
-    settings = [*quick_arguments, f"max_evals={EVALS}", "agent_options.slope_sequences=0"]
+    settings = once([*quick_arguments, f"max_evals={EVALS}", "agent_options.slope_sequences=0"])
     shared = ["--storage", server, "--study-name", "shared"]
     whole, killed, other = (tmp_path / name for name in ("whole", "killed", "other"))
 

@@ -239,6 +239,37 @@ def test_best_trial_is_the_answer(
     assert ended(tmp_path / "b", space, scores, found, **shared).best_trial.value == pytest.approx(0.8)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("in_database", [False, True])
+def test_a_run_that_went_on_after_its_end_has_its_new_answer(
+    tmp_path: Path,
+    misleading: tuple[SearchSpace, list[Score], Levels, Levels],
+    sqlite: str,
+    in_database: bool,
+    shared: bool,
+) -> None:
+    """Finished trials cannot be changed: the study is written again, unless it is of other runs, too."""
+    space, scores, found, other = misleading
+    options: dict[str, Any] = {"storage": sqlite, "name": "study"} if in_database else {}
+    run, everything = tmp_path / "run", tuple(range(SEQUENCES))
+    first = ended(run, space, scores[:3], other, **options)
+    assert list(first.best_trial.params.values()) == list(other)
+    if shared and in_database:
+        recorded(tmp_path / "another", space, scores[:2], **options)
+    study = ended(run, space, scores, found, **options)
+    assert list(study.best_trial.params.values()) == list(found)
+    finals = len([trial for trial in study.trials if trial.user_attrs.get("final")])
+    assert finals == (3 if shared and in_database else 2), "in a database of others the earlier ones stay"
+    if not (shared and in_database):
+        assert [told(trial) for trial in study.trials[: len(scores)]] == [
+            told(trial) for trial in ended(tmp_path / "run at once", space, scores, found).trials[: len(scores)]
+        ]
+    shorter = ended(run, space, [*scores, Score(other, everything, [0.1] * SEQUENCES, 1.0)], other, **options)
+    assert list(shorter.best_trial.params.values()) == list(other)
+    assert shorter.user_attrs["subject"] == "toy"
+    assert sum(key.startswith("answer.") for key in shorter.user_attrs) == 1
+
+
 def test_a_search_that_has_not_ended_has_no_best_trial(tmp_path: Path) -> None:
     space = toy_space()
     recorded(tmp_path / "run", space, searched(space))

@@ -15,6 +15,7 @@ import pytest
 
 import autoprune
 from autoprune import registry
+from tests.conftest import once
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +66,7 @@ def wait_for_scores(run: Path, count: int, process: "subprocess.Popen[bytes]") -
 
 
 def test_killed_at_random_moments_ends_with_the_same_policy(quick_arguments: list[str], tmp_path: Path) -> None:
-    settings = [*quick_arguments, f"max_evals={EVALS}", "seed=4"]
+    settings = once([*quick_arguments, f"max_evals={EVALS}", "seed=4"])
     subprocess.run(command("search", *settings, "--out", str(tmp_path / "whole")), check=True, capture_output=True)
 
     killed, rng = tmp_path / "killed", random.Random(1)
@@ -139,7 +140,7 @@ def test_torn_last_line_is_dropped(quick_arguments: list[str], tmp_path: Path) -
 
 
 def test_ctrl_c_ends_with_the_best_so_far_and_resume_goes_on(quick_arguments: list[str], tmp_path: Path) -> None:
-    run, settings = tmp_path / "run", [*quick_arguments, f"max_evals={EVALS}", "seed=4"]
+    run, settings = tmp_path / "run", once([*quick_arguments, f"max_evals={EVALS}", "seed=4"])
     arguments = command("search", *settings, "--out", str(run), "--json", pause=0.05)
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         wait_for_scores(run, 10, process)

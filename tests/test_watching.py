@@ -13,9 +13,10 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from autoprune import rundir, stopping
+from autoprune import run_state, rundir, stopping
 from autoprune.evaluation import slopes
 from autoprune.reports import gathering
+from autoprune.watching import run_reader
 from autoprune.watching.run_reader import RunReader
 from tests.watching_pages import watching
 
@@ -252,6 +253,30 @@ def test_a_journal_that_grows_is_read_once(runs: Path, monkeypatch: pytest.Monke
     assert seen.run.spent.evals == 4
 
 
+def test_a_long_journal_is_read_in_parts(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with lines that are longer than a part."""
+    monkeypatch.setattr(run_reader, "CHUNK", 50)
+    monkeypatch.setattr(run_reader, "PATIENCE", 1e-9)
+    reader, scored = RunReader(killed(runs / "run")), []
+    for _ in range(60):
+        seen = reader.read()
+        if seen.problem is not None:
+            assert seen.problem.startswith("The journal is long and is still being read: ")
+        scored.append(seen.run.spent.evals if seen.run else 0)
+    assert scored == sorted(scored)
+    assert len(set(scored)) > 20
+    assert scored[-1] == 40
+    assert seen.problem is None
+
+
+def test_a_curve_keeps_its_corners() -> None:
+    history = [(1, 0.1, 3.0), (2, 0.2, 3.0), (3, 0.3, 2.0), (4, 0.4, 2.0), (5, 0.5, 2.0)]
+    assert run_reader.steps(history) == [history[0], history[2], history[4]]
+    assert run_reader.steps([]) == []
+    falling = [(i, float(i), -float(i)) for i in range(10_000)]
+    assert len(run_reader.steps(falling)) <= run_reader.POINTS
+
+
 def test_a_damaged_journal_is_shown_up_to_the_damage(runs: Path) -> None:
     run, client = killed(runs / "run"), visiting(runs)
     journal = run / "journal.jsonl"
@@ -290,6 +315,54 @@ def test_a_run_that_is_removed_while_it_is_watched(runs: Path) -> None:
 
 def test_slopes_count_as_they_are_charged() -> None:
     assert gathering.SLOPE_PASSES == slopes.PASSES
+
+
+# -- what a search tells of itself ------------------------------------------------------------------------------------
+
+
+def test_the_incumbent_is_what_the_search_would_answer(quick: dict[str, Any], tmp_path: Path) -> None:
+    """Agents may declare an answer that is not the lowest loss; the journal alone does not tell it."""
+    import autoprune
+
+    class Look(autoprune.Callback):
+        def __init__(self) -> None:
+            self.stages: list[str | None] = []
+            self.agreed = 0
+
+        def on_stage(self, stage: str, share: float) -> None:
+            if (path / "config.yaml").exists() and rundir.is_in_use(path):
+                self.stages.append(reader.read().stage)
+
+        def on_scores(self, objective: Any) -> None:
+            seen = reader.read()
+            assert seen.state == "searching"
+            assert seen.run is not None
+            assert seen.run.spent.tokens == objective.spent.tokens
+            if objective.incumbents:
+                assert seen.run.best is not None
+                assert seen.run.best.numbers == objective.incumbents[-1].proposal
+                assert seen.run.best.loss == objective.loss(seen.run.best.numbers)[0]
+                self.agreed += 1
+
+    path, look = tmp_path / "run", Look()
+    reader = RunReader(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_state, "EVERY", 0.0)
+        autoprune.search(**quick, out=path, callbacks=[look])
+    assert look.agreed > 3
+    assert look.stages[0] == "loading the model, 0%"
+    assert not (path / run_state.FILE).exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"stage": 3}', '{"stage": "x", "share": 0, "best": {"levels": [99]}}'])
+def test_what_is_told_wrongly_is_not_believed(runs: Path, content: str) -> None:
+    run, client = killed(runs / "run"), visiting(runs)
+    with rundir.locked(run):
+        (run / run_state.FILE).write_text(content)
+        found = page(client, "run")
+        assert found["state"] in ("Searching", "Preparing")
+        assert ">40<" in found["parts"]["facts"]
+    assert not (run / run_state.FILE).exists()
 
 
 # -- folders and comparisons -------------------------------------------------------------------------------------------

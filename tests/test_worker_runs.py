@@ -25,6 +25,7 @@ from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
 from autoprune.workers import supervisor
 from autoprune.workers.pool import WorkerPool
+from tests.conftest import once
 from tests.test_resume import outcome, scores
 
 pytestmark = pytest.mark.slow
@@ -106,7 +107,7 @@ def test_a_comparison_on_workers_is_the_same_results(quick: dict[str, Any], tmp_
 def test_the_driver_is_killed_and_resumes_with_other_workers(quick_arguments: list[str], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     main = [sys.executable, "-m", "autoprune"]
-    settings = [*quick_arguments, "max_evals=120", "seed=4", "agent_options.slope_sequences=0"]
+    settings = once([*quick_arguments, "max_evals=120", "seed=4", "agent_options.slope_sequences=0"])
     subprocess.run([*main, "search", *settings, "--out", str(whole)], check=True, capture_output=True)
     arguments = [*main, "search", *settings, "--workers", "2", "--out", str(killed)]
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -127,7 +128,7 @@ def test_two_nodes_of_which_one_dies(quick_arguments: list[str], tmp_path: Path)
     whole, run = tmp_path / "whole", tmp_path / "run"
     main = [sys.executable, "-m", "autoprune"]
     # Ray takes a second or two to say that a node has died: the search must be at work for much longer.
-    settings = [*quick_arguments, "max_evals=2000", "seed=4", "agent_options.slope_sequences=0"]
+    settings = once([*quick_arguments, "max_evals=2000", "seed=4", "agent_options.slope_sequences=0"])
     subprocess.run([*main, "search", *settings, "--out", str(whole)], check=True, capture_output=True)
     port = free_port()
     secret = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "RAY_USAGE_STATS_ENABLED": "0"}

@@ -13,6 +13,8 @@ from autoprune.cards import rules
 from autoprune.cards.markdown import one_line
 from autoprune.cards.repeat import shared
 from autoprune.config import SearchConfig, is_module
+from autoprune.data.keeping import is_kept
+from autoprune.data_names import names_in
 from autoprune.files.reading import parse_json, parse_yaml, read_bytes
 from autoprune.wording import Words
 
@@ -156,7 +158,7 @@ def data_name(config: SearchConfig, words: Words) -> str:
     """What the data are called, without the folders of this machine."""
     if config.data is None:
         return "Python's own documentation" if words.task in ("", "text") else words.data
-    return one_line(shared(config.data))
+    return one_line(", ".join("data given live" if is_kept(name) else shared(name) for name in names_in(config.data)))
 
 
 def _results(config: SearchConfig, words: Words, measured: Mapping[str, Any], kind: str) -> list[Any]:

@@ -13,9 +13,12 @@ from typing import Any
 import yaml
 
 from autoprune.config import PLACES, SearchConfig
+from autoprune.data_names import as_written
 
 OPTIONS = ("model", "data", "agent", "seed")
 """Settings that are written as options; others are written as `key=value`."""
+WITHIN = ("agent_options", "workload")
+"""Settings that hold others, each of which is written by itself."""
 LEFT_OUT = PLACES | {"study_name"}
 """Settings that change no result."""
 RUN, NETWORK = "run", "pruned"
@@ -27,7 +30,9 @@ def search_command(config: SearchConfig) -> str:
     settings = shared(differing(config))
     words = ["autoprune", "search"]
     for name in OPTIONS:
-        if name in settings:
+        if name == "data" and name in settings:
+            words += [_option("--data", one) for one in as_written(settings.pop(name))]
+        elif isinstance(settings.get(name), str | int):
             words.append(_option(f"--{name}", settings.pop(name)))
     budgets = settings.pop("budgets", {})
     if _are_bounds(budgets):
@@ -35,8 +40,8 @@ def search_command(config: SearchConfig) -> str:
     else:
         settings["budgets"] = budgets
     for key, value in settings.items():
-        inner = value if isinstance(value, Mapping) and all(_is_key(name) for name in value) else None
-        nested = {f"{key}.{name}": one for name, one in inner.items()} if inner is not None else {key: value}
+        apart = key in WITHIN and isinstance(value, Mapping) and all(_is_key(name) for name in value)
+        nested = {f"{key}.{name}": one for name, one in value.items()} if apart else {key: value}
         words += [shlex.quote(f"{name}={_yaml(one)}") for name, one in nested.items()]
     return " ".join([*words, "--out", RUN])
 

@@ -36,6 +36,7 @@ from autoprune.ports.agent import load_agent
 from autoprune.space_file import words_of_run
 from autoprune.study import prepare, workers_of
 from autoprune.task_choice import words_of
+from autoprune.tracking.following import tracked
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -117,6 +118,7 @@ def compare(
     if config.storage and not config.study_name:
         config = config.model_copy(update={"study_name": out.resolve().name})
     plan = ComparisonPlan.of(config, agents, seeds)
+    callbacks = tracked(config.track, callbacks, (out, config))
     before = ComparisonPlan.load(out) if is_comparison(out) else None
     if before is None:
         rundir.create(out)
@@ -128,6 +130,7 @@ def compare(
 def resume(out: Path, callbacks: Callback = SILENT, places: Mapping[str, Any] | None = None) -> Comparison:
     """Continue a comparison. `places` are as in `study.resume`; limits are those of every search."""
     plan = ComparisonPlan.load(out, places)
+    callbacks = tracked(plan.config.track, callbacks, (out, plan.config))
     for name in plan.searches():
         limits_of_runs.check(out / name, plan.config, places or {})
     return _run(plan, ComparisonPlan.load(out), out, callbacks)

@@ -13,6 +13,11 @@ from autoprune.errors import UserError
 from autoprune.files.cache import cache_directory
 
 
+def is_kept(name: str) -> bool:
+    """Whether a name is that of a file that `keep` made, there or not."""
+    return Path(name).parent == (cache_directory() / "data").absolute()
+
+
 def keep(content: bytes, suffix: str) -> str:
     """The path of a file with this content.
 

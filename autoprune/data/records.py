@@ -89,7 +89,9 @@ def read_column(records: Records, asked: str | None, called: str) -> Column:
     name = _chosen(records, asked, called)
     kind = _kind_of(records.samples[name])
     told = []
-    if asked is None and len(records.samples) > 1:
+    if kind == "chats":
+        told.append(f"'{called}' holds chats, which are read through the model's chat template (column '{name}').")
+    elif asked is None and len(records.samples) > 1:
         others = [other for other in records.samples if other != name]
         told.append(
             f"'{called}' is read as {records.form}, {kind} from the column '{name}'. It also has {_listed(others)}; "

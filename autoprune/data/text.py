@@ -16,6 +16,7 @@ from torch import Tensor
 
 from autoprune.data import folders, hub, stdin
 from autoprune.data.file import File
+from autoprune.data.keeping import is_kept
 from autoprune.data.reader import content_of
 from autoprune.data.sequences import Sequences, sequences_of
 from autoprune.data.source import Source, source_of, together
@@ -121,6 +122,11 @@ def _not_there(name: str, wanted: Wanted) -> Source:
     """A data set of the hub, or nothing."""
     if hub.may_be(name, wanted.split):
         return hub.read(name, wanted.split, wanted.column)
+    if is_kept(name):
+        raise UserError(
+            f"'{name}' is not there any more: it kept data that were given in Python or through stdin. Give the same "
+            "data to a new search, which keeps them again."
+        )
     near: list[str] = []
     parent = Path(os.path.dirname(name) or ".")
     if parent.is_dir():

@@ -9,7 +9,7 @@ SECONDS = 3.0
 def is_reachable() -> bool:
     """Whether the hub answers, with whatever; asked once per process, and not at all offline."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     if constants.HF_HUB_OFFLINE:
         return False

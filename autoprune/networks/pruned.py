@@ -166,13 +166,26 @@ def _pruned_model(model_class: Any, config_class: Any) -> Any:
     from transformers import conversion_mapping
 
     named, base = model_class.__name__, config_class.base_model_type
-    own = {"__module__": __name__, "config_class": config_class}
+    own = {"__module__": __name__, "config_class": config_class} | _prefix(model_class, config_class)
     # transformers renames weights of older checkpoints by the name of the class, or of the type
     known = conversion_mapping.get_checkpoint_conversion_mapping
     renamed = known(named) or known(base)
     if renamed:
         conversion_mapping.register_checkpoint_conversion_mapping(f"Pruned{named}", renamed, overwrite=True)
     return type(f"Pruned{named}", (PrunedModel, model_class), own)
+
+
+def _prefix(model_class: Any, config_class: Any) -> dict[str, str]:
+    """The name of the body in a head that takes any name, if it is not that of checkpoints.
+
+    Question heads of several types call it `transformer`, and their body would stay random.
+    """
+    from transformers import MODEL_MAPPING
+    from transformers.modeling_layers import GenericForQuestionAnswering
+
+    if not issubclass(model_class, GenericForQuestionAnswering):
+        return {}
+    return {"base_model_prefix": MODEL_MAPPING[config_class.__mro__[2]].base_model_prefix}
 
 
 def _auto_mappings() -> list[Any]:

@@ -3,13 +3,13 @@
 A file is recognised by its first bytes, a folder by the names in it. Nothing is loaded.
 """
 
-import re
 import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from autoprune import live
 from autoprune.errors import UserError
 from autoprune.files.near import did_you_mean, near
 from autoprune.files.reading import read_head, read_json, reason
@@ -23,8 +23,6 @@ GGUF = (
 )
 PICKLE = "autoprune reads no pickles. Load it where you trust it, and save the model with save_pretrained"
 LFS = b"version https://git-lfs"
-SAVED = re.compile(r"[/\\]models[/\\][0-9a-f]{16}[/\\][^/\\]+$")
-"""Where live models are saved (given_models.py)."""
 MANY = 100  # names of a folder that are looked at
 ALIKE = 0.8  # how much a name must be like a folder's, of 1, to be that folder mistyped and no name of the hub
 
@@ -38,7 +36,7 @@ def check_directory(path: str) -> None:
             raise UserError(f"'{path}' {what}.")
     elif place.exists():
         raise UserError(f"'{path}' is {_file(place)}. {FORM}.")
-    elif SAVED.search(path):
+    elif live.SAVED.search(path):
         raise UserError(
             f"the folder '{path}', in which a live model was saved, is gone: autoprune.resume(RUN, model=..., "
             "tokenizer=...) writes it again."
@@ -52,6 +50,8 @@ def _check_name(path: str) -> None:
     takes = "--model takes a Hugging Face directory or a hub name"
     if path.startswith((".", "/", "~")) or path.endswith("/") or path.count("/") > 1:
         raise UserError(f"no model directory at '{path}': {takes}.{did_you_mean(path)}")
+    if path != path.strip() and Path(path.strip()).is_dir():
+        raise UserError(f"no model directory at '{path}', with its spaces. Did you mean '{path.strip()}'?")
     meant = near(path, ALIKE)
     if meant is not None and meant.is_dir() and not is_downloaded(path):
         raise UserError(

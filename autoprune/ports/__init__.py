@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from autoprune.ports.metric import Metric, Network, of_network
     from autoprune.ports.scorer import Scorer, ScorerWrapper
     from autoprune.ports.task import Task
+    from autoprune.ports.tracker import TrackedRun, Tracker
     from autoprune.ports.training import Measurement, TrainingSet
 
 _HOME = {
@@ -27,6 +28,8 @@ _HOME = {
     "Scorer": "scorer",
     "ScorerWrapper": "scorer",
     "Task": "task",
+    "TrackedRun": "tracker",
+    "Tracker": "tracker",
     "TrainingSet": "training",
     "Measurement": "training",
     "of_network": "metric",
@@ -43,6 +46,8 @@ __all__ = [
     "Scorer",
     "ScorerWrapper",
     "Task",
+    "TrackedRun",
+    "Tracker",
     "TrainingSet",
     "of_network",
 ]  # fmt: skip

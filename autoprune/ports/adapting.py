@@ -33,7 +33,10 @@ def part_class(port: Any, kind: str, name: str) -> Any:
     if not callable(part):
         raise UserError(f"{called} is a {type(part).__name__} and cannot be called: it is a class.")
     if not isinstance(part, type):
-        return _of_factory(port, kind, part)
+        try:
+            return _of_factory(port, kind, part)
+        except ValueError as error:  # a function of Python's own, without a signature
+            raise UserError(f"{called} cannot be a {registry.singular(kind)} ({error}): it is a class.") from error
     try:
         found: Any = part if issubclass(part, port) else _declared(port, part)
     except TypeError as error:  # metaclasses that exclude each other

@@ -29,6 +29,7 @@ from autoprune.ports.task import Progress
 from autoprune.ports.training import Measurement
 from autoprune.provenance import proposal_of
 from autoprune.recovery import shown
+from autoprune.tracking.following import tracked
 from autoprune.training.candidate import copied
 from autoprune.training.loop import Trained, train
 from autoprune.training.refit import place_refitted
@@ -95,7 +96,9 @@ class Recovered:
         ]
         hint = " Fewer epochs or a smaller lr may help." if self.trained and self.chosen != "trained" else ""
         last = [name for name in steps if getattr(self, name) is not None][-1:]
-        return None if [self.chosen] == (last or ["before"]) else f"{' and '.join(worse)}: {kept} is the result.{hint}"
+        if [self.chosen] == (last or ["before"]):
+            return None
+        return f"{' and '.join(worse) or 'nothing made it better'}: {kept} is the result.{hint}"
 
     @property
     def _start(self) -> Measurement:
@@ -123,6 +126,8 @@ def finetune(run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT) 
             diverges, or the disk is full.
     """
     rundir.policy_path(run)
+    given = dict(given)
+    callbacks = tracked(_trackers(run, given), callbacks)
     settings_of({}, given)  # before all else
     if given.get("augment"):
         load_config(run / "config.yaml").chosen_task().require("augment")
@@ -176,6 +181,13 @@ def finetune(run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT) 
         warnings.warn(worse, RuntimeWarning, stacklevel=2)
     callbacks.on_end(recovered)
     return recovered
+
+
+def _trackers(run: Path, given: dict[str, Any]) -> str | None:
+    """The setting `track`, which is taken out of those of the training; None leaves the run's own."""
+    asked = given.pop("track", None)
+    own = {} if asked is None else {"track": asked}
+    return load_config(run / "config.yaml", own).track
 
 
 def cut_out(

@@ -1,6 +1,6 @@
 """The head of a report: what was searched, whether it is finished, and what it came to."""
 
-from autoprune.cost_lines import Budget, budgets_asked, budgets_in
+from autoprune.cost_lines import Budget, bound_cells, budgets_asked, budgets_in, other_budgets
 from autoprune.cost_lines import amount as measured
 from autoprune.drawing.markup import Markup, tag
 from autoprune.drawing.tables import (
@@ -68,16 +68,14 @@ def _shown(run: Run) -> list[Budget]:
 
 def _others(run: Run) -> list[Budget]:
     """The budgets that need a column of their own."""
-    return [one for one in _shown(run) if one.metric not in OF_UNITS]
+    return other_budgets(run.policy.costs) if run.policy is not None and _shown(run) else []
 
 
 def _bounds(run: Run) -> list[list[str]]:
     """The last row of the table: the bounds."""
-    budgets = {one.metric: one for one in _shown(run)}
-    if not budgets:
+    bounds = bound_cells(run.policy.costs) if run.policy is not None and _shown(run) else []
+    if not bounds:
         return []
-    kinds = [budgets.get(metric) for metric in OF_UNITS]
-    bounds = ["" if one is None else one.cell(one.bound) for one in [*kinds, *_others(run)]]
     return [["at most", "", *("" for _ in run.words.measures), *bounds, ""]]
 
 

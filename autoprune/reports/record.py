@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from autoprune import live
 from autoprune.config import SearchConfig
 from autoprune.level import Key, Level
 from autoprune.policy import Policy
@@ -146,7 +147,7 @@ class Run:
     @property
     def subject(self) -> str:
         """The model by name."""
-        return self.config.model or "embedded model"
+        return live.shown(self.config.model or "embedded model")
 
     @property
     def unit_of_loss(self) -> str:

@@ -1,7 +1,8 @@
 """The typer application of autoprune: commands with examples, which refuse what is given twice or mistyped."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -10,6 +11,8 @@ from typer.core import TyperCommand, TyperGroup
 from autoprune.shell.examples import EXAMPLES
 from autoprune.shell.mistakes import SEEN, check_dashes, check_once
 from autoprune.shell.volume import with_volume
+
+LONG = 16  # characters of a flag
 
 
 class Command(TyperCommand):
@@ -21,7 +24,8 @@ class Command(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Panels of options as typer draws them, then the examples."""
-        super().format_help(ctx, formatter)
+        with without_long_opposites(self):
+            super().format_help(ctx, formatter)
         print_examples(EXAMPLES.get(self.name or "", ""))
 
 
@@ -55,6 +59,20 @@ class Shell(typer.Typer):
             return function
 
         return of
+
+
+@contextmanager
+def without_long_opposites(command: Any) -> Iterator[None]:
+    """Leave `--no-...` of long flags out of help: typer sets it in a column, and would cut all columns short."""
+    long = [one for one in command.params if any(len(flag) > LONG for flag in one.secondary_opts)]
+    opposites = [one.secondary_opts for one in long]
+    for one in long:
+        one.secondary_opts = []
+    try:
+        yield
+    finally:
+        for one, flags in zip(long, opposites, strict=True):
+            one.secondary_opts = flags
 
 
 def checking(parser: Any, command: Any, ctx: Any) -> Any:

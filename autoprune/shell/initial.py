@@ -12,6 +12,7 @@ from autoprune.config import DEFAULT_TOKENS, SearchConfig, load_config
 from autoprune.errors import UserError
 from autoprune.files.writing import write_atomically
 from autoprune.options import SETTINGS, settings
+from autoprune.shell.arguments import Json, Overrides
 from autoprune.shell.chosen import check_names
 from autoprune.shell.root import app
 from autoprune.shell.settings_file import written
@@ -26,9 +27,9 @@ DEFAULT = Path("settings.yaml")
 def init(
     given: dict[str, Any],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML file to write.")] = DEFAULT,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any setting.")] = None,
+    overrides: Overrides = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a commented YAML file of settings, from questions or from options.
 
@@ -86,7 +87,7 @@ def _bound() -> str:
 
 QUESTIONS = (
     ("model", "Model: a directory, a hub name, or FILE.py:FUNCTION", "the embedded one"),
-    ("data", "Data: a text file, or images", "the embedded text"),
+    ("data", "Data: text, JSON lines, CSV, a folder, or images", "the embedded text"),
     ("budgets", "Budget, as params=50%", _bound()),
     ("agent", "Agent, see `autoprune list agents`", SearchConfig.model_fields["agent"].default),
     ("max_time", "Seconds of search at most", f"none; {DEFAULT_TOKENS:,} tokens"),

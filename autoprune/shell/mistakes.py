@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from autoprune.shell.examples import EXAMPLES
 from autoprune.terminal import echo
 
 UsageError: Any = typer.BadParameter.__bases__[0]
@@ -95,7 +96,8 @@ def _hint(sentence: str, option: str, ctx: Any) -> str:
 
 
 def _hint_of_option(option: str, command: Any, ctx: Any) -> str:
-    behind = [name for name, one in getattr(command, "commands", {}).items() if option in _flags(one, ctx)]
+    commands = getattr(command, "commands", {})
+    behind = [name for name in EXAMPLES if name in commands and option in _flags(commands[name], ctx)]
     if behind:
         return f" It belongs behind a command, as `autoprune {behind[0]} {option}`."
     known = list(_flags(command, ctx))

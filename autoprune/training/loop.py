@@ -125,7 +125,8 @@ def train(
     if stopping:
         stopping.put_best()
     adapters.merge(student)
-    tokens, best = step * min(settings.batch, examples.count) * examples.tokens, stopping and stopping.best_step
+    tokens = step * min(settings.batch, examples.count) * examples.tokens
+    best = stopping.best_step if stopping else None
     return Trained(step, total, tokens, seconds, best)
 
 

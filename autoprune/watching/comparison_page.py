@@ -1,19 +1,18 @@
 """The live page of a comparison: its searches as they run, and the league of those that have ended."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from autoprune import rundir
 from autoprune.comparing.results import FILE, load_results
 from autoprune.config import LIMITS, SearchConfig, load_config
 from autoprune.drawing.charts import Series, colour, legend, line_chart
 from autoprune.drawing.markup import Markup, join, tag
 from autoprune.drawing.scales import drawable
-from autoprune.drawing.tables import facts, figure, figures, note, section
+from autoprune.drawing.tables import amount, facts, figure, figures, loss, note, section
 from autoprune.errors import UserError
+from autoprune.limits_of_runs import SPENT
 from autoprune.reports.comparison import agent_table, learning_curves
-from autoprune.watching.folder import Place, planned
+from autoprune.watching.folder import Place, planned, progress_of
 from autoprune.watching.folder_page import run_table
 from autoprune.watching.run_page import STATES, Page, heading, model_name, warning
 from autoprune.watching.run_reader import Seen, State
@@ -35,20 +34,16 @@ def comparison_page(place: Place, runs: Sequence[tuple[Place, Seen]], notice: st
         results = load_results(place.path) if (place.path / FILE).is_file() else None
     except UserError as error:
         problems.append(str(error))
-    planned_runs = planned(place.path)
-    ended = sum(seen.state == "finished" for _, seen in runs)
-    state = _state(place.path, ended == len(planned_runs) > 0)
+    names = planned(place.path)
+    state, ended, total = progress_of(place.path)
     first = results["table"][0] if results and results["table"] else None
-    told = [("Searches", f"{ended} of {len(planned_runs)}", "have ended")]
-    if first is not None:
-        told.insert(0, ("First", first["agent"], "by its mean validation loss so far"))
     parts: dict[str, object] = {
         "head": _head(place, state, config),
         "notices": join(*map(warning, problems)),
-        "facts": facts(told),
+        "facts": facts(_facts(first, ended, total, config)),
         "league": agent_table(results) if results and first else None,
         "curves": learning_curves(results) if results and first else None,
-        "searches": _searches(runs, planned_runs),
+        "searches": _searches(runs, names),
         "live": _live(runs),
     }
     return {
@@ -60,10 +55,17 @@ def comparison_page(place: Place, runs: Sequence[tuple[Place, Seen]], notice: st
     }
 
 
-def _state(path: Path, done: bool) -> State:
-    if rundir.is_in_use(path):
-        return "searching"
-    return "finished" if done else "ended"
+def _facts(
+    first: Mapping[str, Any] | None, ended: int, total: int, config: SearchConfig | None
+) -> list[tuple[str, str, str]]:
+    told = [("Searches", f"{ended} of {total}", "have ended")]
+    if first is not None:
+        told.insert(0, ("First", first["agent"], f"loss {loss(first['loss'])}, mean over its seeds so far"))
+    for limit, name in SPENT.items():
+        bound = None if config is None else getattr(config, limit)
+        if bound is not None:
+            told.append(("Limit of a search", amount(bound), {"evals": "policies"}.get(name, name)))
+    return told
 
 
 def _head(place: Place, state: State, config: SearchConfig | None) -> Markup:
@@ -73,9 +75,9 @@ def _head(place: Place, state: State, config: SearchConfig | None) -> Markup:
     return heading(place, model_name(config), state, f"Comparison, {bounds}. ", tag("code", place.path))
 
 
-def _searches(runs: Sequence[tuple[Place, Seen]], planned_runs: dict[str, Any]) -> Markup:
+def _searches(runs: Sequence[tuple[Place, Seen]], names: Iterable[str]) -> Markup:
     begun = {place.path.name for place, _ in runs}
-    waiting = [name for name in planned_runs if name not in begun]
+    waiting = [name for name in names if name not in begun]
     told = f"Not begun yet: {', '.join(waiting)}." if waiting else "All searches have begun."
     return section("Searches", note(told), run_table(runs))
 
@@ -90,7 +92,8 @@ def _live(runs: Sequence[tuple[Place, Seen]]) -> Markup | None:
     if not series:
         return None
     label = f"Best loss so far of {len(series)} searches of {', '.join(agents)}"
-    chart = line_chart(series, label, "items scored", "loss of the best so far", log_x=True, step=True)
+    items = next(seen.run.words.items for _, seen in runs if seen.run)
+    chart = line_chart(series, label, f"{items} scored", "loss of the best so far", log_x=True, step=True)
     return section(
         "Searches so far",
         note("Each search’s loss is on its own sample at that time, so searches compare only roughly here."),

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from autoprune.comparing.results import PLAN, run_name
+from autoprune import rundir
+from autoprune.comparing.results import PLAN, is_finished, run_name
 from autoprune.errors import UserError
 from autoprune.files.reading import DAMAGE, read_yaml
-from autoprune.watching.run_reader import RunReader, Seen
+from autoprune.watching.run_reader import RunReader, Seen, State
 
 Kind = Literal["run", "comparison", "folder"]
 MOST = 300  # entries of a folder that are listed, the newest first
@@ -74,11 +75,11 @@ class Folder:
             return sorted(runs, key=lambda one: (order.get(one.path.name, len(order)), one.name))
         return sorted(found, key=lambda one: (one.path / "config.yaml").stat().st_mtime_ns, reverse=True)[:MOST]
 
-    def read(self, place: Place) -> Seen:
-        """What is known of a run now."""
+    def read(self, place: Place, brief: bool = False) -> Seen:
+        """What is known of a run now; `brief` is as in `RunReader.read`."""
         if place.path not in self._readers:
             self._readers[place.path] = RunReader(place.path)
-        return self._readers[place.path].read()
+        return self._readers[place.path].read(brief)
 
 
 def kind_of(path: Path) -> Kind:
@@ -86,6 +87,22 @@ def kind_of(path: Path) -> Kind:
     if not (path / "config.yaml").is_file():
         return "folder"
     return "comparison" if (path / PLAN).is_file() else "run"
+
+
+def progress_of(path: Path) -> tuple[State, int, int]:
+    """The state of a comparison, and how many of its searches have ended."""
+    names = planned(path)
+    ended = sum(_is_finished(path / name) for name in names)
+    if rundir.is_in_use(path):
+        return "searching", ended, len(names)
+    return "finished" if ended == len(names) > 0 else "ended", ended, len(names)
+
+
+def _is_finished(run: Path) -> bool:
+    try:
+        return is_finished(run)
+    except UserError:
+        return False
 
 
 def planned(path: Path) -> dict[str, int]:

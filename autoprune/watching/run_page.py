@@ -25,7 +25,7 @@ STATES = {
     "damaged": "Damaged",
 }
 EXPLAINED = {
-    "preparing": "The network is being loaded, and its levels are being made. Nothing is scored yet.",
+    "preparing": "The network is being loaded, and its levels are being made.",
     "stopped": "The search was stopped in order. It can go on where it was.",
     "ended": "No process works on this run, and it has no result: it was killed, or has not begun. It can go on.",
 }
@@ -43,7 +43,7 @@ def run_page(place: Place, seen: Seen, notice: str | None = None) -> Page:
     run = seen.run
     parts: dict[str, object] = {
         "head": _head(place, seen),
-        "notices": join(*(warning(text) for text in (seen.problem, EXPLAINED.get(seen.state), notice) if text)),
+        "notices": join(*(warning(text) for text in (seen.problem, _explained(seen), notice) if text)),
     }
     if run is not None:
         parts |= {
@@ -70,7 +70,7 @@ def run_page(place: Place, seen: Seen, notice: str | None = None) -> Page:
 def heading(place: Place, title: str, state: str | None, *lead: object) -> Markup:
     """The head of any page, with links to what it is a part of."""
     above = place.name.rpartition("/")[0]
-    crumbs = [tag("a", "all runs", href="#/")] if place.name else []
+    crumbs = [tag("a", "all runs", href="#/")] if place.name else ["autoprune watch"]
     crumbs += [tag("a", above, href=link(above))] if above else []
     shown = None if state is None else tag("span", STATES[state], class_=f"state {state}")
     return join(
@@ -107,6 +107,11 @@ def bar(name: str, share: float, told: str, bound: float | None = None) -> Marku
         viewBox="0 0 1000 10", preserveAspectRatio="none", role="img", aria_label=f"{name}: {told}",
     )  # fmt: skip
     return tag("div", tag("span", name), tag("strong", told), drawn, class_="bar")
+
+
+def _explained(seen: Seen) -> str | None:
+    told = EXPLAINED.get(seen.state)
+    return f"{told} Now: {seen.stage}." if told and seen.stage else told
 
 
 def _head(place: Place, seen: Seen) -> Markup:

@@ -4,19 +4,24 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from autoprune import rundir
+from pydantic import BaseModel, Field
+
+from autoprune import run_state, rundir
 from autoprune.config import SearchConfig, load_config
+from autoprune.drawing.scales import thin
 from autoprune.errors import UserError
 from autoprune.files.reading import DAMAGE, explained, read_json, read_tail
 from autoprune.journal import FILE as JOURNAL
+from autoprune.journal import decode_proposal
 from autoprune.limits_of_runs import SPENT
 from autoprune.reports.gathering import Gathering
-from autoprune.reports.record import Run
+from autoprune.reports.record import Best, Run, Spent
 from autoprune.reports.run import record_of, space_of
 from autoprune.space import SearchSpace
 from autoprune.unit_statistics import UnitStatistics
@@ -24,8 +29,11 @@ from autoprune.unit_statistics import UnitStatistics
 State = Literal["preparing", "searching", "finished", "stopped", "ended", "damaged"]
 """`stopped` in order, as by Ctrl-C; `ended` without a result, as a killed run."""
 
+SEARCHING = "searching"  # the stage that is none of the preparation
 SPEED_OVER = 20.0  # seconds of which the speed is a mean
-MOST = 2**26  # bytes of a journal that are read at once
+CHUNK = 2**20  # bytes of a journal that are read at once; more only for a line that is longer
+PATIENCE = 1.0  # seconds after which a long journal is read on when the page asks again
+POINTS = 4000  # of a curve, at most
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,7 @@ class Seen:
         config: its configuration; None where that cannot be read.
         run: its record; None before its space is known.
         problem: what is wrong with its files, in a sentence.
+        stage: what the preparation is at; None where that is not told.
         speed: tokens that are scored in a second now; None where nothing is scored.
         failed: the number of scores that failed.
     """
@@ -45,6 +54,7 @@ class Seen:
     config: SearchConfig | None = None
     run: Run | None = None
     problem: str | None = None
+    stage: str | None = None
     speed: float | None = None
     failed: int = 0
 
@@ -78,26 +88,43 @@ class RunReader:
         self._space: tuple[SearchSpace, list[UnitStatistics]] | None = None
         self._forget_journal()
 
-    def read(self) -> Seen:
-        """What is known of the run now. Files that are damaged become a sentence."""
+    def read(self, brief: bool = False) -> Seen:
+        """What is known of the run now. Files that are damaged become a sentence.
+
+        Args:
+            brief: leaves out the journal of a run that has ended; its result is enough for a table.
+        """
         busy = rundir.is_in_use(self.path)
+        told = self._told() if busy else None
+        stage = None if told is None or told.stage == SEARCHING else f"{told.stage}, {told.share:.0%}"
         try:
             rundir.check_links(self.path)
             self._read_settings()
             if self._config is None or self._space is None:
-                return Seen("preparing" if busy else "ended", self._config)
-            self._read_journal()
+                return Seen("preparing" if busy else "ended", self._config, stage=stage)
+            if busy or not (brief and (self.path / "result.json").exists()):
+                self._read_journal()
             run = record_of(self.path, self._config, *self._space, self._gathering, busy)
+            run = replace(run, history=steps(run.history))
         except UserError as error:
             self._stamps.clear()  # it is read again
             return Seen("damaged", self._config, problem=str(error))
         except OSError as error:  # the run was removed
             return Seen("damaged", self._config, problem=f"'{self.path}' cannot be read ({error.strerror}).")
-        state: State = "searching" if run.scored or self._gathering.spent.evals else "preparing"
+        if told is not None:
+            run = told.applied(run)
+        state: State = "searching" if stage is None and run.spent.evals else "preparing"
         if not busy:
             state = "ended" if run.result is None else "stopped" if self._was_interrupted() else "finished"
         speed = self._speed(run.spent.tokens) if busy else None
-        return Seen(state, self._config, run, self._damage, speed, self._gathering.failed)
+        return Seen(state, self._config, run, self._behind, stage, speed, self._gathering.failed)
+
+    def _told(self) -> "_Told | None":
+        """What the process tells of itself; None where it does not, as one of an earlier version."""
+        try:
+            return _Told.model_validate(read_json(self.path / run_state.FILE))
+        except (OSError, *DAMAGE):
+            return None
 
     def _read_settings(self) -> None:
         """Read the configuration and the space if they have changed."""
@@ -134,7 +161,21 @@ class RunReader:
         if replaced or (self._damage and now != self._file):
             self._forget_journal()
         self._file = now
-        for line in self._new_lines(path) if self._damage is None else ():
+        end = time.monotonic() + PATIENCE
+        while self._damage is None and self._read_chunk(path) and time.monotonic() < end:
+            pass
+
+    def _read_chunk(self, path: Path) -> bool:
+        """Read some whole lines. What is half written waits. Returns whether there may be more."""
+        size = CHUNK
+        while True:
+            with explained("the journal", path):
+                raw = read_tail(path, self._offset, size)
+            whole = raw[: raw.rfind(b"\n") + 1]
+            if whole or len(raw) < size:
+                break
+            size *= 2
+        for line in whole.decode("utf-8", "replace").splitlines():
             self._lines += 1
             try:
                 self._gathering.read(line)
@@ -143,18 +184,17 @@ class RunReader:
                     f"line {self._lines} of the journal '{path}' is damaged ({error}). What is shown was read before "
                     "it. Restore the file, or delete that line and those after it."
                 )
-                return
+                return False
+        self._offset += len(whole)
+        return bool(whole)
 
-    def _new_lines(self, path: Path) -> Iterator[str]:
-        """Whole lines that were not read yet; what is half written waits."""
-        while True:
-            with explained("the journal", path):
-                raw = read_tail(path, self._offset, MOST)
-            whole = raw[: raw.rfind(b"\n") + 1]
-            if not whole:
-                return
-            self._offset += len(whole)
-            yield from whole.decode("utf-8", "replace").splitlines()
+    @property
+    def _behind(self) -> str | None:
+        """A sentence while the journal is not read to its end."""
+        size = self._file[1] if self._file else 0
+        if self._damage or size - self._offset <= CHUNK:  # the rest may be half written
+            return self._damage
+        return f"The journal is long and is still being read: {self._offset / size:.0%}."
 
     def _was_interrupted(self) -> bool:
         with explained("the result", self.path / "result.json"):
@@ -168,6 +208,37 @@ class RunReader:
             self._speeds.popleft()
         since, known = self._speeds[0]
         return (tokens - known) / (now - since) if now > since and math.isfinite(tokens) else None
+
+
+class _Told(BaseModel):
+    """`state.json` of a run."""
+
+    stage: str
+    share: float = Field(ge=0, le=1)
+    spent: Spent | None = None
+    best: dict[str, Any] | None = None
+
+    def applied(self, run: Run) -> Run:
+        """The record with what the search says that it has spent and found."""
+        run = run if self.spent is None else replace(run, spent=self.spent)
+        try:
+            if self.best is None:
+                return run
+            proposal = decode_proposal(self.best)
+            run.space.check(proposal)
+            numbers = proposal if isinstance(proposal, tuple) else None
+            sequences = max(1, int(self.best["tokens"]) // run.config.sequence_length)
+            found = Best(tuple(run.space.levels_of(proposal)), numbers, float(self.best["loss"]), sequences)
+        except (UserError, *DAMAGE):
+            return run
+        return replace(run, best=found)
+
+
+def steps(history: Sequence[tuple[int, float, float]]) -> list[tuple[int, float, float]]:
+    """The points of a curve at which the loss changes, and the last one: the same line in steps."""
+    kept = [one for before, one in pairwise(history) if one[2] != before[2]]
+    found = [*history[:1], *kept, *history[-1:]]
+    return [found[i] for i in thin(len(found), POINTS)]
 
 
 def stamp(path: Path) -> tuple[int, int, int] | None:

@@ -152,7 +152,9 @@ def _drawn(folder: Folder, place: Place, notice: str | None) -> Page:
     if place.kind == "comparison":
         return comparison_page(place, [(run, folder.read(run)) for run in children], notice)
     if place.kind == "folder":
-        return folder_page(place, [(one, folder.read(one) if one.kind == "run" else None) for one in children])
+        return folder_page(
+            place, [(one, folder.read(one, brief=True) if one.kind == "run" else None) for one in children]
+        )
     return run_page(place, folder.read(place), notice)
 
 

@@ -7,6 +7,7 @@ const byId = (id) => document.getElementById(id);
 
 let seen = ""; // the version of what is shown
 let shown = null; // the name of the run that is shown
+let state = ""; // what the run is at, which is also said to those who cannot see it
 let timer = 0;
 
 const wanted = () => {
@@ -26,12 +27,13 @@ async function update() {
     if (answer.status === 200) {
       const page = await answer.json();
       if (name === wanted()) draw(page, answer.headers.get("X-Version"));
+      state = page.state.toLowerCase();
     } else if (answer.status === 403) {
       tell("The server was started anew: open the address that it has printed.", false);
     } else if (answer.status !== 204) {
       tell((await answer.json()).problem, false);
     }
-    if (answer.ok) tell("Live", true);
+    if (answer.ok) tell(state ? `Live: ${state}` : "Live", true);
   } catch {
     tell("The server does not answer. The search goes on without it.", false);
   }
@@ -44,7 +46,7 @@ function tell(text, live) {
 }
 
 function draw(page, version) {
-  const focused = document.activeElement && document.activeElement.getAttribute("href");
+  const focused = key(document.activeElement);
   if (page.name !== shown) {
     byId("parts").replaceChildren();
     byId("problem").textContent = "";
@@ -55,12 +57,15 @@ function draw(page, version) {
   for (const old of [...byId("parts").children]) if (!(old.id.slice(5) in parts)) old.remove();
   control(page, page.name !== shown);
   if (focused && document.activeElement === document.body) {
-    const again = [...document.links].find((link) => link.getAttribute("href") === focused);
-    if (again) again.focus();
+    const again = [...document.querySelectorAll("a[href], [tabindex]")].find((element) => key(element) === focused);
+    if (again) again.focus({ preventScroll: true });
   }
   document.title = `${page.title} - autoprune watch`;
   [shown, seen] = [page.name, version];
 }
+
+// what tells an element from others that can have the focus, also after it was replaced
+const key = (element) => element && (element.getAttribute("href") || element.getAttribute("aria-label"));
 
 function part(name) {
   let found = byId(`part-${name}`);
