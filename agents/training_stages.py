@@ -64,6 +64,25 @@ class TrainingStages:
             warnings.warn(told, RuntimeWarning, stacklevel=2)
         return cls(tuple(dict.fromkeys(steps)), contenders)
 
+    def affordable(self, objective: Objective, rivals: int, sequences: int) -> bool:
+        """Whether the limits leave room for a choice among so many rivals, of which a shortlist is made before.
+
+        Args:
+            objective: knows what is left.
+            rivals: number of rivals before the shortlist.
+            sequences: number of sequences that they are compared on.
+        """
+        passes, before = objective.training.passes_between(0, self.steps[-1]), 0  # those of the parent
+        for stage, steps in enumerate(self.steps):
+            passes += max(1, self.contenders >> stage) * objective.training.passes_between(before, steps)
+            before = steps
+        scored = rivals + 2 * self.contenders + 2
+        evals, limits = passes + scored, objective.limits
+        tokens = (passes + scored * sequences) * objective.tokens_per_sequence
+        return tokens <= objective.tokens_left and (
+            limits.evals is None or objective.spent.evals + evals <= limits.evals
+        )
+
     def choose(self, objective: Objective, parent: Levels, rivals: Sequence[Levels], sample: Sequence[int]) -> Levels:
         """The parent, or the rival that is better than it after training. Rivals whose training diverges leave.
 

@@ -1,6 +1,7 @@
 """Candidates compared after training: `evolution` with `train_tokens`, its stages, costs, limits and replays."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from autoprune import study
 from autoprune.agents.evolution import Evolution
 from autoprune.agents.training_stages import TrainingStages, finalists, shortlist
 from autoprune.config import load_config
-from autoprune.errors import UserError
+from autoprune.errors import LimitReached, UserError
 from autoprune.objective import Limits, Objective
 from autoprune.ports.candidate_training import CandidateTraining
 from autoprune.reports.run import read_run
@@ -71,6 +72,35 @@ def test_finalists_are_the_best_of_the_search() -> None:
     assert finalists(objective, 3) == []
     objective(policies)
     assert finalists(objective, 3) == sorted(policies, key=scorer.true_loss)[:3]
+
+
+def test_stages_that_cannot_be_completed_are_not_begun() -> None:
+    scorer = TrainedToy(toy_space())
+    objective = Objective(scorer.space, scorer, Limits(tokens=100_000))
+    stages = TrainingStages.of(objective, LENGTH, 4, CandidateTraining())
+    trained = (16 + 4 * 1 + 2 * 3 + 1 * 12) * PASSES
+    tokens = (trained + (6 + 8 + 2) * 4) * LENGTH
+    assert stages.affordable(objective, 6, 4)
+    for limit, whether in ((tokens, True), (tokens - 1, False)):
+        objective = Objective(scorer.space, scorer, Limits(tokens=limit))
+        assert stages.affordable(objective, 6, 4) is whether
+    for evals, whether in ((trained + 16, True), (trained + 15, False)):
+        assert stages.affordable(Objective(scorer.space, scorer, Limits(evals=evals)), 6, 4) is whether
+
+
+@pytest.mark.parametrize(("tokens", "trains"), [(1500 * LENGTH, True), (300 * LENGTH, False)])
+def test_a_search_trains_only_where_it_can_compare(tokens: int, trains: bool) -> None:
+    scorer = TrainedToy(toy_space())
+    objective = Objective(scorer.space, scorer, Limits(tokens=tokens))
+    agent = Evolution(first_tokens=4 * LENGTH, sensitivity_tokens=LENGTH, train_tokens=LENGTH, trainer="full")
+    with suppress(LimitReached):
+        agent.search(objective, np.random.default_rng(0))
+    assert bool(scorer.trained) is trains
+    if trains:
+        steps = [steps for _, steps in scorer.trained]
+        assert steps[-1] == 16, "the last comparison was completed"
+    else:
+        assert objective.spent.tokens > 0.8 * tokens
 
 
 def test_who_cannot_train_is_told() -> None:
