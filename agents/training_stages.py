@@ -48,8 +48,8 @@ class TrainingStages:
         objective.training.choose(how)
         if not objective.training.possible:
             raise UserError(
-                f"train_tokens={tokens}: candidates are trained in this process, with the whole network on the device. "
-                "Leave workers and device_memory, or leave train_tokens."
+                f"train_tokens={tokens}: candidates are trained with the whole network on the device. Leave "
+                "device_memory, or leave train_tokens."
             )
         each, known = objective.training.step_items, objective.training.items
         least = LEAST_OF_REFIT if solved else 1

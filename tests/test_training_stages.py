@@ -105,7 +105,7 @@ def test_a_search_trains_only_where_it_can_compare(tokens: int, trains: bool) ->
 
 def test_who_cannot_train_is_told() -> None:
     scorer = ToyScorer(toy_space())
-    with pytest.raises(UserError, match="Leave workers and device_memory, or leave train_tokens"):
+    with pytest.raises(UserError, match="Leave device_memory, or leave train_tokens"):
         Evolution(train_tokens=LENGTH).search(
             Objective(scorer.space, scorer, Limits(evals=50)), np.random.default_rng(0)
         )
