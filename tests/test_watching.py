@@ -1,6 +1,7 @@
 """The live page over HTTP: who may ask, what is shown of runs in every state, and what it changes."""
 
 import json
+import os
 import shutil
 import socket
 import sys
@@ -485,3 +486,19 @@ def test_what_is_refused(refused: Refused, runs: Path, tmp_path: Path, monkeypat
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "autoprune.watching.server")
     refused("watch", runs, seen=("pip install 'autoprune[watch]'",))
+
+
+def test_a_name_in_another_encoding_breaks_no_page(runs: Path) -> None:
+    shutil.copytree(os.fsencode(runs / "run"), os.path.join(os.fsencode(runs), b"other\xff"))
+    parts = page(visiting(runs))["parts"]
+    assert parts["runs"].count("<a ") == 2
+
+
+def test_an_origin_that_cannot_be_read_is_of_another(runs: Path) -> None:
+    answer = visiting(runs, Control()).post("/api/stop", json={"name": "run"}, headers={"Origin": "http://[::1"})
+    assert answer.status_code == 403
+
+
+def test_a_folder_of_runs_is_not_resumed(runs: Path) -> None:
+    answer = visiting(runs, Control()).post("/api/resume", json={"name": ""}, headers={"Origin": BASE})
+    assert (answer.status_code, "open one of them" in answer.json()["problem"]) == (409, True)
