@@ -4,6 +4,8 @@ import csv
 import json
 import shutil
 import struct
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -379,3 +381,15 @@ def test_a_list_of_names(quick: dict[str, Any]) -> None:
     assert load_config(None, {"track": ""}).track is None
     with pytest.raises(UserError, match="track"):
         load_config(None, {"track": 3})
+
+
+def test_no_process_waits_without_end_for_a_tracker() -> None:
+    hangs = """
+import threading
+from autoprune.tracking.own_thread import OwnThread
+done, left = OwnThread("done", 60.0), OwnThread("left", 0.1)
+left.submit(threading.Event().wait)
+done.submit(lambda: threading.Event().wait(0.3)).add_done_callback(lambda future: print("was waited for", flush=True))
+"""
+    ended = subprocess.run([sys.executable, "-c", hangs], capture_output=True, text=True, timeout=30, check=True)
+    assert ended.stdout == "was waited for\n", ended.stderr
