@@ -99,6 +99,11 @@ class Evolution(TrainsCandidates, Agent):
             sample = self._sample(objective, rng)
             tell = partial(model.learn, parent)
             if stages and self.trains_now(objective):
+                if not stages.affordable(objective, len(children) + 2 * self.trained, len(sample)):
+                    if objective.spent.training:
+                        return  # a comparison without training would undo those with it
+                    stages = None
+                    continue
                 known = finalists(objective, 2 * self.trained) if not objective.spent.training else []
                 rivals = shortlist(objective, parent, [*children, *known], sample, self.trained, tell)
                 parent = stages.choose(objective, parent, rivals, sample)

@@ -40,6 +40,11 @@ class EvoPress(TrainsCandidates, Agent):
         while len(_pairs(objective.space, parent)) and not patience.lost():
             candidates = [_switched(objective.space, parent, rng) for _ in range(self.offspring)]
             if training and self.trains_now(objective):
+                if not training.affordable(objective, self.offspring, objective.sequences_for(self.stages[-1][0])):
+                    if objective.spent.training:
+                        return  # a comparison without training would undo those with it
+                    training = None
+                    continue
                 survivors = self._select(objective, candidates, self.stages[0][0], self.trained, rng)
                 parent = training.choose(
                     objective, parent, survivors, self._minibatch(objective, self.stages[-1][0], rng)

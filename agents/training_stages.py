@@ -19,6 +19,8 @@ from autoprune.objective import Objective
 from autoprune.ports.candidate_training import CandidateTraining, Trainer
 from autoprune.space import Levels
 
+LEAST_OF_REFIT = 2
+"""Sequences of a refit: one that it is solved on, and one that is held out."""
 GROWTH = (1, 4, 16)
 """Tokens that a network has been trained on by the end of each stage, in shares of those of the first."""
 
@@ -42,23 +44,44 @@ class TrainingStages:
         Raises:
             UserError: networks cannot be trained here.
         """
-        words = objective.space.words
+        words, solved = objective.space.words, how.trainer == "refit"
+        objective.training.choose(how)
         if not objective.training.possible:
             raise UserError(
-                f"train_tokens={tokens}: candidates are trained in this process, with the whole network on the device. "
-                "Leave workers and device_memory, or leave train_tokens."
+                f"train_tokens={tokens}: candidates are trained with the whole network on the device. Leave "
+                "device_memory, or leave train_tokens."
             )
-        objective.training.choose(how)
         each, known = objective.training.step_items, objective.training.items
-        steps = tuple(max(1, round(growth * tokens / each)) for growth in GROWTH)
-        if known is not None and steps[-1] * each > known and how.trainer != "refit":
-            warnings.warn(
-                f"train_tokens={tokens}: the last stage trains on {steps[-1] * each:,} {words.items}, and there are "
-                f"{known:,} outside of the search and validation splits, so they are read more than once.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+        least = LEAST_OF_REFIT if solved else 1
+        steps = tuple(max(least, round(growth * tokens / each)) for growth in GROWTH)
+        if known is not None and steps[-1] * each > known:
+            there = f"there are {known:,} in the reconstruction split: the refit reads no more than these."
+            if not solved:
+                there = (
+                    f"there are {known:,} outside of the search and validation splits: they are read more than once."
+                )
+            told = f"train_tokens={tokens}: the last stage takes {steps[-1] * each:,} {words.items}, and {there}"
+            warnings.warn(told, RuntimeWarning, stacklevel=2)
         return cls(tuple(dict.fromkeys(steps)), contenders)
+
+    def affordable(self, objective: Objective, rivals: int, sequences: int) -> bool:
+        """Whether the limits leave room for a choice among so many rivals, of which a shortlist is made before.
+
+        Args:
+            objective: knows what is left.
+            rivals: number of rivals before the shortlist.
+            sequences: number of sequences that they are compared on.
+        """
+        passes, before = objective.training.passes_between(0, self.steps[-1]), 0  # those of the parent
+        for stage, steps in enumerate(self.steps):
+            passes += max(1, self.contenders >> stage) * objective.training.passes_between(before, steps)
+            before = steps
+        scored = rivals + 2 * self.contenders + 2
+        evals, limits = passes + scored, objective.limits
+        tokens = (passes + scored * sequences) * objective.tokens_per_sequence
+        return tokens <= objective.tokens_left and (
+            limits.evals is None or objective.spent.evals + evals <= limits.evals
+        )
 
     def choose(self, objective: Objective, parent: Levels, rivals: Sequence[Levels], sample: Sequence[int]) -> Levels:
         """The parent, or the rival that is better than it after training. Rivals whose training diverges leave.
@@ -89,7 +112,8 @@ class TrainsCandidates:
         train_from: share of the limits on tokens or evaluations after which generations are compared after training. A
             search without such a limit trains all generations.
         trained: number of candidates in the first of these stages.
-        trainer: what is trained: `refit`, `norms`, `lora` or `full`, the cheapest first.
+        trainer: what is trained: `refit`, `norms`, `lora` or `full`, the cheapest first. The loss after a refit ranks
+            good policies best (docs/oracle.md).
         refit_sequences: number of sequences for a refit of each candidate before its training; 0 is none.
         train_lr: learning rate of this training; None is a fifth of that of fine-tuning.
     """
@@ -97,7 +121,7 @@ class TrainsCandidates:
     train_tokens: NonNegativeInt = 0
     train_from: Annotated[float, Field(ge=0, le=1)] = 0.5
     trained: PositiveInt = 4
-    trainer: Trainer = "full"
+    trainer: Trainer = "refit"
     refit_sequences: NonNegativeInt = 0
     train_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 

@@ -43,7 +43,7 @@ class Training:
     @property
     def possible(self) -> bool:
         """Whether networks can be trained here."""
-        return self._plain.step_passes > 0
+        return self.scorer.step_passes > 0
 
     @property
     def step_items(self) -> int:
@@ -55,6 +55,10 @@ class Training:
         """Number of tokens, or images, that there are to train on; None if that is not known."""
         return self.scorer.training_items
 
+    def passes_between(self, before: int, steps: int) -> int:
+        """Forward passes that are charged for taking a policy's network from `before` training steps to `steps`."""
+        return self.scorer.training_passes(before, steps)
+
     def passes(self, archive: Archive, policy: Proposal, steps: int) -> int:
         """Forward passes that are charged before a policy is scored after `steps` steps.
 
@@ -63,4 +67,4 @@ class Training:
         if not steps:
             return 0
         self._used, before = True, archive.steps_up_to(policy, steps)
-        return 0 if before == steps else self.scorer.training_passes(before, steps)
+        return 0 if before == steps else self.passes_between(before, steps)

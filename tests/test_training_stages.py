@@ -1,6 +1,7 @@
 """Candidates compared after training: `evolution` with `train_tokens`, its stages, costs, limits and replays."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from autoprune import study
 from autoprune.agents.evolution import Evolution
 from autoprune.agents.training_stages import TrainingStages, finalists, shortlist
 from autoprune.config import load_config
-from autoprune.errors import UserError
+from autoprune.errors import LimitReached, UserError
 from autoprune.objective import Limits, Objective
 from autoprune.ports.candidate_training import CandidateTraining
 from autoprune.reports.run import read_run
@@ -22,7 +23,7 @@ from tests.conftest import QUICK
 from tests.test_fidelity import PASSES, TrainedToy, policies_of
 
 LENGTH = 32
-TRAINS = {"train_tokens": 64, "train_from": 0.3, "trained": 2}
+TRAINS = {"train_tokens": 64, "train_from": 0.3, "trained": 2, "trainer": "full"}
 
 
 @pytest.fixture
@@ -73,9 +74,38 @@ def test_finalists_are_the_best_of_the_search() -> None:
     assert finalists(objective, 3) == sorted(policies, key=scorer.true_loss)[:3]
 
 
+def test_stages_that_cannot_be_completed_are_not_begun() -> None:
+    scorer = TrainedToy(toy_space())
+    objective = Objective(scorer.space, scorer, Limits(tokens=100_000))
+    stages = TrainingStages.of(objective, LENGTH, 4, CandidateTraining())
+    trained = (16 + 4 * 1 + 2 * 3 + 1 * 12) * PASSES
+    tokens = (trained + (6 + 8 + 2) * 4) * LENGTH
+    assert stages.affordable(objective, 6, 4)
+    for limit, whether in ((tokens, True), (tokens - 1, False)):
+        objective = Objective(scorer.space, scorer, Limits(tokens=limit))
+        assert stages.affordable(objective, 6, 4) is whether
+    for evals, whether in ((trained + 16, True), (trained + 15, False)):
+        assert stages.affordable(Objective(scorer.space, scorer, Limits(evals=evals)), 6, 4) is whether
+
+
+@pytest.mark.parametrize(("tokens", "trains"), [(1500 * LENGTH, True), (300 * LENGTH, False)])
+def test_a_search_trains_only_where_it_can_compare(tokens: int, trains: bool) -> None:
+    scorer = TrainedToy(toy_space())
+    objective = Objective(scorer.space, scorer, Limits(tokens=tokens))
+    agent = Evolution(first_tokens=4 * LENGTH, sensitivity_tokens=LENGTH, train_tokens=LENGTH, trainer="full")
+    with suppress(LimitReached):
+        agent.search(objective, np.random.default_rng(0))
+    assert bool(scorer.trained) is trains
+    if trains:
+        steps = [steps for _, steps in scorer.trained]
+        assert steps[-1] == 16, "the last comparison was completed"
+    else:
+        assert objective.spent.tokens > 0.8 * tokens
+
+
 def test_who_cannot_train_is_told() -> None:
     scorer = ToyScorer(toy_space())
-    with pytest.raises(UserError, match="Leave workers and device_memory, or leave train_tokens"):
+    with pytest.raises(UserError, match="Leave device_memory, or leave train_tokens"):
         Evolution(train_tokens=LENGTH).search(
             Objective(scorer.space, scorer, Limits(evals=50)), np.random.default_rng(0)
         )
@@ -94,7 +124,8 @@ def test_candidates_are_trained_in_one_way() -> None:
 
 @pytest.mark.parametrize("trainer", ["refit", "norms", "lora", "full"])
 def test_killed_and_resumed_equals_uninterrupted(quick: dict[str, Any], tmp_path: Path, trainer: str) -> None:
-    options = {**TRAINS, "trainer": trainer, "refit_sequences": 4 if trainer == "full" else 0}
+    options = {**TRAINS, "trainer": trainer, "train_tokens": 32 if trainer == "refit" else 64}
+    options["refit_sequences"] = 4 if trainer == "full" else 0
     config = load_config(None, quick | {"agent_options": options})
     whole = study.start(config, tmp_path / "whole")
     assert whole.spent.training > 0
@@ -155,8 +186,12 @@ def test_a_training_looks_at_the_clock(quick: dict[str, Any], tmp_path: Path, mo
 
 
 def test_a_text_smaller_than_the_stages_is_told(quick: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.warns(RuntimeWarning, match="are read more than once"):
-        autoprune.search(**quick | {"agent_options": {"train_tokens": 200_000}, "max_evals": 40}, out=tmp_path / "run")
+    options: dict[str, Any] = {"train_tokens": 200_000}
+    with pytest.warns(RuntimeWarning, match="512 in the reconstruction split: the refit reads no more than these"):
+        autoprune.search(**quick | {"agent_options": options, "max_evals": 40}, out=tmp_path / "refit")
+    options["trainer"] = "full"
+    with pytest.warns(RuntimeWarning, match="they are read more than once"):
+        autoprune.search(**quick | {"agent_options": options, "max_evals": 40}, out=tmp_path / "full")
 
 
 @pytest.mark.parametrize("options", [{"trainer": "adam"}, {"train_tokens": -1}, {"trained": 0}, {"train_lr": 0}])

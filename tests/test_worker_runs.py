@@ -87,6 +87,16 @@ def test_one_two_or_four_workers_find_the_same(quick: dict[str, Any], tmp_path: 
     assert found[0] == found[1] == found[2]
 
 
+def test_candidates_are_trained_beside_workers(quick: dict[str, Any], tmp_path: Path) -> None:
+    """In this process, so that a search with workers finds what one without them does."""
+    options = {"train_tokens": 64, "train_from": 0.3, "trained": 2, "trainer": "full"}
+    settings = quick | {"max_evals": 500, "agent_options": options}
+    alone = autoprune.search(**settings, out=tmp_path / "alone")
+    shared = autoprune.search(**settings, workers=2, out=tmp_path / "shared")
+    assert alone.spent.training > 0
+    assert (shared.policy.units, shared.spent.training) == (alone.policy.units, alone.spent.training)
+
+
 def test_a_comparison_on_workers_is_the_same_results(quick: dict[str, Any], tmp_path: Path) -> None:
     settings = quick | {"max_evals": None, "max_tokens": 1024}
     agents = ["evolution", "random", "ppo"]

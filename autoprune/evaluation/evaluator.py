@@ -144,7 +144,7 @@ class Evaluator(Scorer):
     @property
     def training_items(self) -> int | None:
         """Number of tokens, or images, that there are to train on."""
-        return self._trainer.examples.count * self._trainer.examples.tokens if self._trainer else None
+        return self._trainer.items if self._trainer else None
 
     def training_passes(self, before: int, steps: int) -> int:
         """Forward passes that are charged for training a network from `before` steps to `steps`."""

@@ -84,6 +84,13 @@ class CandidateTrainer:
     def _most_bytes(self) -> int:
         return free_bytes(self._placer.view.device) // KEPT
 
+    @property
+    def items(self) -> int:
+        """Number of tokens, or images, that there are to train on."""
+        if self._how.trainer == "refit":
+            return self._reconstruction().numel()
+        return self.examples.count * self.examples.tokens
+
     # -- what it costs -----------------------------------------------------------------------------------------
 
     def step_items(self, tokens_per_sequence: int) -> int:

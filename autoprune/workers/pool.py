@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 
 from autoprune.assembly import Assembly
 from autoprune.config import SearchConfig
+from autoprune.ports.candidate_training import CandidateTraining
 from autoprune.ports.scorer import POLICIES_AT_ONCE, Scorer
 from autoprune.space import Levels, Proposal
 from autoprune.workers.bundle import FileBundle, write_bundle
 from autoprune.workers.cluster import Cluster
 from autoprune.workers.schedule import Costs, Job, plan
 from autoprune.workers.supervisor import Supervisor, Work
+from autoprune.workers.training_here import TrainsHere
 
 if TYPE_CHECKING:
     from autoprune.evaluation.evaluator import Evaluator
@@ -243,9 +245,17 @@ class PoolScorer(Scorer):
     def slopes(self, policy: Levels, sequences: Sequence[int]) -> NDArray[np.float64] | None:
         """Slopes of all units at a policy, `[U, L]` or None. They are few and are computed in this process."""
         with self._assembly.network:
-            if self._here is None:
-                self._here = self._assembly.evaluator(self._assembly.splits.search, self._assembly.config.loss)
-            return self._here.slopes(policy, sequences)
+            return self._evaluator().slopes(policy, sequences)
+
+    def with_training(self, how: CandidateTraining, tick: Callable[[], None]) -> Scorer:
+        """This scorer, which trains in this process as `how` says."""
+        return TrainsHere(self, self._evaluator().with_training(how, tick), self._assembly.network)
+
+    def _evaluator(self) -> "Evaluator":
+        """The evaluator in this process."""
+        if self._here is None:
+            self._here = self._assembly.evaluator(self._assembly.splits.search, self._assembly.config.loss)
+        return self._here
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
         """The loss of the dense network, `[S]`."""
