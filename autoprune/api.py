@@ -262,9 +262,9 @@ def evaluate(
     max_sequences: AtLeast1 = 64,
     device: str = NOT_GIVEN,
     dtype: str = NOT_GIVEN,
+    progress: Showing = None,
     data_column: str | None = None,
     data_split: str | None = None,
-    progress: Showing = None,
 ) -> dict[str, Any]:
     """Measure loss against the labels, quality, size and speed of a network or of a run's policy.
 

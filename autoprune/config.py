@@ -2,25 +2,24 @@
 
 import difflib
 import os
-from dataclasses import dataclass
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from autoprune import objects, registry
 from autoprune.amounts import parse_count, parse_seconds
-from autoprune.arguments import TRUTH, told, truth_astray
+from autoprune.arguments import told
 from autoprune.data_names import Wanted, names_of
 from autoprune.errors import UserError
 from autoprune.files.near import did_you_mean
 from autoprune.files.reading import read_yaml, reason
 from autoprune.files.writing import write_atomically
 from autoprune.ports.task import Task
+from autoprune.settings_record import AGENT, BUDGETS, LEVELS, MODEL, PLACE, RECORD, SAMPLES, Settings, WorkloadConfig
 from autoprune.task_choice import task_of
-from autoprune.workload import Phase, Workload
+from autoprune.workload import Workload
 from autoprune.written import DEFAULT_BUDGETS, budgets_of, check_bound, parse_size, path_as_text, without_password
 
 PLACES = {"workers", "ray_address", "gpus_per_worker", "device_memory", "state_memory", "storage", "track"}
@@ -38,50 +37,7 @@ DEFAULT_TOKENS = 400_000
 about 0.013 nats there (benchmarks/README.md)."""
 
 
-@dataclass(frozen=True)
-class Panel:
-    """What a setting is for: the panel of help that its option is in, and its section in a file of settings."""
-
-    title: str
-
-
-MODEL, AGENT, BUDGETS = Panel("Model and data"), Panel("Agent"), Panel("Budgets and limits")
-LEVELS, SAMPLES, PLACE, RECORD = Panel("Levels"), Panel("Samples"), Panel("Where it runs"), Panel("Record")
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
-        """Accept NumPy's numbers; refuse true and false where a number or a text is asked for."""
-        if truth_astray(value, cls.model_fields[str(info.field_name)].annotation):
-            raise ValueError(TRUTH)
-        if isinstance(value, Integral) and not isinstance(value, bool):
-            return int(value)
-        return float(value) if isinstance(value, Real) and not isinstance(value, Integral) else value
-
-
-class WorkloadConfig(_Settings):
-    """How the network will be used, for metrics that depend on it: `workload.phase=decode workload.batch=8`."""
-
-    phase: Phase = Field(
-        "prefill", description="prefill runs whole sequences; decode runs one new token of each sequence"
-    )
-    batch: int = Field(1, ge=1, description="number of sequences or images in a forward pass")
-    context: int | None = Field(
-        None, ge=1, description="number of positions of a sequence; the default is sequence_length"
-    )
-    dtype: str | None = Field(
-        None, description="data type for the metric roofline; the default is the one that the search computes in"
-    )
-    hardware: str | None = Field(
-        None, description="device for the metric roofline: a name in devices.yaml, or FILE.yaml[:NAME]"
-    )
-
-
-class SearchConfig(_Settings):
+class SearchConfig(Settings):
     """All settings that decide the result of a run. They are saved in the run as `config.yaml`.
 
     Sizes of splits are numbers of sequences of `sequence_length` tokens. `max_tokens` counts policies x tokens.

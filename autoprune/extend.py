@@ -14,7 +14,8 @@ not import torch. `autoprune.testing` has the contract of every kind of part.
 | loss | `Loss` | tensors |
 | family | `Family`: `Width`s of `Slice`s, with `Bundles` and `Segment`s | a block's module |
 | exporter | `Exporter` | `Source`, which has the `Policy` |
-| task | `Task`, which gives a `TrainingSet`; `Measurement` holds its numbers | the run's settings |
+| task | `Task`, which gives a `TrainingSet`; `Measurement`, `Examples`, `split_examples` | the run's settings |
+| reader | `Reader`, which gives a text, `Records` (as of `records_of`) or `Tokens` | `File` |
 | tracker | `Tracker` | `TrackedRun`, then numbers |
 | scorer | `Scorer`, `ScorerWrapper` | policies; each is a `Proposal`: `Levels` or a `Mask` |
 
@@ -35,6 +36,13 @@ if TYPE_CHECKING:  # what type checkers know; a name here is exported
     from autoprune.cutting.widths import Segment as Segment
     from autoprune.cutting.widths import Slice as Slice
     from autoprune.cutting.widths import Width as Width
+    from autoprune.data.examples import Examples as Examples
+    from autoprune.data.examples import split_examples as split_examples
+    from autoprune.data.file import File as File
+    from autoprune.data.reader import Reader as Reader
+    from autoprune.data.reader import Tokens as Tokens
+    from autoprune.data.records import Records as Records
+    from autoprune.data.records import records_of as records_of
     from autoprune.envs.rewards.record import RewardRecord as RewardRecord
     from autoprune.envs.rewards.record import every_step as every_step
     from autoprune.errors import LimitReached as LimitReached
@@ -70,7 +78,9 @@ if TYPE_CHECKING:  # what type checkers know; a name here is exported
 
 _HOME = {
     "Bundles": "cutting.widths",
+    "Examples": "data.examples",
     "Family": "networks.family",
+    "File": "data.file",
     "Level": "level",
     "Levels": "space",
     "LimitReached": "errors",
@@ -79,6 +89,8 @@ _HOME = {
     "Objective": "objective",
     "Policy": "policy",
     "Proposal": "space",
+    "Reader": "data.reader",
+    "Records": "data.records",
     "RewardRecord": "envs.rewards.record",
     "SampledAgent": "agents.sampled",
     "Sb3Agent": "agents.sb3",
@@ -86,6 +98,7 @@ _HOME = {
     "Segment": "cutting.widths",
     "Slice": "cutting.widths",
     "Source": "exporters.source",
+    "Tokens": "data.reader",
     "Unit": "space",
     "UnitStatistics": "unit_statistics",
     "UserError": "errors",
@@ -93,6 +106,8 @@ _HOME = {
     "Workload": "workload",
     "every_step": "envs.rewards.record",
     "reconstruct": "levels.criterion",
+    "records_of": "data.records",
+    "split_examples": "data.examples",
 }
 """Name -> module of the engine. The names of the ports are added below."""
 

@@ -39,7 +39,8 @@ def check(run: Path, config: SearchConfig, changed: Iterable[str]) -> None:
     for limit, name in SPENT.items():
         wanted, used = getattr(config, limit), there.get(name, 0)
         if limit in changed and wanted is not None and wanted < used:
-            shown = f"{used:,.1f} seconds" if name == "seconds" else f"{used:,} {name}"
+            word = "evaluations" if name == "evals" else name
+            shown = f"{used:,.1f} {word}" if name == "seconds" else f"{used:,} {word}"
             raise UserError(
                 f"the run '{run}' has spent {shown}, and {limit}={wanted:,} is lower: give a higher limit, or start a "
                 "new search with this one."

@@ -75,8 +75,8 @@ def names_of(kind: str, values: Any) -> list[str]:
     """
     if isinstance(values, str):
         return [name.strip() for name in values.split(",")]
-    many = values if isinstance(values, list | tuple | set | frozenset) else [values]
-    return [name_of(kind, value) for value in many]
+    many = isinstance(values, Iterable) and not isinstance(values, type) and not callable(values)
+    return [name_of(kind, value) for value in (values if many else [values])]
 
 
 def importable(kind: str, value: Any) -> str | None:

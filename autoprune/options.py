@@ -13,8 +13,9 @@ import typer
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
-from autoprune.config import LIMITS, PLACES, Panel, SearchConfig
+from autoprune.config import LIMITS, PLACES, SearchConfig
 from autoprune.errors import UserError
+from autoprune.settings_record import Panel
 from autoprune.shell.completion import completer
 from autoprune.written import budgets_of
 

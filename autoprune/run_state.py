@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 from autoprune import stopping
 from autoprune.errors import UserError
 from autoprune.files.writing import write_atomically
+from autoprune.rundir import STATE
 
 if TYPE_CHECKING:
     from autoprune.objective import Objective
 
-FILE = "state.json"
 EVERY = 1.0  # seconds between two writings of one stage
 
 
@@ -35,7 +35,7 @@ class RunState:
     """
 
     def __init__(self, run: Path) -> None:
-        self._path, self._stage, self._due = run / FILE, "", 0.0
+        self._path, self._stage, self._due = run / STATE, "", 0.0
 
     def stage(self, name: str, share: float) -> None:
         """A stage of the preparation, and the share of it that is done."""
@@ -52,11 +52,6 @@ class RunState:
         self._stage, self._due = stage, now + EVERY
         with suppress(UserError):
             write_atomically(self._path, json.dumps({"stage": stage} | told(), allow_nan=False) + "\n")
-
-
-def remove(run: Path) -> None:
-    """Remove the file, which an earlier process may have left."""
-    (run / FILE).unlink(missing_ok=True)
 
 
 def preparing(run: Path, stage: Callable[[str, float], None]) -> Callable[[str, float], None]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from autoprune import run_state, stopping
+from autoprune import stopping
 from autoprune.errors import UserError
 from autoprune.files.names import slug
 from autoprune.files.near import did_you_mean
@@ -22,6 +22,7 @@ FOLDERS = ("front", "finetuned", "tracking")
 """Of a run, that it writes to."""
 
 OPTUNA_LOCK = "study.log.lock"
+STATE = "state.json"  # what the process at work tells of itself (run_state.py)
 ATTEMPTS, PAUSE = 10, 0.02  # seconds; whoever asks `is_in_use` holds the lock for a moment
 
 
@@ -114,7 +115,7 @@ def locked(path: Path) -> Iterator[None]:
 def _forget_process(path: Path) -> None:
     """Remove what was asked of a process and what it told of itself."""
     stopping.withdraw(path)
-    run_state.remove(path)
+    (path / STATE).unlink(missing_ok=True)
 
 
 def _take(file: IO[str]) -> bool:

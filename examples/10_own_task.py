@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import autoprune
-from autoprune.data.examples import Examples, split_examples
+from autoprune.extend import Examples, split_examples
 from autoprune.networks.modules import load_module
 from autoprune.networks.tracing import image_view
 from autoprune.ports import Loss

@@ -5,8 +5,9 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 from autoprune import registry
-from autoprune.config import SearchConfig, WorkloadConfig
+from autoprune.config import SearchConfig
 from autoprune.listing import describe
+from autoprune.settings_record import WorkloadConfig
 
 PYTHON = """# Python
 

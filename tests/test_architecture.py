@@ -20,17 +20,17 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("ext
 
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording"}
-    | {"amounts", "fingerprints", "live", "spending", "table_fitting", "written", "data_names"},
+    | {"amounts", "settings_record", "fingerprints", "live", "spending", "table_fitting", "written", "data_names"},
     {"registry", "objects", "level", "unit", "growth", "space", "incumbents", "requests",
       "policy", "cost_lines", "verdict", "config", "journal", "rundir", "space_file", "scorer", "ports",
-      "task_choice", "task_guard", "stopping", "limits_of_runs", "run_state"},
+      "task_choice", "task_guard", "stopping", "limits_of_runs"},
     {"cutting", "data", "drawing"},
     {"networks", "models", "calibration", "budgets"},
     {"levels"},
     {"training"},
     {"evaluation"},
     {"archive", "clock", "fidelity", "slope_requests", "objective", "assembly", "coverage", "whole", "records"},
-    {"callbacks", "cautions", "given_models", "provenance", "cards"},
+    {"callbacks", "run_state", "cautions", "given_models", "provenance", "cards"},
     {"logs", "console", "progress", "notebook_display", "showing"},
     {"exporters", "workers", "tracking"},
     {"validation", "exporting", "publishing"},

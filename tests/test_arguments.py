@@ -12,11 +12,12 @@ import autoprune
 from autoprune import api, rundir, study
 from autoprune.cli import app
 from autoprune.comparing import comparison
-from autoprune.config import SearchConfig, WorkloadConfig, load_config
+from autoprune.config import SearchConfig, load_config
 from autoprune.data.splits import dealt
 from autoprune.envs import make
 from autoprune.errors import UserError
 from autoprune.options import SETTINGS
+from autoprune.settings_record import WorkloadConfig
 
 OTHER: dict[str, Any] = {
     "model": "some/model", "data": "other.txt", "agent": "random", "agent_options": {"batch": 3}, "reward": "purl",

@@ -53,7 +53,7 @@ def test_the_command_gives_a_run_other_limits(cli: Cli, quick: dict[str, Any], r
 @pytest.mark.parametrize(
     ("option", "value", "seen"),
     [
-        ("--max-evals", "39", ("has spent 40 evals", "max_evals=39 is lower", "a higher limit", "a new search")),
+        ("--max-evals", "39", ("has spent 40 evaluations", "max_evals=39 is lower", "a higher limit", "a new search")),
         ("--max-tokens", "10", ("tokens", "max_tokens=10 is lower")),
         ("--max-time", "0.0001", ("seconds", "max_time=0.0001 is lower")),
         ("--max-evals", "0", ("max_evals", "greater than 0")),
@@ -70,7 +70,7 @@ def test_a_limit_below_what_was_spent_is_refused(
 def test_what_a_killed_run_had_spent_is_in_its_journal(refused: Refused, run: Path) -> None:
     (run / "result.json").unlink()
     assert limits_of_runs.spent(run)["evals"] == 40
-    refused("resume", run, "--max-evals", "39", seen=("has spent 40 evals",))
+    refused("resume", run, "--max-evals", "39", seen=("has spent 40 evaluations",))
     journal = run / "journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join(lines[:11]) + lines[11][:20])

@@ -26,6 +26,7 @@ from autoprune.policy import Policy, to_json
 from autoprune.testing.toys import ToyScorer, toy_space
 from autoprune.wording import Words
 from tests.conftest import Answer as Said
+from tests.conftest import Replaceable
 from tests.test_resume import command, outcome, wait_for_scores
 
 Cli = Callable[..., Said]
@@ -56,7 +57,7 @@ def compared(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def arguments(settings: dict[str, Any]) -> list[str]:
-    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    return [Replaceable(f"{key}={json.dumps(value)}") for key, value in settings.items()]
 
 
 def untimed(results: dict[str, Any]) -> dict[str, Any]:

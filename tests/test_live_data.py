@@ -245,3 +245,18 @@ def test_a_terminal_is_not_waited_for(tmp_path: Path) -> None:
         os.close(follower)
     assert done.returncode == 2
     assert b"that is a terminal: pipe data in" in done.stderr
+
+
+def test_a_search_on_live_images(tmp_path: Path) -> None:
+    """Floats go to the network as they are: normalised digits score as the digits do."""
+    pytest.importorskip("sklearn")
+    from autoprune.data import digits
+
+    pixels, labels = digits.read()
+    scaled = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - digits.MEAN) / digits.STD
+    loader = DataLoader(TensorDataset(scaled, torch.from_numpy(labels)), batch_size=100)
+    own: dict[str, Any] = {"max_evals": 3, "agent": "random", "budgets": {"params": 0.5}}
+    result = autoprune.search("tiny-cnn", loader, **own, out=tmp_path / "live")
+    known = autoprune.search("tiny-cnn", **own, out=tmp_path / "digits")
+    assert result.table[0].accuracy == known.table[0].accuracy
+    assert autoprune.finetune(tmp_path / "live", max_steps=1).path.is_dir()

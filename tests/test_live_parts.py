@@ -157,6 +157,7 @@ def test_instances_take_part_in_a_comparison(
 def test_a_single_agent_may_be_compared(cell: types.SimpleNamespace) -> None:
     assert objects.names_of("agents", cell.Hill) == [live.keep(cell.Hill)]
     assert objects.names_of("agents", "random, uniform") == ["random", "uniform"]
+    assert objects.names_of("agents", iter(("random", Evolution))) == ["random", "evolution"]
 
 
 # -- names --------------------------------------------------------------------------------------------------------
@@ -319,6 +320,29 @@ def test_an_object_that_cannot_be_copied_is_told(cell: types.SimpleNamespace, qu
     agent = cell.Counting(2)
     agent.lock = sys.stdout
     assert "the agent is a Counting that cannot be copied" in refused(**QUICK | {"agent": agent})
+
+
+def test_an_instance_with_slots_is_told(quick: dict[str, Any]) -> None:
+    class Slots:
+        __slots__ = ("own",)
+
+        def search(self, objective: Any, rng: Any) -> None:
+            pass
+
+    assert "the agent Slots has __slots__" in refused(**quick | {"agent": Slots()})
+
+
+def test_an_agent_may_hold_a_reward_of_ones_own(
+    cell: types.SimpleNamespace, quick: dict[str, Any], tmp_path: Path
+) -> None:
+    from autoprune.agents.ppo import PPO
+
+    result = autoprune.search(out=tmp_path / "run", **quick | {"agent": PPO(reward=cell.careful), "max_evals": 10})
+    config = load_config(tmp_path / "run" / "config.yaml")
+    assert (config.agent, config.agent_options) == ("ppo", {"reward": live.keep(cell.careful)})
+    assert autoprune.resume(tmp_path / "run").loss == result.loss
+    with pytest.raises(UserError, match="and not as 3"):
+        PPO(reward=3)  # type: ignore[arg-type]
 
 
 def test_an_error_in_an_object_is_the_users_own(quick: dict[str, Any]) -> None:

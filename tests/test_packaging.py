@@ -151,3 +151,19 @@ def required(name: str) -> set[str]:
                     found.add(canonicalize_name(requirement.name))
                     waiting += [(requirement.name, one) for one in ("", *requirement.extras)]
     return found - {canonicalize_name(name)}
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_the_demo_installs_the_package_alone(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    demo, tests = (said("make", "--dry-run", goal, cwd=tmp_path).stdout for goal in ("demo", "test"))
+    assert "-e ." in demo
+    assert "[dev]" not in demo
+    assert demo.rstrip().endswith("autoprune search")
+    assert "-e '.[dev]'" in tests
+
+
+def test_the_readme_names_the_index_for_torch_without_cuda() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "pip install torch --index-url https://download.pytorch.org/whl/cpu" in readme

@@ -283,6 +283,31 @@ def test_one_that_fails_is_told_once_and_left_out(
     assert values(of_csv(Path("run")), "best/validation_loss"), "the others go on"
 
 
+def test_a_slow_tracker_delays_no_search(
+    quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    from autoprune.tracking.csv import Csv
+
+    begin = Csv.start
+    monkeypatch.setattr(Csv, "start", lambda self, run: (time.sleep(2.0), begin(self, run))[1])
+    result = autoprune.search(**quick, agent="uniform", out=tmp_path / "run", track="csv")
+    assert result.spent.seconds < 2.0
+    assert values(of_csv(result.path), "best/validation_loss"), "it is waited for at the end"
+
+
+def test_a_tracker_that_does_not_end(
+    quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import time
+
+    monkeypatch.setattr(following, "ENDING", 0.1)
+    monkeypatch.setattr("autoprune.tracking.csv.Csv.finish", lambda self: time.sleep(1.0))
+    assert autoprune.search(**quick, agent="uniform", out=tmp_path / "run", track="csv").policy
+    assert "'csv' did not end within" in caplog.text
+
+
 def test_a_full_disk_ends_no_search(quick: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -351,18 +351,18 @@ def test_the_incumbent_is_what_the_search_would_answer(quick: dict[str, Any], tm
         autoprune.search(**quick, out=path, callbacks=[look])
     assert look.agreed > 3
     assert look.stages[0] == "loading the model, 0%"
-    assert not (path / run_state.FILE).exists()
+    assert not (path / rundir.STATE).exists()
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"stage": 3}', '{"stage": "x", "share": 0, "best": {"levels": [99]}}'])
 def test_what_is_told_wrongly_is_not_believed(runs: Path, content: str) -> None:
     run, client = killed(runs / "run"), visiting(runs)
     with rundir.locked(run):
-        (run / run_state.FILE).write_text(content)
+        (run / rundir.STATE).write_text(content)
         found = page(client, "run")
         assert found["state"] in ("Searching", "Preparing")
         assert ">40<" in found["parts"]["facts"]
-    assert not (run / run_state.FILE).exists()
+    assert not (run / rundir.STATE).exists()
 
 
 # -- folders and comparisons -------------------------------------------------------------------------------------------
@@ -455,7 +455,7 @@ def test_why_a_search_could_not_go_on_is_told(runs: Path) -> None:
         if "could not go on" in (html := shown(client, "run")):
             break
         time.sleep(0.1)
-    assert "has spent 40 evals, and max_evals=3 is lower" in html
+    assert "has spent 40 evaluations, and max_evals=3 is lower" in html
     assert page(client, "run")["state"] == "Finished"
 
 

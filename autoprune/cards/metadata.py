@@ -16,6 +16,7 @@ from autoprune.config import SearchConfig, is_module
 from autoprune.data.keeping import is_kept
 from autoprune.data_names import names_in
 from autoprune.files.reading import parse_json, parse_yaml, read_bytes
+from autoprune.networks.hub import is_reachable
 from autoprune.wording import Words
 
 if TYPE_CHECKING:
@@ -131,13 +132,18 @@ def head_of(config: SearchConfig) -> dict[str, Any]:
 
 
 def _of_hub(name: str) -> Path | None:
-    """The card of a model of the hub, from the cache where it cannot be reached; None where there is none."""
-    from huggingface_hub import hf_hub_download
+    """The card of a model of the hub, from the cache where there is one; None where it cannot be had."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
+    cached = try_to_load_from_cache(name, CARD)
+    if isinstance(cached, str):
+        return Path(cached)
+    if not is_reachable():
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return Path(hf_hub_download(name, CARD, etag_timeout=3))
+            return Path(hf_hub_download(name, CARD))
     except Exception:  # whatever is the matter with the network or the hub: the export is written without it
         return None
 

@@ -74,7 +74,8 @@ def origin(config: SearchConfig, policy: Policy, words: Words, data: str) -> lis
     rows = [("agent", code(_short(known.get("agent", config.agent)))), ("seed", code(known.get("seed", config.seed)))]
     rows += [("criterion", code(_short(known.get("criterion", config.criterion))))]
     rows += [("loss", code(_short(known.get("loss", config.loss)))), ("data", name(data))]
-    rows += [("budget", ", ".join(code(f"{_short(key)}={bound:g}") for key, bound in _bounds(config)))]
+    rows += [("budget", ", ".join(code(f"{_short(key)}={bound:g}") for key, bound in config.budgets.items()))]
+    rows += [("bounds are of", "the whole network")] if config.of == "model" else []
     forms = sorted({unit.form for unit in policy.units} - {GROUPS})
     rows += [("forms of levels", ", ".join(map(code, [GROUPS, *forms])))] if forms else []
     if isinstance(spent, dict):
@@ -100,10 +101,6 @@ def commands(config: SearchConfig, options: str, recovery: Recovery | None) -> l
     where = "" if recovery is None else f" The network is then in {code(f'{repeat.RUN}/finetuned/network')}."
     told = f"The commands that made it, with the versions above. They run {needed}.{where}"
     return ["", "## How to make it again", "", told, "", block("\n".join(lines), "sh")]
-
-
-def _bounds(config: SearchConfig) -> list[tuple[str, float]]:
-    return [(key, bound) for key, bound in config.budgets.items() if isinstance(bound, int | float)]
 
 
 def _short(text: object) -> str:

@@ -115,7 +115,7 @@ def _within(root: str, rules: str) -> str:
 
 
 TABLES = """
-table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:0}
+table{border-collapse:collapse;font:inherit;font-variant-numeric:tabular-nums;margin:0}
 th,td{text-align:right;padding:3px 0 3px 22px;white-space:nowrap;border:0}
 th:first-child,td:first-child{text-align:left;padding-left:0}
 .note{color:var(--muted);font-size:90%;margin:6px 0}

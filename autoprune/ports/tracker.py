@@ -34,6 +34,8 @@ class TrackedRun:
 class Tracker(ABC):
     """Writes the numbers of one run. A new object is made for every run, and for every time that one goes on.
 
+    All methods but `check` are called by one thread, which is not the search's.
+
     What a tracker raises never ends a search. It is told as one warning, and the tracker is left out from then on.
     """
 

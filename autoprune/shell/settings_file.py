@@ -8,7 +8,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from autoprune.config import Panel, SearchConfig
+from autoprune.config import SearchConfig
+from autoprune.settings_record import Panel
 
 WIDTH = 100
 

@@ -1,8 +1,9 @@
 """The callback that tells trackers how a search, a comparison or a fine-tuning goes."""
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 Kind = Literal["search", "comparison", "recovery"]
 FOLDER = "tracking"
 """Of a run, with the files of its trackers."""
+ENDING = 90.0
+"""Seconds that a tracker may take to end with a run."""
 
 
 def tracked(track: str | None, told: Callback, comparison: tuple[Path, SearchConfig] | None = None) -> Callback:
@@ -45,16 +48,21 @@ def tracked(track: str | None, told: Callback, comparison: tuple[Path, SearchCon
 
 
 class Tracking(Callback):
-    """Args:
-    trackers: name -> class.
-    told: is told of a tracker that fails, once.
-    comparison: as in `tracked`.
+    """Each tracker is told by a thread of its own, so that a slow or lost server delays no search.
+
+    Args:
+        trackers: name -> class.
+        told: is told of a tracker that fails, once.
+        comparison: as in `tracked`.
     """
 
     def __init__(
         self, trackers: Mapping[str, type[Tracker]], told: Callback, comparison: tuple[Path, SearchConfig] | None
     ) -> None:
         self._trackers, self._told, self._comparison = dict(trackers), told, comparison
+        self._threads = {name: ThreadPoolExecutor(1, f"tracker-{slug(name)}") for name in trackers}
+        self._left_out: set[str] = set()
+        self._problems: deque[str] = deque()
         self._settings: dict[tuple[Path, Kind], Mapping[str, Any]] = {}
         self._open: dict[tuple[str, Path, Kind], tuple[Tracker, State]] = {}
         self._spaces: dict[Path, SearchSpace] = {}
@@ -142,14 +150,18 @@ class Tracking(Callback):
         finite = {
             name: float(one) for name, one in values.items() if isinstance(one, int | float) and math.isfinite(one)
         }
-        for name in list(self._trackers):
-            with self._guarded(name):
-                tracker, state = self._opened(name, run, kind)
-                own = step
-                if own is None:
-                    own = -1 if moment in state.moments else state.last + 1
-                if state.is_new(moment, own, mark):
-                    tracker.log(state.last, finite)  # a new best may have been scored some steps ago
+        for name in self._trackers:
+            self._submit(name, self._write, name, run, kind, moment, step, finite, mark)
+        self._tell()
+
+    def _write(
+        self, name: str, run: Path, kind: Kind, moment: str, step: int | None, values: Mapping[str, float], mark: str
+    ) -> None:
+        tracker, state = self._opened(name, run, kind)
+        if step is None:
+            step = -1 if moment in state.moments else state.last + 1
+        if state.is_new(moment, step, mark):
+            tracker.log(state.last, values)  # a new best may have been scored some steps ago
 
     def _opened(self, name: str, run: Path, kind: Kind) -> tuple[Tracker, State]:
         """A tracker that follows a run, and what it knows."""
@@ -167,18 +179,34 @@ class Tracking(Callback):
         return self._open[name, run, kind]
 
     def _finish(self, run: Path, kind: Kind) -> None:
-        for name in list(self._trackers):
-            with self._guarded(name):
-                tracker, _ = self._open.pop((name, run, kind))
-                tracker.finish()
+        """Let trackers end with a run, and wait for them."""
+        ends = {self._submit(name, self._end, name, run, kind): name for name in self._trackers}
+        for late in wait(ends, ENDING).not_done:
+            self._left_out.add(ends[late])
+            self._problems.append(f"the tracker '{ends[late]}' did not end within {ENDING:.0f} s and is left out.")
+        self._tell()
 
-    @contextlib.contextmanager
-    def _guarded(self, name: str) -> Iterator[None]:
-        """Leave a tracker out that fails, and say so."""
+    def _end(self, name: str, run: Path, kind: Kind) -> None:
+        tracker, _ = self._open.pop((name, run, kind))
+        tracker.finish()
+
+    def _submit(self, name: str, work: Callable[..., None], *args: Any) -> Future[None]:
+        return self._threads[name].submit(self._guarded, name, work, *args)
+
+    def _guarded(self, name: str, work: Callable[..., None], *args: Any) -> None:
+        """Work of a tracker's thread. One that fails is left out."""
+        if name in self._left_out:
+            return
         try:
-            yield
+            work(*args)
         except (Exception, SystemExit) as error:
-            del self._trackers[name]
-            self._told.on_notice(
-                f"the tracker '{name}' failed and is left out from here on; the run goes on: {usercode.told(error)}."
-            )
+            self._left_out.add(name)
+            own = not self._trackers[name].__module__.startswith("autoprune.")
+            first = (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
+            reason = usercode.told(error) if own else first
+            self._problems.append(f"the tracker '{name}' failed and is left out; the run goes on: {reason}.")
+
+    def _tell(self) -> None:
+        """Pass on what went wrong in threads."""
+        while self._problems:
+            self._told.on_notice(self._problems.popleft())

@@ -11,7 +11,7 @@ from autoprune.errors import UserError
 from autoprune.ports.tracker import TrackedRun, Tracker
 
 SECONDS = 30.0
-"""How long the beginning of a run may take."""
+"""How long the beginning of a run may take; its end may take twice as long."""
 
 
 class WeightsAndBiases(Tracker):
@@ -30,6 +30,7 @@ class WeightsAndBiases(Tracker):
             raise UserError("track=wandb needs the package wandb: pip install 'autoprune[track]'.")
         import wandb
 
+        wandb.setup(wandb.Settings(silent=True))
         if _mode() not in ("offline", "disabled") and not _logged_in(wandb):
             raise UserError(
                 "track=wandb has no login here: `wandb login` makes one, and WANDB_MODE=offline needs none and keeps "
@@ -47,7 +48,8 @@ class WeightsAndBiases(Tracker):
             id=name, dir=str(run.folder), config=dict(run.settings), **online,
             settings=wandb.Settings(
                 silent=True, console="off", disable_git=True, disable_code=True, save_code=False,
-                x_disable_stats=True, x_disable_meta=True, init_timeout=SECONDS, reinit="create_new",
+                x_disable_stats=True, x_disable_meta=True, init_timeout=SECONDS, finish_timeout=2 * SECONDS,
+                reinit="create_new",
             ),
         )  # fmt: skip
         return name

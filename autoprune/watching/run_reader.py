@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from autoprune import run_state, rundir
+from autoprune import rundir
 from autoprune.config import SearchConfig, load_config
 from autoprune.drawing.scales import thin
 from autoprune.errors import UserError
@@ -122,7 +122,7 @@ class RunReader:
     def _told(self) -> "_Told | None":
         """What the process tells of itself; None where it does not, as one of an earlier version."""
         try:
-            return _Told.model_validate(read_json(self.path / run_state.FILE))
+            return _Told.model_validate(read_json(self.path / rundir.STATE))
         except (OSError, *DAMAGE):
             return None
 
