@@ -143,6 +143,8 @@ def _explained(repo: str, endpoint: str) -> Iterator[None]:
         raise UserError(f"the hub takes no such name: {_first(error)}.") from error
     except ValueError as error:  # its answers about cards and branches
         raise UserError(f"the hub refused the upload to '{repo}': {_first(error)}.") from error
+    except (LookupError, TypeError) as error:  # of its library, on an answer that is none of the hub's
+        raise UserError(f"what answers at {endpoint} is no hub ({type(error).__name__}: {_first(error)}).") from error
     except OSError as error:
         raise UserError(f"the hub at {endpoint} cannot be reached ({_first(error)}).") from error
     except Exception as error:  # of whichever library carries the requests

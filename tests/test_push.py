@@ -128,6 +128,7 @@ def test_wrong_names(hub: Hub, out: Path, refused: Refused, repo: str) -> None:
         (403, "You don't have the rights", ("may not write to 'me/smaller'", "You don't have the rights")),
         (429, "Too many", ("refused the upload", "429")),
         (500, "Oh", ("refused the upload", "500")),
+        (409, "there already", ("is no hub",)),  # without the address that the hub gives with it
     ],
 )  # fmt: skip
 def test_the_hubs_own_refusals(
