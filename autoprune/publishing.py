@@ -5,12 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autoprune.errors import UserError
 from autoprune.exporters.directory import FORMAT, MANIFEST
 from autoprune.files.reading import explained, read_json
 from autoprune.policy import Policy
 
+SECONDS = 120.0
+"""How long a hub may be silent."""
 WAYS = "`hf auth login` keeps one on this machine, and HF_TOKEN gives one for a single command"
 
 
@@ -57,7 +60,7 @@ def publish(
     if not token:
         raise UserError(f"there is no token of the hub here, and without one nothing can be uploaded: {WAYS}.")
     api = HfApi(token=token, library_name="autoprune")
-    with _explained(repo, api.endpoint):
+    with _explained(repo, api.endpoint), _patience():
         made = api.create_repo(repo, private=True if private else None, exist_ok=True)
         if revision is not None:
             api.create_branch(made.repo_id, branch=revision, exist_ok=True)
@@ -126,6 +129,23 @@ def _message(path: Path) -> str:
     versions = known.get("versions")
     version = versions.get("autoprune", "") if isinstance(versions, dict) else ""
     return " ".join(f"Pruned by the agent {known.get('agent')} of autoprune {version}".split())[:200]
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Let a hub be silent for `SECONDS`; its library waits for an answer without end unless it is told otherwise."""
+    from huggingface_hub.utils import get_session
+
+    session: Any = get_session()
+    before = getattr(session, "timeout", None)  # earlier versions have another client
+    if before is None or before.read is not None:
+        yield
+        return
+    session.timeout = SECONDS
+    try:
+        yield
+    finally:
+        session.timeout = before
 
 
 @contextmanager

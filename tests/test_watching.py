@@ -502,3 +502,14 @@ def test_an_origin_that_cannot_be_read_is_of_another(runs: Path) -> None:
 def test_a_folder_of_runs_is_not_resumed(runs: Path) -> None:
     answer = visiting(runs, Control()).post("/api/resume", json={"name": ""}, headers={"Origin": BASE})
     assert (answer.status_code, "open one of them" in answer.json()["problem"]) == (409, True)
+
+
+def test_runs_that_have_ended_are_read_once_for_the_table(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+    real = run_reader.record_of
+    monkeypatch.setattr(run_reader, "record_of", lambda path, *rest: (asked.append(path), real(path, *rest))[1])
+    client = visiting(runs)
+    before = page(client)
+    assert (page(client), len(asked)) == (before, 1)
+    (runs / "run" / "result.json").write_text("{")
+    assert "Damaged" in page(client)["parts"]["runs"], "what has changed is read again"
