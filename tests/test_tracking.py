@@ -138,6 +138,7 @@ def test_a_search_is_followed_and_finds_the_same(
         pytest.importorskip(name)
     result = autoprune.search(**quick, **OWN, out=tmp_path / "run", track=name)
     assert Policy.load(result.path / "policy.json").units == Policy.load(finished_run / "policy.json").units
+    assert not [*result.path.rglob("requirements.txt")], "no tracker is told what is installed here"
     rows = READERS[name](result.path)
     losses = values(rows, "search/best_loss")
     assert len(losses) == len(result.history)
