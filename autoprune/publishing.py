@@ -134,7 +134,7 @@ def _message(path: Path) -> str:
 @contextmanager
 def _patience() -> Iterator[None]:
     """Let a hub be silent for `SECONDS`; its library waits for an answer without end unless it is told otherwise."""
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import get_session
 
     session: Any = get_session()
     before = getattr(session, "timeout", None)  # earlier versions have another client

@@ -275,7 +275,8 @@ async def _async(objective: Objective) -> None:
 
 class _Yields(autoprune.Callback):
     def on_scores(self, objective: Objective) -> Any:
-        yield objective.stop()
+        objective.stop()
+        yield
 
 
 @pytest.mark.parametrize(

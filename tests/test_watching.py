@@ -17,6 +17,7 @@ import yaml
 from autoprune import run_state, rundir, stopping
 from autoprune.evaluation import slopes
 from autoprune.reports import gathering
+from autoprune.reports.run import record_of
 from autoprune.watching import run_reader
 from autoprune.watching.run_reader import RunReader
 from tests.watching_pages import watching
@@ -489,7 +490,7 @@ def test_what_is_refused(refused: Refused, runs: Path, tmp_path: Path, monkeypat
 
 
 def test_a_name_in_another_encoding_breaks_no_page(runs: Path) -> None:
-    shutil.copytree(os.fsencode(runs / "run"), os.path.join(os.fsencode(runs), b"other\xff"))
+    shutil.copytree(runs / "run", os.fsdecode(os.fsencode(runs) + b"/other\xff"))
     parts = page(visiting(runs))["parts"]
     assert parts["runs"].count("<a ") == 2
 
@@ -506,8 +507,12 @@ def test_a_folder_of_runs_is_not_resumed(runs: Path) -> None:
 
 def test_runs_that_have_ended_are_read_once_for_the_table(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
-    real = run_reader.record_of
-    monkeypatch.setattr(run_reader, "record_of", lambda path, *rest: (asked.append(path), real(path, *rest))[1])
+
+    def counted(path: Path, *rest: Any) -> Any:
+        asked.append(path)
+        return record_of(path, *rest)
+
+    monkeypatch.setattr(run_reader, "record_of", counted)
     client = visiting(runs)
     before = page(client)
     assert (page(client), len(asked)) == (before, 1)
