@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoprune.assembly import Assembly
-from autoprune.exporting import export_policy, network_in_memory
+from autoprune.exporting import export_policy, network_in_memory, reopen
 from autoprune.objective import Answer, Spent
 from autoprune.policy import Policy
 from autoprune.space import SearchSpace
@@ -48,6 +48,11 @@ class SearchResult:
     space: SearchSpace = field(compare=False)
     incumbents: list[Answer] = field(compare=False)
     _open: Callable[[], Assembly] = field(compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, or what is sent to another process, loads the network from the run when it needs it."""
+        state = {name: value for name, value in vars(self).items() if name != "assembly"}
+        return state | {"_open": partial(opened, self.path.absolute())}
 
     @cached_property
     def assembly(self) -> Assembly:
@@ -131,3 +136,8 @@ class SearchResult:
         from autoprune.result_html import html_of
 
         return html_of(self)
+
+
+def opened(path: Path) -> Assembly:
+    """The network, its data and its levels of a run that has a result."""
+    return reopen(path)[0]

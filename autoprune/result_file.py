@@ -1,15 +1,15 @@
 """The file `result.json` of a run, and a result from a run's directory: nothing but files is read."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from autoprune import rundir
-from autoprune.exporting import reopen
 from autoprune.files.reading import explained, read_json
 from autoprune.objective import Spent
 from autoprune.policy import Policy
-from autoprune.result import SearchResult
+from autoprune.result import SearchResult, opened
 from autoprune.space_file import load_space
 from autoprune.validation import Row
 
@@ -31,9 +31,7 @@ def load_result(path: Path) -> SearchResult:
         spent = Spent(**record["spent"])
         loss = next(row for row in table if row.name == "best").validation_loss
         interrupted = bool(record.get("interrupted", False))
-    return SearchResult(
-        policy, loss, history, path, table, front, spent, interrupted, space, [], lambda: reopen(path)[0]
-    )
+    return SearchResult(policy, loss, history, path, table, front, spent, interrupted, space, [], partial(opened, path))
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:

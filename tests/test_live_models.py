@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 import autoprune
 from autoprune import UserError
+from autoprune.networks import pretrained
 from tests.conftest import QUICK
 
 FEW = {**QUICK, "agent": "random", "max_evals": 4}
@@ -310,6 +312,7 @@ def test_a_module_that_cannot_be_copied_is_told(tmp_path: Path) -> None:
 OTHER_PROCESS = """
 import autoprune
 from autoprune import UserError
+from autoprune.networks import pretrained
 from tests.test_live_models import Net
 
 for call in (
@@ -367,3 +370,12 @@ def test_a_model_is_searched_on_its_device(monkeypatch: pytest.MonkeyPatch) -> N
     assert given_models.with_model({"model": net}) == {"model": "live:Net_0", "device": "meta"}
     assert given_models.with_model({"model": net, "device": "cpu"})["device"] == "cpu"
     assert "device" not in given_models.with_model({"model": net}, places=False)
+
+
+def test_networks_are_made_one_at_a_time(tiny_model: str) -> None:
+    def missing(_: int) -> Any:
+        loaded = pretrained.load("AutoModelForCausalLM", tiny_model, output_loading_info=True)
+        return loaded[1]["missing_keys"]
+
+    with ThreadPoolExecutor(4) as threads:
+        assert not any(threads.map(missing, range(12))), "two at a time lose the tied weights"

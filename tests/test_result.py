@@ -1,6 +1,8 @@
 """The result object: how it is shown, the network in memory, frames and plots, and loading it from a run."""
 
+import copy
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -186,3 +188,12 @@ def test_completion_shows_public_names_only(result: SearchResult) -> None:
         "assembly", "export", "front", "history", "history_frame", "incumbents", "interrupted", "loss", "model", "path",
         "plot", "policy", "space", "spent", "table", "to_frame", "tokenizer",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_result_can_be_copied_and_sent_to_another_process(again: Any, quick: dict[str, Any], tmp_path: Path) -> None:
+    result = autoprune.search(**quick, out=tmp_path / "run")
+    other = again(result)
+    assert other == result
+    tokens = torch.arange(8)[None]
+    assert torch.equal(other.model()(tokens).logits, result.model()(tokens).logits)

@@ -22,6 +22,7 @@ from autoprune.config import SearchConfig, is_module
 from autoprune.exporters import padding
 from autoprune.exporters.directory import check_target, neighbour
 from autoprune.exporters.source import Source
+from autoprune.networks import pretrained
 from autoprune.networks.pruned import layer_config, per_layer_config, pruned_model
 from autoprune.networks.slots import can_cache, layer_types
 from autoprune.ports.exporter import Exporter
@@ -71,9 +72,10 @@ class HuggingFace(Exporter):
         with source.pruned() as live:
             shared = _uniform(assembly) if self.uniform else _pruned(assembly, live)
             state = {name: tensor.clone() for name, tensor in shared.state_dict().items()}
-        network: Any = type(shared).from_pretrained(  # which also fills what no state has, as a table of angles
-            None, config=shared.config, state_dict=state, dtype=assembly.loaded.checkpoint_dtype
-        )
+        with pretrained.LOADING:
+            network: Any = type(shared).from_pretrained(  # which also fills what no state has, as a table of angles
+                None, config=shared.config, state_dict=state, dtype=assembly.loaded.checkpoint_dtype
+            )
         network.to(assembly.config.device)
         if getattr(live, "generation_config", None) is not None:
             network.generation_config = _generation_config(network, live)

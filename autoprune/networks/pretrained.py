@@ -5,11 +5,14 @@ safetensors; pickles are never read.
 """
 
 import os
+import threading
 from typing import Any
 
 from autoprune.errors import UserError
 from autoprune.networks.hub import is_reachable
 
+LOADING = threading.RLock()
+"""Held while transformers makes a network: two at the same time, in two threads, lose weights that are tied."""
 CONFIG, TOKENIZER, PROCESSOR = "AutoConfig", "AutoTokenizer", "AutoImageProcessor"
 
 
@@ -31,7 +34,8 @@ def load(auto: str, path: str, trust_remote_code: bool = False, **options: Any) 
     if not os.path.isdir(path) and not is_reachable():
         options["local_files_only"] = True  # what was downloaded before; else the client tries for half a minute
     try:
-        return auto_class(auto).from_pretrained(path, trust_remote_code=trust_remote_code, **options)
+        with LOADING:
+            return auto_class(auto).from_pretrained(path, trust_remote_code=trust_remote_code, **options)
     except ValueError as error:
         if trust_remote_code or "trust_remote_code" not in str(error):
             raise
