@@ -102,6 +102,7 @@ class Evolution(TrainsCandidates, Agent):
                 if not stages.affordable(objective, len(children) + 2 * self.trained, len(sample)):
                     if objective.spent.training:
                         return  # a comparison without training would undo those with it
+                    self.tell_too_little()
                     stages = None
                     continue
                 known = finalists(objective, 2 * self.trained) if not objective.spent.training else []

@@ -43,6 +43,7 @@ class EvoPress(TrainsCandidates, Agent):
                 if not training.affordable(objective, self.offspring, objective.sequences_for(self.stages[-1][0])):
                     if objective.spent.training:
                         return  # a comparison without training would undo those with it
+                    self.tell_too_little()
                     training = None
                     continue
                 survivors = self._select(objective, candidates, self.stages[0][0], self.trained, rng)

@@ -136,6 +136,16 @@ class TrainsCandidates:
         how = CandidateTraining(self.trainer, self.refit_sequences, lr=self.train_lr)
         return TrainingStages.of(objective, self.train_tokens, self.trained, how)
 
+    def tell_too_little(self) -> None:
+        """Warn that the limits have no room for a comparison after training."""
+        warnings.warn(
+            f"train_tokens={self.train_tokens}: what the limits leave is too little for one comparison after training, "
+            "so candidates are compared without. Raise max_tokens or max_evals, or lower train_tokens, trained or "
+            "train_from.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
     def trains_now(self, objective: Objective) -> bool:
         """Whether enough of the limits is spent that a generation is compared after training."""
         limited = objective.limits.tokens is not None or objective.limits.evals is not None

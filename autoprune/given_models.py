@@ -203,7 +203,7 @@ def _processor_of(tokenizer: Any, processor: Any) -> Any:
     given = getattr(processor, "image_processor", processor)
     if isinstance(given, str | os.PathLike):
         with explained(os.fspath(given)):
-            given = pretrained.auto_class("AutoImageProcessor").from_pretrained(os.fspath(given))
+            given = pretrained.load(pretrained.PROCESSOR, os.fspath(given))
     if not hasattr(given, "save_pretrained") or hasattr(given, "get_vocab"):
         raise UserError(
             f"processor is of the type {type(given).__name__}, and an image processor of transformers is needed."

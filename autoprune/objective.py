@@ -20,9 +20,10 @@ from autoprune.clock import Clock
 from autoprune.errors import LimitReached, UserError
 from autoprune.fidelity import Training
 from autoprune.incumbents import Answer, remember
-from autoprune.journal import Estimate, Journal, Score
+from autoprune.journal import Journal, Score
 from autoprune.ports.scorer import Scorer
 from autoprune.requests import check_sequences, checked_policies, checked_steps, plain
+from autoprune.slope_requests import requested_slopes
 from autoprune.space import Levels, Proposal, SearchSpace
 from autoprune.spending import Account, Limits, Spent
 from autoprune.unit_statistics import UnitStatistics
@@ -182,23 +183,9 @@ class Objective:
         """
         if not self.slope_passes:
             return None
-        passes, account = self.slope_passes * len(sequences), self._account
-        tokens = passes * self.tokens_per_sequence
-        if account.is_late or not account.allows(passes, tokens):
-            raise LimitReached
-        replayed = self._replay.take_estimate(policy, sequences)
-        if replayed is not None:
-            slopes_UL = np.array(replayed.slopes)
-            account.goes_on(replayed.seconds)
-        else:
-            found_UL = self._scorer.slopes(policy, sequences)
-            if found_UL is None:
-                return None
-            slopes_UL = np.asarray(found_UL)
-            self.computed += tokens
-            now = account.stop_clock()
-            self._journal.append_estimate(Estimate(policy, tuple(sequences), slopes_UL.tolist(), now))
-        account.charge(passes, tokens)
+        account, replay, journal = self._account, self._replay, self._journal
+        slopes_UL, computed = requested_slopes(self._scorer, account, replay, journal, policy, sequences)
+        self.computed += computed
         return slopes_UL
 
     @property
@@ -209,7 +196,7 @@ class Objective:
     @property
     def step_passes(self) -> int:
         """Forward passes that are charged for one training step of a policy; 0 if networks cannot be trained here."""
-        return self.training.scorer.step_passes if self.training.possible else 0
+        return self.training.scorer.step_passes
 
     def look_at_clock(self) -> None:
         """End the search if its time is over, for agents that compute for long between two scores.

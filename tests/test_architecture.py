@@ -29,7 +29,7 @@ LAYERS = (
     {"levels"},
     {"training"},
     {"evaluation"},
-    {"archive", "clock", "fidelity", "objective", "assembly", "coverage", "whole", "records"},
+    {"archive", "clock", "fidelity", "slope_requests", "objective", "assembly", "coverage", "whole", "records"},
     {"callbacks", "run_state", "cautions", "given_models", "provenance", "cards"},
     {"logs", "console", "progress", "notebook_display", "showing"},
     {"exporters", "workers", "tracking"},

@@ -136,7 +136,9 @@ def test_what_cannot_be_reached_in_the_whole_network(quick: dict[str, Any]) -> N
 
 
 def test_a_run_says_what_its_bounds_are_of(cli: Cli, quick_arguments: list[str]) -> None:
-    shown = cli("search", *quick_arguments, "--budget", "params=60%", "--of", "model", "--out", "run").out
+    shown = " ".join(
+        cli("search", *quick_arguments, "--budget", "params=60%", "--of", "model", "--out", "run").out.split()
+    )
     assert "60.0% of the whole network's 156k (--of model)." in shown
     policy = Policy.load(Path("run/policy.json"))
     cost = policy.costs["params"]

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -102,3 +103,13 @@ def test_every_decision_is_in_the_index_newest_first() -> None:
     for date, title, name in listed:
         assert (folder / name).read_text(encoding="utf-8").startswith(f"# {title}\n\n{date}\n\n"), name
         assert name.startswith(date)
+
+
+def test_the_table_of_lines_of_code_is_what_the_scripts_have() -> None:
+    counted = runpy.run_path(str(ROOT / "benchmarks" / "lines_of_code" / "count.py"))
+    page = (ROOT / "docs" / "guides" / "python.md").read_text(encoding="utf-8")
+    rows = [
+        f"| {counted['JOBS'][job]} | {peer} | {theirs} | {ours} |" for job, peer, theirs, ours in counted["pairs"]()
+    ]
+    assert len(rows) == 3
+    assert all(row in page for row in rows)

@@ -190,7 +190,14 @@ def loaders(folder: Path) -> dict[str, Loader]:
     of_agent = {"algorithm": "PPO", "observation": json.dumps(NAMES)}
     save_file(model.policy.state_dict(), folder / "agent.safetensors", of_agent)
     told = {"step": "3", "tuning": "{}", "mark": "m"}
-    tuning = {"refit": False, "max_steps": None, "max_tokens": None, "max_time": None}
+    tuning = {
+        "refit": False,
+        "norms_only": False,
+        "patience": None,
+        "max_steps": None,
+        "max_tokens": None,
+        "max_time": None,
+    }
     (folder / "state").mkdir()
     save_file({"network.w": torch.zeros(3)}, folder / "state" / "state.safetensors", told)
 

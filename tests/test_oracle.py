@@ -1,6 +1,8 @@
 """What `benchmarks/oracle.py` predicts and compares."""
 
+import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,10 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def oracle() -> Any:
+def oracle() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
-        import oracle
-
-        yield oracle
+        yield importlib.import_module("oracle")
         sys.modules.pop("oracle", None)
 
 

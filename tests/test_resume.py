@@ -117,6 +117,7 @@ def test_killed_while_it_prepares(quick_arguments: list[str], tmp_path: Path) ->
     arguments = command("search", *quick_arguments, "--out", str(run))
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment) as process:
         assert process.stderr is not None
+        assert b"the run is" in process.stderr.readline()
         assert process.stderr.readline() == b"loading the model\n"
         process.kill()
     subprocess.run(command("resume", str(run)), check=True, capture_output=True, env=environment)

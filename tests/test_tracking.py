@@ -291,7 +291,12 @@ def test_a_slow_tracker_delays_no_search(
     from autoprune.tracking.csv import Csv
 
     begin = Csv.start
-    monkeypatch.setattr(Csv, "start", lambda self, run: (time.sleep(2.0), begin(self, run))[1])
+
+    def slow(self: Csv, run: Any) -> None:
+        time.sleep(2.0)
+        begin(self, run)
+
+    monkeypatch.setattr(Csv, "start", slow)
     result = autoprune.search(**quick, agent="uniform", out=tmp_path / "run", track="csv")
     assert result.spent.seconds < 2.0
     assert values(of_csv(result.path), "best/validation_loss"), "it is waited for at the end"

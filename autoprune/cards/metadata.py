@@ -163,7 +163,7 @@ def pipeline_of(auto: str) -> str | None:
 def data_name(config: SearchConfig, words: Words) -> str:
     """What the data are called, without the folders of this machine."""
     if config.data is None:
-        return "Python's own documentation" if words.task in ("", "text") else words.data
+        return f"the default {words.data}"
     return one_line(", ".join("data given live" if is_kept(name) else shared(name) for name in names_in(config.data)))
 
 

@@ -26,7 +26,7 @@ from autoprune.comparing.results import (
     table_of,
 )  # fmt: skip
 from autoprune.comparing.search_runner import SearchRunner
-from autoprune.config import PLACES, SearchConfig, load_config
+from autoprune.config import LIMITS, PLACES, SearchConfig, load_config
 from autoprune.errors import StopSearch, UserError
 from autoprune.files.writing import write_atomically
 from autoprune.journal import FILE as JOURNAL
@@ -133,7 +133,8 @@ def resume(out: Path, callbacks: Callback = SILENT, places: Mapping[str, Any] | 
     callbacks = tracked(plan.config.track, callbacks, (out, plan.config))
     for name in plan.searches():
         limits_of_runs.check(out / name, plan.config, places or {})
-    return _run(plan, ComparisonPlan.load(out), out, callbacks)
+    kept = {name: value for name, value in (places or {}).items() if name not in LIMITS}
+    return _run(plan, ComparisonPlan.load(out, kept), out, callbacks)
 
 
 def _run(plan: ComparisonPlan, before: ComparisonPlan | None, out: Path, callbacks: Callback) -> Comparison:

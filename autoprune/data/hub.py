@@ -38,6 +38,11 @@ def read(name: str, split: str | None, column: str | None) -> Source:
             f"there is no file '{name}', and data sets of the hub need the package datasets: "
             "pip install 'autoprune[data]'."
         ) from error
+    if int(datasets.__version__.partition(".")[0]) < 4:
+        raise UserError(
+            f"datasets {datasets.__version__} may run code that comes with a data set, and autoprune runs none: "
+            "pip install 'datasets>=4'."
+        )
     owner, _, config = repository.rpartition("/") if repository.count("/") == 2 else (repository, "", "")
     _check_reachable(owner, name)
     try:

@@ -10,7 +10,7 @@ from typing import Any
 from autoprune.errors import UserError
 from autoprune.networks.hub import is_reachable
 
-CONFIG, TOKENIZER = "AutoConfig", "AutoTokenizer"
+CONFIG, TOKENIZER, PROCESSOR = "AutoConfig", "AutoTokenizer", "AutoImageProcessor"
 
 
 def load(auto: str, path: str, trust_remote_code: bool = False, **options: Any) -> Any:
@@ -26,7 +26,7 @@ def load(auto: str, path: str, trust_remote_code: bool = False, **options: Any) 
         UserError: code would have to be run.
         Exception: whatever transformers raises besides.
     """
-    if auto not in (CONFIG, TOKENIZER):
+    if auto not in (CONFIG, TOKENIZER, PROCESSOR):
         options["use_safetensors"] = True
     if not os.path.isdir(path) and not is_reachable():
         options["local_files_only"] = True  # what was downloaded before; else the client tries for half a minute
