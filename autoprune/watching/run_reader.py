@@ -193,8 +193,8 @@ class RunReader:
                 self._gathering.read(line)
             except (UserError, *DAMAGE) as error:
                 self._damage = (
-                    f"line {self._lines} of the journal '{path}' is damaged ({reason(error)}). What is shown was read before "
-                    "it. Restore the file, or delete that line and those after it."
+                    f"line {self._lines} of the journal '{path}' is damaged ({reason(error)}). "
+                    "What is shown was read before it. Restore the file, or delete that line and those after it."
                 )
                 return False
         self._offset += len(whole)
