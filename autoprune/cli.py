@@ -76,9 +76,12 @@ def compare(
 
 
 @app.command()
-@settings(OF_RESUME)
+@settings(OF_RESUME, kept=True)
 def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
-    """Continue a run from its journal, or finish a comparison. Options change where it runs and its limits."""
+    """Continue a run from its journal, or finish a comparison. Options change where it runs and its limits.
+
+    A setting that is not given stays as it was.
+    """
     check_run(run)
     with searching(run, as_json, "known") as display:
         from autoprune import study
@@ -116,7 +119,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the pruned network of a finished run."""
-    from autoprune.recovery.result import finetuned_network
+    from autoprune.policy import Policy
+    from autoprune.recovery.result import finetuned_network, of_earlier_policy
     from autoprune.written import parse_overrides
 
     check_run(run, directory)
@@ -131,19 +135,17 @@ def export(
         emit(told | {"options": options} | sizes)
         return
     if policy is None and finetuned_network(run).is_dir():
-        echo(
-            "autoprune: this is the network as the search found it, without its fine-tuning. The fine-tuned network is "
-            f"'{finetuned_network(run)}'.",
-            err=True,
-        )
+        earlier = of_earlier_policy(run, Policy.load(run / "policy.json"))
+        where = earlier or f"The fine-tuned network is '{finetuned_network(run)}'."
+        echo(f"autoprune: this is the network as the search found it, without its fine-tuning. {where}", err=True)
     size = f" ({done.written / 1e6:,.1f} MB of weights, the dense network {done.dense / 1e6:,.1f} MB)"
     echo(f"exported: {done.path}{size if done.written else ''}")
 
 
 @app.command()
 def push(
-    directory: Annotated[Path, typer.Argument(help="Directory of an export.")],
-    repo: Annotated[str, typer.Argument(help="Repository of the hub, as me/smaller.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of an export.")],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="Repository of the hub, as me/smaller.")],
     private: Annotated[bool, typer.Option("--private", help="A new repository is seen by its owners alone.")] = False,
     revision: Annotated[
         str | None, typer.Option(help="Branch, which is made unless it exists; the default is main.")
@@ -172,7 +174,7 @@ def finetune(
     run: Run,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Any setting of training.TrainingSettings, as weight=0.7."),
+        typer.Argument(metavar="KEY=VALUE", help="Any other setting of fine-tuning, as patience=2."),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=0, help="Passes over the text or the images; 0 only refits.")
@@ -192,7 +194,7 @@ def finetune(
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Sequences or images in a step.")] = None,
     augment: Annotated[bool | None, typer.Option("--augment/--no-augment", help="Shift and mirror images.")] = None,
-    track: Annotated[str | None, typer.Option(help="Trackers, with commas; the default are the run's own.")] = None,
+    track: Annotated[str | None, typer.Option(help="Trackers, with commas; the default is the run's own.")] = None,
     as_json: Json = False,
 ) -> None:
     """Refit and fine-tune the policy of a run; the dense network teaches. The same command continues after a stop.
@@ -233,7 +235,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="DATA[=WEIGHT]",
-            help="As `search` takes; may be repeated. The default is Python's own documentation.",
+            help="What `search` takes; may be repeated. The default is Python's own documentation.",
         ),
     ] = None,
     data_column: Annotated[str | None, typer.Option(help="Column of records that holds the texts.")] = None,

@@ -82,7 +82,7 @@ def cover(view: BlockView, space: SearchSpace, params: int, macs: float) -> Cove
     found = [Left(why, len(sizes), sum(sizes) / params) for why, sizes in layers.items()]
     most = sorted((one for one in found if one.params >= LEAST), key=lambda one: -one.params)
     rest = [one for one in found if one.params < LEAST]
-    small = [Left("of little size", sum(one.layers for one in rest), sum(one.params for one in rest))] if rest else []
+    small = [Left("of small size", sum(one.layers for one in rest), sum(one.params for one in rest))] if rest else []
     return Coverage(len(space.units), shares, [*most, *small])
 
 
@@ -105,7 +105,7 @@ def _why(view: BlockView, path: str, module: nn.Module) -> str:
 
 def _layers(one: Left) -> str:
     share = f"{one.params:.1%}" if one.params >= SHOWN else f"less than {SHOWN:.1%}"
-    return f"layers {one.why} ({one.layers}, with {share} of the params)"
+    return f"{one.layers} layer{'s' * (one.layers != 1)} {one.why} ({share} of the params)"
 
 
 def _listed(parts: Sequence[str]) -> str:

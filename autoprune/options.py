@@ -6,6 +6,7 @@ A new field becomes an option, and its description becomes the help text. Fields
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, get_args
 
@@ -32,8 +33,11 @@ AMOUNTS = {
 Command = Callable[..., None]
 
 
-def settings(names: Iterable[str]) -> Callable[[Command], Command]:
-    """Give a command an option for each of these settings. Its argument `given` holds those that the user set."""
+def settings(names: Iterable[str], kept: bool = False) -> Callable[[Command], Command]:
+    """Give a command an option for each of these settings. Its argument `given` holds those that the user set.
+
+    With `kept`, a setting that is not given stays as it was, and help shows no default of a new search.
+    """
     chosen = {name: SearchConfig.model_fields[name] for name in names}
 
     def of_command(command: Command) -> Command:
@@ -45,7 +49,7 @@ def settings(names: Iterable[str]) -> Callable[[Command], Command]:
 
         own = [one for one in inspect.signature(command).parameters.values() if one.name != "given"]
         added = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, field))
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, field, kept))
             for name, field in chosen.items()
         ]
         places = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
@@ -56,11 +60,15 @@ def settings(names: Iterable[str]) -> Callable[[Command], Command]:
     return of_command
 
 
-def _option(name: str, field: FieldInfo) -> Any:
+def _option(name: str, field: FieldInfo, kept: bool) -> Any:
     """The annotation from which typer makes the option."""
     flag, kinds = f"--{name.replace('_', '-')}", _kinds(field)
     panel = next((one.title for one in field.metadata if isinstance(one, Panel)), None)
-    made: dict[str, Any] = {"help": _help(name, field), "rich_help_panel": panel, "autocompletion": completer(name)}
+    made: dict[str, Any] = {
+        "help": _help(name, field, kept),
+        "rich_help_panel": panel,
+        "autocompletion": completer(name),
+    }
     if name == "budgets":
         return Annotated[list[str] | None, typer.Option("--budget", metavar="METRIC=VALUE", **made)]
     if name == "data":
@@ -82,11 +90,13 @@ def _kinds(field: FieldInfo) -> list[Any]:
     return [kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not type(None)]
 
 
-def _help(name: str, field: FieldInfo) -> str:
-    """The description as a sentence, and the default. Rich reads it as markup."""
+def _help(name: str, field: FieldInfo, kept: bool) -> str:
+    """The description as a sentence, and the default of a new search. Rich reads it as markup."""
     told, default = f"{str(field.description)[0].upper()}{str(field.description)[1:]}", field.default
     if name == "budgets":
         default = "params=0.5"
+    if kept:
+        told, default = re.sub(r"; (the default|without any limit).*", "", told), None
     shown = "" if default is None or default is False else f" [dim]{escape(f'[default: {default}]')}[/dim]"
     return f"{escape(told)}.{shown}"
 

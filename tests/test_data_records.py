@@ -43,7 +43,7 @@ def test_the_column_is_guessed_and_told(tmp_path: Path) -> None:
     source = read(lines(tmp_path / "a.jsonl", ROWS))
     assert (source.column, source.texts[3]) == ("story", ROWS[3]["story"])
     (notice,) = source.notices
-    assert "JSON lines, texts from the column 'story'. It also has id, title; data_column=NAME chooses" in notice
+    assert "JSON lines, texts from the column 'story'. Other columns: id, title; data_column=NAME chooses one" in notice
     usual = [row | {"text": "short"} for row in ROWS]
     assert read(lines(tmp_path / "b.jsonl", usual)).column == "text"
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 import autoprune
 from autoprune import exporting, training
 from autoprune.errors import UserError
+from autoprune.policy import Policy
 from autoprune.ports.training import Measurement
 from autoprune.recovery import finetuning
 from autoprune.recovery.finetuning import better
+from autoprune.recovery.result import of_earlier_policy
 from autoprune.tasks.text_training import DEFAULTS, TextMeasurement, TextTraining
 from autoprune.training import adapters, loop
 from autoprune.training.blending import blended
@@ -451,3 +454,17 @@ def test_blocks_that_were_streamed_are_trained_at_once(run: Path, tmp_path: Path
     settings = yaml.safe_load((own / "config.yaml").read_text())
     (own / "config.yaml").write_text(yaml.safe_dump(settings | {"device_memory": 2**30}))
     assert finetuning.finetune(own, given(epochs=1, batch=64, at_once=64, lora=4)).path.is_dir()
+
+
+def test_a_fine_tuning_of_an_earlier_policy_is_named(finished_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    policy = Policy.load(run / "policy.json")
+    assert of_earlier_policy(run, policy) is None, "nothing was fine-tuned"
+    (run / "finetuned" / "network").mkdir(parents=True)
+    shutil.copy(run / "policy.json", run / "finetuned" / "network")
+    assert of_earlier_policy(run, policy) is None
+    units = [unit.model_copy(update={"kept": 0}) for unit in policy.units]
+    told = of_earlier_policy(run, policy.model_copy(update={"units": units})) or ""
+    assert "is of an earlier policy of this run" in told
+    assert "delete that folder" in told

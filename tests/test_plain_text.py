@@ -135,6 +135,12 @@ def test_plain_text_is_read_as_it_is(tmp_path: Path, name: str) -> None:
     assert read_text(str(tmp_path / "t.csv")) == text
 
 
+def test_lines_with_as_many_commas_each_are_a_text(tmp_path: Path) -> None:
+    text = "A man of the town went out, saw the sea, and came back.\n" * 20
+    (tmp_path / "t.txt").write_text(text)
+    assert read_text(str(tmp_path / "t.txt")) == text
+
+
 @pytest.mark.parametrize(
     ("raw", "seen"),
     [

@@ -64,6 +64,23 @@ def test_help_on_a_terminal_without_colour(setting: dict[str, str]) -> None:
     assert "Examples" in shown
 
 
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_shows_types_of_values_only(cli: Cli, command: str) -> None:
+    shown = cli(*filter(None, [command]), "--help").out
+    assert [word for word in ("<bool>", "list[", "range>") if word in shown] == []
+
+
+def test_paragraphs_of_help_are_wrapped_by_the_terminal_alone(cli: Cli) -> None:
+    shown = [line.strip() for line in cli("compare", "--help").out.splitlines()]
+    assert "agent. The same command continues an interrupted comparison, and agents and" in shown
+
+
+def test_resume_shows_no_default_of_a_new_search(cli: Cli) -> None:
+    shown = words(cli("resume", "--help").out)
+    assert "default" not in shown
+    assert "A setting that is not given stays as it was." in shown
+
+
 def test_commands_have_whole_summaries(cli: Cli) -> None:
     shown = words(cli("--help").out)
     for name, command in COMMANDS.items():

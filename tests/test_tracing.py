@@ -273,12 +273,12 @@ def test_what_is_left_out_is_told_in_words_that_fit_any_number() -> None:
     left = (
         Left("that are embeddings", 1, 0.21047),
         Left("outside of the blocks", 3, 0.02),
-        Left("of little size", 1, 4e-6),
+        Left("of small size", 1, 4e-6),
     )
     assert Coverage(60, {"params": 0.789, "macs": 0.802}, left).told() == (
-        "60 units of the network can be pruned: 79% of its params and 80% of its macs. Left as they are: layers that "
-        "are embeddings (1, with 21.0% of the params); layers outside of the blocks (3, with 2.0% of the params); "
-        "layers of little size (1, with less than 0.1% of the params)."
+        "60 units of the network can be pruned: 79% of its params and 80% of its macs. Left as they are: 1 layer that "
+        "are embeddings (21.0% of the params); 3 layers outside of the blocks (2.0% of the params); "
+        "1 layer of small size (less than 0.1% of the params)."
     )
 
 

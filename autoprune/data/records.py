@@ -94,8 +94,8 @@ def read_column(records: Records, asked: str | None, called: str) -> Column:
     elif asked is None and len(records.samples) > 1:
         others = [other for other in records.samples if other != name]
         told.append(
-            f"'{called}' is read as {records.form}, {kind} from the column '{name}'. It also has {_listed(others)}; "
-            "data_column=NAME chooses."
+            f"'{called}' is read as {records.form}, {kind} from the column '{name}'. Other columns: {_listed(others)}; "
+            "data_column=NAME chooses one."
         )
     found: list[Any] = []
     count = 0

@@ -79,6 +79,8 @@ def _is_markdown(text: str) -> bool:
 def _separator(file: File) -> str | None:
     """What stands between the columns; None for what is no table."""
     found = next((one for one in SEPARATORS if _columns(file.text, one)), None)
+    if found in (",", ";") and file.suffix not in SUFFIXES and _is_prose(file.text, found):
+        return None
     if found is None and file.suffix in SUFFIXES:
         first = file.text.lstrip().partition("\n")[0]
         likely = "\t" if file.suffix == ".tsv" else ";" if ";" in first and "," not in first else ","
@@ -107,6 +109,12 @@ def _columns(text: str, separator: str) -> list[str] | None:
         return rows[0] if rows[0][0].isidentifier() and quoted >= len(rows) - 1 else None
     spaced = sum(cell.startswith(" ") for row in rows for cell in row[1:])
     return None if separator in ",;" and width == 2 and spaced > len(rows) / 2 else rows[0]
+
+
+def _is_prose(text: str, separator: str) -> bool:
+    """Whether the first line is a sentence: a part of it has four or more words, and a space follows each separator."""
+    parts = text.lstrip().partition("\n")[0].split(separator)
+    return any(len(part.split()) >= 4 for part in parts) and all(part.startswith(" ") for part in parts[1:])
 
 
 @contextmanager

@@ -15,7 +15,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from autoprune.errors import UserError
 from autoprune.files.reading import explained, read_json
+from autoprune.policy import Policy
 from autoprune.task_choice import measure
 from autoprune.wording import Words
 
@@ -64,6 +66,24 @@ def read_finetuned(run: Path) -> Finetuned | None:
 def finetuned_network(run: Path) -> Path:
     """The export that fine-tuning a run leaves there."""
     return run / "finetuned" / "network"
+
+
+def of_earlier_policy(run: Path, policy: Policy) -> str | None:
+    """A sentence where the fine-tuned network is of another policy than the run's, as after `resume`; otherwise None.
+
+    Args:
+        run: its directory.
+        policy: the run's policy of today.
+    """
+    file = finetuned_network(run) / "policy.json"
+    try:
+        tuned = Policy.load(file) if file.is_file() else policy
+    except UserError:
+        return None
+    if [unit.as_level for unit in tuned.units] == [unit.as_level for unit in policy.units]:
+        return None
+    folder = run / "finetuned"
+    return f"The fine-tuning in '{folder}' is of an earlier policy of this run: delete that folder and fine-tune again."
 
 
 def won_back(done: Finetuned, words: Words | None = None) -> str | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from autoprune.drawing.markup import Markup, tag
 from autoprune.drawing.tables import duration, note, section, table
-from autoprune.recovery.result import Finetuned, won_back
+from autoprune.recovery.result import Finetuned, of_earlier_policy, won_back
 from autoprune.reports.record import Run
 from autoprune.task_choice import measure
 from autoprune.wording import Words
@@ -19,7 +19,8 @@ def fine_tuning(run: Run) -> Markup | None:
         return section("Fine-tuning", tag("p", f"Nothing can be shown: {done}", class_="warning"))
     took = "" if done.seconds is None else f" It took {duration(done.seconds)}."
     gain = _spaced(won_back(done, run.words) or "")
-    said = f"Measured on the validation split, on which it was not trained.{took} {gain}"
+    earlier = "" if run.policy is None else of_earlier_policy(run.path, run.policy) or ""
+    said = f"Measured on the validation split, on which it was not trained.{took} {gain} {earlier}"
     columns = ("", *(measure(key, run.words).name for key in done.keys))
     return section(
         "Fine-tuning", note(said.strip()), table("Fine-tuning", columns, _rows(done, run.words)), _settings(done)

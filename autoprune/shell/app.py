@@ -1,7 +1,10 @@
 """The typer application of autoprune: commands with examples, which refuse what is given twice or mistyped."""
 
+import functools
+import inspect
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +28,7 @@ class Command(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Panels of options as typer draws them, then the examples."""
         with without_long_opposites(self):
+            plain_types(self.get_params(ctx))
             super().format_help(ctx, formatter)
         print_examples(EXAMPLES.get(self.name or "", ""))
 
@@ -38,6 +42,7 @@ class Group(TyperGroup):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The commands in their panels, then the examples."""
+        plain_types(self.get_params(ctx))
         super().format_help(ctx, formatter)
         print_examples(EXAMPLES[""])
 
@@ -51,14 +56,36 @@ class Shell(typer.Typer):
     """A typer application. Every command that it is given gets `-q`, `-v` and examples."""
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
-        """As of typer."""
-        register = super().command(name, **{"cls": Command} | options)
+        """As of typer; the help is the docstring of the function."""
 
         def of(function: Any) -> Any:
-            register(with_volume(function))
+            shown = {"cls": Command, "help": unwrapped(inspect.getdoc(function) or "")}
+            super(Shell, self).command(name, **shown | options)(with_volume(function))
             return function
 
         return of
+
+
+def unwrapped(text: str) -> str:
+    """A docstring with one line for each paragraph, which the terminal's width then wraps."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", text)
+
+
+def plain_types(parameters: Iterable[Any]) -> None:
+    """Show no type of switches and of lists of arguments, and numbers without the word "range".
+
+    Typer writes `<bool>` behind a switch, as if it took a value, and `<list[str]>` behind `KEY=VALUE`.
+    """
+    for one in parameters:
+        if getattr(one, "is_flag", False) or (one.param_type_name == "argument" and one.nargs != 1):
+            one.display_type_rich = lambda ctx: None
+        elif "display_type_rich" not in vars(one):
+            one.display_type_rich = functools.partial(_type_of, one.display_type_rich)
+
+
+def _type_of(shown: Callable[..., str | None], ctx: Any) -> str | None:
+    text = shown(ctx=ctx)
+    return text and text.replace(" range>", ">")
 
 
 @contextmanager

@@ -32,7 +32,9 @@ autoprune compare --agents ppo --seeds 5 --out runs/three""",
 # go on with a search or a comparison that was interrupted
 autoprune resume runs/half
 # the same with four workers
-autoprune resume runs/half --workers 4""",
+autoprune resume runs/half --workers 4
+# search on with a higher limit, also after the end
+autoprune resume runs/half --max-tokens 800k""",
     "show": """\
 # the policy as bars
 autoprune show runs/half

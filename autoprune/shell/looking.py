@@ -24,7 +24,7 @@ def show(
     """Show the policy: bars for every layer and unit, costs, losses, fine-tuning, and where it came from."""
     from autoprune import display, rundir
     from autoprune.policy import Policy
-    from autoprune.recovery.result import read_finetuned
+    from autoprune.recovery.result import of_earlier_policy, read_finetuned
     from autoprune.space_file import words_of_run
 
     policy = Policy.load(run if run.is_file() else rundir.policy_path(run))
@@ -40,6 +40,8 @@ def show(
         return
     if done is not None:
         display.print_finetuned(done, said)
+        if earlier := of_earlier_policy(run, policy):
+            echo(earlier)
 
 
 @app.command(name="list")

@@ -16,7 +16,7 @@ from autoprune import rundir
 from autoprune.config import SearchConfig, load_config
 from autoprune.drawing.scales import thin
 from autoprune.errors import UserError
-from autoprune.files.reading import DAMAGE, explained, read_json, read_tail
+from autoprune.files.reading import DAMAGE, explained, read_json, read_tail, reason
 from autoprune.journal import FILE as JOURNAL
 from autoprune.journal import decode_proposal
 from autoprune.limits_of_runs import SPENT
@@ -193,8 +193,8 @@ class RunReader:
                 self._gathering.read(line)
             except (UserError, *DAMAGE) as error:
                 self._damage = (
-                    f"line {self._lines} of the journal '{path}' is damaged ({error}). What is shown was read before "
-                    "it. Restore the file, or delete that line and those after it."
+                    f"line {self._lines} of the journal '{path}' is damaged ({reason(error)}). "
+                    "What is shown was read before it. Restore the file, or delete that line and those after it."
                 )
                 return False
         self._offset += len(whole)
