@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from autoprune.result import SearchResult
 
 
-LONGEST = 20  # characters of a name in the headline
+HEADLINE = 66  # characters that it may have on a line of 80, of which the text has others
+SHORTEST, LONGEST = 8, 20  # characters of a name in the headline
 
 
 def columns(result: "SearchResult") -> list[str]:
@@ -35,10 +36,12 @@ def rows(result: "SearchResult") -> list[list[str]]:
 def headline(result: "SearchResult") -> str:
     """Who searched, and what that took."""
     spent, said = result.spent, result.space.words
-    agent, model = (_last(live.shown(str(result.policy.provenance.get(key)))) for key in ("agent", "model"))
+    agent, model = (live.shown(str(result.policy.provenance.get(key))) for key in ("agent", "model"))
     ended = ", interrupted" if result.interrupted else ""
-    model = "embedded model" if model == "embedded" else model
-    return f"{model} by {agent}: {spent.evals:,} policies, {spent.tokens:,} {said.items}, {spent.seconds:.1f} s{ended}"
+    took = f": {spent.evals:,} policies, {spent.tokens:,} {said.items}, {spent.seconds:.1f} s{ended}"
+    by = f" by {_last(agent)}{took}"
+    room = max(SHORTEST, min(LONGEST, HEADLINE - len(by)))  # numbers are never cut
+    return f"{'embedded model' if model == 'embedded' else _last(model, room)}{by}"
 
 
 def budgets(result: "SearchResult") -> list[str]:
@@ -65,9 +68,9 @@ def loss_name(result: "SearchResult") -> str:
     return str(result.policy.provenance.get("loss"))
 
 
-def _last(name: str) -> str:
+def _last(name: str, most: int = LONGEST) -> str:
     """The end of a path, which tells most; a short name as it is."""
-    return name if len(name) <= LONGEST else f"…{name[-LONGEST + 1 :]}"
+    return name if len(name) <= most else f"…{name[-most + 1 :]}"
 
 
 def _cells(row: Mapping[str, Any], said: Words, others: Sequence[Budget]) -> list[str]:
