@@ -38,7 +38,7 @@ def headline(result: "SearchResult") -> str:
     agent, model = (_last(live.shown(str(result.policy.provenance.get(key)))) for key in ("agent", "model"))
     ended = ", interrupted" if result.interrupted else ""
     model = "embedded model" if model == "embedded" else model
-    return f"{model} by {agent}: {spent.evals:,} policies, {spent.tokens:,} {said.items}, {spent.seconds:.1f} s{ended}"
+    return f"{model} by {agent}: {spent.evals:,} scored, {spent.tokens:,} {said.items}, {spent.seconds:.1f} s{ended}"
 
 
 def budgets(result: "SearchResult") -> list[str]:
