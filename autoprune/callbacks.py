@@ -11,6 +11,7 @@ The progress display, the log and the trackers are callbacks, too.
 """
 
 import difflib
+import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -249,9 +250,20 @@ def _checked(one: object) -> Callback:
                 f"callbacks has {usercode.shown(one)}: a callback is an autoprune.Callback, or a function that is "
                 "called with the objective."
             )
+        if _only_begins(one):
+            raise UserError(f"the callback {usercode.located(one)} is async or a generator: nothing runs it.")
         return _OfFunction(one)
+    for name in MOMENTS:
+        if _only_begins(getattr(one, name)):
+            raise UserError(f"'{name}' of the callback {type(one).__name__} is async or a generator: nothing runs it.")
     for name in dir(one):
         near = difflib.get_close_matches(name, MOMENTS, n=1, cutoff=0.8)
         if name.startswith("on_") and name not in MOMENTS and near:
             raise UserError(f"the callback {type(one).__name__} has a method '{name}'. Did you mean '{near[0]}'?")
     return one
+
+
+def _only_begins(function: Callable[..., Any]) -> bool:
+    """Whether a call only makes a coroutine or a generator, which does nothing by itself."""
+    kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    return any(kind(function) for kind in kinds)

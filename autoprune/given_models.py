@@ -95,6 +95,11 @@ def named(network: nn.Module, tokenizer: Any = None, processor: Any = None, out:
         return str(_saved(network, reader, out))
     except (OSError, SafetensorError) as error:
         raise UserError(f"the model could not be saved to the cache '{cache_directory()}' ({error}).") from error
+    except RuntimeError as error:  # of transformers: weights that are shared in a way that its files do not hold
+        why = " ".join(str(error).split())[:200].rstrip(".")
+        raise UserError(
+            f"transformers cannot save the model ({why}): give layers that share weights a copy of their own each."
+        ) from error
 
 
 def give_again(run: Path, parts: Iterable[Any], given: Mapping[str, Any]) -> None:

@@ -26,6 +26,8 @@ SAVED = re.compile(r"[/\\]models[/\\][0-9a-f]{16}[/\\][^/\\]+$")
 """The end of the path of a saved model (given_models.py)."""
 
 _TABLE: dict[str, Any] = {}
+_ORIGINALS: dict[str, Any] = {}
+"""Instances of which the table has a copy. They live on: names hold the numbers of what cannot be read in them."""
 
 
 def is_live(name: object) -> bool:
@@ -41,6 +43,18 @@ def stem(name: str) -> str:
 def shown(name: str) -> str:
     """What people call a model or a part: a live one by its class, a saved one by its folder, any other by its name."""
     return stem(name) if is_live(name) else Path(name).name if SAVED.search(name) else name
+
+
+def keep_part(kind: str, word: str, value: Any) -> str:
+    """As `keep`. Of an instance whose kind are classes a copy enters: its owner may change it while the run goes on.
+
+    Raises:
+        UserError: it cannot be copied.
+    """
+    name = keep(value)
+    if _is_instance(kind, value):
+        _TABLE[name], _ORIGINALS[name] = copied(value, word), value
+    return name
 
 
 def keep(value: Any, digits: int = DIGITS) -> str:
@@ -84,9 +98,12 @@ def find(kind: str, word: str, name: str) -> Any:
     value = _TABLE[name]
     if kind == "models":
         return functools.partial(copied, value, word)
-    if kind not in CLASSES or isinstance(value, type | functools.partial) or inspect.isroutine(value):
-        return value
-    return _class_of(value, word)
+    return _class_of(value, word) if _is_instance(kind, value) else value
+
+
+def _is_instance(kind: str, value: Any) -> bool:
+    """Whether an object stands for a class that makes copies of it."""
+    return kind in CLASSES and not (isinstance(value, type | functools.partial) or inspect.isroutine(value))
 
 
 def origin(name: str) -> str:

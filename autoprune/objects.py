@@ -64,7 +64,7 @@ def name_of(kind: str, value: Any) -> str:
             f"the {word} {str(value)[:100]!r} is of the type {type(value).__name__}: give a name from `autoprune list "
             f"{kind}`, 'package.module:Object', a class, a function or an instance."
         )
-    return importable(kind, value) or live.keep(value)
+    return importable(kind, value) or live.keep_part(kind, word, value)
 
 
 def names_of(kind: str, values: Any) -> list[str]:

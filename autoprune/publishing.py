@@ -5,12 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autoprune.errors import UserError
 from autoprune.exporters.directory import FORMAT, MANIFEST
 from autoprune.files.reading import explained, read_json
 from autoprune.policy import Policy
 
+SECONDS = 120.0
+"""How long a hub may be silent."""
 WAYS = "`hf auth login` keeps one on this machine, and HF_TOKEN gives one for a single command"
 
 
@@ -57,7 +60,7 @@ def publish(
     if not token:
         raise UserError(f"there is no token of the hub here, and without one nothing can be uploaded: {WAYS}.")
     api = HfApi(token=token, library_name="autoprune")
-    with _explained(repo, api.endpoint):
+    with _explained(repo, api.endpoint), _patience():
         made = api.create_repo(repo, private=True if private else None, exist_ok=True)
         if revision is not None:
             api.create_branch(made.repo_id, branch=revision, exist_ok=True)
@@ -129,6 +132,23 @@ def _message(path: Path) -> str:
 
 
 @contextmanager
+def _patience() -> Iterator[None]:
+    """Let a hub be silent for `SECONDS`; its library waits for an answer without end unless it is told otherwise."""
+    from huggingface_hub import get_session
+
+    session: Any = get_session()
+    before = getattr(session, "timeout", None)  # earlier versions have another client
+    if before is None or before.read is not None:
+        yield
+        return
+    session.timeout = SECONDS
+    try:
+        yield
+    finally:
+        session.timeout = before
+
+
+@contextmanager
 def _explained(repo: str, endpoint: str) -> Iterator[None]:
     """Turn what the hub and its library raise into one sentence."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
@@ -143,6 +163,8 @@ def _explained(repo: str, endpoint: str) -> Iterator[None]:
         raise UserError(f"the hub takes no such name: {_first(error)}.") from error
     except ValueError as error:  # its answers about cards and branches
         raise UserError(f"the hub refused the upload to '{repo}': {_first(error)}.") from error
+    except (LookupError, TypeError) as error:  # of its library, on an answer that is none of the hub's
+        raise UserError(f"what answers at {endpoint} is no hub ({type(error).__name__}: {_first(error)}).") from error
     except OSError as error:
         raise UserError(f"the hub at {endpoint} cannot be reached ({_first(error)}).") from error
     except Exception as error:  # of whichever library carries the requests

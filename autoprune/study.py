@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune import cautions, limits_of_runs, objects, run_state, rundir, stopping, usercode
+from autoprune import cautions, limits_of_runs, live, objects, run_state, rundir, stopping, usercode
 from autoprune.arguments import made
 from autoprune.assembly import Assembly, assemble
 from autoprune.callbacks import SILENT, BestTeller, Callback
@@ -236,7 +236,7 @@ def make_agent(name: str, options: dict[str, Any]) -> Agent:
     Raises:
         UserError: the agent does not exist, or a setting is unknown or has a wrong value.
     """
-    return made(load_agent(name), options, f"the agent '{name}'", "setting", "agent_options.")
+    return made(load_agent(name), options, f"the agent '{live.shown(name)}'", "setting", "agent_options.")
 
 
 def _check_dense(assembly: Assembly) -> None:

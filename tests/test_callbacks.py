@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import autoprune
-from autoprune.callbacks import Best
+from autoprune.callbacks import Best, Callbacks
+from autoprune.errors import UserError
 from autoprune.objective import Objective
 from autoprune.policy import Policy
 
@@ -266,3 +267,21 @@ def test_in_a_notebook_progress_is_one_output_that_is_updated(monkeypatch: pytes
     assert len(shown) == 3, "updates that follow at once are left out"
     assert "a &lt;b&gt;problem" in shown[-1]
     assert "<progress" not in shown[-1]
+
+
+async def _async(objective: Objective) -> None:
+    objective.stop()
+
+
+class _Yields(autoprune.Callback):
+    def on_scores(self, objective: Objective) -> Any:
+        objective.stop()
+        yield
+
+
+@pytest.mark.parametrize(
+    ("callback", "seen"), [(_async, "'_async'"), (_Yields(), "'on_scores' of the callback _Yields")]
+)
+def test_what_a_call_only_begins_is_refused(callback: Any, seen: str) -> None:
+    with pytest.raises(UserError, match=f"{seen}.* is async or a generator"):
+        Callbacks([callback])

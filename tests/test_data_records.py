@@ -1,5 +1,6 @@
 """Columns, chats, folders, splits and data sets: what is read of records, what is told, and what is refused."""
 
+import gzip
 import json
 import sys
 import time
@@ -238,3 +239,22 @@ def test_a_reader_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     own = {"shout": f"{tmp_path}/own.py:Shout"} | registry.PARTS["readers"]
     monkeypatch.setitem(registry.PARTS, "readers", own)
     assert read("a.shout").texts == ["{QUIET}"]
+
+
+# -- links and what is packed twice ----------------------------------------------------------------------------------
+
+
+def test_a_link_back_into_the_folder_gives_nothing_twice(tmp_path: Path) -> None:
+    lines(tmp_path / "data" / "a.jsonl", ROWS)
+    (tmp_path / "data" / "self").symlink_to(".")
+    assert len(read(str(tmp_path / "data")).texts) == len(ROWS)
+
+
+def test_a_link_that_leads_nowhere_is_not_suggested_for_itself(tmp_path: Path) -> None:
+    (tmp_path / "loop.txt").symlink_to("loop.txt")
+    refused(str(tmp_path / "loop.txt"), "is a symbolic link that leads nowhere")
+
+
+def test_what_is_packed_twice_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(gzip.compress(b'{"text": "a"}')))
+    refused(str(tmp_path / "a.jsonl.gz"), "is compressed with gzip twice")

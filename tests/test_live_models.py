@@ -179,6 +179,11 @@ def test_an_image_processor_gives_mean_and_deviation(tmp_path: Path, monkeypatch
     assert "an image processor of transformers is needed" in refused(model=model, processor=3, **own)
 
 
+def one_mlp_in_two_layers(llama: Any) -> Any:
+    llama.model.layers[1].mlp = llama.model.layers[0].mlp
+    return llama
+
+
 def headless(llama: Any) -> Any:
     return llama.model
 
@@ -227,6 +232,7 @@ def packed(llama: Any) -> Any:
         (lambda llama: {}, "of the type dict: model takes"),
         (lambda llama: type(llama), "the class LlamaForCausalLM, not a trained network"),
         (lambda llama: SimpleNamespace(model=llama, tokenizer=1), "model=PIPE.model, tokenizer=PIPE.tokenizer"),
+        (one_mlp_in_two_layers, "transformers cannot save the model (The weights trying to be saved contained shared"),
         (lambda llama: nn.Flatten(), "nothing to prune"),
     ],
 )

@@ -104,6 +104,15 @@ def refused(**settings: Any) -> str:
 # -- a search -----------------------------------------------------------------------------------------------------
 
 
+def test_an_instance_that_is_changed_afterwards_changes_no_run(
+    cell: types.SimpleNamespace, quick: dict[str, Any], tmp_path: Path
+) -> None:
+    agent = cell.Counting(6)
+    run = autoprune.search(**quick | {"agent": agent, "max_evals": 2}, out=tmp_path / "run")
+    agent.count = 3
+    assert autoprune.resume(run.path, max_evals=6).spent.evals == 6, "it goes on as it was begun"
+
+
 def test_every_part_may_be_an_object(cell: types.SimpleNamespace, quick: dict[str, Any], tmp_path: Path) -> None:
     own: dict[str, Any] = quick | {
         "agent": cell.Hill, "agent_options": {"steps": np.int64(2)}, "criterion": cell.Largest(),

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -128,6 +129,7 @@ def test_wrong_names(hub: Hub, out: Path, refused: Refused, repo: str) -> None:
         (403, "You don't have the rights", ("may not write to 'me/smaller'", "You don't have the rights")),
         (429, "Too many", ("refused the upload", "429")),
         (500, "Oh", ("refused the upload", "500")),
+        (409, "there already", ("is no hub",)),  # without the address that the hub gives with it
     ],
 )  # fmt: skip
 def test_the_hubs_own_refusals(
@@ -154,6 +156,15 @@ def test_without_a_network(out: Path, refused: Refused, monkeypatch: pytest.Monk
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     refused("push", out, "me/smaller", seen=("the hub at http://127.0.0.1:9 cannot be reached",))
+
+
+def test_a_hub_that_never_answers(out: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr("autoprune.publishing.SECONDS", 0.2)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        refused("push", out, "me/smaller", seen=("cannot be reached", "timed out"))
 
 
 def test_where_the_hub_is_switched_off(out: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,18 @@ def test_no_planted_link_is_followed(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) & 0o044, "as any file of the user's"
 
 
+def test_no_device_and_no_pipe_is_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for place in (tmp_path / "pipe", tmp_path / "link", Path("/dev/no-device-of-this-name"), Path("/proc/self/fd/1")):
+        with pytest.raises(UserError, match="no regular file can be there"):
+            write_atomically(place, "new")
+        with pytest.raises(OSError, match="no regular file can be there"), replacing(place):
+            raise AssertionError("nothing is written")
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link").is_symlink()
+
+
 @pytest.mark.parametrize(
     "name", [".lock", "journal.jsonl", "study.log", "policy.json", "front", "finetuned", "config.yaml", "model.zip"]
 )

@@ -266,6 +266,17 @@ def test_init_overwrites_nothing_unless_it_is_forced(cli: Cli, refused: Callable
     assert yaml.safe_load(Path("settings.yaml").read_text()) == {"seed": 1}
 
 
+def test_no_name_of_a_file_becomes_a_setting(cli: Cli, refused: Callable[..., str]) -> None:
+    refused("init", "a\nagent: ppo\n.yaml", seen=("line breaks",))
+    answer = cli("init", "my settings.yaml")
+    assert "--config 'my settings.yaml'" in answer.out, "the command can be pasted"
+
+
+def test_init_replaces_no_device(refused: Callable[..., str], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    refused("init", str(tmp_path / "pipe.yaml"), "--force", seen=("no regular file",))
+
+
 def test_init_refuses_what_no_search_would_take(refused: Callable[..., str]) -> None:
     refused("init", "c.yaml", "--agent", "evolutoin", seen=("Did you mean 'evolution'?",))
     refused("init", "c.yaml", "sead=1", seen=("Did you mean 'seed'?",))

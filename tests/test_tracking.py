@@ -4,6 +4,8 @@ import csv
 import json
 import shutil
 import struct
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +138,7 @@ def test_a_search_is_followed_and_finds_the_same(
         pytest.importorskip(name)
     result = autoprune.search(**quick, **OWN, out=tmp_path / "run", track=name)
     assert Policy.load(result.path / "policy.json").units == Policy.load(finished_run / "policy.json").units
+    assert not [*result.path.rglob("requirements.txt")], "no tracker is told what is installed here"
     rows = READERS[name](result.path)
     losses = values(rows, "search/best_loss")
     assert len(losses) == len(result.history)
@@ -384,3 +387,15 @@ def test_a_list_of_names(quick: dict[str, Any]) -> None:
     assert load_config(None, {"track": ""}).track is None
     with pytest.raises(UserError, match="track"):
         load_config(None, {"track": 3})
+
+
+def test_no_process_waits_without_end_for_a_tracker() -> None:
+    hangs = """
+import threading
+from autoprune.tracking.own_thread import OwnThread
+done, left = OwnThread("done", 60.0), OwnThread("left", 0.1)
+left.submit(threading.Event().wait)
+done.submit(lambda: threading.Event().wait(0.3)).add_done_callback(lambda future: print("was waited for", flush=True))
+"""
+    ended = subprocess.run([sys.executable, "-c", hangs], capture_output=True, text=True, timeout=30, check=True)
+    assert ended.stdout == "was waited for\n", ended.stderr

@@ -1,6 +1,7 @@
 """The live page over HTTP: who may ask, what is shown of runs in every state, and what it changes."""
 
 import json
+import os
 import shutil
 import socket
 import sys
@@ -16,6 +17,7 @@ import yaml
 from autoprune import run_state, rundir, stopping
 from autoprune.evaluation import slopes
 from autoprune.reports import gathering
+from autoprune.reports.run import record_of
 from autoprune.watching import run_reader
 from autoprune.watching.run_reader import RunReader
 from tests.watching_pages import watching
@@ -485,3 +487,34 @@ def test_what_is_refused(refused: Refused, runs: Path, tmp_path: Path, monkeypat
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "autoprune.watching.server")
     refused("watch", runs, seen=("pip install 'autoprune[watch]'",))
+
+
+def test_a_name_in_another_encoding_breaks_no_page(runs: Path) -> None:
+    shutil.copytree(runs / "run", os.fsdecode(os.fsencode(runs) + b"/other\xff"))
+    parts = page(visiting(runs))["parts"]
+    assert parts["runs"].count("<a ") == 2
+
+
+def test_an_origin_that_cannot_be_read_is_of_another(runs: Path) -> None:
+    answer = visiting(runs, Control()).post("/api/stop", json={"name": "run"}, headers={"Origin": "http://[::1"})
+    assert answer.status_code == 403
+
+
+def test_a_folder_of_runs_is_not_resumed(runs: Path) -> None:
+    answer = visiting(runs, Control()).post("/api/resume", json={"name": ""}, headers={"Origin": BASE})
+    assert (answer.status_code, "open one of them" in answer.json()["problem"]) == (409, True)
+
+
+def test_runs_that_have_ended_are_read_once_for_the_table(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+
+    def counted(path: Path, *rest: Any) -> Any:
+        asked.append(path)
+        return record_of(path, *rest)
+
+    monkeypatch.setattr(run_reader, "record_of", counted)
+    client = visiting(runs)
+    before = page(client)
+    assert (page(client), len(asked)) == (before, 1)
+    (runs / "run" / "result.json").write_text("{")
+    assert "Damaged" in page(client)["parts"]["runs"], "what has changed is read again"

@@ -25,8 +25,9 @@ MARKS = (  # the longer ones first: that of UTF-32 begins as that of UTF-16
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
 MAGIC = {
-    b"PK\x03\x04": "an archive (zip, or an office document)", b"%PDF": "a PDF", b"BZh": "compressed (bzip2)",
-    b"\xfd7zXZ": "compressed (xz)", b"\x28\xb5\x2f\xfd": "compressed (zstd)", b"SQLite format 3": "a SQLite database",
+    GZIP: "compressed with gzip twice", b"PK\x03\x04": "an archive (zip, or an office document)", b"%PDF": "a PDF",
+    b"BZh": "compressed (bzip2)", b"\xfd7zXZ": "compressed (xz)", b"\x28\xb5\x2f\xfd": "compressed (zstd)",
+    b"SQLite format 3": "a SQLite database",
     b"\x93NUMPY": "an array of NumPy", b"GGUF": "a GGUF model", b"\x89PNG": "an image", b"\xff\xd8\xff": "an image",
 }  # fmt: skip
 WAY_OUT = "write what is to be read to a text file, and give that"

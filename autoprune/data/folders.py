@@ -8,6 +8,7 @@ Source of the layouts: the documentation of `datasets` 4, "Load" and "Structure 
 """
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,12 +80,16 @@ def held(path: Path) -> str:
 
 def _of_one_form(path: Path, suffixes: Suffixes) -> list[Path]:
     """Files of the first form that there is, in the folder, or up to two folders below it."""
-    every = [
+    found = (
         file
         for depth in ("", "*/", "*/*/")
         for file in path.glob(f"{depth}*")
         if file.name not in NO_DATA and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    ]
+    )
+    once: dict[tuple[str, str], Path] = {}  # a link may lead back to a folder that has been looked into
+    for file in found:
+        once.setdefault((os.path.realpath(file.parent), file.name), file)
+    every = list(once.values())
     groups = [
         sorted(file for file in every if file.name.lower().removesuffix(".gz").endswith(form)) for form in suffixes
     ]

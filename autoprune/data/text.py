@@ -127,6 +127,8 @@ def _not_there(name: str, wanted: Wanted) -> Source:
             f"'{name}' is not there any more: it kept data that were given in Python or through stdin. Give the same "
             "data to a new search, which keeps them again."
         )
+    if os.path.islink(name):
+        raise UserError(f"'{name}' is a symbolic link that leads nowhere: give the file itself.")
     near: list[str] = []
     parent = Path(os.path.dirname(name) or ".")
     if parent.is_dir():

@@ -4,6 +4,7 @@ What is being made lies in a scratch folder that only its owner may enter. The o
 lock is free was left by a process that was killed, and goes when the next one is made beside it.
 """
 
+import errno
 import fcntl
 import os
 import secrets
@@ -28,10 +29,11 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a file through a temporary neighbour; a link in its place is replaced, not followed.
 
     Raises:
-        UserError: the disk is full or not writable.
+        UserError: the disk is full or not writable, or a device, a pipe or a folder is in its place.
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
+        _check_regular(path)
         with open_unlinked(temporary, "x") as file:
             file.write(text)
         os.replace(temporary, path)
@@ -51,11 +53,20 @@ def replacing(path: Path) -> Iterator[Path]:
     """A path to write a file to, which takes the place of `path` at the end if nothing goes wrong.
 
     Raises:
-        OSError: the disk is full or not writable; likewise whatever the body raises.
+        OSError: the disk is full or not writable, or a device, a pipe or a folder is in its place; likewise whatever
+            the body raises.
     """
+    _check_regular(path)
     with scratch(path.parent, BUILDING) as folder:
         yield folder / path.name
         os.replace(folder / path.name, path)
+
+
+def _check_regular(path: Path) -> None:
+    """Raise an OSError where a new file would take the place of a device or a pipe, as `/dev/null` or `/dev/stdout`."""
+    home = os.path.realpath(path.parent)
+    if home == "/dev" or home.startswith("/proc/") or (path.exists() and not path.is_file()):
+        raise OSError(errno.EINVAL, "no regular file can be there")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 from autoprune import rundir
 from autoprune.config import SearchConfig, load_config
 from autoprune.errors import UserError
-from autoprune.files.reading import DAMAGE, explained, read_bytes, read_json
+from autoprune.files.reading import DAMAGE, explained, read_bytes, read_json, reason
 from autoprune.journal import BYTES
 from autoprune.journal import FILE as JOURNAL
 from autoprune.policy import Policy
@@ -33,7 +33,7 @@ def read_run(path: Path) -> Run:
         try:
             gathering.read(line)
         except DAMAGE as error:
-            raise UserError(f"line {number} of the journal '{path / JOURNAL}' is damaged ({error}).") from error
+            raise UserError(f"line {number} of the journal '{path / JOURNAL}' is damaged ({reason(error)}).") from error
     return record_of(path, config, space, statistics, gathering)
 
 

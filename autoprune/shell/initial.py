@@ -1,5 +1,6 @@
 """`autoprune init`: a file of settings from questions on a terminal, or from options."""
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +41,8 @@ def init(
         file, overrides = DEFAULT, [str(file), *(overrides or [])]
     if file.is_dir():
         raise UserError(f"'{file}' is a folder: give a file, as {file / DEFAULT}.")
+    if not str(file).isprintable():  # it would end the comment that names it in the file
+        raise UserError(f"the name {str(file)!r} holds line breaks or control characters: give another.")
     if file.exists() and not force:
         raise UserError(f"'{file}' exists: --force overwrites it, or give another name.")
     chosen = given | parse_overrides(overrides or [])
@@ -48,7 +51,7 @@ def init(
     config = load_config(None, chosen)
     check_names(config)
     told = {name: config.model_dump(exclude_unset=True)[name] for name in _set(chosen)}
-    command = f"autoprune search --config {file}"
+    command = f"autoprune search --config {shlex.quote(str(file))}"
     write_atomically(file, written(told, command))
     if as_json:
         emit({"path": str(file), "settings": told})

@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +14,7 @@ from autoprune.config import SearchConfig
 from autoprune.files.names import slug
 from autoprune.files.writing import own_folder
 from autoprune.ports.tracker import TrackedRun, Tracker, load_tracker
+from autoprune.tracking.own_thread import OwnThread
 from autoprune.tracking.state import State
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Tracking(Callback):
         self, trackers: Mapping[str, type[Tracker]], told: Callback, comparison: tuple[Path, SearchConfig] | None
     ) -> None:
         self._trackers, self._told, self._comparison = dict(trackers), told, comparison
-        self._threads = {name: ThreadPoolExecutor(1, f"tracker-{slug(name)}") for name in trackers}
+        self._threads = {name: OwnThread(f"tracker-{slug(name)}", ENDING) for name in trackers}
         self._left_out: set[str] = set()
         self._problems: deque[str] = deque()
         self._settings: dict[tuple[Path, Kind], Mapping[str, Any]] = {}
@@ -183,6 +184,7 @@ class Tracking(Callback):
         ends = {self._submit(name, self._end, name, run, kind): name for name in self._trackers}
         for late in wait(ends, ENDING).not_done:
             self._left_out.add(ends[late])
+            self._threads[ends[late]].abandoned = True
             self._problems.append(f"the tracker '{ends[late]}' did not end within {ENDING:.0f} s and is left out.")
         self._tell()
 

@@ -48,8 +48,8 @@ class WeightsAndBiases(Tracker):
             id=name, dir=str(run.folder), config=dict(run.settings), **online,
             settings=wandb.Settings(
                 silent=True, console="off", disable_git=True, disable_code=True, save_code=False,
-                x_disable_stats=True, x_disable_meta=True, init_timeout=SECONDS, finish_timeout=2 * SECONDS,
-                reinit="create_new",
+                x_disable_stats=True, x_disable_meta=True, x_save_requirements=False, reinit="create_new",
+                init_timeout=SECONDS, finish_timeout=2 * SECONDS,
             ),
         )  # fmt: skip
         return name

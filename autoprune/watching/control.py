@@ -34,7 +34,7 @@ class Control:
     def __init__(self) -> None:
         self._started: dict[Path, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
         self._ended: dict[Path, str] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a page asks in one thread while another waits for a command
 
     def stop(self, run: Path) -> None:
         """Ask the search of a run or of a comparison to stop.
@@ -79,17 +79,18 @@ class Control:
 
     def _is_starting(self, run: Path) -> bool:
         """Whether a process that was started here is at work; what one that has ended said is kept."""
-        if run not in self._started:
+        with self._lock:
+            if run not in self._started:
+                return False
+            process, log = self._started[run]
+            if process.poll() is None:
+                return True
+            with self._started.pop(run)[1]:
+                log.seek(0)
+                lines = log.read().decode("utf-8", "replace").strip().splitlines()
+            if process.returncode not in (0, 130) and lines:
+                self._ended[run] = f"The search could not go on: {lines[-1].removeprefix('autoprune: error: ')}"
             return False
-        process, log = self._started[run]
-        if process.poll() is None:
-            return True
-        with self._started.pop(run)[1]:
-            log.seek(0)
-            lines = log.read().decode("utf-8", "replace").strip().splitlines()
-        if process.returncode not in (0, 130) and lines:
-            self._ended[run] = f"The search could not go on: {lines[-1].removeprefix('autoprune: error: ')}"
-        return False
 
 
 def command(run: Path, limits: Limits) -> list[str]:

@@ -82,7 +82,7 @@ def heading(place: Place, title: str, state: str | None, *lead: object) -> Marku
 
 def link(name: str) -> str:
     """The address of a run on the page."""
-    return f"#/{quote(name)}"
+    return "#/" + quote(name, errors="replace")  # of a name in another encoding nothing can be asked
 
 
 def warning(text: str) -> Markup:

@@ -16,7 +16,7 @@ from autoprune import rundir
 from autoprune.config import SearchConfig, load_config
 from autoprune.drawing.scales import thin
 from autoprune.errors import UserError
-from autoprune.files.reading import DAMAGE, explained, read_json, read_tail
+from autoprune.files.reading import DAMAGE, explained, read_json, read_tail, reason
 from autoprune.journal import FILE as JOURNAL
 from autoprune.journal import decode_proposal
 from autoprune.limits_of_runs import SPENT
@@ -33,6 +33,8 @@ SEARCHING = "searching"  # the stage that is none of the preparation
 SPEED_OVER = 20.0  # seconds of which the speed is a mean
 CHUNK = 2**20  # bytes of a journal that are read at once; more only for a line that is longer
 PATIENCE = 1.0  # seconds after which a long journal is read on when the page asks again
+OF_AN_END = ("config.yaml", "space.json", "policy.json", "result.json", "finetuned/result.json")
+"""What is read of a run that has ended, beside its journal."""
 POINTS = 4000  # of a curve, at most
 
 
@@ -86,14 +88,24 @@ class RunReader:
         self._stamps: dict[str, object] = {}
         self._config: SearchConfig | None = None
         self._space: tuple[SearchSpace, list[UnitStatistics]] | None = None
+        self._brief: tuple[list[tuple[int, int, int] | None], Seen] | None = None
         self._forget_journal()
 
     def read(self, brief: bool = False) -> Seen:
         """What is known of the run now. Files that are damaged become a sentence.
 
         Args:
-            brief: leaves out the journal of a run that has ended; its result is enough for a table.
+            brief: leaves out the journal of a run that has ended; its result is enough for a table. What was known is
+                given again while its files are the same: a folder may hold hundreds of runs, and is asked every second.
         """
+        now = [stamp(self.path / name) for name in OF_AN_END]
+        if brief and self._brief is not None and self._brief[0] == now and not rundir.is_in_use(self.path):
+            return self._brief[1]
+        seen = self._read(brief)
+        self._brief = (now, seen) if brief and seen.state in ("finished", "stopped") else None
+        return seen
+
+    def _read(self, brief: bool) -> Seen:
         busy = rundir.is_in_use(self.path)
         told = self._told() if busy else None
         stage = None if told is None or told.stage == SEARCHING else f"{told.stage}, {told.share:.0%}"
@@ -181,8 +193,8 @@ class RunReader:
                 self._gathering.read(line)
             except (UserError, *DAMAGE) as error:
                 self._damage = (
-                    f"line {self._lines} of the journal '{path}' is damaged ({error}). What is shown was read before "
-                    "it. Restore the file, or delete that line and those after it."
+                    f"line {self._lines} of the journal '{path}' is damaged ({reason(error)}). "
+                    "What is shown was read before it. Restore the file, or delete that line and those after it."
                 )
                 return False
         self._offset += len(whole)

@@ -122,6 +122,8 @@ def application(folder: Folder, control: Control | None) -> Starlette:
             if not isinstance(asked, dict):
                 raise ValueError
             place = folder.place(str(asked.pop("name", "")))
+            if place.kind == "folder":
+                raise UserError(f"'{place.path}' is a folder of runs: open one of them.")
             await run_in_threadpool(work, place.path, asked)
         except (LookupError, OSError):
             return _problem(GONE, 404)
