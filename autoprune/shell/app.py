@@ -59,7 +59,7 @@ class Shell(typer.Typer):
         """As of typer; the help is the docstring of the function."""
 
         def of(function: Any) -> Any:
-            shown = {"cls": Command, "help": unwrapped(inspect.getdoc(function) or "")}
+            shown: dict[str, Any] = {"cls": Command, "help": unwrapped(inspect.getdoc(function) or "")}
             super(Shell, self).command(name, **shown | options)(with_volume(function))
             return function
 
