@@ -17,6 +17,7 @@ from autoprune.config import DEFAULT_TOKENS, SearchConfig, load_config
 from autoprune.coverage import cover
 from autoprune.data.stdin import without_stdin
 from autoprune.errors import LimitReached, UserError
+from autoprune.exporting import export_policy as export_policy  # scripts import it from here
 from autoprune.files.writing import write_atomically
 from autoprune.journal import FILE as JOURNAL
 from autoprune.journal import Journal
