@@ -118,7 +118,8 @@ def print_comparison(results: Mapping[str, Any]) -> None:
     spent = [_spent(row) for row in results["table"] if row["seeds"]]
     print_table("Searches, means over seeds", ["", "search loss", said.items, "evaluations", "seconds"], spent)
     config = results["config"]
-    console().print(f"budgets: {budgets_asked(config['budgets'], config.get('of', 'prunable'))}", soft_wrap=True)
+    asked = budgets_asked(config["budgets"], config.get("of", "prunable")).replace(" %", "%")  # as the tables above
+    console().print(f"budgets: {asked}", soft_wrap=True)
     for one in results["searches"]:
         if "failed" in one:
             console().print(f"{one['agent']} seed {one['seed']} failed: {one['failed']}", soft_wrap=True)

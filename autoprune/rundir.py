@@ -67,11 +67,16 @@ def policy_path(path: Path) -> Path:
     """The policy of a finished run.
 
     Raises:
-        UserError: the run has no policy yet, or there is no run.
+        UserError: the run has no policy yet, there is no run, or it is a comparison of several.
     """
     policy = path / "policy.json"
     if not policy.is_file():
         check_is_run(path)
+        runs = [one.parent for one in sorted(path.glob("*/policy.json")) if (one.parent / "config.yaml").is_file()]
+        if runs:
+            raise UserError(
+                f"'{path}' is a comparison, which has no policy of its own: give one of its runs, as {runs[0]}."
+            )
         raise UserError(f"the run '{path}' has no policy yet: `autoprune resume {path}` goes on with it.")
     return policy
 

@@ -85,7 +85,8 @@ def quick_arguments(quick: dict[str, Any]) -> list[str]:
 def once(arguments: Iterable[object]) -> list[str]:
     """Arguments without those that are replaced by others of the same key."""
     listed = list(arguments)
-    given = {str(one).partition("=")[0] for one in listed if not isinstance(one, Replaceable)}
+    pairs = [str(one) for one in listed if not isinstance(one, Replaceable) and "=" in str(one)]
+    given = {one.partition("=")[0] for one in pairs}
     return [str(one) for one in listed if not (isinstance(one, Replaceable) and one.partition("=")[0] in given)]
 
 

@@ -166,7 +166,7 @@ def test_a_run_says_what_its_bounds_are_of(cli: Cli, quick_arguments: list[str])
 
 def test_a_comparison_says_what_its_bounds_are_of(cli: Cli, quick_arguments: list[str]) -> None:
     answer = cli("compare", *quick_arguments, "--agents", "uniform", "--seeds", "1", "--of", "model", "--out", "cmp")
-    assert "budgets: params at most 50 % of the whole network" in answer.out
+    assert "budgets: params at most 50% of the whole network" in answer.out
     cli("report", "cmp", "--out", "r.html")
     assert "params at most 50 % of the whole network" in Path("r.html").read_text()
 

@@ -114,6 +114,15 @@ def test_a_mistake_gets_a_sentence(refused: Refused, arguments: str, seen: tuple
 
 
 @pytest.mark.usefixtures("desk")
+@pytest.mark.parametrize("command", ["show two", "export two out", "finetune two --epochs 0"])
+def test_a_comparison_has_no_policy_of_its_own(refused: Refused, command: str) -> None:
+    Path("two/a-s0").mkdir(parents=True)
+    for name in ("two/config.yaml", "two/a-s0/config.yaml", "two/a-s0/policy.json"):
+        Path(name).write_text("{}")
+    refused(*command.split(), seen=("'two' is a comparison", "give one of its runs, as two/a-s0."))
+
+
+@pytest.mark.usefixtures("desk")
 @pytest.mark.parametrize("when", ["before it ends", "with another word"])
 def test_export_before_the_end(refused: Refused, when: str) -> None:
     Path("half/policy.json").unlink()

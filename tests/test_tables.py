@@ -141,7 +141,7 @@ def test_comparisons_fit(capsys: pytest.CaptureFixture[str], width: int) -> None
     shown = fits(capsys, width)
     for one in ("12.3456 ± 1.2345", "3: 11.1000", "4: 13.3000", "+0.1234 ± 0.0123", "10/12", "123,456,789", "1234.5"):
         assert one in shown, one
-    assert "budgets: params at most 50 % of what can be pruned" in shown
+    assert "budgets: params at most 50% of what can be pruned" in shown
 
 
 def test_a_search_fits(cli: Cli, quick_arguments: list[str], width: int) -> None:
