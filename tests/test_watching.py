@@ -14,7 +14,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from autoprune import run_state, rundir, stopping
+from autoprune import limits_of_runs, run_state, rundir, stopping
 from autoprune.evaluation import slopes
 from autoprune.reports import gathering
 from autoprune.reports.run import record_of
@@ -211,6 +211,17 @@ def test_a_run_that_was_stopped_in_order(runs: Path) -> None:
     path = runs / "run" / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"interrupted": True}))
     assert page(visiting(runs), "run")["state"] == "Stopped"
+
+
+def test_a_finished_run_that_got_other_limits_and_was_killed(runs: Path) -> None:
+    limits_of_runs.change(runs / "run", {"max_evals": 40})
+    assert page(visiting(runs), "run")["state"] == "Finished", "those are its limits"
+    limits_of_runs.change(runs / "run", {"max_evals": 60})
+    client = visiting(runs, Control())
+    found = page(client, "run")
+    assert (found["state"], found["can"]) == ("Stopped", {"stop": False, "resume": True})
+    assert "It can go on where it was." in found["parts"]["notices"]
+    assert "Stopped" in page(client)["parts"]["runs"]
 
 
 def test_a_run_that_prepares(runs: Path) -> None:

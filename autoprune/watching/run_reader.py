@@ -27,7 +27,8 @@ from autoprune.space import SearchSpace
 from autoprune.unit_statistics import UnitStatistics
 
 State = Literal["preparing", "searching", "finished", "stopped", "ended", "damaged"]
-"""`stopped` in order, as by Ctrl-C; `ended` without a result, as a killed run."""
+"""`stopped` with a result that is not the last word, as after Ctrl-C or where a resume with other limits was killed;
+`ended` without a result, as a killed run."""
 
 SEARCHING = "searching"  # the stage that is none of the preparation
 SPEED_OVER = 20.0  # seconds of which the speed is a mean
