@@ -19,7 +19,7 @@ SPENT = {"max_evals": "evals", "max_tokens": "tokens", "max_time": "seconds"}
 def change(run: Path, settings: Mapping[str, Any]) -> None:
     """Write those of the settings that are limits to the run's configuration, which the caller has locked.
 
-    The result of a run whose limits change is marked as interrupted: if the run is killed, its files say that it goes on.
+    The result of a run whose limits change is marked as interrupted: if the run is killed then, it is known to go on.
 
     Raises:
         UserError: a limit is no number above 0, or lower than what the run has spent.

@@ -251,10 +251,14 @@ def test_hooks_and_a_forward_of_its_own_are_told(llama: Any, tokenizer: Any) -> 
     given = {"model": llama, "tokenizer": tokenizer}
     name = with_model(given)["model"]  # without a warning, which would be an error
     llama.model.layers[1].mlp.register_forward_hook(lambda *seen: None)
-    with pytest.warns(UserWarning, match=r"the hook test_hooks_.*lambda> on model.layers.1.mlp\. A search is of the classes"):
+    with pytest.warns(
+        UserWarning, match=r"the hook test_hooks_.*lambda> on model.layers.1.mlp\. A search is of the classes"
+    ):
         assert with_model(given)["model"] == name
     llama.forward = functools.partial(llama.forward, use_cache=False)
-    with pytest.warns(UserWarning, match="a forward of its own on the model, the hook .* may be missing in what it scores"):
+    with pytest.warns(
+        UserWarning, match="a forward of its own on the model, the hook .* may be missing in what it scores"
+    ):
         with_model(given)
 
 

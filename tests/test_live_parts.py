@@ -315,7 +315,10 @@ def test_export_needs_no_agent_and_no_metric(
         ({"agent": lambda o, rng: None}, "missing a required argument: 'o'. A function that is given as an agent is"),
         ({"agent": lambda o, rng: None}, "give a class with the method 'search'."),
         ({"agent": lambda: 5}, "gives 5, which has no method 'search'. A function that is given as an agent is called"),
-        ({"loss": lambda *a: 5}, "gives 5, which has no method 'measure'. A function that is given as a loss is called"),
+        (
+            {"loss": lambda *a: 5},
+            "gives 5, which has no method 'measure'. A function that is given as a loss is called",
+        ),
         ({"loss": lambda logits: logits}, "give a class with the methods 'measure' and 'prepare'."),
         ({"criterion": lambda *a: 1}, "gives 1, which has no method 'order'. A function that is given as a criterion"),
         ({"task": 4}, "the task '4' is of the type int"),

@@ -573,5 +573,5 @@ def test_a_policy_of_many_groups_is_checked_without_listing_them() -> None:
     assert time.perf_counter() - begin < 5  # to list them took a second each
     with pytest.raises(ValueError, match=f"names {most - 1} groups of {most}"):
         policy.UnitPolicy.model_validate(about | {"kept_groups": f"0-{most - 2}"})
-    with pytest.raises(ValueError, match="kept_groups.*\n.*'5-3' is not ascending"):
+    with pytest.raises(ValueError, match=r"kept_groups[^']*'5-3' is not ascending"):
         policy.UnitPolicy.model_validate(about | {"kept_groups": "5-3"})

@@ -87,8 +87,8 @@ def _of_factory(port: Any, kind: str, factory: Callable[..., Any]) -> Any:
     """A class whose objects a function makes."""
     word, signature, needed = registry.singular(kind), inspect.signature(factory), sorted(port.__abstractmethods__)
     way = (
-        f"A function that is given as {'an' if word[0] in 'aeiou' else 'a'} {word} is called once to make it: give a class with the "
-        f"method{'s' if needed[1:] else ''} {' and '.join(map(repr, needed))}."
+        f"A function that is given as {'an' if word[0] in 'aeiou' else 'a'} {word} is called once to make it: give a "
+        f"class with the method{'s' if needed[1:] else ''} {' and '.join(map(repr, needed))}."
     )
 
     def new(cls: type, *args: Any, **kwargs: Any) -> Any:

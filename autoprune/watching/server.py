@@ -91,6 +91,7 @@ def application(folder: Folder, control: Control | None) -> Starlette:
         folder: what is watched.
         control: what stops and resumes searches; None shows only.
     """
+
     def page_of(name: str) -> Page:
         place = folder.place(name)
         page = _drawn(folder, place, control.notice(place.path) if control else None)
