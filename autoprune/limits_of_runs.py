@@ -19,8 +19,6 @@ SPENT = {"max_evals": "evals", "max_tokens": "tokens", "max_time": "seconds"}
 def change(run: Path, settings: Mapping[str, Any]) -> None:
     """Write those of the settings that are limits to the run's configuration, which the caller has locked.
 
-    The result of a run whose limits change is marked as interrupted: if the run is killed then, it is known to go on.
-
     Raises:
         UserError: a limit is no number above 0, or lower than what the run has spent.
     """
@@ -28,9 +26,21 @@ def change(run: Path, settings: Mapping[str, Any]) -> None:
     if limits:
         config = load_config(run / "config.yaml", limits)
         check(run, config, limits)
-        if config != load_config(run / "config.yaml"):
-            _mark_as_interrupted(run / "result.json")
-        config.save(run / "config.yaml")
+        save(run, config)
+
+
+def save(run: Path, config: SearchConfig) -> None:
+    """Write the configuration of a run that begins or goes on, which the caller has locked.
+
+    The result of a run whose limits change is marked as interrupted: if the run is killed then, it is known to go on.
+
+    Raises:
+        UserError: the run's configuration is damaged, or the disk is full.
+    """
+    path = run / "config.yaml"
+    if path.exists() and any(getattr(load_config(path), name) != getattr(config, name) for name in LIMITS):
+        _mark_as_interrupted(run / "result.json")
+    config.save(path)
 
 
 def check(run: Path, config: SearchConfig, changed: Iterable[str]) -> None:

@@ -102,7 +102,7 @@ def search_on(
     if not (out / "config.yaml").exists():
         rundir.create(out)
     with rundir.locked(out):
-        config.save(out / "config.yaml")
+        limits_of_runs.save(out, config)
         callbacks.on_start(config, out)
         return _search(replace(assembly, config=config), scorer, out, callbacks, turn)
 
