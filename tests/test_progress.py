@@ -119,7 +119,7 @@ def test_a_resumed_search_counts_only_what_it_computes() -> None:
     first(policies[:4], 2 * ToyScorer.tokens_per_sequence)
     assert first.computed == first.spent.tokens
     again = Objective(space, ToyScorer(space), Limits())
-    again._replay = _replay_of(policies[:4], first)
+    again._losses._replay = _replay_of(policies[:4], first)
     again(policies[:4], 2 * ToyScorer.tokens_per_sequence)
     assert (again.computed, again.spent.tokens) == (0, first.spent.tokens)
     again(policies[4:], 2 * ToyScorer.tokens_per_sequence)
