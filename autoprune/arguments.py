@@ -146,4 +146,6 @@ def told(error: ValidationError, arguments: Sequence[str] = ()) -> str:
     places = [arguments[head] if arguments and isinstance(head, int) else head, *inside]
     # pydantic names types that were tried besides, as in `levels.int`
     where = [str(part) for part in places if not hasattr(builtins, str(part)) and "[" not in str(part)]
-    return f"{'.'.join(where)}: {first['msg'].removeprefix('Value error, ')} (got {repr(first['input'])[:200]})"
+    said = first["msg"].removeprefix("Value error, ")
+    seen = "" if said.startswith("the budget ") else f" (got {repr(first['input'])[:200]})"  # it says the bound itself
+    return f"{'.'.join(where)}: {said}{seen}"

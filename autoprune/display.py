@@ -13,10 +13,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from autoprune import live
 from autoprune.console import CleanConsole
 from autoprune.cost_lines import amount, bound_cells, budgets_asked, budgets_in, cost_lines, number, other_budgets
 from autoprune.level import form_of
-from autoprune.policy import Cost, Policy, UnitPolicy
+from autoprune.policy import BEST, Cost, Policy, UnitPolicy
 from autoprune.recovery.result import Finetuned, won_back
 from autoprune.table_fitting import fitted, needed, parts_of
 from autoprune.task_choice import measure, words_of
@@ -148,17 +149,21 @@ def print_policy(found: Policy, said: Words | None = None) -> None:
     """A policy as bars for each block and unit, its costs, losses and provenance; `said` are the words of its task."""
     kinds = list(dict.fromkeys(unit.kind for unit in found.units))
     print_table(f"{groups(kinds).capitalize()} kept of every unit", ["block", *kinds], _bars(found.units, kinds))
-    print_costs(found.costs)
+    print_costs(found.costs, found.called)
     print_validation(found, said)
     for key, value in found.provenance.items():
         text = ", ".join(_said(k, v, said) for k, v in value.items()) if isinstance(value, dict) else value
+        text = live.shown(text) if isinstance(text, str) else text
         console().print(f"{key:>10}  {text}", soft_wrap=True)
 
 
 def _said(key: str, value: Any, said: Words | None) -> str:
-    """`torch 2.13.0`, and of what a search took `seconds 9.3`; tokens have the name of the task's items."""
-    shown = f"{value:.1f}" if isinstance(value, float) else value
-    return f"{said.items if said is not None and key == 'tokens' else key} {shown}"
+    """`torch 2.13.0`, and of what a search took `59,904 tokens` and `9.3 seconds`, in the words of its task."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"{key} {value}"
+    items = "tokens" if said is None else said.items
+    thing = {"evals": "evaluations", "tokens": items, "training": f"{items} of training"}.get(key, key)
+    return f"{value:,.1f} {thing}" if isinstance(value, float) else f"{value:,} {thing}"
 
 
 def _bars(units: Sequence[UnitPolicy], kinds: Sequence[str]) -> list[list[str]]:
@@ -182,13 +187,18 @@ def print_validation(found: Policy, said: Words | None = None) -> None:
     _print_rows("Validation split, before any fine-tuning", rows, said, heads, ["loss"])
 
 
-def print_costs(costs: Mapping[str, Cost]) -> None:
-    """Print what a policy costs in every metric; params and macs of the whole network, and of what can be pruned."""
+def print_costs(costs: Mapping[str, Cost], name: str = BEST) -> None:
+    """Print what a policy costs in every metric; params and macs of the whole network, and of what can be pruned.
+
+    Args:
+        costs: of a policy file.
+        name: what the policy is called, as in the table of what was measured.
+    """
     rows = [
         [line.name, *_kept(line.dense, line.policy, line.measure), _budget(line.bound, line.measure)]
         for line in cost_lines(costs)
     ]
-    print_table("Costs", ["metric", "dense", "policy", "kept", "at most"], rows)
+    print_table("Costs", ["metric", "dense", name, "kept", "at most"], rows)
 
 
 def _print_rows(
@@ -209,7 +219,7 @@ def _print_rows(
 
 def print_finetuned(done: Finetuned, said: Words | None = None) -> None:
     """Print the measurements of fine-tuning: dense, before and after. `said` are the words of the run's task."""
-    _print_rows("Fine-tuning, validation", done.rows, said)
+    _print_rows("Fine-tuning, validation split; before: the policy as the search found it", done.rows, said)
     took = None if done.seconds is None else f"It took {duration(done.seconds)}."
     told = " ".join(filter(None, (won_back(done, said), took)))
     if told:

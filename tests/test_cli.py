@@ -43,7 +43,7 @@ def test_search_tells_its_stages_on_stderr(cli: Cli, quick_arguments: list[str])
     searching = [line for line in answer.err.splitlines() if line.startswith("searching: ")]
     assert 2 <= len(searching) <= 12
     assert "best loss" in searching[-1]
-    assert "40 scored" in searching[-1]
+    assert "40 evaluations" in searching[-1]
     assert "tokens/s" in searching[-1]
 
 

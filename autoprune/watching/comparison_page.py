@@ -64,7 +64,7 @@ def _facts(
     for limit, name in SPENT.items():
         bound = None if config is None else getattr(config, limit)
         if bound is not None:
-            told.append(("Limit of a search", amount(bound), {"evals": "policies"}.get(name, name)))
+            told.append(("Limit of a search", amount(bound), {"evals": "evaluations"}.get(name, name)))
     return told
 
 

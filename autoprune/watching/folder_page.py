@@ -8,7 +8,7 @@ from autoprune.watching.folder import Place, planned, progress_of
 from autoprune.watching.run_page import STATES, Page, heading, link
 from autoprune.watching.run_reader import Seen, State
 
-COLUMNS = ("run", "state", "agent", "budgets", "done", "best loss", "policies")
+COLUMNS = ("run", "state", "agent", "budgets", "done", "best loss", "evaluations")
 
 
 def folder_page(place: Place, runs: Sequence[tuple[Place, Seen | None]]) -> Page:

@@ -29,7 +29,7 @@ EXPLAINED = {
     "stopped": "The search was stopped in order. It can go on where it was.",
     "ended": "No process works on this run, and it has no result: it was killed, or has not begun. It can go on.",
 }
-NAMES = {"evals": "Policies scored", "tokens": "{items} scored", "seconds": "Time"}
+NAMES = {"evals": "Evaluations", "tokens": "{items} scored", "seconds": "Time"}
 
 
 def run_page(place: Place, seen: Seen, notice: str | None = None) -> Page:
@@ -139,7 +139,7 @@ def _facts(run: Run, seen: Seen) -> list[tuple[str, str, str]]:
         found.append((f"{name} ({run.config.loss})", loss(run.best.loss), f"{run.unit_of_loss}, {sample}{beside}"))
     failures = f", {count(seen.failed, 'failure')}" if seen.failed else ""
     told = f"{amount(run.spent.tokens)} {run.words.items}{failures}"
-    found.append(("Policies scored", f"{run.spent.evals:,}", told))
+    found.append(("Evaluations", f"{run.spent.evals:,}", told))
     if seen.state == "searching":
         found.append(("Speed", "–" if seen.speed is None else amount(seen.speed), f"{run.words.items} per second"))
         left = seen.seconds_left
