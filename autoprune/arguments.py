@@ -147,5 +147,7 @@ def told(error: ValidationError, arguments: Sequence[str] = ()) -> str:
     # pydantic names types that were tried besides, as in `levels.int`
     where = [str(part) for part in places if not hasattr(builtins, str(part)) and "[" not in str(part)]
     said = first["msg"].removeprefix("Value error, ")
-    seen = "" if said.startswith("the budget ") else f" (got {repr(first['input'])[:200]})"  # it says the bound itself
+    if said.startswith("the budget "):  # it names its metric and its bound
+        return str(said)
+    seen = f" (got {repr(first['input'])[:200]})"
     return f"{'.'.join(where)}: {said}{seen}"

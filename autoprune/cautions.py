@@ -37,13 +37,14 @@ def _loose_budgets(assembly: Assembly) -> Iterator[str]:
         whole = whole_network(assembly, assembly.task)
     all_loose = len(loose) == len(space.budgets)
     for i, (metric, bound) in enumerate(loose.items(), 1):
-        besides, meant = "", f"Give less, or a share, as {metric}=0.5."
+        called, besides = live.shown(metric), ""
+        meant = f"Give less, or a share, as {called}=0.5."
         if metric in whole:
             besides = f" (of {_exact(whole[metric])} in the whole network)"
             if assembly.config.budgets[metric] > 1 and bound < whole[metric] * (1 - SLACK):
                 meant = f"Give less, or --of model if the bound is meant for the whole network, or {metric}=0.5."
         yield (
-            f"the budget {live.shown(metric)}={_exact(bound)} bounds nothing: the dense network has {_exact(dense[metric])} that "
+            f"the budget {called}={_exact(bound)} bounds nothing: the dense network has {_exact(dense[metric])} that "
             f"count{besides}.{NOTHING if all_loose and i == len(loose) else ''} {meant}"
         )
 
@@ -53,7 +54,8 @@ def _tiny_budgets(assembly: Assembly) -> Iterator[str]:
     for metric, bound in assembly.config.budgets.items():
         if 0 < bound < TINY:
             share = f"{100 * bound:.3g}%"
-            yield f"the budget {live.shown(metric)}={share} keeps next to nothing: a half is {metric}=0.5 or {metric}=50%."
+            called = live.shown(metric)
+            yield f"the budget {called}={share} keeps next to nothing: a half is {called}=0.5 or {called}=50%."
 
 
 def _smaller_splits(assembly: Assembly) -> Iterator[str]:

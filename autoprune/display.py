@@ -78,7 +78,7 @@ def print_results(
         costs: of a policy file. Their budgets are columns, with the bounds in a last row.
     """
     others, bounds = other_budgets(costs), bound_cells(costs)
-    columns = ["", f"loss ({loss})", said.quality.name, "parameters", f"MACs/{said.item}"]
+    columns = ["", f"loss ({live.shown(loss)})", said.quality.name, "parameters", f"MACs/{said.item}"]
     speed = f"{said.items}/s"
     cells = [
         [
@@ -96,7 +96,8 @@ def print_results(
 
 def print_comparison(results: Mapping[str, Any]) -> None:
     """Print the agents by their mean validation loss, the reference policies below them, and the failed searches."""
-    rows = [_standing(row) for row in results["table"]]
+    named = live.told_apart(row["agent"] for row in results["table"])
+    rows = [_standing(row, named[row["agent"]]) for row in results["table"]]
     ranked = {row["agent"] for row in results["table"]}
     others = {name: one for name, one in results["references"].items() if name not in ranked}
     rows += [["", name, "", _loss(one["loss"])] for name, one in others.items()]
@@ -104,7 +105,7 @@ def print_comparison(results: Mapping[str, Any]) -> None:
         "",
         "agent",
         "seeds",
-        f"loss ({results['config']['loss']})",
+        f"loss ({live.shown(results['config']['loss'])})",
         "best seed",
         "worst seed",
         "behind the first",
@@ -116,29 +117,29 @@ def print_comparison(results: Mapping[str, Any]) -> None:
             row[4:4] = [said.quality.written(one[said.quality.key])] if said.quality.key in one else []
     title = "Validation split, mean ± standard deviation over seeds"
     print_table(title, columns, rows, left=2, later=["worst seed"])
-    spent = [_spent(row) for row in results["table"] if row["seeds"]]
+    spent = [_spent(row, named[row["agent"]]) for row in results["table"] if row["seeds"]]
     print_table("Searches, means over seeds", ["", "search loss", said.items, "evaluations", "seconds"], spent)
     config = results["config"]
     asked = budgets_asked(config["budgets"], config.get("of", "prunable")).replace(" %", "%")  # as the tables above
     console().print(f"budgets: {asked}", soft_wrap=True)
     for one in results["searches"]:
         if "failed" in one:
-            console().print(f"{one['agent']} seed {one['seed']} failed: {one['failed']}", soft_wrap=True)
+            console().print(f"{live.shown(one['agent'])} seed {one['seed']} failed: {one['failed']}", soft_wrap=True)
 
 
-def _standing(row: Mapping[str, Any]) -> list[str]:
+def _standing(row: Mapping[str, Any], name: str) -> list[str]:
     """A row of the table; empty but for the name where no search has an answer."""
     if not row["seeds"]:
-        return ["", row["agent"], f"0/{row['failed']}"]
+        return ["", name, f"0/{row['failed']}"]
     seeds = f"{row['seeds']}/{row['seeds'] + row['failed']}" if row["failed"] else str(row["seeds"])
     ends = [f"{row[end]['seed']}: {_loss(row[end]['loss'])}" for end in ("best", "worst")]
     behind = "" if row["behind"] is None else f"+{_plus_minus(row['behind'], row['behind_error'])}"
-    return [str(row["rank"]), row["agent"], seeds, _plus_minus(row["loss"], row["sd"]), *ends, behind]
+    return [str(row["rank"]), name, seeds, _plus_minus(row["loss"], row["sd"]), *ends, behind]
 
 
-def _spent(row: Mapping[str, Any]) -> list[str]:
+def _spent(row: Mapping[str, Any], name: str) -> list[str]:
     spent = [f"{row[key]:,.0f}" for key in ("tokens", "evals")]
-    return [row["agent"], _loss(row["search_loss"]), *spent, f"{row['seconds']:.1f}"]
+    return [name, _loss(row["search_loss"]), *spent, f"{row['seconds']:.1f}"]
 
 
 def _plus_minus(value: float, spread: float | None) -> str:
@@ -152,7 +153,11 @@ def print_policy(found: Policy, said: Words | None = None) -> None:
     print_costs(found.costs, found.called)
     print_validation(found, said)
     for key, value in found.provenance.items():
-        text = ", ".join(_said(k, v, said) for k, v in value.items()) if isinstance(value, dict) else value
+        text = (
+            ", ".join(_said(k, v, said) for k, v in value.items() if k != "training" or v)
+            if isinstance(value, dict)
+            else value
+        )
         text = live.shown(text) if isinstance(text, str) else text
         console().print(f"{key:>10}  {text}", soft_wrap=True)
 
@@ -183,7 +188,7 @@ def print_validation(found: Policy, said: Words | None = None) -> None:
     """Print what the search measured on the validation split."""
     rows = found.losses.get("validation", {})
     loss = found.provenance.get("loss")
-    heads = {"loss": f"loss ({loss})" if isinstance(loss, str) else "loss"}
+    heads = {"loss": f"loss ({live.shown(loss)})" if isinstance(loss, str) else "loss"}
     _print_rows("Validation split, before any fine-tuning", rows, said, heads, ["loss"])
 
 

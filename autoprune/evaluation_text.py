@@ -33,7 +33,7 @@ def _rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield measures[key].name, measures[key].written(value)
         elif key in speeds:
             dense, spread = key.startswith("dense_"), report.get(SPREAD)
-            about = "" if dense or spread is None else f" ± {spread:.0%} (half of the readings)"
+            about = "" if dense or spread is None else f" ± {spread:.0%} (half of the readings lie within)"
             item = key.removeprefix("dense_").removesuffix(PER)
             yield f"{item}/s{', dense' if dense else ''}", f"{value:,.0f}{about}"
         elif key in items:

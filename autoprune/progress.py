@@ -135,8 +135,8 @@ class Display(Callback):
             return ""
         items = objective.space.words.items
         before, fewer = self._shown.get(objective, (math.inf, 0))
-        rise = f" (before {before:.4f} on {fewer:,})" if loss > before and tokens != fewer else ""
-        return f"best loss {loss:.4f} on {tokens:,} {items}{rise}"
+        rise = f" (before {before:z.4f} on {fewer:,})" if loss > before and tokens != fewer else ""
+        return f"best loss {loss:z.4f} on {tokens:,} {items}{rise}"
 
     def _rate(self, objective: "Objective", now: float) -> str:
         """What is scored in a second; what a journal had does not count."""

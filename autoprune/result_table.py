@@ -65,7 +65,7 @@ def mean(shares: Sequence[float]) -> float:
 
 def loss_name(result: "SearchResult") -> str:
     """The name of the loss that was searched."""
-    return str(result.policy.provenance.get("loss"))
+    return live.shown(str(result.policy.provenance.get("loss")))
 
 
 def _last(name: str, most: int = LONGEST) -> str:

@@ -89,8 +89,8 @@ class SearchSpace:
                 measure = f" {measures[metric]}" if measures and metric in measures else ""
                 whole = f" {_told(self.fixed[metric])}{measure} cannot be pruned." if self.fixed[metric] else ""
                 raise UserError(
-                    f"the budget {live.shown(metric)}={_told(bound)}{measure} ({_share(bound, dense[m])} of dense) cannot be "
-                    f"met: the smallest reachable value is {_told(smallest)}{measure} ({_share(smallest, dense[m])} of "
+                    f"the budget {live.shown(metric)}={_told(bound)}{measure} ({_share(bound, dense[m])} of dense) "
+                    f"cannot be met: the smallest reachable value is {_told(smallest)}{measure} ({_share(smallest, dense[m])} of "
                     f"dense, {_told(dense[m])}{measure})."
                     f"{whole}"
                 )

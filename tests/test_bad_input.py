@@ -249,7 +249,11 @@ def test_short_text(refused: Refused, tmp_path: Path, tiny_model: str) -> None:
 
 def test_impossible_budget(refused: Refused, quick_arguments: list[str]) -> None:
     arguments = [*quick_arguments, "levels=[1,0.5]", "--budget", "params=0.25"]
-    refused("search", *arguments, seen=("params=30,720 (25% of dense)", "smallest reachable value is 61,440", "50% of dense"))
+    refused(
+        "search",
+        *arguments,
+        seen=("params=30,720 (25% of dense)", "smallest reachable value is 61,440", "50% of dense"),
+    )
 
 
 @pytest.mark.parametrize(

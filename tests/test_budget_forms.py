@@ -231,7 +231,8 @@ def test_a_bound_between_what_can_be_pruned_and_the_whole_network(quick: dict[st
     first = told(quick | {"budgets": {"params": "130k"}})[0]
     assert first == (
         "the budget params=130,000 bounds nothing: the dense network has 122,880 that count (of 156,352 in the whole "
-        "network). So nothing need be pruned, and the dense network is an answer. Give less, or --of model if the bound is meant for the whole network, or params=0.5."
+        "network). So nothing need be pruned, and the dense network is an answer. Give less, or --of model "
+        "if the bound is meant for the whole network, or params=0.5."
     )
     assert "--of model" not in told(quick | {"budgets": {"params": "250k"}})[0]
     assert "--of model" not in told(quick | {"budgets": {"params": "100%"}})[0]

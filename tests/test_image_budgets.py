@@ -446,8 +446,8 @@ def test_a_peak_below_what_stem_and_head_need(cli: Callable[..., Answer], files:
     answer = cli(*flags(files, "--budget", "activation=20k"))
     assert answer.status == 2
     assert (
-        "activation=20,000 bytes (34.9% of dense) cannot be met: the smallest reachable value is 24,576 bytes (42.9% of dense, 57,344 bytes)"
-        in answer.err
+        "activation=20,000 bytes (34.9% of dense) cannot be met: the smallest reachable value is 24,576 bytes "
+        "(42.9% of dense, 57,344 bytes)" in answer.err
     )
 
 
