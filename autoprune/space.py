@@ -90,8 +90,8 @@ class SearchSpace:
                 whole = f" {_told(self.fixed[metric])}{measure} cannot be pruned." if self.fixed[metric] else ""
                 raise UserError(
                     f"the budget {live.shown(metric)}={_told(bound)}{measure} ({_share(bound, dense[m])} of dense) "
-                    f"cannot be met: the smallest reachable value is {_told(smallest)}{measure} ({_share(smallest, dense[m])} of "
-                    f"dense, {_told(dense[m])}{measure})."
+                    f"cannot be met: the smallest reachable value is {_told(smallest)}{measure} "
+                    f"({_share(smallest, dense[m])} of dense, {_told(dense[m])}{measure})."
                     f"{whole}"
                 )
 
