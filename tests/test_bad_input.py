@@ -268,7 +268,7 @@ def test_two_budgets_of_one_metric(refused: Refused) -> None:
 
 
 def test_budget_of_nothing(refused: Refused) -> None:
-    refused("search", "--budget", "params=0", seen=("params=0.0", "above 0"))
+    refused("search", "--budget", "params=0", seen=("params=0 ", "above 0"))
 
 
 def test_budget_that_is_no_number_in_yaml(refused: Refused, tmp_path: Path) -> None:

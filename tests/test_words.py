@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ import pytest
 from transformers.utils import logging
 
 from autoprune import live
-from autoprune.assets import model_path
 from autoprune.evaluation_text import lines_of
 from autoprune.networks import pretrained
 from autoprune.networks.quiet import without_bars
@@ -22,18 +22,28 @@ hub: Any = __import__("huggingface_hub.utils", fromlist=["utils"])
 
 
 @pytest.fixture
-def with_bars() -> Iterator[None]:
-    """A user who wants bars."""
+def with_bars(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A user who wants bars, and whose environment says nothing about them."""
     wanted = logging.is_progress_bar_enabled()
+    for module in ("huggingface_hub.constants", "huggingface_hub.utils.tqdm"):
+        monkeypatch.setattr(sys.modules[module], "HF_HUB_DISABLE_PROGRESS_BARS", None)
     logging.enable_progress_bar()
     yield
     if not wanted:
         logging.disable_progress_bar()
 
 
+def test_an_environment_that_fixes_the_bars_is_no_warning(monkeypatch: pytest.MonkeyPatch, with_bars: None) -> None:
+    for module in ("huggingface_hub.constants", "huggingface_hub.utils.tqdm"):
+        monkeypatch.setattr(sys.modules[module], "HF_HUB_DISABLE_PROGRESS_BARS", True)
+    with without_bars():
+        assert not logging.is_progress_bar_enabled()
+    assert logging.is_progress_bar_enabled()
+
+
 @pytest.mark.usefixtures("with_bars")
-def test_loading_shows_no_bar(capfd: pytest.CaptureFixture[str]) -> None:
-    pretrained.load("AutoModelForCausalLM", str(model_path()))
+def test_loading_shows_no_bar(tiny_model: str, capfd: pytest.CaptureFixture[str]) -> None:
+    pretrained.load("AutoModelForCausalLM", tiny_model)
     assert capfd.readouterr().err == ""
     assert logging.is_progress_bar_enabled()
 
