@@ -11,10 +11,11 @@ import pytest
 from transformers.utils import logging
 
 from autoprune import live
+from autoprune.cost_lines import budgets_asked, budgets_in, cost_lines
 from autoprune.evaluation_text import lines_of
 from autoprune.networks import pretrained
 from autoprune.networks.quiet import without_bars
-from autoprune.policy import Policy
+from autoprune.policy import Cost, Policy
 from tests.conftest import Answer
 
 Cli = Callable[..., Answer]
@@ -66,6 +67,14 @@ def test_live_parts_are_told_apart_only_where_it_is_needed() -> None:
     assert list(live.told_apart(names).values()) == ["HillClimb", "Other_801eb08b", "Other_12345678", "evolution"]
 
 
+def test_a_live_metric_has_one_name() -> None:
+    costs = {"live:neurons_801eb08b": Cost(dense=8.0, policy=4.0, budget=5.0)}
+    (line,), (budget,) = cost_lines(costs), budgets_in(costs)
+    assert line.name == budget.column == "neurons"
+    assert budget.told.startswith("neurons at most 5, ")
+    assert budgets_asked({"live:neurons_801eb08b": 0.5}, "prunable").startswith("neurons at most 50")
+
+
 def test_show_says_what_was_spent(cli: Cli, finished_run: Path) -> None:
     told = cli("show", finished_run).out
     spent = Policy.load(finished_run / "policy.json").provenance["spent"]
@@ -97,6 +106,7 @@ def test_what_was_measured_has_words_and_units(cli: Cli, finished_run: Path) -> 
     assert "_" not in "".join(lines[1:])
 
 
+@pytest.mark.filterwarnings("default::autoprune.errors.Notice")
 def test_a_guessed_column_is_a_notice_everywhere(cli: Cli, finished_run: Path, tmp_path: Path) -> None:
     words = " ".join(["the", "small", "network", "keeps", "a", "head"] * 60)
     rows = [{"title": "a layer", "body": words, "other": words} for _ in range(8)]
