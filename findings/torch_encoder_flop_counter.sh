@@ -10,12 +10,13 @@
 #
 # Seen:  one encoder has three counts. train() is right. eval() with gradients
 #        loses the attention, as the CPU's fused attention operator has no
-#        formula (PyTorch issue 195460 reports that part). eval() under no_grad() runs each layer as one fused operator,
-#        which has no formula either: the whole encoder counts 0, and only the
-#        classifier behind it is left. There is no warning, and no sign that a
-#        count is incomplete. Details of a layer decide whether the fused
-#        operator runs: with an odd number of heads it does not. So the smaller
-#        network, of 5 heads and FFNs of 180, counts 121 times the larger one.
+#        formula (PyTorch issue 195460 reports that part). eval() under
+#        no_grad() runs each layer as one fused operator, which has no formula
+#        either: the whole encoder counts 0, and only the classifier behind it
+#        is left. There is no warning, and no sign that a count is incomplete.
+#        Details of a layer decide whether the fused operator runs: with an odd
+#        number of heads it does not. So the smaller network, of 5 heads and
+#        FFNs of 180, counts 121 times the larger one.
 #
 # Output seen (4 sequences of 32 tokens, width 60, two layers and a classifier):
 #   6 heads, FFN 240: train 24238080, eval 22272000, eval and no_grad   153600
