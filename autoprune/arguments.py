@@ -94,7 +94,8 @@ def made(part: Callable[..., R], options: Mapping[str, Any], called: str, word: 
     try:
         signature.bind(**values)
     except TypeError as error:
-        raise UserError(f"{called}: {error}. It takes: {', '.join(known) or 'nothing'}.") from error
+        way = getattr(part, "way_out", f"It takes: {', '.join(known) or 'nothing'}.")
+        raise UserError(f"{called}: {error}. {way}") from error
     return part(**values)
 
 

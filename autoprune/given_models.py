@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from autoprune.networks import pretrained
 from autoprune.networks.checks import check_task
 from autoprune.networks.loading import digest, explained, family_of, model_types
 from autoprune.networks.quiet import without_bars
-from autoprune.networks.unsupported import check_adapters, check_floats, check_place, unwrapped
+from autoprune.networks.unsupported import check_adapters, check_floats, check_place, unsaved_code, unwrapped
 from autoprune.ports.task import Task
 from autoprune.rundir import check_is_run
 from autoprune.task_choice import load_task
@@ -65,6 +66,9 @@ def with_model(settings: Mapping[str, Any], places: bool = True) -> dict[str, An
         model = usercode.call("model", model)
     network = unwrapped(model)
     found["model"] = named(network, *readers)
+    code = unsaved_code(network)
+    if code is not None:
+        warnings.warn(code, UserWarning, stacklevel=4)
     device = str(next(network.parameters()).device)
     return ({"device": device} if places and device != "cpu" else {}) | found
 

@@ -46,7 +46,7 @@ def told(scorer: Scorer) -> dict[str, object]:
     dense = toy_space().dense
     asked: dict[str, tuple[object, ...]] = {
         "score": ([dense], [0, 3]), "dense_losses": ([1, 2],), "slopes": (dense, [3, 4]),
-        "score_trained": ([dense], [0, 3], 2),
+        "score_trained": ([dense], [0, 3], 2), "training_passes": (1, 3),
     }  # fmt: skip
     answers = {}
     for name in MEMBERS:
@@ -74,7 +74,7 @@ def test_what_a_scorer_lacks_is_declared() -> None:
     assert found["policies_at_once"] == POLICIES_AT_ONCE
     assert (found["slope_passes"], found["slopes"], found["failures"]) == (0, None, {})
     assert found["dense_losses"] == [0, 0]
-    assert (found["step_passes"], found["score_trained"]) == (0, "it cannot")
+    assert (found["step_passes"], found["training_passes"], found["score_trained"]) == (0, 0, "it cannot")
     with pytest.raises(TypeError, match="abstract"):
         Scorer()  # type: ignore[abstract]
 

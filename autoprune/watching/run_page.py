@@ -27,7 +27,7 @@ STATES = {
 }
 EXPLAINED = {
     "preparing": "The network is being loaded, and its levels are being made.",
-    "stopped": "The search was stopped in order. It can go on where it was.",
+    "stopped": "The search ended before its limits. It can go on where it was.",
     "ended": "No process works on this run, and it has no result: it was killed, or has not begun. It can go on.",
 }
 NAMES = {"evals": "Evaluations", "tokens": "{items} scored", "seconds": "Time"}
