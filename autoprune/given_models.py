@@ -27,6 +27,7 @@ from autoprune.files.writing import BUILDING, scratch
 from autoprune.networks import pretrained
 from autoprune.networks.checks import check_task
 from autoprune.networks.loading import digest, explained, family_of, model_types
+from autoprune.networks.quiet import without_bars
 from autoprune.networks.unsupported import check_adapters, check_floats, check_place, unsaved_code, unwrapped
 from autoprune.ports.task import Task
 from autoprune.rundir import check_is_run
@@ -260,7 +261,8 @@ def _write(network: Any, directory: Path) -> None:
     generation = getattr(network, "generation_config", None)
     if generation is not None:
         view.generation_config = type(generation)()
-    view.save_pretrained(directory)
+    with without_bars():
+        view.save_pretrained(directory)
     if generation is not None:  # as it is, unchecked: transformers refuses to save some that it loads
         generation.to_json_file(directory / "generation_config.json")
     source = _name_or_path(network)

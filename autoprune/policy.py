@@ -30,6 +30,8 @@ from autoprune.level import GROUPS, Level
 
 SCHEMA: Literal["autoprune.policy/2"] = "autoprune.policy/2"
 EARLIER = "autoprune.policy/1"
+BEST = "best"
+"""The name of the policy that a search found, in every table."""
 
 RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
 MOST_GROUPS = 10**7
@@ -165,6 +167,12 @@ class Policy(_Record):
     costs: dict[str, Cost]
     losses: Annotated[dict[str, Any], AfterValidator(_checked_losses)]
     provenance: dict[str, Any]
+
+    @property
+    def called(self) -> str:
+        """The name of this policy among those that were measured: "best", or its name in a front."""
+        measured = self.losses.get("validation")
+        return str([*measured][-1]) if isinstance(measured, dict) and measured else BEST
 
     def save(self, path: Path) -> None:
         """Write the file in one step, so that readers see either the old file or the new one.

@@ -39,8 +39,8 @@ LAYERS = (
     {"comparing", "recovery"},
     {"api", "reports"},
     {"testing", "extend", "watching"},
-    {"cli", "command_output", "faults", "display", "listing", "on_import", "options", "picture", "shell",
-     "__main__"},
+    {"cli", "command_output", "evaluation_text", "faults", "display", "listing", "on_import", "options", "picture",
+     "shell", "__main__"},
 )  # fmt: skip
 """The engine from the ground up; a module imports from its own layer and from those before it."""
 
