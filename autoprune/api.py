@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, SkipValidation
 
-from autoprune import given_models, objects, rundir, study
+from autoprune import given_models, objects, publishing, rundir, study
 from autoprune.arguments import NOT_GIVEN, Budgets, checked, given
 from autoprune.callbacks import CallbacksGiven
 from autoprune.comparing import comparison
@@ -20,7 +20,6 @@ from autoprune.evaluation.timing import speeds
 from autoprune.exporting import reopen
 from autoprune.ports.task import Progress
 from autoprune.provenance import proposal_of
-from autoprune.publishing import Pushed, publish
 from autoprune.recovery import finetuning
 from autoprune.recovery.finetuning import Recovered
 from autoprune.result import SearchResult
@@ -225,33 +224,7 @@ def finetune(
         return finetuning.finetune(Path(path), {"epochs": epochs, "seed": seed, "lora": lora, **settings}, told)
 
 
-@checked
-def push(
-    path: str | Path,
-    repo: str,
-    private: bool = False,
-    revision: str | None = None,
-    message: str | None = None,
-    token: str | None = None,
-) -> Pushed:
-    """Upload an export to a repository of the hub, which is made unless it exists.
-
-    Args:
-        path: directory of an export. Only files that the export wrote are uploaded.
-        repo: name of the repository, as `me/smaller`.
-        private: whether a new repository can be seen by its owners alone.
-        revision: branch, which is made unless it exists. None is the main branch.
-        message: message of the commit. None says what was pruned, and by what.
-        token: of the hub. None takes the one that `hf auth login` or HF_TOKEN gives.
-
-    Returns:
-        The repository, the commit and the names of the files.
-
-    Raises:
-        UserError: the directory is no export, the name is none of a repository, there is no token or it may not write
-            there, or the hub cannot be reached.
-    """
-    return publish(Path(path), repo, private=private, revision=revision, message=message, token=token)
+push = checked(publishing.push)
 
 
 @checked

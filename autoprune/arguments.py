@@ -94,7 +94,8 @@ def made(part: Callable[..., R], options: Mapping[str, Any], called: str, word: 
     try:
         signature.bind(**values)
     except TypeError as error:
-        raise UserError(f"{called}: {error}. It takes: {', '.join(known) or 'nothing'}.") from error
+        way = getattr(part, "way_out", f"It takes: {', '.join(known) or 'nothing'}.")
+        raise UserError(f"{called}: {error}. {way}") from error
     return part(**values)
 
 
@@ -146,4 +147,8 @@ def told(error: ValidationError, arguments: Sequence[str] = ()) -> str:
     places = [arguments[head] if arguments and isinstance(head, int) else head, *inside]
     # pydantic names types that were tried besides, as in `levels.int`
     where = [str(part) for part in places if not hasattr(builtins, str(part)) and "[" not in str(part)]
-    return f"{'.'.join(where)}: {first['msg'].removeprefix('Value error, ')} (got {repr(first['input'])[:200]})"
+    said = first["msg"].removeprefix("Value error, ")
+    if said.startswith("the budget "):  # it names its metric and its bound
+        return str(said)
+    seen = f" (got {repr(first['input'])[:200]})"
+    return f"{'.'.join(where)}: {said}{seen}"

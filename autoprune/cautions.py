@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 
+from autoprune import live
 from autoprune.assembly import Assembly
 from autoprune.data.splits import SHARES
 from autoprune.space import SLACK
@@ -10,6 +11,7 @@ from autoprune.whole import whole_network
 from autoprune.wording import OF_UNITS
 
 TINY = 0.01  # of dense
+NOTHING = " So nothing need be pruned, and the dense network is an answer."
 
 
 def warn(assembly: Assembly) -> None:
@@ -33,18 +35,18 @@ def _loose_budgets(assembly: Assembly) -> Iterator[str]:
     if assembly.config.of == "prunable" and loose.keys() & OF_UNITS.keys():
         assembly.placer.place(space.dense)
         whole = whole_network(assembly, assembly.task)
-    for metric, bound in loose.items():
-        besides, meant = "", f"Give less, or a share, as {metric}=0.5."
+    all_loose = len(loose) == len(space.budgets)
+    for i, (metric, bound) in enumerate(loose.items(), 1):
+        called, besides = live.shown(metric), ""
+        meant = f"Give less, or a share, as {called}=0.5."
         if metric in whole:
             besides = f" (of {_exact(whole[metric])} in the whole network)"
             if assembly.config.budgets[metric] > 1 and bound < whole[metric] * (1 - SLACK):
                 meant = f"Give less, or --of model if the bound is meant for the whole network, or {metric}=0.5."
         yield (
-            f"the budget {metric}={_exact(bound)} bounds nothing: the dense network has {_exact(dense[metric])} that "
-            f"count{besides}. {meant}"
+            f"the budget {called}={_exact(bound)} bounds nothing: the dense network has {_exact(dense[metric])} that "
+            f"count{besides}.{NOTHING if all_loose and i == len(loose) else ''} {meant}"
         )
-    if len(loose) == len(space.budgets):
-        yield "no budget bounds anything, so that nothing need be pruned: the dense network is an answer."
 
 
 def _tiny_budgets(assembly: Assembly) -> Iterator[str]:
@@ -52,7 +54,8 @@ def _tiny_budgets(assembly: Assembly) -> Iterator[str]:
     for metric, bound in assembly.config.budgets.items():
         if 0 < bound < TINY:
             share = f"{100 * bound:.3g}%"
-            yield f"the budget {metric}={share} keeps next to nothing: a half is {metric}=0.5 or {metric}=50%."
+            called = live.shown(metric)
+            yield f"the budget {called}={share} keeps next to nothing: a half is {called}=0.5 or {called}=50%."
 
 
 def _smaller_splits(assembly: Assembly) -> Iterator[str]:

@@ -264,7 +264,7 @@ def evaluate(
     if as_json:
         emit(report)
         return
-    width = max(map(len, report))
-    for key, value in report.items():
-        small = isinstance(value, float) and abs(value) < 1000
-        echo(f"{key:<{width}}  {value if isinstance(value, str) else f'{value:.6g}' if small else f'{value:,.0f}'}")
+    from autoprune.evaluation_text import lines_of
+
+    for line in lines_of(report):
+        echo(line)

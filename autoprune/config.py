@@ -1,6 +1,5 @@
 """The configuration of a search: one frozen record from defaults, a YAML file, flags and `key=value` overrides."""
 
-import difflib
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,10 +12,9 @@ from autoprune.amounts import parse_count, parse_seconds
 from autoprune.arguments import told
 from autoprune.data_names import Wanted, names_of
 from autoprune.errors import UserError
-from autoprune.files.near import did_you_mean
-from autoprune.files.reading import read_yaml, reason
 from autoprune.files.writing import write_atomically
 from autoprune.ports.task import Task
+from autoprune.settings_file import check_names, read_settings
 from autoprune.settings_record import AGENT, BUDGETS, LEVELS, MODEL, PLACE, RECORD, SAMPLES, Settings, WorkloadConfig
 from autoprune.task_choice import task_of
 from autoprune.workload import Workload
@@ -305,7 +303,7 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
     """
     data: dict[str, Any] = {}
     if path is not None:
-        data = _read_yaml(path)
+        data = read_settings(path)
         whole = os.environ.get(STORAGE)
         if whole and without_password(whole) == data.get("storage"):
             data["storage"] = whole
@@ -319,9 +317,9 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
             data[head] = {**inside, tail: value}
         else:
             data[key] = value
-    _check_names(data, list(SearchConfig.model_fields), path)
+    check_names(data, list(SearchConfig.model_fields), path)
     if isinstance(data.get("workload"), dict):
-        _check_names(data["workload"], list(WorkloadConfig.model_fields), path, "workload.")
+        check_names(data["workload"], list(WorkloadConfig.model_fields), path, "workload.")
     named = data.get("task")
     if named is None or isinstance(named, str):  # the record tells of anything else
         settings = task_of(named, data.get("model")).settings(data.get("model"))
@@ -330,27 +328,3 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
         return SearchConfig(**data)
     except ValidationError as error:
         raise UserError(f"{told(error)}.") from error
-
-
-def _check_names(data: dict[str, Any], known: list[str], path: Path | None, within: str = "") -> None:
-    for key in data:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f" Did you mean '{within}{near[0]}'?" if near else f" Known: {', '.join(known)}."
-            raise UserError(f"no setting is called '{within}{key}'{f' (in {path})' if path else ''}.{hint}")
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = read_yaml(path)
-    except OSError as error:
-        inside = path / "config.yaml"
-        hint = f" Did you mean '{inside}'?" if inside.is_file() else "" if path.exists() else did_you_mean(path)
-        raise UserError(f"the configuration '{path}' cannot be read ({error.strerror}).{hint}") from error
-    except ValueError as error:
-        raise UserError(f"the configuration '{path}' cannot be read: {reason(error)}.") from error
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise UserError(f"the configuration '{path}' must be a mapping of settings, not a {type(data).__name__}.")
-    return data

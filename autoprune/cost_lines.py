@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoprune import live
 from autoprune.policy import Cost
 from autoprune.wording import OF_UNITS
 
@@ -59,7 +60,7 @@ class CostLine:
     @property
     def name(self) -> str:
         """The name of the line: `params, whole network`."""
-        return f"{self.metric}, {self.what}" if self.what else self.metric
+        return ", ".join(filter(None, (live.shown(self.metric), self.what)))
 
 
 def cost_lines(costs: Mapping[str, Cost]) -> list[CostLine]:
@@ -94,6 +95,12 @@ class Budget:
     @property
     def column(self) -> str:
         """The head of its column: `latency (ms)`. A file's name stands without its folders."""
+        if live.is_live(self.metric):
+            return (
+                live.shown(self.metric)
+                if self.measure in (None, "bytes")
+                else f"{live.shown(self.metric)} ({self.measure})"
+            )
         name = Path(self.metric.rpartition(":")[2] if ":" in self.metric else self.metric).name
         return name if self.measure in (None, "bytes") else f"{name} ({self.measure})"
 
@@ -130,7 +137,9 @@ def bound_cells(costs: Mapping[str, Cost]) -> list[str]:
 
 def budgets_asked(budgets: Mapping[str, float], of: str) -> str:
     """Configured budgets in words: `params at most 50 % of what can be pruned, latency at most 12`."""
-    return ", ".join(f"{metric} {_bound(bound)}{_of(metric, bound, of)}" for metric, bound in budgets.items())
+    return ", ".join(
+        f"{live.shown(metric)} {_bound(bound)}{_of(metric, bound, of)}" for metric, bound in budgets.items()
+    )
 
 
 WHOLE, PRUNABLE = "whole network", "what can be pruned"
@@ -164,7 +173,7 @@ def _whole_bound(cost: Cost) -> float | None:
 def _told(metric: str, cost: Cost, bound: float, whole: float | None) -> str:
     dense = amount(cost.dense, cost.measure)
     share = f", {bound / cost.dense:.1%}" if cost.dense else ""
-    told = f"{metric} at most {amount(bound, cost.measure)}{share} of the"
+    told = f"{live.shown(metric)} at most {amount(bound, cost.measure)}{share} of the"
     nothing = " It bounds nothing." if bound >= cost.dense else ""
     if _of_model(cost):
         return f"{told} whole network's {dense}{' (--of model)' if metric in OF_UNITS else ''}.{nothing}"

@@ -13,10 +13,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from autoprune import live
 from autoprune.console import CleanConsole
 from autoprune.cost_lines import amount, bound_cells, budgets_asked, budgets_in, cost_lines, number, other_budgets
 from autoprune.level import form_of
-from autoprune.policy import Cost, Policy, UnitPolicy
+from autoprune.policy import BEST, Cost, Policy, UnitPolicy
 from autoprune.recovery.result import Finetuned, won_back
 from autoprune.table_fitting import fitted, needed, parts_of
 from autoprune.task_choice import measure, words_of
@@ -77,7 +78,7 @@ def print_results(
         costs: of a policy file. Their budgets are columns, with the bounds in a last row.
     """
     others, bounds = other_budgets(costs), bound_cells(costs)
-    columns = ["", f"loss ({loss})", said.quality.name, "parameters", f"MACs/{said.item}"]
+    columns = ["", f"loss ({live.shown(loss)})", said.quality.name, "parameters", f"MACs/{said.item}"]
     speed = f"{said.items}/s"
     cells = [
         [
@@ -95,7 +96,8 @@ def print_results(
 
 def print_comparison(results: Mapping[str, Any]) -> None:
     """Print the agents by their mean validation loss, the reference policies below them, and the failed searches."""
-    rows = [_standing(row) for row in results["table"]]
+    named = live.told_apart(row["agent"] for row in results["table"])
+    rows = [_standing(row, named[row["agent"]]) for row in results["table"]]
     ranked = {row["agent"] for row in results["table"]}
     others = {name: one for name, one in results["references"].items() if name not in ranked}
     rows += [["", name, "", _loss(one["loss"])] for name, one in others.items()]
@@ -103,7 +105,7 @@ def print_comparison(results: Mapping[str, Any]) -> None:
         "",
         "agent",
         "seeds",
-        f"loss ({results['config']['loss']})",
+        f"loss ({live.shown(results['config']['loss'])})",
         "best seed",
         "worst seed",
         "behind the first",
@@ -115,29 +117,29 @@ def print_comparison(results: Mapping[str, Any]) -> None:
             row[4:4] = [said.quality.written(one[said.quality.key])] if said.quality.key in one else []
     title = "Validation split, mean ± standard deviation over seeds"
     print_table(title, columns, rows, left=2, later=["worst seed"])
-    spent = [_spent(row) for row in results["table"] if row["seeds"]]
+    spent = [_spent(row, named[row["agent"]]) for row in results["table"] if row["seeds"]]
     print_table("Searches, means over seeds", ["", "search loss", said.items, "evaluations", "seconds"], spent)
     config = results["config"]
     asked = budgets_asked(config["budgets"], config.get("of", "prunable")).replace(" %", "%")  # as the tables above
     console().print(f"budgets: {asked}", soft_wrap=True)
     for one in results["searches"]:
         if "failed" in one:
-            console().print(f"{one['agent']} seed {one['seed']} failed: {one['failed']}", soft_wrap=True)
+            console().print(f"{live.shown(one['agent'])} seed {one['seed']} failed: {one['failed']}", soft_wrap=True)
 
 
-def _standing(row: Mapping[str, Any]) -> list[str]:
+def _standing(row: Mapping[str, Any], name: str) -> list[str]:
     """A row of the table; empty but for the name where no search has an answer."""
     if not row["seeds"]:
-        return ["", row["agent"], f"0/{row['failed']}"]
+        return ["", name, f"0/{row['failed']}"]
     seeds = f"{row['seeds']}/{row['seeds'] + row['failed']}" if row["failed"] else str(row["seeds"])
     ends = [f"{row[end]['seed']}: {_loss(row[end]['loss'])}" for end in ("best", "worst")]
     behind = "" if row["behind"] is None else f"+{_plus_minus(row['behind'], row['behind_error'])}"
-    return [str(row["rank"]), row["agent"], seeds, _plus_minus(row["loss"], row["sd"]), *ends, behind]
+    return [str(row["rank"]), name, seeds, _plus_minus(row["loss"], row["sd"]), *ends, behind]
 
 
-def _spent(row: Mapping[str, Any]) -> list[str]:
+def _spent(row: Mapping[str, Any], name: str) -> list[str]:
     spent = [f"{row[key]:,.0f}" for key in ("tokens", "evals")]
-    return [row["agent"], _loss(row["search_loss"]), *spent, f"{row['seconds']:.1f}"]
+    return [name, _loss(row["search_loss"]), *spent, f"{row['seconds']:.1f}"]
 
 
 def _plus_minus(value: float, spread: float | None) -> str:
@@ -148,17 +150,25 @@ def print_policy(found: Policy, said: Words | None = None) -> None:
     """A policy as bars for each block and unit, its costs, losses and provenance; `said` are the words of its task."""
     kinds = list(dict.fromkeys(unit.kind for unit in found.units))
     print_table(f"{groups(kinds).capitalize()} kept of every unit", ["block", *kinds], _bars(found.units, kinds))
-    print_costs(found.costs)
+    print_costs(found.costs, found.called)
     print_validation(found, said)
     for key, value in found.provenance.items():
-        text = ", ".join(_said(k, v, said) for k, v in value.items()) if isinstance(value, dict) else value
+        text = (
+            ", ".join(_said(k, v, said) for k, v in value.items() if k != "training" or v)
+            if isinstance(value, dict)
+            else value
+        )
+        text = live.shown(text) if isinstance(text, str) else text
         console().print(f"{key:>10}  {text}", soft_wrap=True)
 
 
 def _said(key: str, value: Any, said: Words | None) -> str:
-    """`torch 2.13.0`, and of what a search took `seconds 9.3`; tokens have the name of the task's items."""
-    shown = f"{value:.1f}" if isinstance(value, float) else value
-    return f"{said.items if said is not None and key == 'tokens' else key} {shown}"
+    """`torch 2.13.0`, and of what a search took `59,904 tokens` and `9.3 seconds`, in the words of its task."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"{key} {value}"
+    items = "tokens" if said is None else said.items
+    thing = {"evals": "evaluations", "tokens": items, "training": f"{items} of training"}.get(key, key)
+    return f"{value:,.1f} {thing}" if isinstance(value, float) else f"{value:,} {thing}"
 
 
 def _bars(units: Sequence[UnitPolicy], kinds: Sequence[str]) -> list[list[str]]:
@@ -178,17 +188,22 @@ def print_validation(found: Policy, said: Words | None = None) -> None:
     """Print what the search measured on the validation split."""
     rows = found.losses.get("validation", {})
     loss = found.provenance.get("loss")
-    heads = {"loss": f"loss ({loss})" if isinstance(loss, str) else "loss"}
+    heads = {"loss": f"loss ({live.shown(loss)})" if isinstance(loss, str) else "loss"}
     _print_rows("Validation split, before any fine-tuning", rows, said, heads, ["loss"])
 
 
-def print_costs(costs: Mapping[str, Cost]) -> None:
-    """Print what a policy costs in every metric; params and macs of the whole network, and of what can be pruned."""
+def print_costs(costs: Mapping[str, Cost], name: str = BEST) -> None:
+    """Print what a policy costs in every metric; params and macs of the whole network, and of what can be pruned.
+
+    Args:
+        costs: of a policy file.
+        name: what the policy is called, as in the table of what was measured.
+    """
     rows = [
         [line.name, *_kept(line.dense, line.policy, line.measure), _budget(line.bound, line.measure)]
         for line in cost_lines(costs)
     ]
-    print_table("Costs", ["metric", "dense", "policy", "kept", "at most"], rows)
+    print_table("Costs", ["metric", "dense", name, "kept", "at most"], rows)
 
 
 def _print_rows(
@@ -209,7 +224,7 @@ def _print_rows(
 
 def print_finetuned(done: Finetuned, said: Words | None = None) -> None:
     """Print the measurements of fine-tuning: dense, before and after. `said` are the words of the run's task."""
-    _print_rows("Fine-tuning, validation", done.rows, said)
+    _print_rows("Fine-tuning, validation split; before: the policy as the search found it", done.rows, said)
     took = None if done.seconds is None else f"It took {duration(done.seconds)}."
     told = " ".join(filter(None, (won_back(done, said), took)))
     if told:

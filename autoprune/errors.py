@@ -9,6 +9,10 @@ class UserError(Exception):
     """
 
 
+class Notice(UserWarning):
+    """A warning about what is no mistake, such as a column that was guessed. The command line prints it as a notice."""
+
+
 class StopSearch(Exception):  # noqa: N818 - as Python's StopIteration
     """Raised by a callback to end the search in order. The run has a result and can be resumed."""
 

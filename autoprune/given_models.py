@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from autoprune.files.writing import BUILDING, scratch
 from autoprune.networks import pretrained
 from autoprune.networks.checks import check_task
 from autoprune.networks.loading import digest, explained, family_of, model_types
-from autoprune.networks.unsupported import check_adapters, check_floats, check_place, unwrapped
+from autoprune.networks.quiet import without_bars
+from autoprune.networks.unsupported import check_adapters, check_floats, check_place, unsaved_code, unwrapped
 from autoprune.ports.task import Task
 from autoprune.rundir import check_is_run
 from autoprune.task_choice import load_task
@@ -64,6 +66,9 @@ def with_model(settings: Mapping[str, Any], places: bool = True) -> dict[str, An
         model = usercode.call("model", model)
     network = unwrapped(model)
     found["model"] = named(network, *readers)
+    code = unsaved_code(network)
+    if code is not None:
+        warnings.warn(code, UserWarning, stacklevel=4)
     device = str(next(network.parameters()).device)
     return ({"device": device} if places and device != "cpu" else {}) | found
 
@@ -256,7 +261,8 @@ def _write(network: Any, directory: Path) -> None:
     generation = getattr(network, "generation_config", None)
     if generation is not None:
         view.generation_config = type(generation)()
-    view.save_pretrained(directory)
+    with without_bars():
+        view.save_pretrained(directory)
     if generation is not None:  # as it is, unchecked: transformers refuses to save some that it loads
         generation.to_json_file(directory / "generation_config.json")
     source = _name_or_path(network)

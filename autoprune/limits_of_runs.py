@@ -7,8 +7,10 @@ from typing import Any
 from autoprune.config import LIMITS, SearchConfig, load_config
 from autoprune.errors import UserError
 from autoprune.files.reading import DAMAGE, parse_json, read_bytes, read_json
+from autoprune.files.writing import write_atomically
 from autoprune.journal import BYTES
 from autoprune.journal import FILE as JOURNAL
+from autoprune.policy import to_json
 
 SPENT = {"max_evals": "evals", "max_tokens": "tokens", "max_time": "seconds"}
 """The limits, and what is spent of them."""
@@ -24,7 +26,21 @@ def change(run: Path, settings: Mapping[str, Any]) -> None:
     if limits:
         config = load_config(run / "config.yaml", limits)
         check(run, config, limits)
-        config.save(run / "config.yaml")
+        save(run, config)
+
+
+def save(run: Path, config: SearchConfig) -> None:
+    """Write the configuration of a run that begins or goes on, which the caller has locked.
+
+    The result of a run whose limits change is marked as interrupted: if the run is killed then, it is known to go on.
+
+    Raises:
+        UserError: the run's configuration is damaged, or the disk is full.
+    """
+    path = run / "config.yaml"
+    if path.exists() and any(getattr(load_config(path), name) != getattr(config, name) for name in LIMITS):
+        _mark_as_interrupted(run / "result.json")
+    config.save(path)
 
 
 def check(run: Path, config: SearchConfig, changed: Iterable[str]) -> None:
@@ -54,6 +70,15 @@ def spent(run: Path) -> dict[str, float]:
         return {name: found[name] for name in SPENT.values()}
     except (OSError, *DAMAGE):
         return _journalled(run)
+
+
+def _mark_as_interrupted(path: Path) -> None:
+    try:
+        result = read_json(path)
+    except (OSError, *DAMAGE):  # there is none, or `resume` writes it anew
+        return
+    if isinstance(result, dict):
+        write_atomically(path, to_json(result | {"interrupted": True}) + "\n")
 
 
 def _journalled(run: Path) -> dict[str, float]:

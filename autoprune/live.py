@@ -8,6 +8,8 @@ import copy
 import functools
 import inspect
 import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,13 @@ def stem(name: str) -> str:
 def shown(name: str) -> str:
     """What people call a model or a part: a live one by its class, a saved one by its folder, any other by its name."""
     return stem(name) if is_live(name) else Path(name).name if SAVED.search(name) else name
+
+
+def told_apart(names: Iterable[str]) -> dict[str, str]:
+    """What people call each of several parts: as `shown`, and with the fingerprint where two would be alike."""
+    called = {name: shown(name) for name in names}
+    alike = Counter(called.values())
+    return {name: one if alike[one] == 1 else name.removeprefix(PREFIX) for name, one in called.items()}
 
 
 def keep_part(kind: str, word: str, value: Any) -> str:

@@ -45,7 +45,7 @@ class Log(Callback):
         """As a debug message."""
         self._stage = ""
         spent, word = objective.spent, objective.space.words.items
-        LOGGER.debug("%d policies scored, %d %s, %.1f s", spent.evals, spent.tokens, word, spent.seconds)
+        LOGGER.debug("%d evaluations, %d %s, %.1f s", spent.evals, spent.tokens, word, spent.seconds)
 
     def on_best(self, answer: Best) -> None:
         """As an info."""

@@ -20,7 +20,8 @@ from autoprune.clock import Clock
 from autoprune.errors import LimitReached, UserError
 from autoprune.fidelity import Training
 from autoprune.incumbents import Answer, remember
-from autoprune.journal import Journal, Score
+from autoprune.journal import Journal
+from autoprune.losses_of_policies import Losses
 from autoprune.ports.scorer import Scorer
 from autoprune.requests import check_sequences, checked_policies, checked_steps, plain
 from autoprune.slope_requests import requested_slopes
@@ -54,7 +55,6 @@ class Objective:
         training: how networks of policies are trained for losses after training steps. An agent may choose it.
         history: (tokens spent, seconds, best search loss) after every batch.
         incumbents: every change of `best`, with the tokens spent until then.
-        computed: tokens that this process scored; replayed scores are not counted.
         stopped: whether `stop` ended the search.
     """
 
@@ -71,13 +71,13 @@ class Objective:
         self.space, self.statistics, self._account = space, tuple(statistics), Account(limits)
         self.history: list[tuple[int, float, float]] = []
         self.incumbents: list[Answer] = []
-        self.computed = 0
         self._scorer, self._journal = scorer, journal or Journal.in_memory()
         self._replay = self._journal.replay()
         self._clock = Clock(self._account, self._journal, self._replay)
         self._on_score = on_score or (lambda _: None)
         self.training = Training(scorer, self._tick)
         self._archive = Archive()
+        self._losses = Losses(scorer, self.training, self._archive, self._account, self._replay, self._journal)
         self._dense: dict[int, float] = {}
         self._declared: Proposal | None = None
         self._idle = 0
@@ -94,6 +94,11 @@ class Objective:
     def spent(self) -> Spent:
         """What the search has used so far."""
         return self._account.spent
+
+    @property
+    def computed(self) -> int:
+        """Tokens that this process scored; replayed scores are not counted."""
+        return self._losses.computed
 
     @property
     def n_sequences(self) -> int:
@@ -185,7 +190,7 @@ class Objective:
             return None
         account, replay, journal = self._account, self._replay, self._journal
         slopes_UL, computed = requested_slopes(self._scorer, account, replay, journal, policy, sequences)
-        self.computed += computed
+        self._losses.computed += computed
         return slopes_UL
 
     @property
@@ -292,7 +297,7 @@ class Objective:
         spent = replace(self.spent)
         allowed = self._charge(todo, steps)
         try:
-            self._compute(allowed, steps)
+            self._losses.compute(allowed, steps)
         except LimitReached:  # time was over within a training
             self._account.take_back(spent)
             for policy in policies:
@@ -322,37 +327,6 @@ class Objective:
                 break
             allowed[policy] = new
         return allowed
-
-    def _compute(self, todo: dict[Proposal, list[int]], steps: int) -> None:
-        """Fill in losses: from the replay where it has them, otherwise by the scorer, journalled at once."""
-        fresh: dict[tuple[int, ...], list[Proposal]] = {}
-        for policy, new in todo.items():
-            replayed = self._replay.take(policy, new, steps)
-            if replayed is None:
-                fresh.setdefault(tuple(new), []).append(policy)
-                continue
-            self._archive.add(policy, new, replayed.losses, steps)
-            self._account.goes_on(replayed.seconds)
-        for sequences, policies in fresh.items():
-            losses_PS = self._scored(policies, sequences, steps)
-            self.computed += losses_PS.size * self.tokens_per_sequence
-            now, failures = self._account.stop_clock(), self._scorer.failures
-            passes = [self.training.passes(self._archive, policy, steps) for policy in policies]
-            scores = [
-                Score(policy, sequences, losses, now, failures.get(policy), steps, charged)
-                for policy, losses, charged in zip(policies, losses_PS.tolist(), passes, strict=True)
-            ]
-            self._journal.append(scores)
-            for score in scores:
-                self._archive.add(score.proposal, sequences, score.losses, steps)
-
-    def _scored(self, policies: list[Proposal], sequences: Sequence[int], steps: int) -> NDArray[np.float64]:
-        """Losses from the scorer, `[P, S]`; what is not finite is infinite."""
-        if steps:
-            losses_PS = self.training.scorer.score_trained(policies, sequences, steps)
-        else:
-            losses_PS = self._scorer.score(policies, sequences)
-        return np.where(np.isfinite(losses_PS), losses_PS, np.inf)
 
     def _answer(self) -> Proposal | None:
         return self._archive.leader() if self._declared is None else self._declared

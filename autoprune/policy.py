@@ -18,6 +18,7 @@ too. They have no `form`, `density` and `options`, because every level was of th
 import json
 import math
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,7 +30,10 @@ from autoprune.level import GROUPS, Level
 
 SCHEMA: Literal["autoprune.policy/2"] = "autoprune.policy/2"
 EARLIER = "autoprune.policy/1"
+BEST = "best"
+"""The name of the policy that a search found, in every table."""
 
+RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
 MOST_GROUPS = 10**7
 """The most groups that a unit may have. A larger number means that the file is damaged."""
 
@@ -51,22 +55,34 @@ def unranges(text: str) -> list[int]:
     Raises:
         ValueError: malformed, or not ascending.
     """
-    numbers: list[int] = []
+    return [number for first, last in _spans(text) for number in range(first, last + 1)]
+
+
+def _spans(text: str) -> list[tuple[int, int]]:
+    """The first and the last integer of every range; a ValueError as of `unranges`."""
+    spans: list[tuple[int, int]] = []
     for part in filter(None, text.split(",")):
-        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part, re.ASCII)
+        match = RANGE.fullmatch(part)
         if match is None:
             raise ValueError(f"'{part}' is no range of groups")
         first, last = int(match[1]), int(match[2] or match[1])
-        if first > last or (numbers and first <= numbers[-1]):
+        if first > last or (spans and first <= spans[-1][1]):
             raise ValueError(f"the range '{part}' is not ascending")
         if last >= MOST_GROUPS:
             raise ValueError(f"the range '{part}' goes beyond the {MOST_GROUPS:,} groups that a unit may have")
-        numbers.extend(range(first, last + 1))
-    return numbers
+        spans.append((first, last))
+    return spans
+
+
+@lru_cache(maxsize=8)
+def _counted(text: str) -> tuple[int, int]:
+    """The number of integers in ranges and the last of them, -1 without any; they are not listed, for speed."""
+    spans = _spans(text)
+    return sum(last - first + 1 for first, last in spans), spans[-1][1] if spans else -1
 
 
 def _checked_ranges(text: str) -> str:
-    unranges(text)
+    _counted(text)
     return text
 
 
@@ -109,10 +125,10 @@ class UnitPolicy(_Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> "UnitPolicy":
-        numbers = unranges(self.kept_groups)
-        if len(numbers) != self.kept or (numbers and numbers[-1] >= self.groups):
+        count, last = _counted(self.kept_groups)
+        if count != self.kept or last >= self.groups:
             raise ValueError(
-                f"unit {self.name}: kept_groups '{self.kept_groups}' names {len(numbers)} groups of {self.groups}, "
+                f"unit {self.name}: kept_groups '{self.kept_groups}' names {count} groups of {self.groups}, "
                 f"kept says {self.kept}"
             )
         if self.form == GROUPS and self.density != self.kept / self.groups:
@@ -151,6 +167,12 @@ class Policy(_Record):
     costs: dict[str, Cost]
     losses: Annotated[dict[str, Any], AfterValidator(_checked_losses)]
     provenance: dict[str, Any]
+
+    @property
+    def called(self) -> str:
+        """The name of this policy among those that were measured: "best", or its name in a front."""
+        measured = self.losses.get("validation")
+        return str([*measured][-1]) if isinstance(measured, dict) and measured else BEST
 
     def save(self, path: Path) -> None:
         """Write the file in one step, so that readers see either the old file or the new one.

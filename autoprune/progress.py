@@ -13,12 +13,13 @@ from weakref import WeakKeyDictionary
 
 from rich.progress import BarColumn, Progress, TextColumn
 
+from autoprune import live
 from autoprune.callbacks import Callback
 from autoprune.config import SearchConfig
 from autoprune.console import CleanConsole
 from autoprune.logs import move_handlers
 from autoprune.terminal import clean, echo
-from autoprune.wording import duration
+from autoprune.wording import count, duration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +41,7 @@ class Display(Callback):
             console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
         self._task = self._bar.add_task("", total=1.0, details="", visible=False)
+        self._what = "comparison"  # that has the directory
         self.named = False  # whether the directory is known to the user
         self.run: Path | None = None  # of a comparison, its own directory and not those of its searches
         self._stage, self._begun = "", 0.0
@@ -70,12 +72,12 @@ class Display(Callback):
     def on_start(self, config: Any, path: "Path") -> None:
         """Remember where a search begins: its directory is named with its first stage, when nothing is wrong so far."""
         if self.run is None and isinstance(config, SearchConfig):
-            self.run = path
+            self.run, self._what = path, "run"
 
     def _name_run(self) -> None:
         if self.run is not None and not self.named:
             self.named = True
-            self.on_notice(f"the run is '{self.run}'")
+            self.on_notice(f"the {self._what} is {'in ' if self._what == 'comparison' else ''}'{self.run}'")
 
     def on_stage(self, stage: str, share: float) -> None:
         """Show a stage before or after the search, and the share of it that is done."""
@@ -95,7 +97,7 @@ class Display(Callback):
     def on_scores(self, objective: "Objective") -> None:
         """Show the state of the search after a batch of scores."""
         now, spent, share = self._enter("searching"), objective.spent, share_spent(objective)
-        facts = [self._best(objective), f"{spent.evals:,} scored", self._rate(objective, now)]
+        facts = [self._best(objective), count(spent.evals, "evaluation"), self._rate(objective, now)]
         if share > 0 and objective.computed:  # a journal's seconds are not those that it takes to read
             facts.append(f"{duration(spent.seconds * (1 - share) / share)} left")
         details = ", ".join(filter(None, facts))
@@ -118,7 +120,7 @@ class Display(Callback):
             loss, spent = outcome["loss"], duration(outcome["seconds"])
             shown = "overflowed" if loss is None else f"{round(loss, 4) + 0.0:.4f}"
             told = f"loss {shown}, {outcome['tokens']:,} {outcome['items']}, {spent}"
-        self._line(f"search {number} of {total}: {outcome['agent']} seed {outcome['seed']}: {told}")
+        self._line(f"search {number} of {total}: {live.shown(outcome['agent'])} seed {outcome['seed']}: {told}")
 
     def on_notice(self, text: str) -> None:
         """Show a problem that does not stop the search. It stays visible."""
@@ -133,8 +135,8 @@ class Display(Callback):
             return ""
         items = objective.space.words.items
         before, fewer = self._shown.get(objective, (math.inf, 0))
-        rise = f" (before {before:.4f} on {fewer:,})" if loss > before and tokens != fewer else ""
-        return f"best loss {loss:.4f} on {tokens:,} {items}{rise}"
+        rise = f" (before {before:z.4f} on {fewer:,})" if loss > before and tokens != fewer else ""
+        return f"best loss {loss:z.4f} on {tokens:,} {items}{rise}"
 
     def _rate(self, objective: "Objective", now: float) -> str:
         """What is scored in a second; what a journal had does not count."""

@@ -38,19 +38,32 @@ class Pushed:
     size: int
 
 
-def publish(
-    path: Path,
+def push(
+    path: str | Path,
     repo: str,
     private: bool = False,
     revision: str | None = None,
     message: str | None = None,
     token: str | None = None,
 ) -> Pushed:
-    """Upload an export; arguments are those of `autoprune.push`.
+    """Upload an export to a repository of the hub, which is made unless it exists.
+
+    Args:
+        path: directory of an export. Only files that the export wrote are uploaded.
+        repo: name of the repository, as `me/smaller`.
+        private: whether a new repository can be seen by its owners alone.
+        revision: branch, which is made unless it exists. None is the main branch.
+        message: message of the commit. None says what was pruned, and by what.
+        token: of the hub. None takes the one that `hf auth login` or HF_TOKEN gives.
+
+    Returns:
+        The repository, the commit and the names of the files.
 
     Raises:
-        UserError: as `autoprune.push`.
+        UserError: the directory is no export, the name is none of a repository, there is no token or it may not write
+            there, or the hub cannot be reached.
     """
+    path = Path(path)
     names = files_of(path)
     check_name(repo)
     message = message or _message(path)

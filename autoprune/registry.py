@@ -5,6 +5,7 @@ a name does, and an entry point in the group `autoprune.<kind>` registers a name
 """
 
 import difflib
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -115,7 +116,7 @@ _MISSING = object()
 
 def names(kind: str) -> list[str]:
     """All names of a kind, built-in and from plug-ins, sorted."""
-    return sorted({*PARTS[kind], *(point.name for point in entry_points(group=f"autoprune.{kind}"))})
+    return sorted({*PARTS[kind], *_entry_points(kind)})
 
 
 def target(kind: str, name: str) -> str:
@@ -213,4 +214,25 @@ def _path(text: str) -> Path:
 
 
 def _entry_point(kind: str, name: str) -> str | None:
-    return next((point.value for point in entry_points(group=f"autoprune.{kind}", name=name)), None)
+    return _entry_points(kind).get(name)
+
+
+def _entry_points(kind: str) -> dict[str, str]:
+    """Names and targets of plug-ins. All installed packages are searched for them once, until one is installed."""
+    return _installed(kind, tuple(_changed(path) for path in sys.path))
+
+
+@functools.lru_cache(maxsize=64)
+def _installed(kind: str, places: tuple[tuple[str, int], ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for point in entry_points(group=f"autoprune.{kind}"):
+        found.setdefault(point.name, point.value)
+    return found
+
+
+def _changed(path: str) -> tuple[str, int]:
+    """A place of packages, and when something was last added to it or removed from it."""
+    try:
+        return path, os.stat(path or ".").st_mtime_ns
+    except OSError:
+        return path, 0

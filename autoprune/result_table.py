@@ -8,7 +8,7 @@ from autoprune.cost_lines import Budget, bound_cells, budgets_in, other_budgets
 from autoprune.drawing.tables import amount, loss
 from autoprune.level import Level
 from autoprune.space import Unit
-from autoprune.wording import Words
+from autoprune.wording import Words, count
 
 if TYPE_CHECKING:
     from autoprune.result import SearchResult
@@ -38,7 +38,7 @@ def headline(result: "SearchResult") -> str:
     spent, said = result.spent, result.space.words
     agent, model = (live.shown(str(result.policy.provenance.get(key))) for key in ("agent", "model"))
     ended = ", interrupted" if result.interrupted else ""
-    took = f": {spent.evals:,} policies, {spent.tokens:,} {said.items}, {spent.seconds:.1f} s{ended}"
+    took = f": {count(spent.evals, 'evaluation')}, {spent.tokens:,} {said.items}, {spent.seconds:.1f} s{ended}"
     by = f" by {_last(agent)}{took}"
     room = max(SHORTEST, min(LONGEST, HEADLINE - len(by)))  # numbers are never cut
     return f"{'embedded model' if model == 'embedded' else _last(model, room)}{by}"
@@ -65,7 +65,7 @@ def mean(shares: Sequence[float]) -> float:
 
 def loss_name(result: "SearchResult") -> str:
     """The name of the loss that was searched."""
-    return str(result.policy.provenance.get("loss"))
+    return live.shown(str(result.policy.provenance.get("loss")))
 
 
 def _last(name: str, most: int = LONGEST) -> str:

@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune import live
 from autoprune.errors import UserError
 from autoprune.growth import growth
 from autoprune.level import Key, Level
@@ -88,8 +89,9 @@ class SearchSpace:
                 measure = f" {measures[metric]}" if measures and metric in measures else ""
                 whole = f" {_told(self.fixed[metric])}{measure} cannot be pruned." if self.fixed[metric] else ""
                 raise UserError(
-                    f"the budget {metric}={_told(bound)} cannot be met: the smallest reachable value is "
-                    f"{_told(smallest)}{measure} ({smallest / dense[m]:.3f} of dense, {_told(dense[m])}{measure})."
+                    f"the budget {live.shown(metric)}={_told(bound)}{measure} ({_share(bound, dense[m])} of dense) "
+                    f"cannot be met: the smallest reachable value is {_told(smallest)}{measure} "
+                    f"({_share(smallest, dense[m])} of dense, {_told(dense[m])}{measure})."
                     f"{whole}"
                 )
 
@@ -344,4 +346,8 @@ class SearchSpace:
 
 
 def _told(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1e6 else f"{value:g}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.3g}%"

@@ -102,7 +102,7 @@ def search_on(
     if not (out / "config.yaml").exists():
         rundir.create(out)
     with rundir.locked(out):
-        config.save(out / "config.yaml")
+        limits_of_runs.save(out, config)
         callbacks.on_start(config, out)
         return _search(replace(assembly, config=config), scorer, out, callbacks, turn)
 
@@ -175,8 +175,9 @@ def _search(
         objective = Objective(assembly.space, scorer, limits, journal, scored, assembly.store.statistics, out)
         interrupted = _run(agent, objective, config.seed) or objective.stopped
         best_teller.look(objective)
-        agent.save(out)
-        front = _front(agent, objective)
+        with usercode.blaming("agent", agent):
+            agent.save(out)
+            front = _front(agent, objective)
         with turn or nullcontext():
             result = _finish(assembly, objective, front, out, callbacks, interrupted)
             best = objective.best
@@ -192,7 +193,7 @@ def _run(agent: Agent, objective: Objective, seed: int) -> bool:
     """The search itself; whether Ctrl-C ended it, which ends the search and not the run."""
     try:
         # overflowed networks lose infinitely: agents may compare two of them without a warning from numpy
-        with suppress(LimitReached), np.errstate(invalid="ignore"):
+        with suppress(LimitReached), usercode.blaming("agent", agent), np.errstate(invalid="ignore"):
             agent.search(objective, np.random.default_rng(seed))
     except KeyboardInterrupt:
         if not objective.archive():

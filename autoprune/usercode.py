@@ -12,6 +12,8 @@ import sys
 import sysconfig
 import textwrap
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -60,6 +62,30 @@ def blamed(error: BaseException) -> str | None:
     places = [] if error.__traceback__ is None else _places(error.__traceback__)
     own = [path for path, _ in places if path in FILES]
     return f"your own code raised {told(error, own[-1])}." if own else None
+
+
+@contextmanager
+def blaming(kind: str, part: Any) -> Iterator[None]:
+    """Tell of an exception of a part that may be ours or the user's: one that the user's code raised is a UserError.
+
+    What the disk or the memory of a device lacks passes unchanged, whoever asked for it.
+
+    Args:
+        kind: the word for the part in messages, such as `agent`.
+        part: the part.
+
+    Raises:
+        UserError: the user's own code raised an exception. The message says which one and where.
+    """
+    try:
+        yield
+    except (UserError, StopSearch, OSError):
+        raise
+    except Exception as error:
+        sentence = None if type(error).__name__ == "OutOfMemoryError" else blamed(error)
+        if sentence is None:
+            raise
+        raise UserError(f"in the {kind} {located(part)}, {sentence}") from error
 
 
 def told(error: BaseException, file: str | None = None) -> str:

@@ -26,7 +26,14 @@ def not_below_uniform(rows: Sequence[Mapping[str, Any]], config: SearchConfig) -
     limits = {name: value for name in LIMITS if (value := getattr(config, name)) is not None}
     more = " or ".join(f"--{name.replace('_', '-')} {MORE * value:.0f}" for name, value in limits.items())
     had = ", ".join(f"{value:,.0f}" for value in limits.values())
-    advice = f"Let the search score more: {more} (now {had})." if limits else "Search longer, or with another agent."
+    advice = (
+        f"Give the search more evaluations: {more} (now {had}), or take another agent."
+        if limits
+        else "Search longer, or with another agent."
+    )
+    if best == uniform:
+        found = f"The search found nothing better than the uniform policy (loss {best:.4f} on the validation split)."
+        return f"{found} {advice}"
     return (
         f"The best policy is not below the uniform one on the validation split: loss {best:.4f}, uniform "
         f"{uniform:.4f}. {advice}"

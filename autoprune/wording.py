@@ -97,6 +97,11 @@ def groups(kinds: Iterable[str]) -> str:
     return names.pop() if len(names) == 1 else "groups"
 
 
+def count(number: int, thing: str) -> str:
+    """`1 evaluation`, `1,024 evaluations`."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
 def duration(seconds: float) -> str:
     """`2 h 05 min`, `3 min 10 s`, `9 s`."""
     minutes, rest = divmod(round(seconds), 60)

@@ -145,7 +145,7 @@ def check_bound(metric: str, bound: float) -> None:
         ValueError: with the reason.
     """
     if not math.isfinite(bound) or bound == 0 or -1 <= bound < 0:
-        raise ValueError(f"the budget {metric}={bound} must be a number above 0, or less than -1 for what is removed")
+        raise ValueError(f"the budget {metric}={bound:g} must be a number above 0, or less than -1 for what is removed")
     if metric in OF_UNITS and 1 < abs(bound) <= SMALL:
         share = f"{bound:g}% or {bound / 100:g} for a share, " if abs(bound) < SMALL else ""
         raise ValueError(

@@ -32,7 +32,7 @@ class CausalLM(Task):
         "text", "token", "sequence", "text",
         label_loss=Measure("ce", "cross-entropy"),
         quality=Measure("perplexity", "perplexity", "digits", better=0),
-        others=(Measure("kl", "divergence from dense"),),
+        others=(Measure("kl", "loss (kl)"),),
         units={"kl": NATS, "ce": NATS, "error": "share of wrong answers"},
     )  # fmt: skip
     supports = ("roofline", "decode", "masks", "device_memory", "workers")

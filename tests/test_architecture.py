@@ -22,14 +22,15 @@ LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording"}
     | {"amounts", "settings_record", "fingerprints", "live", "spending", "table_fitting", "written", "data_names"},
     {"registry", "objects", "level", "unit", "growth", "space", "incumbents", "requests",
-      "policy", "cost_lines", "verdict", "config", "journal", "rundir", "space_file", "scorer", "ports",
-      "task_choice", "task_guard", "stopping", "limits_of_runs"},
+      "policy", "cost_lines", "verdict", "settings_file", "config", "journal", "rundir", "space_file", "scorer",
+      "ports", "task_choice", "task_guard", "stopping", "limits_of_runs"},
     {"cutting", "data", "drawing"},
     {"networks", "models", "calibration", "budgets"},
     {"levels"},
     {"training"},
     {"evaluation"},
-    {"archive", "clock", "fidelity", "slope_requests", "objective", "assembly", "coverage", "whole", "records"},
+    {"archive", "clock", "fidelity", "slope_requests", "losses_of_policies", "objective", "assembly", "coverage"}
+    | {"whole", "records"},
     {"callbacks", "run_state", "cautions", "given_models", "provenance", "cards"},
     {"logs", "console", "progress", "notebook_display", "showing"},
     {"exporters", "workers", "tracking"},
@@ -38,8 +39,8 @@ LAYERS = (
     {"comparing", "recovery"},
     {"api", "reports"},
     {"testing", "extend", "watching"},
-    {"cli", "command_output", "faults", "display", "listing", "on_import", "options", "picture", "shell",
-     "__main__"},
+    {"cli", "command_output", "evaluation_text", "faults", "display", "listing", "on_import", "options", "picture",
+     "shell", "__main__"},
 )  # fmt: skip
 """The engine from the ground up; a module imports from its own layer and from those before it."""
 

@@ -130,7 +130,7 @@ def test_what_cannot_be_reached_in_the_whole_network(quick: dict[str, Any]) -> N
     settings = quick | {"of": "model", "levels": [1, 0.5, 0]}
     space = assemble(load_config(None, settings | {"budgets": {"params": 0.9}})).space
     least = space.cost(space.sparsest, "params")
-    seen = f"smallest reachable value is {least:g} .* {space.fixed['params']:g} cannot be pruned"
+    seen = f"smallest reachable value is {least:,.0f} .* {space.fixed['params']:,.0f} cannot be pruned"
     with pytest.raises(UserError, match=seen):
         assemble(load_config(None, settings | {"budgets": {"params": least - 1}}))
     assert assemble(load_config(None, settings | {"budgets": {"params": least}})).space.uniform() == space.sparsest
@@ -231,7 +231,8 @@ def test_a_bound_between_what_can_be_pruned_and_the_whole_network(quick: dict[st
     first = told(quick | {"budgets": {"params": "130k"}})[0]
     assert first == (
         "the budget params=130,000 bounds nothing: the dense network has 122,880 that count (of 156,352 in the whole "
-        "network). Give less, or --of model if the bound is meant for the whole network, or params=0.5."
+        "network). So nothing need be pruned, and the dense network is an answer. Give less, or --of model "
+        "if the bound is meant for the whole network, or params=0.5."
     )
     assert "--of model" not in told(quick | {"budgets": {"params": "250k"}})[0]
     assert "--of model" not in told(quick | {"budgets": {"params": "100%"}})[0]
@@ -249,12 +250,12 @@ def test_best_that_is_not_below_uniform_is_told(cli: Cli, quick_arguments: list[
     found = json.loads(cli("search", *own, "--out", "run", "--json").out)
     losses = {row["name"]: row["validation_loss"] for row in found["table"]}
     assert losses["best"] == losses["uniform"] > losses["dense"]
-    assert "not below the uniform one" in found["note"]
+    assert "nothing better than the uniform policy" in found["note"]
     assert "--max-evals 4 (now 1)" in found["note"]
     assert found["note"] in cli("resume", "run").out
     cli("report", "run", "--out", "r.html")
-    assert "not below the uniform one" in Path("r.html").read_text()
-    assert "not below" not in cli("search", *quick_arguments, "--agent", "uniform", "--out", "uniform").out
+    assert "nothing better than the uniform policy" in Path("r.html").read_text()
+    assert "nothing better" not in cli("search", *quick_arguments, "--agent", "uniform", "--out", "uniform").out
 
 
 def test_of_is_an_argument(quick: dict[str, Any], tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_people_read_how_it_was_made_and_what_it_is_worth(exported: Path) -> Non
     spent = policy.provenance["spent"]
     for seen in (
         "| agent | `evolution` |", "| criterion | `obs` |", "| budget | `params=0.5` |", "| seed | `0` |",
-        f"| scored | {spent['evals']:,} policies, {spent['tokens']:,} tokens |", "| time of the search | ",
+        f"| spent | {spent['evals']:,} evaluations, {spent['tokens']:,} tokens |", "| time of the search | ",
         "| data | text.txt |", policy.provenance["created"],
         f"transformers {policy.provenance['versions']['transformers']}",
         "import autoprune", "AutoModelForCausalLM.from_pretrained",

@@ -13,6 +13,8 @@ import yaml
 
 import autoprune
 from autoprune import limits_of_runs, rundir, stopping
+from autoprune.comparing.results import CURVE, is_finished
+from autoprune.config import load_config
 from autoprune.errors import LimitReached, UserError
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
@@ -194,3 +196,15 @@ def test_asking_whether_a_run_is_in_use_holds_nobody_up(run: Path) -> None:
     with suppress(FileNotFoundError):
         (run / ".lock").unlink()
     assert not rundir.is_in_use(run)
+
+
+def test_a_search_of_a_comparison_that_got_other_limits_and_was_killed_goes_on(run: Path) -> None:
+    (run / CURVE).write_text("[]")
+    config = load_config(run / "config.yaml")
+    limits_of_runs.save(run, config.model_copy(update={"workers": 2}))
+    assert is_finished(run), "where it is scored changes nothing"
+    limits_of_runs.save(run, config.model_copy(update={"max_evals": 60}))
+    assert not is_finished(run)
+    assert autoprune.load(run).interrupted
+    assert autoprune.resume(run).spent.evals == 60
+    assert is_finished(run)

@@ -43,7 +43,7 @@ def test_search_tells_its_stages_on_stderr(cli: Cli, quick_arguments: list[str])
     searching = [line for line in answer.err.splitlines() if line.startswith("searching: ")]
     assert 2 <= len(searching) <= 12
     assert "best loss" in searching[-1]
-    assert "40 scored" in searching[-1]
+    assert "40 evaluations" in searching[-1]
     assert "tokens/s" in searching[-1]
 
 
@@ -142,7 +142,7 @@ def test_list_describes_every_part(cli: Cli) -> None:
     assert list(json.loads(cli("list", "agents", "--json").out)) == ["agents"]
     listed_agents = [line for line in cli("list", "agents").out.splitlines() if line.startswith("  ")]
     assert "  evolution " in "\n".join(listed_agents)
-    assert len({re.match(r" +\S+ +", line).end() for line in listed_agents}) == 1  # type: ignore[union-attr]
+    assert len({re.match(r"  \S+ +| +", line).end() for line in listed_agents}) == 1  # type: ignore[union-attr]
     assert "none is registered" in cli("list", "callbacks").out
 
 
@@ -152,7 +152,7 @@ def test_evaluate_of_a_run_gives_the_loss_that_was_reported(cli: Cli, finished_r
     assert report["cross_entropy"] == pytest.approx(reported, abs=1e-6)
     on_text = json.loads(cli("evaluate", finished_run, "--data", text_file, "--max-sequences", "3", "--json").out)
     assert on_text["tokens"] == 3 * 32
-    assert "cross_entropy" in cli("evaluate", finished_run).out
+    assert "cross-entropy" in cli("evaluate", finished_run).out
 
 
 def test_evaluate_of_directories_dense_and_pruned(

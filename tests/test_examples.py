@@ -29,7 +29,8 @@ def run(arguments: list[str], folder: Path, tokens: str = TOKENS) -> str:
         ran = [sys.executable, *arguments[1:], "--tokens", tokens]
     else:
         assert arguments[0] == "autoprune"
-        ran = [sys.executable, "-m", "autoprune", *arguments[1:], "--max-tokens", tokens]
+        given = arguments.index("--max-tokens") + 1
+        ran = [sys.executable, "-m", "autoprune", *arguments[1:given], tokens, *arguments[given + 1 :]]
     done = subprocess.run(ran, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout

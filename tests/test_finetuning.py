@@ -347,7 +347,7 @@ def test_the_command(cli: Callable[..., Answer], refused: Callable[..., str], ru
     rows = {line.split()[0]: line for line in answer.out.splitlines()}
     assert list(rows) == ["dense", "before", "refitted", "after", "trained:", "network:"]
     assert "perplexity" in rows["after"]
-    assert "divergence from dense 0.0000" in rows["dense"]
+    assert "loss (kl) 0.0000" in rows["dense"]
     assert "fine-tuning" in answer.err
     told = json.loads((own / "finetuned" / "result.json").read_text())
     assert (told["tuning"]["weight"], told["tuning"]["lora"], told["tuning"]["batch"]) == (0.7, 4, 64)

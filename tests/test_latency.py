@@ -386,7 +386,10 @@ def test_latency_of_streamed_blocks(
 def test_impossible_latency(cli: Callable[..., Answer], counted: None, quick_arguments: list[str]) -> None:
     answer = cli("search", *quick_arguments, "--budget", "latency=2.5")
     assert answer.status == 2
-    assert "latency=2.5 cannot be met: the smallest reachable value is 3 ms (0.176 of dense, 17 ms)" in answer.err
+    assert (
+        "latency=2.5 ms (14.7% of dense) cannot be met: the smallest reachable value is 3 ms (17.6% of dense, 17 ms)"
+        in answer.err
+    )
 
 
 def test_unknown_setting_of_the_workload(cli: Callable[..., Answer]) -> None:

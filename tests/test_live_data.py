@@ -184,6 +184,16 @@ def test_what_is_endless_is_read_until_there_is_enough(monkeypatch: pytest.Monke
         (iter([]), "used up"),
         ([3.5, 4.5], "the data give a float"),
         ([torch.zeros(2, 2)], r"an array \[2, 2\] of torch.float32"),
+        (
+            {"input_ids": IDS.float()},
+            r"input_ids are whole numbers of the shape \[B, T\] or \[T\] \(got .*\[8, 8\].*float32",
+        ),
+        ({"input_ids": IDS.view(2, 4, 8)}, r"\(got a Tensor of shape \[2, 4, 8\] and torch.int64"),
+        ([{"input_ids": [[0.5, 1.0]]}], r"\(got \[\[0.5, 1.0\]\]\)"),
+        (
+            (1 / 0 for _ in range(3)),
+            r"the data that were given \(generator\) raised ZeroDivisionError at .*live_data.py",
+        ),
         ([{"input_ids": IDS}, "text"], "the data give a str, and tokens are needed"),
         ([{"text": object()}], "cannot be kept: it holds a object"),
         ([(torch.zeros(2, 3, 4, 4), torch.zeros(2))], "of Tensor"),
@@ -193,6 +203,22 @@ def test_what_is_endless_is_read_until_there_is_enough(monkeypatch: pytest.Monke
 def test_what_is_no_data(data: Any, seen: str) -> None:
     with pytest.raises(UserError, match=seen):
         named(data)
+
+
+def test_an_error_of_the_data_is_told_with_its_cause() -> None:
+    class Broken:
+        def __len__(self) -> int:
+            raise KeyError("lost")
+
+        def __getitem__(self, number: int) -> str:
+            raise KeyError("found")
+
+    with pytest.raises(UserError, match=r"the data that were given \(Broken\) raised KeyError at .*: 'lost'") as caught:
+        named(Broken())
+    assert isinstance(caught.value.__cause__, KeyError)
+    Broken.__len__ = lambda self: 1  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"raised KeyError at .*: 'found'"):
+        named(Broken())
 
 
 # -- whole runs ------------------------------------------------------------------------------------------------------

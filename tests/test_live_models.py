@@ -1,6 +1,7 @@
 """Live models in Python: a model of transformers with its tokenizer or processor, and a plain module."""
 
 import copy
+import functools
 import os
 import shutil
 import subprocess
@@ -240,6 +241,25 @@ def packed(llama: Any) -> Any:
 )
 def test_what_cannot_be_searched_is_told(change: Callable[[Any], Any], seen: str, llama: Any, tokenizer: Any) -> None:
     assert seen in refused(model=change(llama), tokenizer=tokenizer)
+
+
+def test_hooks_and_a_forward_of_its_own_are_told(llama: Any, tokenizer: Any) -> None:
+    from autoprune.given_models import with_model
+
+    llama.enable_input_require_grads()  # a hook of transformers
+    llama(torch.ones(1, 8, dtype=torch.long), output_hidden_states=True)  # and its others
+    given = {"model": llama, "tokenizer": tokenizer}
+    name = with_model(given)["model"]  # without a warning, which would be an error
+    llama.model.layers[1].mlp.register_forward_hook(lambda *seen: None)
+    with pytest.warns(
+        UserWarning, match=r"the hook test_hooks_.*lambda> on model.layers.1.mlp\. A search is of the classes"
+    ):
+        assert with_model(given)["model"] == name
+    llama.forward = functools.partial(llama.forward, use_cache=False)
+    with pytest.warns(
+        UserWarning, match="a forward of its own on the model, the hook .* may be missing in what it scores"
+    ):
+        with_model(given)
 
 
 def test_a_wrong_tokenizer_is_told(llama: Any, tokenizer: Any, tiny_model: str) -> None:

@@ -312,6 +312,15 @@ def test_export_needs_no_agent_and_no_metric(
         ({"budgets": {3: 0.5}}, "the budget '3' is of the type int"),
         ({"budgets": len}, "the metric len needs its bound: budgets={len: 0.5}"),
         ({"agent_options": {"offspring": torch.ones(2)}}, "agent_options.offspring is of the type Tensor"),
+        ({"agent": lambda o, rng: None}, "missing a required argument: 'o'. A function that is given as an agent is"),
+        ({"agent": lambda o, rng: None}, "give a class with the method 'search'."),
+        ({"agent": lambda: 5}, "gives 5, which has no method 'search'. A function that is given as an agent is called"),
+        (
+            {"loss": lambda *a: 5},
+            "gives 5, which has no method 'measure'. A function that is given as a loss is called",
+        ),
+        ({"loss": lambda logits: logits}, "give a class with the methods 'measure' and 'prepare'."),
+        ({"criterion": lambda *a: 1}, "gives 1, which has no method 'order'. A function that is given as a criterion"),
         ({"task": 4}, "the task '4' is of the type int"),
     ],
 )
@@ -359,3 +368,23 @@ def test_an_error_in_an_object_is_the_users_own(quick: dict[str, Any]) -> None:
         raise KeyError("lost")
 
     assert "raised KeyError" in refused(**quick | {"budgets": {broken: 0.5}})
+
+
+def test_an_error_in_an_agent_is_told_as_on_the_command_line(quick: dict[str, Any], tmp_path: Path) -> None:
+    class Broken:
+        def __init__(self, late: bool) -> None:
+            self.late = late
+
+        def search(self, objective: Any, rng: Any) -> None:
+            objective([objective.space.uniform()])
+            if not self.late:
+                raise KeyError("lost")
+
+        def front(self, objective: Any) -> Any:
+            raise KeyError("lost")
+
+    for late in (False, True):
+        settings = quick | {"agent": Broken(late), "out": tmp_path / str(late)}
+        with pytest.raises(UserError, match=r"in the agent 'Broken', your own code raised KeyError at .*py") as caught:
+            autoprune.search(**settings)
+        assert isinstance(caught.value.__cause__, KeyError)

@@ -63,7 +63,7 @@ def test_live_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         shown.on_scores(Searching().went_on(30, 900, 900, 3.0))
     err = capsys.readouterr().err
     assert "searching" in err
-    assert "best loss 1.2500 on 512 tokens, 30 scored" in err
+    assert "best loss 1.2500 on 512 tokens, 30 evaluations" in err
     assert "7 s left" in err
 
 
@@ -187,7 +187,8 @@ def test_every_stage_tells_how_far_it_is(cli: Cli, quick_arguments: list[str]) -
     for stage in ("building levels", "searching", "validating", "timing"):
         assert any(line.startswith(f"{stage}: ") and "%" in line for line in told), (stage, told)
     recovered = cli("finetune", "run", "--epochs", "1", "--json").err.splitlines()
-    for stage in ("refitting", "fine-tuning", "validating"):
+    stages = [f"validating ({one})" for one in ("dense", "before", "refitted", "trained")]
+    for stage in ("refitting", "fine-tuning", *stages):
         assert any(line.startswith(f"{stage}: ") and "%" in line for line in recovered), (stage, recovered)
     evaluated = cli("evaluate", "run", "--json").err.splitlines()
     assert any(line.startswith("validating: ") for line in evaluated)

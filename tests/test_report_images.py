@@ -160,10 +160,10 @@ def test_fine_tuning_of_text_shows_whatever_was_measured(tmp_path: Path) -> None
     )
     page = report(run)
     told = re.sub(r"\s+", " ", said(page))
-    assert "cross-entropy divergence from dense perplexity <b>own</b>" in told
+    assert "cross-entropy loss (kl) perplexity <b>own</b>" in told
     assert "before 4.0000 1.0000 ∞ 1.5000" in told
     assert "after 3.2000 0.2500 24.53 –" in told
-    assert "won back 80 % of the cross-entropy and 75 % of the divergence from dense." in told
+    assert "won back 80 % of the cross-entropy and 75 % of the loss (kl)." in told
     assert "Perplexity, fine-tuned 24.5 before ∞, dense 20.1" in told
     assert "<b>" not in page
 

@@ -2,7 +2,7 @@
 
 import ast
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.objective import Limits, Objective
+from autoprune.ports.candidate_training import CandidateTraining
 from autoprune.ports.scorer import POLICIES_AT_ONCE, Scorer, ScorerWrapper
 from autoprune.space import Levels, Proposal
 from autoprune.testing.toys import ToyScorer, toy_space
@@ -46,10 +47,12 @@ def told(scorer: Scorer) -> dict[str, object]:
     dense = toy_space().dense
     asked: dict[str, tuple[object, ...]] = {
         "score": ([dense], [0, 3]), "dense_losses": ([1, 2],), "slopes": (dense, [3, 4]),
-        "score_trained": ([dense], [0, 3], 2),
+        "score_trained": ([dense], [0, 3], 2), "training_passes": (1, 3),
     }  # fmt: skip
     answers = {}
     for name in MEMBERS:
+        if name == "with_training":  # makes another scorer: tested on its own
+            continue
         member = getattr(scorer, name)
         try:
             answer = member(*asked[name]) if callable(member) else member
@@ -66,6 +69,24 @@ def test_a_wrapper_forwards_every_member() -> None:
     assert told(ScorerWrapper(ScorerWrapper(scorer))) == told(scorer)
 
 
+def test_a_wrapper_stays_around_a_scorer_that_trains() -> None:
+    class Trains(Rich):
+        def with_training(self, how: CandidateTraining, tick: Callable[[], None]) -> Scorer:
+            trained = Trains(self.space)
+            trained.step_passes = how.rank
+            return trained
+
+    class Doubled(ScorerWrapper):
+        def score(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> NDArray[np.float64]:
+            return 2 * super().score(policies, sequences)
+
+    how = CandidateTraining(rank=77)
+    scorer = Doubled(Trains(toy_space())).with_training(how, lambda: None)
+    assert scorer.step_passes == 77
+    dense = toy_space().dense
+    assert scorer.score([dense], [0]) == 2 * Rich(toy_space()).score([dense], [0])
+
+
 def test_what_a_scorer_lacks_is_declared() -> None:
     class Least(ToyScorer):
         dense_losses = Scorer.dense_losses
@@ -74,7 +95,7 @@ def test_what_a_scorer_lacks_is_declared() -> None:
     assert found["policies_at_once"] == POLICIES_AT_ONCE
     assert (found["slope_passes"], found["slopes"], found["failures"]) == (0, None, {})
     assert found["dense_losses"] == [0, 0]
-    assert (found["step_passes"], found["score_trained"]) == (0, "it cannot")
+    assert (found["step_passes"], found["training_passes"], found["score_trained"]) == (0, 0, "it cannot")
     with pytest.raises(TypeError, match="abstract"):
         Scorer()  # type: ignore[abstract]
 

@@ -5,8 +5,10 @@ import os
 import shutil
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -14,7 +16,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from autoprune import run_state, rundir, stopping
+from autoprune import limits_of_runs, policy, run_state, rundir, stopping
 from autoprune.evaluation import slopes
 from autoprune.reports import gathering
 from autoprune.reports.run import record_of
@@ -211,6 +213,17 @@ def test_a_run_that_was_stopped_in_order(runs: Path) -> None:
     path = runs / "run" / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"interrupted": True}))
     assert page(visiting(runs), "run")["state"] == "Stopped"
+
+
+def test_a_finished_run_that_got_other_limits_and_was_killed(runs: Path) -> None:
+    limits_of_runs.change(runs / "run", {"max_evals": 40})
+    assert page(visiting(runs), "run")["state"] == "Finished", "those are its limits"
+    limits_of_runs.change(runs / "run", {"max_evals": 60})
+    client = visiting(runs, Control())
+    found = page(client, "run")
+    assert (found["state"], found["can"]) == ("Stopped", {"stop": False, "resume": True})
+    assert "It can go on where it was." in found["parts"]["notices"]
+    assert "Stopped" in page(client)["parts"]["runs"]
 
 
 def test_a_run_that_prepares(runs: Path) -> None:
@@ -518,3 +531,47 @@ def test_runs_that_have_ended_are_read_once_for_the_table(runs: Path, monkeypatc
     assert (page(client), len(asked)) == (before, 1)
     (runs / "run" / "result.json").write_text("{")
     assert "Damaged" in page(client)["parts"]["runs"], "what has changed is read again"
+
+
+def test_a_run_that_takes_long_to_read_keeps_no_other_page_waiting(
+    runs: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished_run, runs / "slow")
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def slow(path: Path, *rest: Any) -> Any:
+        if path.name == "slow":
+            begun.set()
+            assert goes_on.wait(30)
+        return record_of(path, *rest)
+
+    monkeypatch.setattr(run_reader, "record_of", slow)
+    folder = Folder(runs)
+    with ThreadPoolExecutor(1) as pool:
+        table = pool.submit(page, visiting_of(folder))
+        try:
+            assert begun.wait(30)
+            assert page(visiting_of(folder), "run")["state"] == "Finished"
+        finally:
+            goes_on.set()
+        assert table.result()["parts"]["runs"].count("Finished") == 2
+
+
+def visiting_of(folder: Folder) -> TestClient:
+    """A browser of a page that others visit, too."""
+    client = TestClient(Guard(application(folder, None), "127.0.0.1", "secret"), base_url=BASE)
+    assert client.get("/", params={"token": "secret"}).status_code == 200
+    return client
+
+
+def test_a_policy_of_many_groups_is_checked_without_listing_them() -> None:
+    most = policy.MOST_GROUPS
+    about = {"name": "a", "kind": "mlp", "block": 0, "level": None, "groups": most, "kept": most, "density": 1.0}
+    begin = time.perf_counter()
+    for _ in range(100):
+        policy.UnitPolicy.model_validate(about | {"kept_groups": f"0-{most - 1}"})
+    assert time.perf_counter() - begin < 5  # to list them took a second each
+    with pytest.raises(ValueError, match=f"names {most - 1} groups of {most}"):
+        policy.UnitPolicy.model_validate(about | {"kept_groups": f"0-{most - 2}"})
+    with pytest.raises(ValueError, match=r"kept_groups[^']*'5-3' is not ascending"):
+        policy.UnitPolicy.model_validate(about | {"kept_groups": "5-3"})

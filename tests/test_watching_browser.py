@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SECOND = 1000  # milliseconds
 MORE = 420
-POLICIES = "parseInt(document.querySelector('.facts').innerText.match(/policies scored\\s+(\\d+)/i)[1])"
+POLICIES = "parseInt(document.querySelector('.facts').innerText.match(/evaluations\\s+(\\d+)/i)[1])"
 PICTURES = os.environ.get("AUTOPRUNE_PICTURES")
 """A folder for pictures of the page; by default none are kept."""
 
@@ -48,7 +48,7 @@ def tab() -> Iterator[Any]:
 
 def scored(tab: Any) -> int:
     """The number of policies that the page shows."""
-    return int(tab.locator("dt:text('Policies scored') + dd").inner_text().split()[0].replace(",", ""))
+    return int(tab.locator("dt:text('Evaluations') + dd").inner_text().split()[0].replace(",", ""))
 
 
 def path_of_curve(tab: Any) -> str:

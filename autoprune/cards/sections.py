@@ -37,7 +37,7 @@ def numbers(policy: Policy, words: Words, parameters: int | None, dense: int | N
     lines = ["## Numbers", ""]
     if parameters is not None and dense is not None:
         lines += [f"{parameters:,} parameters in this directory, {dense:,} in the dense network.", ""]
-    return [*lines, *table(("", "dense", "pruned", "kept", "at most"), _costs(policy))]
+    return [*lines, *table(("", "dense", policy.called, "kept", "at most"), _costs(policy))]
 
 
 def losses(policy: Policy, words: Words) -> list[str]:
@@ -79,7 +79,8 @@ def origin(config: SearchConfig, policy: Policy, words: Words, data: str) -> lis
     forms = sorted({unit.form for unit in policy.units} - {GROUPS})
     rows += [("forms of levels", ", ".join(map(code, [GROUPS, *forms])))] if forms else []
     if isinstance(spent, dict):
-        rows.append(("scored", f"{_number(spent.get('evals'))} policies, {_number(spent.get('tokens'))} {words.items}"))
+        told = f"{_number(spent.get('evals'))} evaluations, {_number(spent.get('tokens'))} {words.items}"
+        rows.append(("spent", told))
         seconds = spent.get("seconds")
         rows += [("time of the search", duration(seconds))] if isinstance(seconds, int | float) else []
     rows += [("made", name(known["created"]))] if isinstance(known.get("created"), str) else []
@@ -104,7 +105,7 @@ def commands(config: SearchConfig, options: str, recovery: Recovery | None) -> l
 
 
 def _short(text: object) -> str:
-    return str(repeat.shared(text))
+    return live.shown(str(repeat.shared(text)))
 
 
 def _costs(policy: Policy) -> list[Sequence[str]]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from autoprune import live
 from autoprune.drawing.charts import Series, colour, legend, line_chart
 from autoprune.drawing.markup import tag
 from autoprune.drawing.style import NOTEBOOK
@@ -29,8 +30,9 @@ def text_of(compared: "Comparison") -> str:
 def html_of(compared: "Comparison") -> str:
     """The table of agents, their learning curves, and where the comparison is."""
     items = words_of(compared.league).items
+    called = live.told_apart(compared.curves)
     curves = [
-        Series(agent, x, middle, low, high)
+        Series(called[agent], x, middle, low, high)
         for agent, (x, low, middle, high) in ((agent, one["tokens"]) for agent, one in compared.curves.items())
     ]
     chart = line_chart(curves, "Learning curves", items, "loss", log_x=True, step=True) if curves else None
@@ -61,13 +63,22 @@ def _headline(compared: "Comparison") -> str:
 
 def _columns(compared: "Comparison") -> list[str]:
     words = words_of(compared.league)
-    return ["agent", "seeds", f"loss ({compared.league['config']['loss']})", "sd", "behind", words.items, "seconds"]
+    return [
+        "agent",
+        "seeds",
+        f"loss ({live.shown(compared.league['config']['loss'])})",
+        "sd",
+        "behind",
+        words.items,
+        "seconds",
+    ]
 
 
 def _rows(compared: "Comparison") -> list[list[str]]:
+    called = live.told_apart(row["agent"] for row in compared.table)
     known = [
         [
-            row["agent"],
+            called[row["agent"]],
             str(row["seeds"]),
             loss(row["loss"]) if row["seeds"] else "",
             "" if row["sd"] is None else loss(row["sd"]),

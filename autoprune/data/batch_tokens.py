@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune import usercode
 from autoprune.data.batch_arrays import array_of, bounded, is_array, other_kind
 from autoprune.data.keeping import keep
 from autoprune.errors import UserError
@@ -42,11 +43,13 @@ def tokens_in(batch: Any) -> list[NDArray[Any]] | None:
     """The rows of tokens of a batch or of an example, without padding; None of what has none.
 
     Raises:
-        UserError: the attention mask has another shape.
+        UserError: the `input_ids` are no whole numbers of one or two axes, or the attention mask has another shape.
     """
     mask = None
     if isinstance(batch, Mapping):
         batch, mask = batch.get("input_ids"), batch.get("attention_mask")
+        if _as_rows(batch) is None and (is_array(batch) or batch):
+            raise UserError(f"input_ids are whole numbers of the shape [B, T] or [T] (got {usercode.shown(batch)}).")
     elif isinstance(batch, tuple) or (isinstance(batch, list) and batch and is_array(batch[0])):
         batch = batch[0] if batch else None
     rows = _as_rows(batch)

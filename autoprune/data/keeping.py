@@ -4,13 +4,11 @@ Runs name these files, so that resuming, workers and fine-tuning read them as an
 """
 
 import hashlib
-import os
-import secrets
-from contextlib import suppress
 from pathlib import Path
 
 from autoprune.errors import UserError
 from autoprune.files.cache import cache_directory
+from autoprune.files.writing import replacing
 
 
 def is_kept(name: str) -> bool:
@@ -30,15 +28,11 @@ def keep(content: bytes, suffix: str) -> str:
     """
     folder = cache_directory() / "data"
     path = folder / f"{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
-    temporary = folder / f".{secrets.token_hex(8)}.tmp"
     try:
         if not path.is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "xb") as file:
-                file.write(content)
-            os.replace(temporary, path)
+            with replacing(path) as file:
+                file.write_bytes(content)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise UserError(f"the data could not be kept in '{folder}' ({error.strerror}).") from error
     return str(Path(path).absolute())

@@ -10,10 +10,11 @@ Shapes: B examples of a batch, T tokens.
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
+from autoprune import usercode
 from autoprune.arguments import NOT_GIVEN
 from autoprune.data import batch_arrays, batches
 from autoprune.data_names import STDIN, Names, Wanted, names_of
@@ -84,7 +85,7 @@ def _written(data: Any, length: int) -> Names:
     ):
         raise UserError(f"{TAKES} (got {_shown(data)}).")
     count = _length_of(data)
-    stream = islice(iter(data), count)
+    stream = islice(_items(data), count)
     first = next(stream, None)
     if first is None:
         raise UserError(
@@ -100,8 +101,24 @@ def _length_of(data: Any) -> int | None:
     """How many batches or records there are; None where nothing says so."""
     try:
         return len(data)
-    except TypeError:  # also a DataLoader of an iterable
+    except (TypeError, NotImplementedError):  # also a DataLoader of an iterable
         return None
+    except Exception as error:
+        raise _of_its_code(data, error) from error
+
+
+def _items(data: Any) -> Iterator[Any]:
+    """What is in the data; an error of the user's code that gives it is a UserError."""
+    try:
+        yield from data
+    except UserError:
+        raise
+    except Exception as error:
+        raise _of_its_code(data, error) from error
+
+
+def _of_its_code(data: Any, error: Exception) -> UserError:
+    return UserError(f"the data that were given ({type(data).__name__}) raised {usercode.told(error)}.")
 
 
 def _is_text(text: str) -> bool:

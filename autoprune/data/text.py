@@ -21,7 +21,7 @@ from autoprune.data.reader import content_of
 from autoprune.data.sequences import Sequences, sequences_of
 from autoprune.data.source import Source, source_of, together
 from autoprune.data_names import STDIN, Names, Wanted, names_in, wanted_of
-from autoprune.errors import UserError
+from autoprune.errors import Notice, UserError
 
 NOTHING = -100
 """The label of a position that predicts nothing, as in torch."""
@@ -59,7 +59,7 @@ class Texts:
         """
         found = self.sequences(tokenizer, length)
         for notice in found.notices:
-            warnings.warn(notice, UserWarning, stacklevel=2)
+            warnings.warn(notice, Notice, stacklevel=2)
         tokens_NT = found.tokens()
         if not len(tokens_NT):
             called = ", ".join(source.called for source in self.sources)

@@ -24,6 +24,7 @@ from autoprune.exporters.directory import check_target, neighbour
 from autoprune.exporters.source import Source
 from autoprune.networks import pretrained
 from autoprune.networks.pruned import layer_config, per_layer_config, pruned_model
+from autoprune.networks.quiet import without_bars
 from autoprune.networks.slots import can_cache, layer_types
 from autoprune.ports.exporter import Exporter
 
@@ -72,7 +73,7 @@ class HuggingFace(Exporter):
         with source.pruned() as live:
             shared = _uniform(assembly) if self.uniform else _pruned(assembly, live)
             state = {name: tensor.clone() for name, tensor in shared.state_dict().items()}
-        with pretrained.LOADING:
+        with pretrained.LOADING, without_bars():
             network: Any = type(shared).from_pretrained(  # which also fills what no state has, as a table of angles
                 None, config=shared.config, state_dict=state, dtype=assembly.loaded.checkpoint_dtype
             )
@@ -91,7 +92,8 @@ class HuggingFace(Exporter):
 def _write(source: Source, network: Any, path: Path, form: Form) -> None:
     assembly, policy = source.assembly, source.policy
     with neighbour(path) as directory:
-        network.save_pretrained(directory)
+        with without_bars():
+            network.save_pretrained(directory)
         if getattr(assembly.loaded.model, "generation_config", None) is not None:
             _save_generation_config(network, assembly.loaded.model, directory)
         assembly.task.save_preprocessing(assembly, directory)

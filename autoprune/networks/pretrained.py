@@ -10,6 +10,7 @@ from typing import Any
 
 from autoprune.errors import UserError
 from autoprune.networks.hub import is_reachable
+from autoprune.networks.quiet import without_bars
 
 LOADING = threading.RLock()
 """Held while transformers makes a network: two at the same time, in two threads, lose weights that are tied."""
@@ -34,7 +35,7 @@ def load(auto: str, path: str, trust_remote_code: bool = False, **options: Any) 
     if not os.path.isdir(path) and not is_reachable():
         options["local_files_only"] = True  # what was downloaded before; else the client tries for half a minute
     try:
-        with LOADING:
+        with LOADING, without_bars():
             return auto_class(auto).from_pretrained(path, trust_remote_code=trust_remote_code, **options)
     except ValueError as error:
         if trust_remote_code or "trust_remote_code" not in str(error):

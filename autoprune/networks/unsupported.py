@@ -1,5 +1,6 @@
 """Refuses live models that a search cannot run on, and takes the wrappers off of others. Each refusal is a sentence."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ FORMS = (
     "model takes a directory in Hugging Face form, a hub name, FILE.py:FUNCTION, or a live model: a PreTrainedModel of "
     "transformers, or a torch.nn.Module"
 )
+MOST_TOLD = 4
+"""Hooks that a sentence names."""
 FLOATS = ("torch.float32", "torch.float16", "torch.bfloat16", "torch.float64")
 
 
@@ -96,3 +99,32 @@ def _kind(parameter: Tensor) -> str:
     """The dtype of a parameter; the class of one that is packed in a way of its own."""
     kind = type(parameter.data)
     return str(parameter.dtype) if kind is Tensor or hasattr(parameter, "device_mesh") else kind.__name__
+
+
+def unsaved_code(model: nn.Module) -> str | None:
+    """What to tell of code that was put on a live model and that is no part of its class; None where there is none.
+
+    Hooks of torch and transformers themselves do not count: their classes put them on again.
+    """
+    found = []
+    for name, module in model.named_modules():
+        hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+        own = [hook for hook in hooks if _home(hook) not in ("torch", "transformers")]
+        called = [f"the hook {getattr(hook, '__qualname__', type(hook).__name__)}" for hook in own]
+        if "forward" in vars(module) and not hasattr(module, "_hf_hook"):  # accelerate's only moves tensors
+            called.insert(0, "a forward of its own")
+        found += [f"{one} on {name or 'the model'}" for one in called]
+    if not found:
+        return None
+    more = f" and {len(found) - MOST_TOLD} more" if len(found) > MOST_TOLD else ""
+    return (
+        f"the model has code besides that of its classes: {', '.join(found[:MOST_TOLD])}{more}. A search is of the "
+        "classes and the weights: this code may be missing in what it scores and in what it exports."
+    )
+
+
+def _home(function: Any) -> str:
+    """The package that a function was written in."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__module__", "") or type(function).__module__).partition(".")[0]

@@ -85,11 +85,25 @@ def _declared(port: Any, part: Any) -> Any:
 @cache
 def _of_factory(port: Any, kind: str, factory: Callable[..., Any]) -> Any:
     """A class whose objects a function makes."""
+    word, signature, needed = registry.singular(kind), inspect.signature(factory), sorted(port.__abstractmethods__)
+    way = (
+        f"A function that is given as {'an' if word[0] in 'aeiou' else 'a'} {word} is called once to make it: give a "
+        f"class with the method{'s' if needed[1:] else ''} {' and '.join(map(repr, needed))}."
+    )
 
     def new(cls: type, *args: Any, **kwargs: Any) -> Any:
-        return as_port(port, usercode.call(registry.singular(kind), factory, *args, **kwargs))
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise UserError(f"the {word} {usercode.located(factory)}: {error}. {way}") from error
+        found = usercode.call(word, factory, *args, **kwargs)
+        lacking = [] if isinstance(found, port) else [method for method in needed if not hasattr(found, method)]
+        if lacking:
+            shown = f"the {word} {usercode.located(factory)} gives {usercode.shown(found)}"
+            raise UserError(f"{shown}, which has no method '{lacking[0]}'. {way}")
+        return as_port(port, found)
 
-    about = {"__new__": new, "__doc__": factory.__doc__, "__signature__": inspect.signature(factory)}
+    about = {"__new__": new, "__doc__": factory.__doc__, "__signature__": signature, "way_out": way}
     made = type(port)(usercode.located(factory), (port,), about | dict.fromkeys(port.__abstractmethods__))
     made.__init__ = factory if inspect.isfunction(factory) else made.__init__  # whose annotations options have
     return made

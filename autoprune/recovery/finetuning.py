@@ -135,13 +135,17 @@ def finetune(run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT) 
     with rundir.locked(run):
         # derivatives need the whole network on the device
         assembly, policy = reopen(run, progress, places={"device_memory": None})
-        examples, told = assembly.task.training(assembly), partial(progress, "validating")
+        examples = assembly.task.training(assembly)
+
+        def measured(name: str, network: nn.Module) -> Measurement:
+            return examples.measured(network, partial(progress, f"validating ({name})"))
+
         settings = settings_of(examples.defaults, given)
         settings.steps(examples.count, examples.tokens)
         callbacks.on_start(settings, run)
         done(folder, asdict(settings), _mark(policy))  # another training is refused before any work
         student = cut_out(assembly, policy)
-        dense, measurements = examples.measured(examples.dense, told), {"before": examples.measured(student, told)}
+        dense, measurements = measured("dense", examples.dense), {"before": measured("before", student)}
 
         def rebuilt(name: str) -> nn.Module:
             again = cut_out(assembly, policy, name == "refitted", progress)
@@ -150,14 +154,14 @@ def finetune(run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT) 
 
         if settings.refit:
             student = rebuilt("refitted")
-            measurements["refitted"] = examples.measured(student, told)
+            measurements["refitted"] = measured("refitted", student)
         start, _ = better(measurements)
         student = student if start == list(measurements)[-1] else rebuilt(start)
         trained = None
         if settings.epochs != 0:
             trained = train(student, examples, settings, folder, progress, _mark(policy), callbacks.on_step)
             round_weights(assembly, student)
-            measurements["trained"] = examples.measured(student, told)
+            measurements["trained"] = measured("trained", student)
         chosen, _ = better(measurements)
         student = rebuilt(start) if trained and chosen == start else student
         recovered = Recovered(

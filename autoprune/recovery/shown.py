@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def text_of(recovered: "Recovered") -> str:
     """The measurements, how far training went, and where the network is."""
-    lines = [f"Recovered({recovered.chosen} is the best)", *in_columns(_rows(recovered))]
+    lines = [f"Recovered({_chosen(recovered)})", *in_columns(_rows(recovered))]
     lines += [f"  {one}" for one in _remarks(recovered)]
     return "\n".join(map(clean, [*lines, f"  network: {recovered.path}"]))
 
@@ -28,11 +28,18 @@ def html_of(recovered: "Recovered") -> str:
     return tag(
         "div",
         NOTEBOOK,
-        tag("p", tag("b", "Fine-tuning "), f"{recovered.chosen} is the best"),
+        tag("p", tag("b", "Fine-tuning "), _chosen(recovered)),
         table("Fine-tuning", head, rows),
         *map(note, _remarks(recovered)),
         note("Network: ", tag("code", recovered.path)),
         class_="autoprune",
+    )
+
+
+def _chosen(recovered: "Recovered") -> str:
+    """The network that is handed over. "Best" is the word for the policy that a search found."""
+    return (
+        f"after: {'the network as it was found' if recovered.chosen == 'before' else f'the {recovered.chosen} network'}"
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autoprune import live
 from autoprune.comparing.results import curves_of
 from autoprune.cost_lines import budgets_asked
 from autoprune.drawing.charts import Series, colour, legend, line_chart
@@ -34,11 +35,11 @@ def body(path: Path, results: Json) -> Markup:
 
 def title(results: Json) -> str:
     """What is compared, on what."""
-    return f"{_subject(results)}: {', '.join(results['agents'])}"
+    return f"{_subject(results)}: {', '.join(live.told_apart(results['agents']).values())}"
 
 
 def _subject(results: Json) -> str:
-    return Path(results["config"].get("model") or "embedded model").name
+    return Path(live.shown(results["config"].get("model") or "embedded model")).name
 
 
 def _words(results: Json) -> Words:
@@ -46,7 +47,7 @@ def _words(results: Json) -> Words:
 
 
 def _unit(results: Json) -> str:
-    return _words(results).unit(str(results["config"].get("loss", "kl")))
+    return live.shown(_words(results).unit(str(results["config"].get("loss", "kl"))))
 
 
 def _head(path: Path, results: Json) -> Markup:
@@ -55,7 +56,7 @@ def _head(path: Path, results: Json) -> Markup:
     first = results["table"][0]
     asked, ended = len(results["agents"]) * len(results["seeds"]), len(results["searches"])
     rows = [
-        ("First", first["agent"], f"loss {loss(first['loss'])}, mean over seeds"),
+        ("First", live.shown(first["agent"]), f"loss {loss(first['loss'])}, mean over seeds"),
         *((name.capitalize(), loss(row["loss"]), _reference(results, row)) for name, row in references.items()),
         ("Searches", f"{ended} of {asked}", f"{len(results['agents'])} agents, {len(results['seeds'])} seeds"),
     ]
@@ -82,6 +83,7 @@ def _limits(config: Json, items: str) -> str:
 
 def agent_table(results: Json) -> Markup:
     """The table of agents."""
+    called = live.told_apart(row["agent"] for row in results["table"])
     known = _words(results).quality
     columns = [
         "agent",
@@ -96,7 +98,7 @@ def agent_table(results: Json) -> Markup:
     columns += ["behind the first", _words(results).items, "time"]
     rows = [
         [
-            row["agent"],
+            called[row["agent"]],
             str(row["rank"]),
             f"{row['seeds']} ({row['failed']} failed)" if row["failed"] else str(row["seeds"]),
             loss(row["loss"]),
@@ -135,21 +137,24 @@ def learning_curves(results: Json) -> Markup | None:
         return None
     ranks = {row["agent"]: row["rank"] for row in results["table"]}
     agents = sorted(curves, key=lambda agent: ranks[agent])
+    called = live.told_apart(agents)
     charts = []
     for column, name in (("tokens", f"{_words(results).items} scored"), ("seconds", "seconds of search")):
         series = []
         for agent in agents:
             x, low, middle, high = curves[agent][column]
-            series.append(Series(agent, x, middle, low, high))
+            series.append(Series(called[agent], x, middle, low, high))
         xs = [x for one in series for x in one.x if x > 0]
         log = bool(xs) and max(xs) / min(xs) > LOG_FROM
-        label = f"Loss of the incumbent against {name}, median and quartiles over seeds, of {', '.join(agents)}"
+        label = (
+            f"Loss of the incumbent against {name}, median and quartiles over seeds, of {', '.join(called.values())}"
+        )
         charts.append(figure(None, line_chart(series, label, name, f"loss ({_unit(results)})", log_x=log, step=True)))
     said = (
         "What each search would have answered at that time, scored afterwards on one sample of the validation split: "
         "median over seeds, and a band between the quartiles."
     )
-    keys = legend([(agent, colour(i)) for i, agent in enumerate(agents)])
+    keys = legend([(called[agent], colour(i)) for i, agent in enumerate(agents)])
     return section("Learning curves", note(said), figures(*charts), keys)
 
 

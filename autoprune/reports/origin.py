@@ -34,7 +34,8 @@ def provenance(run: Run) -> Markup | None:
     flat: dict[str, object] = {}
     for key, value in run.policy.provenance.items():
         if key == "spent" and isinstance(value, dict):  # whose tokens have the name of the task's items
-            value = {run.words.items if name == "tokens" else name: one for name, one in value.items()}
+            known = {"tokens": run.words.items, "evals": "evaluations"}
+            value = {known.get(name, name): one for name, one in value.items()}
         inner = {f"{key.removesuffix('s')} of {k}": v for k, v in value.items()} if isinstance(value, dict) else None
         flat |= {key.replace("_", " "): value} if inner is None else inner
     rows = [[key, tag("td", tag("code", _written(value)))] for key, value in flat.items()]

@@ -1,5 +1,6 @@
 """The head of a report: what was searched, whether it is finished, and what it came to."""
 
+from autoprune import live
 from autoprune.cost_lines import Budget, bound_cells, budgets_asked, budgets_in, other_budgets
 from autoprune.cost_lines import amount as measured
 from autoprune.drawing.markup import Markup, tag
@@ -32,7 +33,12 @@ def head(run: Run) -> Markup:
         "header",
         tag("p", "autoprune report", class_="kicker"),
         tag("h1", run.subject),
-        tag("p", f"{run.config.agent}, seed {run.config.seed}, {bounds}. Run ", tag("code", run.path), class_="lead"),
+        tag(
+            "p",
+            f"{live.shown(run.config.agent)}, seed {run.config.seed}, {bounds}. Run ",
+            tag("code", run.path),
+            class_="lead",
+        ),
         _status(run),
         tag("p", run.coverage.replace("%", "\N{NO-BREAK SPACE}%"), class_="note") if run.coverage else None,
         facts([*_results(run), *_budgets(run), _spent(run)]),
@@ -44,7 +50,7 @@ def validation(run: Run) -> Markup | None:
     if run.result is None:
         return None
     said = run.words
-    kind = f"loss ({run.config.loss})"
+    kind = f"loss ({live.shown(run.config.loss)})"
     own = [one.column for one in _others(run)]
     names = [one.name for one in said.measures]
     columns = ("", kind, *names, "parameters", f"MACs/{said.item}", *own, f"{said.items}/s")
@@ -119,14 +125,14 @@ def _results(run: Run) -> list[tuple[str, str, str]]:
         if run.best is None:
             return []
         sample = f"{run.unit_of_loss}, on {count(run.best.sequences, run.words.sample)} of the search split"
-        return [(f"Loss ({run.config.loss}) so far", loss(run.best.loss), sample)]
+        return [(f"Loss ({live.shown(run.config.loss)}) so far", loss(run.best.loss), sample)]
     u, d = uniform or _nothing("uniform"), dense or _nothing("dense")
     against, said = change(best.validation_loss, u.validation_loss), run.words
     known = [quality(said, row.measured) for row in (best, u, d)]
     even = f"{loss(u.validation_loss)} ({against})" if against else loss(u.validation_loss)
     return [
         (
-            f"Loss ({run.config.loss}), validation",
+            f"Loss ({live.shown(run.config.loss)}), validation",
             loss(best.validation_loss),
             f"uniform {even}, dense {loss(d.validation_loss)}",
         ),
@@ -167,7 +173,7 @@ def _budgets(run: Run) -> list[tuple[str, str, str]]:
         met = "met" if used <= bound + SLACK * dense else "not met"
         what = OF[run.config.of] if metric in OF_UNITS else ""
         told = f"{met}; at most {percent(bound, dense)} of {_amount(run, metric, dense)}{what}"
-        rows.append((f"Budget: {metric}", percent(used, dense), told))
+        rows.append((f"Budget: {live.shown(metric)}", percent(used, dense), told))
     return rows
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autoprune import live
 from autoprune.comparing.results import FILE as COMPARISON
 from autoprune.comparing.results import load_results
 from autoprune.drawing.markup import Markup, join, tag
@@ -62,7 +63,7 @@ def render(run: Run) -> str:
         origin.provenance(run),
         origin.commands(run),
     )
-    return document(f"{run.subject}, {run.config.agent}: autoprune report", join(overview.head(run), main))
+    return document(f"{run.subject}, {live.shown(run.config.agent)}: autoprune report", join(overview.head(run), main))
 
 
 def render_comparison(path: Path, results: Mapping[str, Any]) -> str:

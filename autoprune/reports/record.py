@@ -152,7 +152,7 @@ class Run:
     @property
     def unit_of_loss(self) -> str:
         """What losses are in."""
-        return self.words.unit(self.config.loss)
+        return live.shown(self.words.unit(self.config.loss))
 
     @property
     def words(self) -> Words:

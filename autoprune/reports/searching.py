@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from autoprune import live
 from autoprune.drawing.charts import Points, Series, legend, line_chart, scatter_chart
 from autoprune.drawing.markup import Markup
 from autoprune.drawing.scales import drawable, thin
@@ -62,7 +63,10 @@ def trade_off(run: Run) -> Markup | None:
     if not within:
         return None
     first, *others = sorted(run.space.costs, key=lambda metric: metric not in run.space.budgets)
-    drawn = [figure(f"{metric}, within the budgets", _chart(run, metric, within, [])) for metric in (first, *others)]
+    drawn = [
+        figure(f"{live.shown(metric)}, within the budgets", _chart(run, metric, within, []))
+        for metric in (first, *others)
+    ]
     if probes:
         drawn.append(figure(f"{first}, with probes that break a budget", _chart(run, first, within, probes)))
     hidden = sum(1 for one in run.scored if one.feasible) - len(within)
@@ -123,8 +127,9 @@ def _chart(run: Run, metric: str, within: list[Scored], probes: list[Scored]) ->
             points([dot for dot in candidates if dot.one.keys == run.uniform], "c2 best", 5.5),
             points([dot for dot in candidates if run.best and dot.one.keys == run.best.keys], "c1 best", 6.5),
         ],
-        f"{metric} against loss: {len(within)} candidates, {len(probes)} probes, {len(ahead)} of them on the front",
-        f"{metric} (% of dense)",
+        f"{live.shown(metric)} against loss: {len(within)} candidates, {len(probes)} probes, "
+        f"{len(ahead)} of them on the front",
+        f"{live.shown(metric)} (% of dense)",
         f"loss ({run.unit_of_loss}{', logarithmic' if log_y else ''})",
         log_y=log_y,
         front=[dot.place for dot in ahead],
@@ -136,7 +141,7 @@ def _points(run: Run, metric: str, dots: list[_Dot], class_: str, radius: float)
     shown = [dots[i] for i in thin(len(dots), MARKS)]
     samples = [count(len(dot.one.losses), run.words.sample) for dot in shown]
     titles = [
-        f"loss {loss(dot.one.loss)} on {seen}, {metric} {dot.cost:.2f} % of dense"
+        f"loss {loss(dot.one.loss)} on {seen}, {live.shown(metric)} {dot.cost:.2f} % of dense"
         for dot, seen in zip(shown, samples, strict=True)
     ]
     return Points([dot.cost for dot in shown], [dot.one.loss for dot in shown], titles, class_, radius)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from autoprune import live
 from autoprune.drawing.bars import Bar, bar_chart
 from autoprune.drawing.charts import colour, legend
 from autoprune.drawing.kept import kept_chart
@@ -44,17 +45,18 @@ def costs(run: Run) -> Markup | None:
     names = list(kinds(run))
     drawn = []
     for metric in run.space.costs:
+        called = live.shown(metric)
         cost_U, dense = run.costs(metric), run.space.cost(run.space.dense, metric)
         bars = []
         for u, (unit, level) in enumerate(_pairs(run, range(len(run.space.units)))):
             now, full = cost_U[u][level.key], cost_U[u][unit.levels[0].key]
-            title = f"{unit.name}: {amount(now)} of {amount(full)} {metric} ({percent(now, full)})"
+            title = f"{unit.name}: {amount(now)} of {amount(full)} {called} ({percent(now, full)})"
             bars.append(Bar(str(unit.block), now, title, full, names.index(unit.kind)))
         total = run.used(metric, run.best.keys)
         chart = bar_chart(
-            bars, f"{metric} of every unit: {amount(total)} of {amount(dense)} kept", "block", f"{metric} of a unit"
+            bars, f"{called} of every unit: {amount(total)} of {amount(dense)} kept", "block", f"{called} of a unit"
         )
-        drawn.append(figure(f"{metric}: {amount(total)} of {amount(dense)} kept ({percent(total, dense)})", chart))
+        drawn.append(figure(f"{called}: {amount(total)} of {amount(dense)} kept ({percent(total, dense)})", chart))
     return section(
         "Costs by unit",
         note("Filled: what is kept. Pale: what the dense unit costs."),

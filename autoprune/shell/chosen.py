@@ -92,6 +92,8 @@ def _stray(text: str) -> str:
         meant = f"--data {text}"
     elif path.is_dir() or "/" in text:
         meant = f"--model {text}"
+    elif text == "%":
+        return "'%' stands alone: write a share as one word, as --budget 50%."
     elif text in registry.names("agents"):
         meant = f"--agent {text}, or in a comparison --agents with commas, as --agents {text},random"
     elif text in SearchConfig.model_fields:

@@ -52,17 +52,24 @@ def list_parts(
     as_json: Json = False,
 ) -> None:
     """List the parts that can be chosen by name."""
+    import textwrap
+
     from autoprune import listing
+    from autoprune.display import console
 
     parts = listing.describe(kind)
     if as_json:
         emit(parts)
         return
+    room = console().width
     for kind_name, described in parts.items():
         echo(f"{kind_name}:")
         width = max(map(len, described), default=0)
         for name, line in described.items():
-            echo(f"  {name:<{width}}  {line}")
+            echo(textwrap.fill(
+                line, room, initial_indent=f"  {name:<{width}}  ", subsequent_indent=" " * (width + 4),
+                break_long_words=False, break_on_hyphens=False,
+            ))  # fmt: skip
         if not described:
             echo("  none is registered")
 

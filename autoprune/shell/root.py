@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from autoprune.errors import UserError
+from autoprune.errors import Notice, UserError
 from autoprune.faults import outside_fault
 from autoprune.shell import mistakes
 from autoprune.shell.app import Group, Shell
@@ -43,11 +43,16 @@ def _common(
     """Search how much of every layer of a network to keep, and get the smaller network."""
 
 
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """A warning as a line; a notice as a search prints its own."""
+    echo(f"autoprune: {'' if issubclass(category, Notice) else 'warning: '}{message}", err=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Exits with 0, 2 for a user's mistake, 130 for Ctrl-C; anything else is a bug."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # their warnings and bars would tear our progress
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    warnings.showwarning = lambda message, *_, **__: echo(f"autoprune: warning: {message}", err=True)
+    warnings.showwarning = _show_warning
     warnings.filterwarnings("ignore", module=r"(torch|transformers|huggingface_hub)\b")
     VOLUME.reset()
     try:

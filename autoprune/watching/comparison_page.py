@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from autoprune import live
 from autoprune.comparing.results import FILE, load_results
 from autoprune.config import LIMITS, SearchConfig, load_config
 from autoprune.drawing.charts import Series, colour, legend, line_chart
@@ -60,18 +61,18 @@ def _facts(
 ) -> list[tuple[str, str, str]]:
     told = [("Searches", f"{ended} of {total}", "have ended")]
     if first is not None:
-        told.insert(0, ("First", first["agent"], f"loss {loss(first['loss'])}, mean over its seeds so far"))
+        told.insert(0, ("First", live.shown(first["agent"]), f"loss {loss(first['loss'])}, mean over its seeds so far"))
     for limit, name in SPENT.items():
         bound = None if config is None else getattr(config, limit)
         if bound is not None:
-            told.append(("Limit of a search", amount(bound), {"evals": "policies"}.get(name, name)))
+            told.append(("Limit of a search", amount(bound), {"evals": "evaluations"}.get(name, name)))
     return told
 
 
 def _head(place: Place, state: State, config: SearchConfig | None) -> Markup:
     if config is None:
         return heading(place, place.path.name, state)
-    bounds = ", ".join(f"{metric} ≤ {bound:g}" for metric, bound in config.budgets.items())
+    bounds = ", ".join(f"{live.shown(metric)} ≤ {bound:g}" for metric, bound in config.budgets.items())
     return heading(place, model_name(config), state, f"Comparison, {bounds}. ", tag("code", place.path))
 
 
@@ -84,7 +85,7 @@ def _searches(runs: Sequence[tuple[Place, Seen]], names: Iterable[str]) -> Marku
 
 def _live(runs: Sequence[tuple[Place, Seen]]) -> Markup | None:
     """The best loss so far of every search."""
-    series, agents = [], list(dict.fromkeys(seen.config.agent for _, seen in runs if seen.config))
+    series, agents = [], list(dict.fromkeys(live.shown(seen.config.agent) for _, seen in runs if seen.config))
     for place, seen in runs[:LINES]:
         points = [(x, y) for x, _, y in (seen.run.history if seen.run else ()) if drawable(y)]
         if points:

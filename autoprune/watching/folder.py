@@ -77,9 +77,8 @@ class Folder:
 
     def read(self, place: Place, brief: bool = False) -> Seen:
         """What is known of a run now; `brief` is as in `RunReader.read`."""
-        if place.path not in self._readers:
-            self._readers[place.path] = RunReader(place.path)
-        return self._readers[place.path].read(brief)
+        reader = self._readers.get(place.path) or self._readers.setdefault(place.path, RunReader(place.path))
+        return reader.read(brief)
 
 
 def kind_of(path: Path) -> Kind:

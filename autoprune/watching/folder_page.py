@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+from autoprune import live
 from autoprune.drawing.markup import Markup, tag
 from autoprune.drawing.tables import loss, note, table
 from autoprune.watching.folder import Place, planned, progress_of
 from autoprune.watching.run_page import STATES, Page, heading, link
 from autoprune.watching.run_reader import Seen, State
 
-COLUMNS = ("run", "state", "agent", "budgets", "done", "best loss", "policies")
+COLUMNS = ("run", "state", "agent", "budgets", "done", "best loss", "evaluations")
 
 
 def folder_page(place: Place, runs: Sequence[tuple[Place, Seen | None]]) -> Page:
@@ -44,11 +45,11 @@ def _row(place: Place, seen: Seen | None) -> list[object]:
     config, run = seen.config, seen.run
     if config is None:
         return [name, _state(seen.state), *[""] * (len(COLUMNS) - 2)]
-    bounds = ", ".join(f"{metric} ≤ {bound:g}" for metric, bound in config.budgets.items())
+    bounds = ", ".join(f"{live.shown(metric)} ≤ {bound:g}" for metric, bound in config.budgets.items())
     best = loss(run.best.loss) if run and run.best else "–"
     scored = f"{run.spent.evals:,}" if run else "–"
     done = _share(place, seen.share, f"{seen.share:.0%}") if run else ""
-    return [name, _state(seen.state), config.agent, bounds, done, best, scored]
+    return [name, _state(seen.state), live.shown(config.agent), bounds, done, best, scored]
 
 
 def _state(state: State) -> Markup:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from autoprune import live
 from autoprune.config import LIMITS, SearchConfig
 from autoprune.drawing.markup import Markup, join, tag
 from autoprune.drawing.tables import amount, change, count, duration, facts, loss, percent, section
@@ -26,10 +27,10 @@ STATES = {
 }
 EXPLAINED = {
     "preparing": "The network is being loaded, and its levels are being made.",
-    "stopped": "The search was stopped in order. It can go on where it was.",
+    "stopped": "The search ended before its limits. It can go on where it was.",
     "ended": "No process works on this run, and it has no result: it was killed, or has not begun. It can go on.",
 }
-NAMES = {"evals": "Policies scored", "tokens": "{items} scored", "seconds": "Time"}
+NAMES = {"evals": "Evaluations", "tokens": "{items} scored", "seconds": "Time"}
 
 
 def run_page(place: Place, seen: Seen, notice: str | None = None) -> Page:
@@ -118,8 +119,8 @@ def _head(place: Place, seen: Seen) -> Markup:
     config = seen.config
     if config is None:
         return heading(place, place.path.name, seen.state)
-    bounds = ", ".join(f"{metric} ≤ {bound:g}" for metric, bound in config.budgets.items())
-    told = f"{config.agent}, seed {config.seed}, {bounds}. Run "
+    bounds = ", ".join(f"{live.shown(metric)} ≤ {bound:g}" for metric, bound in config.budgets.items())
+    told = f"{live.shown(config.agent)}, seed {config.seed}, {bounds}. Run "
     return heading(place, model_name(config), seen.state, told, tag("code", place.path))
 
 
@@ -136,10 +137,12 @@ def _facts(run: Run, seen: Seen) -> list[tuple[str, str, str]]:
         beside = f"; uniform {loss(even)}{f' ({against})' if against else ''}" if even is not None else ""
         sample = f"on {count(run.best.sequences, run.words.sample)} of the search split"
         name = "Best loss" if run.result else "Best loss so far"
-        found.append((f"{name} ({run.config.loss})", loss(run.best.loss), f"{run.unit_of_loss}, {sample}{beside}"))
+        found.append(
+            (f"{name} ({live.shown(run.config.loss)})", loss(run.best.loss), f"{run.unit_of_loss}, {sample}{beside}")
+        )
     failures = f", {count(seen.failed, 'failure')}" if seen.failed else ""
     told = f"{amount(run.spent.tokens)} {run.words.items}{failures}"
-    found.append(("Policies scored", f"{run.spent.evals:,}", told))
+    found.append(("Evaluations", f"{run.spent.evals:,}", told))
     if seen.state == "searching":
         found.append(("Speed", "–" if seen.speed is None else amount(seen.speed), f"{run.words.items} per second"))
         left = seen.seconds_left
@@ -178,5 +181,5 @@ def _budgets(run: Run) -> Markup:
         dense = run.space.cost(run.space.dense, metric)
         used = run.used(metric, run.best.keys) if run.best else 0.0
         told = f"{percent(used, dense)} of dense, at most {percent(bound, dense)}" if run.best else "nothing scored yet"
-        rows.append(bar(metric, used / (dense or 1.0), told, bound / (dense or 1.0)))
+        rows.append(bar(live.shown(metric), used / (dense or 1.0), told, bound / (dense or 1.0)))
     return section("Budget of the best", *rows)

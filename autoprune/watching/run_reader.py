@@ -2,6 +2,7 @@
 
 import math
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -27,7 +28,8 @@ from autoprune.space import SearchSpace
 from autoprune.unit_statistics import UnitStatistics
 
 State = Literal["preparing", "searching", "finished", "stopped", "ended", "damaged"]
-"""`stopped` in order, as by Ctrl-C; `ended` without a result, as a killed run."""
+"""`stopped` with a result that is not the last word, as after Ctrl-C or where a resume with other limits was killed;
+`ended` without a result, as a killed run."""
 
 SEARCHING = "searching"  # the stage that is none of the preparation
 SPEED_OVER = 20.0  # seconds of which the speed is a mean
@@ -77,14 +79,14 @@ class Seen:
 
 
 class RunReader:
-    """Reads a run again and again.
+    """Reads a run again and again. Several threads may ask at once: each waits for the others.
 
     Args:
         path: the run's directory.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self._lock = path, threading.Lock()
         self._stamps: dict[str, object] = {}
         self._config: SearchConfig | None = None
         self._space: tuple[SearchSpace, list[UnitStatistics]] | None = None
@@ -98,6 +100,10 @@ class RunReader:
             brief: leaves out the journal of a run that has ended; its result is enough for a table. What was known is
                 given again while its files are the same: a folder may hold hundreds of runs, and is asked every second.
         """
+        with self._lock:
+            return self._known_or_read(brief)
+
+    def _known_or_read(self, brief: bool) -> Seen:
         now = [stamp(self.path / name) for name in OF_AN_END]
         if brief and self._brief is not None and self._brief[0] == now and not rundir.is_in_use(self.path):
             return self._brief[1]

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import socket
-import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -92,12 +91,10 @@ def application(folder: Folder, control: Control | None) -> Starlette:
         folder: what is watched.
         control: what stops and resumes searches; None shows only.
     """
-    lock = threading.Lock()  # readers keep what they have read
 
     def page_of(name: str) -> Page:
-        with lock:
-            place = folder.place(name)
-            page = _drawn(folder, place, control.notice(place.path) if control else None)
+        place = folder.place(name)
+        page = _drawn(folder, place, control.notice(place.path) if control else None)
         page["can"] = {what: can and control is not None for what, can in page["can"].items()}
         return page | {"control": control is not None, "name": name}
 

@@ -38,6 +38,7 @@ from autoprune.levels.store import LevelStore
 from autoprune.networks import pretrained
 from autoprune.networks.loading import explained as loading
 from autoprune.networks.loading import family_of
+from autoprune.networks.quiet import without_bars
 from autoprune.space_file import load_space, save_space
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ def _fill(assembly: Assembly, directory: Path) -> None:
         temporary.mkdir()
         assembly.placer.release()
         model: Any = assembly.loaded.model
-        model.save_pretrained(temporary / "network")
+        with without_bars():
+            model.save_pretrained(temporary / "network")
         save_file({"tokens": assembly.splits.search.contiguous()}, temporary / "tokens.safetensors")
         save_space(temporary / "space.json", assembly.space)
         (temporary / "levels").symlink_to(assembly.store.directory.absolute(), target_is_directory=True)
