@@ -96,7 +96,7 @@ with torch.no_grad():
     ids = torch.cat([prompt, torch.tensor([[17]])], 1)
     length, error = step_error(network(0), ids)
     _, exact = step_error(network(0), ids, position_ids=torch.tensor([[12]]))
-print(f"layer 0: cache length after 12 tokens {length}, error of the next step {error:.2f}, with position_ids {exact:.5f}")
+print(f"layer 0: cache length after 12 tokens {length}, next step off by {error:.2f}, with position_ids {exact:.5f}")
 assert length == 0 and error > 0.1 and exact < 1e-3
 assert step_error(network(1), ids)[0] == 12
 print("CONFIRMED: without attention in layer 0, only plain generate() decodes right")
