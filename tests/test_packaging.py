@@ -157,7 +157,9 @@ def required(name: str) -> set[str]:
 def test_the_demo_installs_the_package_alone(tmp_path: Path) -> None:
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
-    demo, tests = (said("make", "--no-print-directory", "--dry-run", goal, cwd=tmp_path).stdout for goal in ("demo", "test"))
+    demo, tests = (
+        said("make", "--no-print-directory", "--dry-run", goal, cwd=tmp_path).stdout for goal in ("demo", "test")
+    )
     assert "-e ." in demo
     assert "[dev]" not in demo
     assert demo.rstrip().endswith("autoprune search")
