@@ -64,7 +64,7 @@ def search(
         agent: a name from `autoprune list agents`, `package.module:Object`, a class or an instance. The default is
             `evolution`.
         seed: random seed of the agent. The default is 0.
-        max_evals: limit on the number of policies scored.
+        max_evals: limit on the evaluations, the policies scored.
         max_tokens: limit on policies x tokens, or policies x images, scored.
         out: directory of the run. None makes a new one in `runs/`.
         config: a YAML file of settings. Arguments that are given take precedence.

@@ -89,10 +89,10 @@ def test_a_search_is_watched_stopped_resumed_and_ends(quick: dict[str, Any], tmp
         if PICTURES:
             tab.screenshot(path=str(Path(PICTURES) / "stopped.png"), full_page=True)
 
-        tab.get_by_role("spinbutton", name="policies").fill("3")
+        tab.get_by_role("spinbutton", name="evaluations").fill("3")
         tab.get_by_role("button", name="Resume").click()
         tab.get_by_text("max_evals=3 is lower").wait_for(timeout=60 * SECOND)
-        tab.get_by_role("spinbutton", name="policies").fill(str(MORE))
+        tab.get_by_role("spinbutton", name="evaluations").fill(str(MORE))
         tab.get_by_role("button", name="Resume").click()
         tab.locator(".state.finished").wait_for(timeout=120 * SECOND)
         assert scored(tab) == MORE
