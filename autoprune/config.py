@@ -95,7 +95,9 @@ class SearchConfig(Settings):
     loss: Annotated[str, AGENT] = Field("kl", description="loss that agents minimise")
     seed: Annotated[int, AGENT] = Field(0, ge=0, description="random seed of the agent")
     data_seed: Annotated[int, SAMPLES] = Field(0, ge=0, description="random seed of the data splits")
-    max_evals: Annotated[int | None, BUDGETS] = Field(None, gt=0, description="limit on the evaluations, the policies scored")
+    max_evals: Annotated[int | None, BUDGETS] = Field(
+        None, gt=0, description="limit on the evaluations, the policies scored"
+    )
     max_tokens: Annotated[int | None, BUDGETS] = Field(
         None,
         gt=0,
