@@ -4,7 +4,7 @@ Read top to bottom: task -> network and data -> units -> costs -> level store ->
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor
 from autoprune.budgets.bounds import absolute_bound, in_network
 from autoprune.budgets.metric import cost_rows, fixed_cost, metric_of
 from autoprune.calibration.moments import collect
+from autoprune.calibration.producers import Read, collect_read
 from autoprune.config import SearchConfig
 from autoprune.coverage import Coverage
 from autoprune.cutting.widths import Width
@@ -25,6 +26,7 @@ from autoprune.files.cache import cache_directory
 from autoprune.level import Level, group_levels
 from autoprune.levels.criterion import workspace_bytes
 from autoprune.levels.evidence import check_needs, gather
+from autoprune.levels.form import live_form
 from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, build, is_complete, store_key
@@ -139,7 +141,8 @@ def assemble(
     loaded, read, view = prepared.loaded, prepared.read, prepared.view
     check_needs(config.criterion, load_criterion(config.criterion), view)
     units = units_of(view, config)
-    network = Network(view, units, config.workload_of(), cache_directory(), run, progress, task=task)
+    itemsize = loaded.checkpoint_dtype.itemsize
+    network = Network(view, units, config.workload_of(), cache_directory(), run, progress, task=task, itemsize=itemsize)
     asked = config.model_copy(update={"budgets": {}}) if data else config
     metrics = {name: metric_of(name, network) for name in asked.budgets}
     whole = whole_network(prepared, task) if asked.budgets and config.of == "model" else None
@@ -193,8 +196,17 @@ def _stored(
             save_moments(moments, units, collected)
         if not is_complete(levels):
             rows = collected if keep_moments else collect(*reading)  # which holds those of one block at a time
-            build(levels, view, units, rows, criterion, dtype, partial(progress, "building levels"), evidence)
+            read = moments_read(units, *reading, partial(progress, "collecting moments of producers"))
+            build(levels, view, units, rows, criterion, dtype, partial(progress, "building levels"), evidence, read)
     return LevelStore(levels, units, config.home()), moments if keep_moments else None
+
+
+def moments_read(
+    units: Sequence[Unit], view: BlockView, tokens_NT: Tensor, batch: int, progress: Callable[[float], None]
+) -> Iterable[Read] | None:
+    """The moments of what producers read, block after block, if a form of the units' levels changes producers."""
+    wanted = any(live_form(level).changes_producers for unit in units for level in unit.levels)
+    return collect_read(view, tokens_NT, batch, progress) if wanted else None
 
 
 def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:

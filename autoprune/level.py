@@ -159,6 +159,14 @@ class Form:
         """Parameters that are stored, without those that leave only with the last group (`Unit.fixed_params`)."""
         return unit.params(level.kept)
 
+    def nbytes(self, unit: "Unit", level: Level, itemsize: int) -> float:
+        """Bytes of all weights of the unit as they are stored, where a dense weight has `itemsize` bytes.
+
+        Raises:
+            UserError: the form cannot tell.
+        """
+        return 0.0 if self.drops(level) else itemsize * (unit.params(level.kept) + unit.fixed_params)
+
     def macs(self, unit: "Unit", level: Level, context: int) -> float:
         """Multiply-accumulates per token when `context` positions are attended to."""
         return unit.macs(level.kept, context)
