@@ -106,6 +106,7 @@ PARTS: dict[str, dict[str, str]] = {
         "policy": "autoprune.exporters.policy_json:PolicyFile",
         "module": "autoprune.exporters.module:Module",
         "onnx": "autoprune.exporters.onnx:Onnx",
+        "compressed-tensors": "autoprune.exporters.compressed_tensors:CompressedTensors",
     },
 }
 

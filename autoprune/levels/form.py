@@ -28,7 +28,7 @@ class Building:
     Args:
         unit: that the width is of.
         width: the live width, dense.
-        moments: second moments of the consumer's inputs, `[D, D]`.
+        moments: second moments of the consumer's inputs, `[D, D]`; `[0, 0]` where they are not known.
         mean: their means, `[D]`; None where no BatchNorm reads the consumer.
         inputs: numbers of the consumer's inputs, `[D]`, those of the most important group first.
         reconstructs: whether the criterion gives the consumer new weights.

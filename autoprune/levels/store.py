@@ -213,6 +213,7 @@ def build(
         UserError: the disk is full or not writable.
     """
     widths = [width for row in view.widths for width in row]
+    widths += view.ends[: len(units) - len(widths)]
     known: Iterable[Evidence] = chain.from_iterable(evidence) if evidence else repeat({})
     of_link = zip(chain.from_iterable(moments), known, strict=False)
     statistics: list[dict[str, Any]] = []
@@ -220,12 +221,15 @@ def build(
     with _building(directory) as temporary:
         for done, (unit, width) in enumerate(zip(units, widths, strict=True)):
             with view.bench(_workspace(width)) as device:
-                if device.type == "cpu":
-                    view.rest()
+                if unit.block == len(view.blocks):
+                    levels, measured = _end(unit, width, dtype)
                 else:
-                    view.enter(unit.block)
-                of_links = [next(of_link) for _ in width.links]
-                levels, measured = _unit(unit, width, of_links, criterion, dtype, of_block(unit.block))
+                    if device.type == "cpu":
+                        view.rest()
+                    else:
+                        view.enter(unit.block)
+                    of_links = [next(of_link) for _ in width.links]
+                    levels, measured = _unit(unit, width, of_links, criterion, dtype, of_block(unit.block))
                 statistics.append(asdict(measured))
             save_file(levels, temporary / file_of(unit))
             if progress:
@@ -297,6 +301,23 @@ def _unit(
         tensors |= {BEHIND * behind + name: tensor for name, tensor in levels.items()}
         rows_O = levels["order"]
     return tensors, statistics
+
+
+def _end(unit: Unit, width: LiveWidth, dtype: torch.dtype) -> tuple[dict[str, Tensor], UnitStatistics]:
+    """The same of embeddings or a head, of a single group; all that is known of their inputs is how many there are."""
+    inputs = width.consumer_weight.shape[1]
+    tensors: dict[str, Tensor] = {"order": torch.zeros(1, dtype=torch.int64)}
+    unknown = torch.zeros(0, 0, dtype=torch.float64)
+    numbers = torch.arange(inputs, device=width.consumer_weight.device)
+    of = Building(unit, width, unknown, None, numbers, False, _none, dtype)
+    for number, level in enumerate(unit.levels):
+        tensors |= {f"{name}.{number}": tensor for name, tensor in live_form(level).build(level, of).items()}
+    alike_DD = torch.eye(inputs, dtype=torch.float64)
+    return tensors, measure(unit, width, alike_DD, tensors, _own(tensors, unit.levels))
+
+
+def _none() -> Reconstruction:
+    raise AssertionError("ends keep all of their inputs")
 
 
 def _in_order(tensor: Tensor, name: str, rows_O: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ def _consumers(level: Level, of: Building, bits: Sequence[int]) -> dict[int, Nam
     weight_OK = weight_OD[:, kept_K]
     if of.reconstructs and level.kept < of.unit.groups:
         weight_OK = of.reconstruction().on(kept_K).to(weight_OD.dtype)
-    h_KK = of.moments[kept_K][:, kept_K]
+    h_KK = of.moments[kept_K][:, kept_K] if of.moments.numel() else None  # those of ends are not known
     matrices, found = _matrices(of.width), {number: Named() for number in bits}
     for number, (part,) in _rounded([weight_OK], bits, level, h_KK, of.dtype).items():
         found[number] |= _named(len(matrices) - 1, part, number)
