@@ -10,6 +10,7 @@ from torch import Tensor
 
 from autoprune.cutting.counting import weights_of
 from autoprune.cutting.live import LiveWidth
+from autoprune.level import Level
 from autoprune.levels.form import live_form
 from autoprune.space import Unit
 from autoprune.unit_statistics import UnitStatistics
@@ -52,7 +53,7 @@ def _output_errors(
     levels: Mapping[str, Tensor],
     owned: Sequence[Mapping[str, Tensor]],
 ) -> tuple[float, ...]:
-    """E|Wx - W_K x_K|^2 / E|Wx|^2 at every level, never falling as less is kept (which rounding could make it)."""
+    """E|Wx - W_K x_K|^2 / E|Wx|^2 at every level, and what producers lose; never falling as less is kept of a form."""
     size = weight_OD.shape[1] // unit.groups
     order_G = levels["order"].to(weight_OD.device)
     inputs = (order_G[:, None] * size + torch.arange(size, device=order_G.device)).flatten()
@@ -64,8 +65,15 @@ def _output_errors(
         difference_OD = weight_OD - form.consumer(level, stored, width, inputs)
         error = float((difference_OD @ h_DD * difference_OD).sum()) / whole if whole > 0 else 0.0
         error += form.lost(level, own)
-        errors.append(min(1.0, max(errors[-1], error)))
+        denser = zip(unit.levels, errors, strict=False)
+        alike = [known for other, known in denser if _comparable(level, other)]
+        errors.append(min(1.0, max([error, *alike])))
     return tuple(errors)
+
+
+def _comparable(level: Level, denser: Level) -> bool:
+    """Whether a level of the same form differs in one respect alone: by rounding, the sparser could seem better."""
+    return denser.form == level.form and (denser.kept == level.kept or denser.options == level.options)
 
 
 def _kurtosis(weights: Tensor) -> float:
