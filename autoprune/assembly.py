@@ -19,6 +19,7 @@ from autoprune.calibration.moments import collect
 from autoprune.calibration.producers import Read, collect_read
 from autoprune.config import SearchConfig
 from autoprune.coverage import Coverage
+from autoprune.cutting.ends import unit_of_end
 from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
@@ -40,8 +41,9 @@ from autoprune.ports.task import Prepared, Progress, Task
 from autoprune.ports.training import TrainingSet
 from autoprune.space import SearchSpace, Unit
 from autoprune.training.candidate import CandidateTrainer
+from autoprune.undominated import undominated
 from autoprune.whole import whole_network
-from autoprune.wording import OF_UNITS, Words
+from autoprune.wording import OF_UNITS, STORED, Words
 
 
 @dataclass(frozen=True)
@@ -147,14 +149,16 @@ def assemble(
     prepared = task.prepare(config, masks, progress, data)
     loaded, read, view = prepared.loaded, prepared.read, prepared.view
     check_needs(config.criterion, load_criterion(config.criterion), view)
-    units = units_of(view, config)
+    units = [*units_of(view, config), *units_of_ends(view, config)]
     itemsize = loaded.checkpoint_dtype.itemsize
     network = Network(view, units, config.workload_of(), cache_directory(), run, progress, task=task, itemsize=itemsize)
     asked = config.model_copy(update={"budgets": {}}) if data else config
     metrics = {name: metric_of(name, network) for name in asked.budgets}
     whole = whole_network(prepared, task) if asked.budgets and config.of == "model" else None
-    space = space_of(units, asked, masks, metrics, task.words, whole)
+    made = partial(space_of, config=asked, masks=masks, metrics=metrics, words=task.words, whole=whole)
+    space = made(units)
     store, moments = _stored(prepared, task, data or read().digest, space.units, masks, progress)
+    space, store = undominated(space, store, config, itemsize, made)
     sort_groups(view, store)
     masked = masked_weights(view, space.units, store, moments, loaded.checkpoint_dtype) if masks else None
     return Assembly(config, loaded, read, view, space, store, Placer(view, space, store, masked), metrics, task)
@@ -228,6 +232,20 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
                 )
             round_to = max(1, config.round_to // config.mlp_group) if mlp else 1
             units.append(unit_with_levels(width, b, view, config, round_to))
+    return units
+
+
+def units_of_ends(view: BlockView, config: SearchConfig) -> list[Unit]:
+    """Embeddings and head, if a budget counts how they are stored, and a form can have them."""
+    forms = [one for one in chosen_forms(config.forms) if one.form.ends]
+    if not forms or not set(config.budgets) & set(STORED):
+        return []
+    units = []
+    for end in view.ends:
+        dense = unit_of_end(end, len(view.blocks))
+        offer = Offer(dense, end, view, config)
+        found = [level for one in forms for level in one.form.levels(replace(offer, argument=one.argument))]
+        units.append(replace(dense, levels=ordered(found, 1)))
     return units
 
 

@@ -131,7 +131,12 @@ class Form:
     """The words, costs and shapes of the levels of one form. No tensors are needed.
 
     By default a level stores all weights of the groups that it keeps, as the dense network does.
+
+    Attributes:
+        ends: whether embeddings and head can have levels of the form. They are units of a single group.
     """
+
+    ends: bool = False
 
     def check_argument(self, argument: str) -> None:
         """Raise a UserError unless the form takes what the user wrote behind its name; by default it takes nothing.

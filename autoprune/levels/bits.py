@@ -38,6 +38,7 @@ class Bits(LiveForm):
     """So many bits a weight."""
 
     changes_producers = True
+    ends = True
 
     # -- which levels there are ------------------------------------------------------------------------------------
 

@@ -14,12 +14,13 @@ memory-mapped. Version, units, sizes, shapes and orders are checked before use. 
 dtype, so that what is scored is what is shipped.
 """
 
+import copy
 import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from itertools import chain, repeat
 from pathlib import Path
@@ -124,6 +125,17 @@ class LevelStore:
         self._weights = [_weights(tensors, len(unit.levels)) for tensors, unit in tables]
         self._own = [_own(tensors, unit.levels) for tensors, unit in tables]
 
+    def choosing(self, chosen: Sequence[Sequence[int]]) -> "LevelStore":
+        """The same store with some levels of each unit, by their numbers. They are numbered anew."""
+        own = copy.copy(self)
+        own._weights = [[row[number] for number in some] for row, some in zip(self._weights, chosen, strict=True)]
+        own._own = [[row[number] for number in some] for row, some in zip(self._own, chosen, strict=True)]
+        own.statistics = tuple(
+            replace(one, output_errors=tuple(one.output_errors[number] for number in some))
+            for one, some in zip(self.statistics, chosen, strict=True)
+        )
+        return own
+
     def order(self, u: int) -> Tensor:
         """Groups of unit `u`, most important first, `[G]`."""
         return self._tensors[u]["order"]
@@ -134,7 +146,7 @@ class LevelStore:
 
     def consumer(self, u: int, level: int) -> Tensor | None:
         """The reconstructed weight of unit `u`'s consumer, or None where the dense weight's prefix serves."""
-        return self._tensors[u].get(f"level.{level}")
+        return self._weights[u][level].consumer
 
     def weights(self, u: int, level: int) -> LevelWeights:
         """The weights that a level of unit `u` puts in place."""
