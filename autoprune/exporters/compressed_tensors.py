@@ -4,15 +4,15 @@ transformers loads it where compressed-tensors is installed, and multiplies weig
 the same layout. If no group of any unit was removed, it is a stock model of the original type. Otherwise its layers have
 widths of their own, and it is loaded after `import autoprune`.
 
-A tied embedding is written in the checkpoint's dtype, because the layout has no matrix that is both. The rows of a
-matrix are the module's outputs, so networks of other linear layers (GPT-2's `Conv1D`) are refused.
+A tied embedding is written twice, because the layout has no matrix that is both: the file then has that much more than
+the metric `memory` counts. The rows of a matrix are the module's outputs, so networks of other linear layers (GPT-2's `Conv1D`) are refused.
 
 Shapes: O rows, D columns, N groups of columns.
 """
 
 import importlib.util
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,9 @@ class CompressedTensors(Exporter):
             state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         for one in packed:
             del state[f"{one.module}.weight"]
-            state |= {f"{one.module}.{name}": tensor for name, tensor in one.tensors.items()}
+            state |= {f"{one.module}.{name}": tensor.clone() for name, tensor in one.tensors.items()}
+        if len(packed) > len({id(one.tensors) for one in packed}):  # two copies of a tied matrix
+            network.config.tie_word_embeddings = False
         network.config.quantization_config = quantization_config(packed)
         with neighbour(path) as directory, without_bars():
             network.config.save_pretrained(directory)
@@ -140,12 +142,18 @@ def _packed(assembly: Assembly, source: Source) -> Iterator[Packed]:
         if level.form == "bits":
             prefix = f"{assembly.loaded.family.blocks}.{stays.index(block)}."
             yield from _of_unit(prefix, level, width, assembly.store.own(u, numbers[u]))
-    ends = assembly.view.ends
-    tied = len(ends) == 1
-    for u, end in enumerate(ends[: len(numbers) - len(widths)], len(widths)):
+    for u, end in enumerate(assembly.view.ends[: len(numbers) - len(widths)], len(widths)):
         level = assembly.space.units[u].levels[numbers[u]]
-        if level.form == "bits" and not tied:
-            yield from _of_unit("", level, end, assembly.store.own(u, numbers[u]))
+        if level.form == "bits":
+            (one,) = _of_unit("", level, end, assembly.store.own(u, numbers[u]))
+            copies = {path for path in _paths(assembly.loaded.model, end) if path != one.module}
+            yield from (one, *(replace(one, module=path) for path in sorted(copies)))
+
+
+def _paths(model: nn.Module, end: LiveWidth) -> list[str]:
+    """Where an end's matrix is in the model: at two places, if embeddings are tied."""
+    weight = end.dense.live(end.width.consumer.key)
+    return [path for path, module in model.named_modules() if getattr(module, "weight", None) is weight]
 
 
 def _of_unit(prefix: str, level: Level, width: LiveWidth, own: Any) -> Iterator[Packed]:
