@@ -187,9 +187,13 @@ def _write(name: str, exporter: Exporter, source: Source, path: Path) -> None:
 
 
 def _warn(exporter: Exporter, source: Source, path: Path) -> None:
+    if any(unit.form == "bits" for unit in source.policy.units) and not exporter.packs:
+        told = "weights of few bits were multiplied out: the file is as large as without them."
+        warnings.warn(f"{told} --to compressed-tensors writes them packed.", UserWarning, stacklevel=4)
+        return
     written, dense, native = export_bytes(source.assembly, source.policy, path)
     padding = exporter.padding  # only with it files tell more than parameters, which have no headers
-    if written and (written if padding else native) > NOTHING_SAVED * dense:
+    if written and (written if padding or exporter.packs else native) > NOTHING_SAVED * dense:
         why = f"{padding} it has {native / 1e6:,.1f} MB" if padding else "the policy leaves nearly everything"
         sizes = f"{written / 1e6:,.1f} MB of weights, the dense network {dense / 1e6:,.1f} MB"
         warnings.warn(f"the export saves nothing ({sizes}): {why}.", UserWarning, stacklevel=4)

@@ -76,5 +76,3 @@ def _saved_buffers(model: "nn.Module") -> "Iterator[Tensor]":
         if name not in names and id(tensor) not in seen:
             seen.add(id(tensor))
             yield tensor
-
-

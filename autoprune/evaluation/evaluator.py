@@ -173,7 +173,9 @@ class Evaluator(Scorer):
                     hidden_BTD = self.view.embed(self.tokens_NT[list(sequences[some])])
                     for block in range(len(self.view.blocks)):
                         hidden_BTD = self.view.run(block, hidden_BTD)
-                    losses_PS[p, some] = self._readout.measure(hidden_BTD, references[some], as_it_is=True)[0].cpu().numpy()
+                    losses_PS[p, some] = (
+                        self._readout.measure(hidden_BTD, references[some], as_it_is=True)[0].cpu().numpy()
+                    )
         return losses_PS
 
     def _whole(self, policy: Proposal) -> Whole:
@@ -208,9 +210,7 @@ class Evaluator(Scorer):
             found |= self._measured_behind(ends, some, states)
         return found
 
-    def _measured_behind(
-        self, ends: Choices, lanes: list[tuple[Whole, int]], states: dict[Node, Tensor]
-    ) -> Losses:
+    def _measured_behind(self, ends: Choices, lanes: list[tuple[Whole, int]], states: dict[Node, Tensor]) -> Losses:
         """The same of policies with the same embeddings and head."""
         self._readout.behind(ends)
         found: list[Tensor] = []

@@ -15,6 +15,7 @@ from autoprune.evaluation.graphs import Graphs
 from autoprune.evaluation.prefixes import Choices, Node, Prefixes, StateCache
 from autoprune.levels.placing import Choice, Placer
 
+
 @dataclass(frozen=True)
 class Whole:
     """A policy.

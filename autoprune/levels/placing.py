@@ -35,7 +35,9 @@ class Placer:
         self.view, self.space, self.store, self.masked = view, space, store, masked
         self._separable: dict[int, bool] = {}
         self._widths = [width for row in view.widths for width in row]
-        self._widths += view.ends[: len(space.units) - len(self._widths)]  # behind the units of blocks, if there are any
+        self._widths += view.ends[
+            : len(space.units) - len(self._widths)
+        ]  # behind the units of blocks, if there are any
         self._forms = [[live_form(level) for level in unit.levels] for unit in space.units]
         self._standing: list[tuple[LiveForm, Level] | None] = [None] * len(space.units)
         self.units_of_block = [

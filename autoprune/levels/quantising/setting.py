@@ -1,10 +1,10 @@
 """Reads what stands behind `bits` in the setting `forms`, and the options of levels.
 
-    bits                       8, 6, 5, 4, 3 and 2 bits
-    bits:8/4/3                 these alone
-    bits:4/3/group=64          64 weights of a row share a scale
-    bits:4/symmetric           grids with zero in the middle
-    bits:4/act-order           columns are rounded in the order of their moments
+bits                       8, 6, 5, 4, 3 and 2 bits
+bits:8/4/3                 these alone
+bits:4/3/group=64          64 weights of a row share a scale
+bits:4/symmetric           grids with zero in the middle
+bits:4/act-order           columns are rounded in the order of their moments
 """
 
 from dataclasses import dataclass, field
@@ -68,7 +68,9 @@ def read(argument: str) -> Setting:
         elif part in ("act-order", "act_order"):
             found.by_importance = True
         else:
-            raise UserError(f"the form bits has no setting '{part}': write bits, group, symmetric and act-order, {HOW}.")
+            raise UserError(
+                f"the form bits has no setting '{part}': write bits, group, symmetric and act-order, {HOW}."
+            )
     bits = tuple(sorted(set(found.bits), reverse=True)) or BITS
     return Setting(bits, found.group, found.symmetric, found.by_importance)
 
