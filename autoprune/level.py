@@ -155,6 +155,10 @@ class Form:
         """
         return ()
 
+    def notice(self, metrics: Sequence[str]) -> str | None:
+        """A sentence that users of levels of this form should read when these metrics are budgeted; None by default."""
+        return None
+
     def drops(self, level: Level) -> bool:
         """Whether the unit is dropped at this level."""
         return level.kept == 0

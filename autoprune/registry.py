@@ -60,8 +60,14 @@ PARTS: dict[str, dict[str, str]] = {
         "obs": "autoprune.levels.obs:OptimalBrainSurgeon",
         "taylor": "autoprune.levels.taylor:Taylor",
         "bn-scale": "autoprune.levels.bn_scale:BatchNormScale",
+        "sparsegpt": "autoprune.levels.sparsegpt:SparseGPT",
+        "global-magnitude": "autoprune.levels.global_magnitude:GlobalMagnitude",
     },
-    "forms": {"groups": "autoprune.levels.groups:Groups"},
+    "forms": {
+        "groups": "autoprune.levels.groups:Groups",
+        "sparse": "autoprune.levels.sparse:Sparse",
+        "n:m": "autoprune.levels.n_of_m:NOfM",
+    },
     "losses": {
         "kl": "autoprune.calibration.losses:KullbackLeibler",
         "ce": "autoprune.calibration.losses:CrossEntropy",

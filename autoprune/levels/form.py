@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from autoprune.cutting.live import LevelWeights, LiveWidth
     from autoprune.levels.criterion import Reconstruction
+    from autoprune.levels.matrices import UnitBuilding
     from autoprune.space import Unit
 
 
@@ -56,14 +57,30 @@ class LiveForm(Form):
 
     Attributes:
         refits: whether consumers of such a level may be solved once more without leaving the form (training/refit.py).
+        whole: whether a level changes more matrices than the consumer, and is built by `build_unit` for the whole unit.
+        keeps_zeros: whether weights that are zero at a level stay zero when the network is trained.
     """
 
     refits: bool = False
+    whole: bool = False
+    keeps_zeros: bool = False
 
     def build(self, level: Level, of: Building) -> "Mapping[str, Tensor]":
         """Tensors that the store keeps of a level: `level` is the consumer's weight in the layout of its module, with
         the groups in the store's order, and `norm` is the mean and variance of the BatchNorm that reads the consumer,
         `[2, O]`. Other names are the form's own.
+        """
+        raise NotImplementedError
+
+    def build_unit(self, levels: Mapping[int, Level], of: "UnitBuilding") -> "Mapping[str, Tensor]":
+        """Tensors that the store keeps of all levels of this form that a unit has, if the form is `whole`.
+
+        Names are those of `build` with a dot and the level's number: `level.3`. Weights are in the store's order of
+        groups, as `UnitBuilding.matrices` has them. The consumer of a width behind is `behind.level`.
+
+        Args:
+            levels: by their numbers in the unit.
+            of: the unit, its matrices and the moments of what they read.
         """
         raise NotImplementedError
 

@@ -42,6 +42,7 @@ from autoprune.files.writing import BUILDING, scratch
 from autoprune.levels.criterion import Reconstruction, order_of, workspace_bytes
 from autoprune.levels.evidence import Evidence
 from autoprune.levels.form import Building, live_form
+from autoprune.levels.matrices import UnitBuilding
 from autoprune.levels.measure_unit import measure
 from autoprune.levels.seal import SMALL, Seal, check, sealed
 from autoprune.networks.blocks import BlockView
@@ -196,6 +197,7 @@ def build(
     dtype: torch.dtype,
     progress: Callable[[float], None] | None = None,
     evidence: Sequence[Sequence[Evidence]] | None = None,
+    inputs: Iterable[Mapping[str, Tensor]] | None = None,
 ) -> None:
     """Compute every level of every unit and put the finished store in `directory` in one step.
 
@@ -203,6 +205,7 @@ def build(
         moments: per block and width, and those behind it, `[D, D]`; a block's are let go of when its levels are done.
         dtype: the checkpoint's, which weights are rounded to.
         evidence: what the criterion needs besides, in the order of the moments; None: nothing.
+        inputs: per block, what producers read (calibration/inputs.py); None where no form needs it.
 
     Raises:
         UserError: the disk is full or not writable.
@@ -211,6 +214,8 @@ def build(
     known: Iterable[Evidence] = chain.from_iterable(evidence) if evidence else repeat({})
     of_link = zip(chain.from_iterable(moments), known, strict=False)
     statistics: list[dict[str, Any]] = []
+    read, at_block = iter(inputs or ()), -1
+    of_block: Mapping[str, Tensor] = {}
     with _building(directory) as temporary:
         for done, (unit, width) in enumerate(zip(units, widths, strict=True)):
             with view.bench(_workspace(width)) as device:
@@ -219,7 +224,9 @@ def build(
                 else:
                     view.enter(unit.block)
                 of_links = [next(of_link) for _ in width.links]
-                levels, measured = _unit(unit, width, of_links, criterion, dtype)
+                while inputs is not None and at_block < unit.block:  # some blocks have no units
+                    at_block, of_block = at_block + 1, next(read)
+                levels, measured = _unit(unit, width, of_links, criterion, dtype, of_block)
                 statistics.append(asdict(measured))
             save_file(levels, temporary / file_of(unit))
             if progress:
@@ -257,20 +264,30 @@ def _workspace(width: LiveWidth) -> int:
 
 
 def _unit(
-    unit: Unit, width: LiveWidth, of_links: Sequence[tuple[Tensor, Evidence]], criterion: Criterion, dtype: torch.dtype
+    unit: Unit,
+    width: LiveWidth,
+    of_links: Sequence[tuple[Tensor, Evidence]],
+    criterion: Criterion,
+    dtype: torch.dtype,
+    inputs: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], UnitStatistics]:
     """The file of a unit, and its statistics, which are of the last width behind."""
     tensors: dict[str, Tensor] = {}
-    rows_O: Tensor | None = None  # of the consumer: the width behind puts them into an order
+    orders: list[Tensor] = []
     for behind, (link, (h_DD, evidence)) in reversed(list(enumerate(zip(width.links, of_links, strict=True)))):
         levels = _levels(unit, link, h_DD, evidence, criterion, dtype)
-        if rows_O is None:
-            statistics = measure(unit, link, reading.moments(link, h_DD)[0], levels)
-        else:
-            levels = {name: _in_order(tensor, name, rows_O) for name, tensor in levels.items()}
+        if orders:  # of the consumer: the width behind puts its rows into an order
+            levels = {name: _in_order(tensor, name, orders[0]) for name, tensor in levels.items()}
         tensors |= {BEHIND * behind + name: tensor for name, tensor in levels.items()}
-        rows_O = levels["order"]
-    return tensors, statistics
+        orders.insert(0, levels["order"])
+    of = UnitBuilding(unit, width, orders, inputs, [h_DD for h_DD, _ in of_links], criterion, dtype)
+    for form in dict.fromkeys(live_form(level) for level in unit.levels):
+        if form.whole:
+            own = {number: level for number, level in enumerate(unit.levels) if live_form(level) is form}
+            tensors |= form.build_unit(own, of)
+    last, prefix = width.links[-1], BEHIND * (len(orders) - 1)
+    of_last = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return tensors, measure(unit, last, reading.moments(last, of_links[-1][0])[0], of_last)
 
 
 def _in_order(tensor: Tensor, name: str, rows_O: Tensor) -> Tensor:
@@ -285,12 +302,22 @@ def _levels(
     weight_OD = width.consumer_weight
     h_DD, mean_D = reading.moments(width, h_DD.to(weight_OD.device))
     evidence = {name: tensor.to(weight_OD.device) for name, tensor in evidence.items()}
-    order = order_of(criterion, weight_OD, h_DD, unit.groups, unit.bundle, evidence)
+    order = _order(unit, weight_OD, h_DD, evidence, criterion)
     tensors = {"order": order.cpu()}
     size = weight_OD.shape[1] // unit.groups
     inputs_D = (order[:, None] * size + torch.arange(size, device=order.device)).flatten()
     reconstruction = cache(lambda: Reconstruction(weight_OD, h_DD))
     of = Building(unit, width, h_DD, mean_D, inputs_D, criterion.reconstructs, reconstruction, dtype)
     for number, level in enumerate(unit.levels):
-        tensors |= {f"{name}.{number}": tensor for name, tensor in live_form(level).build(level, of).items()}
+        form = live_form(level)
+        if not form.whole:
+            tensors |= {f"{name}.{number}": tensor for name, tensor in form.build(level, of).items()}
     return tensors
+
+
+def _order(unit: Unit, weight_OD: Tensor, h_DD: Tensor, evidence: Evidence, criterion: Criterion) -> Tensor:
+    """Groups by their importance; in their own order where no level needs one and a form changes whole matrices."""
+    whole = any(live_form(level).whole for level in unit.levels)
+    if whole and all(level.kept in (0, unit.groups) for level in unit.levels):
+        return torch.arange(unit.groups, device=weight_OD.device)
+    return order_of(criterion, weight_OD, h_DD, unit.groups, unit.bundle, evidence)
