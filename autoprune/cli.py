@@ -138,7 +138,8 @@ def export(
         earlier = of_earlier_policy(run, Policy.load(run / "policy.json"))
         where = earlier or f"The fine-tuned network is '{finetuned_network(run)}'."
         echo(f"autoprune: this is the network as the search found it, without its fine-tuning. {where}", err=True)
-    size = f" ({done.written / 1e6:,.1f} MB of weights, the dense network {done.dense / 1e6:,.1f} MB)"
+    beside = f", the dense network {done.dense / 1e6:,.1f} MB" if done.dense else ""
+    size = f" ({done.written / 1e6:,.1f} MB of weights{beside})"
     echo(f"exported: {done.path}{size if done.written else ''}")
 
 

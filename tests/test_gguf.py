@@ -1,6 +1,7 @@
 """GGUF files: llama.cpp gives the pruned network's log-probabilities, or nothing is written."""
 
 import json
+import warnings
 from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
@@ -14,7 +15,7 @@ from autoprune.assembly import Assembly
 from autoprune.errors import UserError
 from autoprune.exporters.gguf import vocabulary
 from autoprune.exporters.gguf.outtypes import BLOCKS, OUTTYPES, stored_as
-from autoprune.exporting import export_policy
+from autoprune.exporting import export_policy, export_run
 from autoprune.provenance import make_policy
 from autoprune.space import Levels
 from tests import families
@@ -62,7 +63,9 @@ def assembly_of(model_type: str, path: Path, text: str, shape: dict[str, Any]) -
 
 
 def written(assembly: Assembly, levels: Levels, path: Path, **options: Any) -> Path:
-    return export_policy(assembly, make_policy(assembly, levels, {}), path, "gguf", **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a dense network's file saves nothing
+        return export_policy(assembly, make_policy(assembly, levels, {}), path, "gguf", **options)
 
 
 def difference(assembly: Assembly, levels: Levels, path: Path) -> float:
@@ -268,3 +271,24 @@ def test_windows_that_differ_are_refused(tmp_path: Path, text_file: str) -> None
     assembly = tiny_assembly("qwen2", tmp_path / "model", text_file, shape=shape)
     with pytest.raises(UserError, match="the same window of attention"):
         written(assembly, tuple(0 for _ in assembly.space.units), tmp_path / "out.gguf")
+
+
+# -- exports that become GGUF files ----------------------------------------------------------------------------
+
+
+def test_an_export_becomes_a_file(llama: Assembly, tmp_path: Path) -> None:
+    policy = make_policy(llama, awkward_levels(llama), {})
+    native = export_policy(llama, policy, tmp_path / "native", "hf")
+    same = written(llama, awkward_levels(llama), tmp_path / "same.gguf", outtype="f32")
+    done = export_run(native, tmp_path / "out.gguf", "gguf", {"outtype": "f32"})
+    assert done.written == (tmp_path / "out.gguf").stat().st_size
+    assert (tmp_path / "out.gguf").read_bytes() == same.read_bytes()
+    with pytest.raises(UserError, match="is written of a run"):
+        export_run(native, tmp_path / "graph", "onnx")
+
+
+def test_an_export_that_would_be_padded_is_refused(tmp_path: Path, text_file: str) -> None:
+    assembly = assembly_of("gpt2", tmp_path / "model", text_file, {})
+    native = export_policy(assembly, make_policy(assembly, awkward_levels(assembly), {}), tmp_path / "native", "hf")
+    with pytest.raises(UserError, match="export the run, which pads them"):
+        export_run(native, tmp_path / "out.gguf", "gguf")

@@ -110,7 +110,7 @@ def _write(source: Source, network: Any, path: Path, form: Form) -> None:
 
 def _pruned(assembly: Assembly, network: nn.Module) -> Any:
     """A model of the pruned class that shares the tensors of a network, which has the live one's widths."""
-    stays = layers_that_stay(assembly)
+    stays = _layers_that_stay(assembly)
     config = _config_of_layers(assembly, stays)
     layers = [layer_config(assembly.view.widths[i]) for i in stays]
     if assembly.loaded.family.numbered:
@@ -125,7 +125,7 @@ def _pruned(assembly: Assembly, network: nn.Module) -> Any:
 
 def _uniform(assembly: Assembly) -> Any:
     """A stock model of the original class, every layer padded to one width."""
-    stays = layers_that_stay(assembly)
+    stays = _layers_that_stay(assembly)
     config = _config_of_layers(assembly, stays)
     model_class = type(assembly.loaded.model)
     config = padding.pad(model_class, config, [assembly.view.widths[i] for i in stays])
@@ -134,7 +134,7 @@ def _uniform(assembly: Assembly) -> Any:
     return _filled(model_class, config, _state(assembly, stays, assembly.loaded.model))
 
 
-def layers_that_stay(assembly: Assembly) -> list[int]:
+def _layers_that_stay(assembly: Assembly) -> list[int]:
     """Layers that still hold parameters. One that holds none passes its input on as it is.
 
     All of them where layers have no common number, as those of stages.

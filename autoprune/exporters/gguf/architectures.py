@@ -82,6 +82,15 @@ def architecture_of(config: Any, layers: Sequence[LayerConfig]) -> Architecture 
     return replace(uneven, activation=found.activation)
 
 
+def layers_of(config: Any) -> Sequence[LayerConfig]:
+    """What is left of each layer, by a pruned network's configuration or a stock one."""
+    if hasattr(config, "layer_configs"):
+        return tuple(config.layer_configs)
+    names = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
+    layer = {name: getattr(config, name) for name in names if hasattr(config, name)}
+    return (layer,) * int(config.num_hidden_layers)
+
+
 def type_of(config: Any) -> str:
     """The model type of the dense network."""
     return str(getattr(config, "base_model_type", None) or config.model_type)

@@ -4,7 +4,6 @@ Layers that differ are written in an architecture of llama.cpp with one width a 
 network's type (architectures.py). Otherwise they are padded with zeros to the widest.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,18 @@ from torch import Tensor
 
 from autoprune.config import SearchConfig, is_module
 from autoprune.errors import UserError
-from autoprune.exporters.gguf.architectures import Architecture, LayerConfig, architecture_of, shifted
-from autoprune.exporters.gguf.empty_layers import with_empty_layers
+from autoprune.exporters.gguf.architectures import architecture_of, layers_of, shifted, type_of
+from autoprune.exporters.gguf.empty_layers import layers_that_stay, with_empty_layers
 from autoprune.exporters.gguf.metadata import add_metadata
-from autoprune.exporters.gguf.outtypes import check_outtype, stored_as
+from autoprune.exporters.gguf.outtypes import check_outtype, file_type, stored_as
 from autoprune.exporters.gguf.positions import FREQUENCIES, frequencies
+from autoprune.exporters.gguf.saved import saved
 from autoprune.exporters.gguf.tensors import head_width, tensors
 from autoprune.exporters.gguf.vocabulary import add_vocabulary
-from autoprune.exporters.huggingface import HuggingFace, layers_that_stay
+from autoprune.exporters.huggingface import HuggingFace
 from autoprune.exporters.source import Source
 from autoprune.files.writing import replacing
+from autoprune.policy import Policy
 from autoprune.ports.exporter import Exporter
 
 MAGIC = b"GGUF"
@@ -41,6 +42,7 @@ class Gguf(Exporter):
     pre: str | None = None
 
     stage = "writing the GGUF file"
+    converts = True
 
     def refuses(self, config: SearchConfig) -> str | None:
         """A plain module has no such form."""
@@ -71,32 +73,45 @@ class Gguf(Exporter):
         """
         if source.tokenizer is None:
             raise UserError("llama.cpp runs language models, and this network reads no text: use --to onnx.")
-        state, config, layers = _as_llama_cpp_takes_it(source)
-        architecture = architecture_of(config, layers)
-        assert architecture is not None
+        network: Any = HuggingFace().network(source)
+        if architecture_of(network.config, layers_of(network.config)) is None:
+            network = HuggingFace(uniform=True).network(source)
+        self._write(network, source.tokenizer, source.policy, source.network.config, path)
+
+    def convert(self, directory: Path, path: Path) -> None:
+        """Write the file of a network that was exported in Hugging Face form.
+
+        Raises:
+            UserError: as `write`; or its layers would have to be padded.
+        """
+        policy, network, tokenizer = saved(directory)
+        if architecture_of(network.config, layers_of(network.config)) is None:
+            raise UserError(
+                f"the layers of '{directory}' differ, and llama.cpp has no architecture for such a "
+                f"'{type_of(network.config)}': export the run, which pads them with zeros."
+            )
+        self._write(network, tokenizer, policy, None, path)
+
+    def _write(self, network: Any, tokenizer: Any, policy: Policy, dense: Any, path: Path) -> None:
+        state, config = {name: tensor.to("cpu") for name, tensor in network.state_dict().items()}, network.config
+        if shifted(config):
+            state, config = with_empty_layers(state, config, layers_that_stay(policy), dense)
         target = target_of(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as temporary:
-            self._write(temporary, architecture, config, layers, state, source)
+            self._write_file(temporary, state, config, tokenizer, policy)
 
-    def _write(
-        self,
-        path: Path,
-        architecture: Architecture,
-        config: Any,
-        layers: Sequence[LayerConfig],
-        state: dict[str, Tensor],
-        source: Source,
-    ) -> None:
+    def _write_file(self, path: Path, state: dict[str, Tensor], config: Any, tokenizer: Any, policy: Policy) -> None:
         import gguf
 
+        layers = layers_of(config)
+        architecture = architecture_of(config, layers)
+        assert architecture is not None
         writer = gguf.GGUFWriter(path, architecture.name)
         try:
-            add_metadata(writer, architecture, config, layers, source.policy)
-            writer.add_file_type(
-                gguf.LlamaFileType[f"MOSTLY_{self.outtype.upper()}" if self.outtype != "f32" else "ALL_F32"]
-            )
-            add_vocabulary(writer, source.tokenizer, config.vocab_size, self.pre)
+            add_metadata(writer, architecture, config, layers, policy)
+            writer.add_file_type(gguf.LlamaFileType[file_type(self.outtype)])
+            add_vocabulary(writer, tokenizer, config.vocab_size, self.pre)
             for name, tensor in tensors(state, architecture, config, layers):
                 _add_tensor(writer, name, tensor, stored_as(name, tuple(tensor.shape), self.outtype))
             factors = None if architecture.positions else frequencies(config, head_width(config))
@@ -112,28 +127,6 @@ class Gguf(Exporter):
 def target_of(path: Path) -> Path:
     """The file that is written: in a directory it is `model.gguf`."""
     return path if path.suffix == ".gguf" else path / "model.gguf"
-
-
-def _as_llama_cpp_takes_it(source: Source) -> tuple[dict[str, Tensor], Any, Sequence[LayerConfig]]:
-    """The network's state, its configuration, and what is left of each layer: padded where it has to be."""
-    network: Any = HuggingFace().network(source)
-    layers: Sequence[LayerConfig] = network.config.layer_configs
-    if architecture_of(network.config, layers) is None:
-        network = HuggingFace(uniform=True).network(source)
-        layers = [_shape(network.config)] * network.config.num_hidden_layers
-    state, config = {name: tensor.to("cpu") for name, tensor in network.state_dict().items()}, network.config
-    if shifted(config):
-        with source.pruned():
-            stays = layers_that_stay(source.assembly)
-        state, config = with_empty_layers(state, config, stays, source.network.config)
-        layers = [layers[0]] * config.num_hidden_layers
-    return state, config, layers
-
-
-def _shape(config: Any) -> LayerConfig:
-    """What a stock configuration says of each of its layers."""
-    names = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
-    return {name: getattr(config, name) for name in names if hasattr(config, name)}
 
 
 def _add_tensor(writer: Any, name: str, tensor: Tensor, stored: str) -> None:

@@ -46,3 +46,8 @@ def stored_as(name: str, shape: tuple[int, ...], outtype: str) -> str:
         return "f32"
     wanted = "q8_0" if name in EMBEDDINGS and BLOCKS.get(outtype, 8) < 8 else outtype
     return "f16" if wanted in BLOCKS and shape[-1] % ROW else wanted
+
+
+def file_type(outtype: str) -> str:
+    """The name in `gguf.LlamaFileType` of a file with this type."""
+    return "ALL_F32" if outtype == "f32" else f"MOSTLY_{outtype.upper()}"
