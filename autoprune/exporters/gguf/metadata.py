@@ -61,7 +61,7 @@ def _add_widths(writer: Any, architecture: Architecture, config: Any, layers: Se
     heads = [_heads(architecture, config, layer, i) for i, layer in enumerate(layers)]
     columns = [[feed_forward(layer) for layer in layers], *map(list, zip(*heads, strict=True))]
     if architecture.name not in ("deci", "openelm"):
-        columns = [column[0] for column in columns]  # type: ignore[misc]
+        columns = [column[0] for column in columns]
     writer.add_feed_forward_length(columns[0])
     writer.add_head_count(columns[1])
     writer.add_head_count_kv(columns[2])

@@ -52,7 +52,7 @@ def frequencies(config: Any, width: int) -> Tensor | None:
     parameters = _of_full(config)
     if parameters.get("rope_type") != "llama3":
         return None
-    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    scaled: Tensor = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))[0]
     plain = float(parameters["rope_theta"]) ** -(torch.arange(0, width, 2, dtype=torch.float32) / width)
     return plain / scaled
 
