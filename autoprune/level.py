@@ -186,6 +186,10 @@ class Form:
         """Parameters that are stored, without those that leave only with the last group (`Unit.fixed_params`)."""
         return unit.params(level.kept)
 
+    def nonzeros(self, unit: "Unit", level: Level) -> float:
+        """Parameters that are not zero, each of which counts as one, whatever its bits."""
+        return unit.params(level.kept)
+
     def macs(self, unit: "Unit", level: Level, context: int) -> float:
         """Multiply-accumulates per token when `context` positions are attended to."""
         return unit.macs(level.kept, context)

@@ -50,6 +50,7 @@ PARTS: dict[str, dict[str, str]] = {
     "budgets": {
         "params": "autoprune.budgets.params:params",
         "macs": "autoprune.budgets.macs:macs",
+        "nonzeros": "autoprune.budgets.nonzeros:nonzeros",
         "latency": "autoprune.budgets.latency:latency",
         "roofline": "autoprune.budgets.roofline:roofline",
         "activation": "autoprune.budgets.activation:activation",

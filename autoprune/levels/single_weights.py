@@ -64,6 +64,10 @@ class SingleWeights(LiveForm):
         """Weights that are not zero, biases and the like."""
         return round(level.density * unit.params(level.kept))
 
+    def nonzeros(self, unit: "Unit", level: Level) -> float:
+        """The same."""
+        return self.params(unit, level)
+
     def macs(self, unit: "Unit", level: Level, context: int) -> float:
         """Multiply-accumulates with weights that are not zero; attention scores are those of the dense unit."""
         dense = unit.macs(level.kept, 0)
