@@ -96,7 +96,9 @@ def check_together(config: "SearchConfig", masks: bool) -> None:
 
 
 def ordered(levels: Iterable[Level], groups: int) -> tuple[Level, ...]:
-    """The levels of one unit in their order: the dense one, then by density. A level that is there twice is there once.
+    """The levels of one unit in their order: the dense one, then by density, then by the groups that they keep.
+
+    A level that is there twice is there once.
 
     Args:
         levels: of all forms, without order.
@@ -111,7 +113,7 @@ def ordered(levels: Iterable[Level], groups: int) -> tuple[Level, ...]:
         if other != level:
             raise UserError(f"two forms give the level {level.name} with the densities {other.density, level.density}.")
     dense, *others = found.values()
-    return (dense, *sorted(others, key=lambda level: -level.density))
+    return (dense, *sorted(others, key=lambda level: (-level.density, -level.kept)))
 
 
 def _chosen(part: str) -> ChosenForm:

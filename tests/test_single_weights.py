@@ -24,7 +24,7 @@ from autoprune.levels.threshold import FLOOR, kept_above, threshold_of
 from autoprune.levels.weights import Choice, kept_of_share, pruned
 from autoprune.ports.criterion import load_criterion
 from autoprune.provenance import make_policy
-from autoprune.recovery import finetuning
+from autoprune.recovery.cutting_out import cut_out
 from autoprune.testing.levels import consumer
 from autoprune.training import loop as training
 from autoprune.training import settings as training_settings
@@ -186,7 +186,7 @@ def test_levels_are_ordered_by_density_and_told(sparse: Assembly) -> None:
 def test_masks_stay_masks_while_a_network_is_trained(quick: dict[str, Any], rank: int, optimizer: str) -> None:
     sparse = assemble(load_config(overrides=quick | {"forms": FORMS, "criterion": "wanda"}))
     policy = make_policy(sparse, policy_of(sparse, *MIXED), {})
-    student = finetuning.cut_out(sparse, policy)
+    student = cut_out(sparse, policy)
     fresh = {name: tensor.clone() for name, tensor in student.named_parameters()}
     examples = sparse.task.training(sparse)
     given = {"epochs": 1, "batch": 8, "lora": rank, "optimizer": optimizer, "lr": 1e-2, "decay": 0.1}
