@@ -173,8 +173,8 @@ def _of_unit(prefix: str, level: Level, width: LiveWidth, own: Any) -> Iterator[
         group = group_of(columns, grid.group)
         if not isinstance(module, nn.Linear):
             raise UserError(
-                f"{name} is a {type(module).__name__}, and compressed-tensors packs linear layers alone: export it with "
-                "--to hf, where its weights are multiplied out."
+                f"{name} is a {type(module).__name__}, and compressed-tensors packs linear layers alone: export it "
+                "with --to hf, where its weights are multiplied out."
             )
         if not grid.symmetric:
             raise UserError(

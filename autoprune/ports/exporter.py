@@ -38,6 +38,9 @@ class Exporter(ABC):
     packs: ClassVar[bool] = False
     """Whether weights of few bits are written in few bits. Otherwise they are multiplied out, and the user is told."""
 
+    converts: ClassVar[bool] = False
+    """Whether `convert` is there."""
+
     @property
     def padding(self) -> str | None:
         """If the files hold more than the parameters that a policy keeps: the reason, and how to avoid it.
@@ -95,6 +98,18 @@ class Exporter(ABC):
             source: the policy, and the dense network.
             network: the trained one, with the widths of the policy.
             path: a directory. An earlier export there is replaced.
+
+        Raises:
+            UserError: as `write`.
+        """
+        raise NotImplementedError
+
+    def convert(self, directory: Path, path: Path) -> None:
+        """Write what an earlier export wrote in Hugging Face form. It is called only if `converts` is True.
+
+        Args:
+            directory: of the export, as `RUN/finetuned/network`.
+            path: as `write` takes it.
 
         Raises:
             UserError: as `write`.
