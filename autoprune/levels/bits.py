@@ -39,6 +39,7 @@ class Bits(LiveForm):
 
     changes_producers = True
     ends = True
+    stays = True
 
     # -- which levels there are ------------------------------------------------------------------------------------
 
