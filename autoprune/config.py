@@ -67,6 +67,7 @@ class SearchConfig(Settings):
     reward: Annotated[str | None, AGENT] = Field(
         None, description="reward of agents that learn by reinforcement, see `autoprune list rewards`"
     )
+    reward_options: Annotated[dict[str, Any], AGENT] = Field(default_factory=dict, description="options of the reward")
     pretrained: Annotated[str | None, AGENT] = Field(
         None, description="a run whose trained agent the search starts from"
     )
@@ -234,8 +235,8 @@ class SearchConfig(Settings):
         return self.same_search(other.model_copy(update={name: getattr(self, name) for name in LIMITS}))
 
     def agent_settings(self) -> dict[str, Any]:
-        """The settings of the agent, including the two with command-line options: reward and pretrained."""
-        own = {"reward": self.reward, "pretrained": self.pretrained}
+        """The settings of the agent, including those that stand by themselves: reward, its options, and pretrained."""
+        own = {"reward": self.reward, "reward_options": self.reward_options or None, "pretrained": self.pretrained}
         return self.agent_options | {key: value for key, value in own.items() if value is not None}
 
     def wanted(self) -> Wanted:

@@ -154,12 +154,14 @@ def print_policy(found: Policy, said: Words | None = None) -> None:
     print_validation(found, said)
     for key, value in found.provenance.items():
         text = (
-            ", ".join(_said(k, v, said) for k, v in value.items() if k != "training" or v)
+            ", ".join(
+                _said(k, v, said) if key == "spent" else f"{k} {v}" for k, v in value.items() if k != "training" or v
+            )
             if isinstance(value, dict)
             else value
         )
         text = live.shown(text) if isinstance(text, str) else text
-        console().print(f"{key:>10}  {text}", soft_wrap=True)
+        console().print(f"{key.replace('_', ' '):>10}  {text}", soft_wrap=True)
 
 
 def _said(key: str, value: Any, said: Words | None) -> str:

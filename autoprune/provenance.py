@@ -53,6 +53,8 @@ def make_policy(
         "criterion": config.criterion,
         "loss": config.loss,
         "seed": config.seed,
+        **({"reward": config.reward} if config.reward is not None else {}),
+        **({"reward_options": dict(config.reward_options)} if config.reward_options else {}),
         **({"spent": dict(spent)} if spent is not None else {}),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": {
