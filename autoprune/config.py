@@ -93,6 +93,11 @@ class SearchConfig(Settings):
     criterion: Annotated[str, LEVELS] = Field(
         "obs", description="orders the groups of a unit and reconstructs its consumer"
     )
+    refit: Annotated[bool, LEVELS] = Field(
+        True,
+        description="refit the consumers of the best policy to each other before it is validated and exported; "
+        "--no-refit leaves them as the search scored them",
+    )
     loss: Annotated[str, AGENT] = Field("kl", description="loss that agents minimise")
     seed: Annotated[int, AGENT] = Field(0, ge=0, description="random seed of the agent")
     data_seed: Annotated[int, SAMPLES] = Field(0, ge=0, description="random seed of the data splits")
