@@ -46,14 +46,12 @@ class Refitted:
         proposal: the levels or the mask.
         tensors: `BLOCK.NUMBER.weight`, `.bias` and `.mean` of every consumer that is kept, by its number in the block.
         digest: SHA-256 of the file that holds them.
-        sequences: samples of the reconstruction split that they were fitted on.
         seconds: what computing them took; 0 where they were there.
     """
 
     proposal: Proposal
     tensors: Mapping[str, Tensor]
     digest: str
-    sequences: int
     seconds: float = 0.0
 
     def place(self, placer: Placer) -> None:
@@ -85,14 +83,13 @@ def refit(
         UserError: the reconstruction split cannot be read, or the cache cannot be written.
     """
     path = cache_directory() / "refits" / _key(assembly, proposal) / FILE
-    some_NT = sample(assembly)
     known = _kept(path, digest)
-    if known is not None:
-        return Refitted(proposal, known, _digest(path), len(some_NT))
+    if known is not None:  # which needs no data
+        return Refitted(proposal, known, _digest(path))
     begun = time.monotonic()
-    tensors = _computed(assembly, proposal, some_NT, partial(progress, "refitting"))
+    tensors = _computed(assembly, proposal, partial(progress, "refitting"))
     _save(path, tensors)
-    return Refitted(proposal, tensors, _digest(path), len(some_NT), time.monotonic() - begun)
+    return Refitted(proposal, tensors, _digest(path), time.monotonic() - begun)
 
 
 def sample(assembly: Assembly) -> Tensor:
@@ -103,11 +100,9 @@ def sample(assembly: Assembly) -> Tensor:
     return tokens_NT[: -(-wanted // tokens_NT.shape[1])]
 
 
-def _computed(
-    assembly: Assembly, proposal: Proposal, tokens_NT: Tensor, progress: Callable[[float], None]
-) -> dict[str, Tensor]:
+def _computed(assembly: Assembly, proposal: Proposal, progress: Callable[[float], None]) -> dict[str, Tensor]:
     config, dtype = assembly.config, assembly.loaded.checkpoint_dtype
-    tokens_NT = tokens_NT.to(config.device)
+    tokens_NT = sample(assembly).to(config.device)
     try:
         place_refitted(assembly.placer, proposal, tokens_NT, config.batch_size(), progress)
         return {name: tensor.data.to("cpu", dtype).clone() for name, tensor in _standing(assembly.placer).items()}
