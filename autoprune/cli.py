@@ -141,7 +141,8 @@ def export(
         earlier = of_earlier_policy(run, Policy.load(run / "policy.json"))
         where = earlier or f"The fine-tuned network is '{finetuned_network(run)}'."
         echo(f"autoprune: this is the network of the search, without its fine-tuning. {where}", err=True)
-    size = f" ({done.written / 1e6:,.1f} MB of weights, the dense network {done.dense / 1e6:,.1f} MB)"
+    beside = f", the dense network {done.dense / 1e6:,.1f} MB" if done.dense else ""
+    size = f" ({done.written / 1e6:,.1f} MB of weights{beside})"
     echo(f"exported: {done.path}{size if done.written else ''}")
 
 
@@ -196,6 +197,9 @@ def finetune(
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Sequences or images in a step.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes that train together, each on its own GPU.")
+    ] = None,
     augment: Annotated[bool | None, typer.Option("--augment/--no-augment", help="Shift and mirror images.")] = None,
     track: Annotated[str | None, typer.Option(help="Trackers, with commas; the default is the run's own.")] = None,
     as_json: Json = False,
@@ -212,7 +216,7 @@ def finetune(
 
     options = {
         "epochs": epochs, "max_steps": max_steps, "max_tokens": max_tokens, "max_time": max_time, "lr": lr,
-        "batch": batch, "augment": augment, "track": track,
+        "batch": batch, "workers": workers, "augment": augment, "track": track,
     }  # fmt: skip
     given: dict[str, Any] = {"lora": lora, "seed": seed}
     given |= {key: value for key, value in options.items() if value is not None}
