@@ -38,7 +38,9 @@ class Kept(NamedTuple):
 
 def refit_of(assembly: Assembly, best: Proposal, callbacks: Callback) -> Kept | None:
     """The refit of the best policy; None if it is not wanted, cannot be made or makes the loss no lower."""
-    if not assembly.config.refit or best == assembly.space.dense:
+    choices = enumerate(assembly.placer.choices(best))
+    may = any(assembly.placer.refits(b, unit, choice) for b, row in choices for unit, choice in enumerate(row))
+    if not assembly.config.refit or best == assembly.space.dense or not may:
         return None
     if assembly.view.streamed:
         callbacks.on_notice("the best policy is not refitted, because the blocks are streamed to the device.")
