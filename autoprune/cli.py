@@ -116,6 +116,9 @@ def export(
         bool,
         typer.Option("--uniform", help="Short for uniform=true: pad with zeros, so that stock transformers loads it."),
     ] = False,
+    refit: Annotated[
+        bool, typer.Option("--refit/--no-refit", help="Keep the refit, or write the network as the search found it.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Write the pruned network of a finished run."""
@@ -128,7 +131,7 @@ def export(
     with progress(as_json) as display:
         from autoprune.exporting import export_run
 
-        done = export_run(run, directory, to, options, policy, display.on_stage)
+        done = export_run(run, directory, to, options, policy, display.on_stage, refit)
     if as_json:
         told = {"path": str(done.path), "to": done.to, "uniform": bool(options.get("uniform")), "run": str(run)}
         sizes = {"bytes": done.written, "dense_bytes": done.dense} if done.written else {}
@@ -137,8 +140,9 @@ def export(
     if policy is None and finetuned_network(run).is_dir():
         earlier = of_earlier_policy(run, Policy.load(run / "policy.json"))
         where = earlier or f"The fine-tuned network is '{finetuned_network(run)}'."
-        echo(f"autoprune: this is the network as the search found it, without its fine-tuning. {where}", err=True)
-    size = f" ({done.written / 1e6:,.1f} MB of weights, the dense network {done.dense / 1e6:,.1f} MB)"
+        echo(f"autoprune: this is the network of the search, without its fine-tuning. {where}", err=True)
+    beside = f", the dense network {done.dense / 1e6:,.1f} MB" if done.dense else ""
+    size = f" ({done.written / 1e6:,.1f} MB of weights{beside})"
     echo(f"exported: {done.path}{size if done.written else ''}")
 
 

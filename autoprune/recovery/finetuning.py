@@ -176,7 +176,7 @@ def finetune(run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT) 
             trained,
         )
         make_exporter(own_exporter_of(assembly.config)).write_trained(
-            Source(policy, lambda: assembly, recovery=recovered.record(given)), student, recovered.path
+            Source(policy.as_found(), lambda: assembly, recovery=recovered.record(given)), student, recovered.path
         )
         result: dict[str, Any] = {name: asdict(measurement) for name, measurement in recovered.rows.items()}
         result |= {"tuning": asdict(settings), "chosen": chosen}
