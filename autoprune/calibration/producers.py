@@ -51,9 +51,9 @@ def producers_of(widths: Sequence[LiveWidth]) -> dict[str, nn.Module]:
     found = {}
     for width in widths:
         for cut in width.cuts[:-1]:
-            if (cut.is_weight and cut.dim == 0 and width.dense.tensors[cut.key].dim() in (2, 4)) or (
-                cut.is_weight and cut.dim == 1 and width.dense.tensors[cut.key].dim() == 2
-            ):
+            if cut.is_weight and cut.dim == 0 and width.dense.tensors[cut.key].dim() in (2, 4):
+                found[cut.key[0]] = width.dense.modules[cut.key[0]]
+            elif cut.is_weight and cut.dim == 1 and width.dense.tensors[cut.key].dim() == 2:
                 found[cut.key[0]] = width.dense.modules[cut.key[0]]
     return found
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from autoprune.cutting import reading
 from autoprune.cutting.live import LevelWeights, LiveWidth
 from autoprune.cutting.matrices import Matrix, matrices_of
 from autoprune.level import Level
