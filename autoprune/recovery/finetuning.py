@@ -33,6 +33,7 @@ from autoprune.tracking.following import tracked
 from autoprune.training.candidate import copied
 from autoprune.training.loop import Trained, train
 from autoprune.training.refit import place_refitted
+from autoprune.training.rehearsal import rehearse
 from autoprune.training.settings import settings_of
 from autoprune.training.state import done
 
@@ -145,6 +146,7 @@ def finetune(run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT) 
         callbacks.on_start(settings, run)
         done(folder, asdict(settings), _mark(policy))  # another training is refused before any work
         student = cut_out(assembly, policy)
+        rehearse(student, examples, settings)
         dense, measurements = measured("dense", examples.dense), {"before": measured("before", student)}
 
         def rebuilt(name: str) -> nn.Module:

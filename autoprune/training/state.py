@@ -21,6 +21,7 @@ from autoprune.files.arrays import open_tensors, read_tensors
 from autoprune.files.reading import DAMAGE, parse_json, reason
 from autoprune.files.writing import own_folder, replacing
 from autoprune.training.settings import TrainingSettings
+from autoprune.training.teaching import UNTAUGHT
 
 FILE = "state.safetensors"
 
@@ -108,10 +109,10 @@ def done(folder: Path, settings: Mapping[str, Any], mark: str) -> tuple[int, flo
             told = state.metadata()
         step, seconds = int(told["step"]), float(told.get("seconds", 0))
         added = dict.fromkeys(("max_steps", "max_tokens", "max_time", "patience"))  # since the first such files
-        before = {"refit": False, "norms_only": False} | added | parse_json(told["tuning"])
+        before = {"refit": False, "norms_only": False} | added | UNTAUGHT | parse_json(told["tuning"])
         if told["mark"] != mark:
             raise ValueError(f"it is of {told['mark'] or 'other weights'}")
-    changed = [f"{key}={value}" for key, value in before.items() if settings.get(key) != value]
+    changed = [f"{key}={value}" for key, value in before.items() if settings.get(key) != value and key != "law"]
     if changed:
         raise UserError(
             f"'{folder}' holds a fine-tuning with {', '.join(changed)}: go on with the same settings, or delete it."
