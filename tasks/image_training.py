@@ -39,7 +39,7 @@ class ImageMeasurement(Measurement):
 class ImageTraining(TrainingSet):
     """Images to learn from. BatchNorm goes on with its statistics.
 
-    If the dense network computes in half precision, the student uses autocast with bfloat16.
+    If the dense network computes in half precision, the student uses autocast with bfloat16, unless `dtype` says which.
 
     Args:
         view: the view of the dense network.
@@ -63,7 +63,8 @@ class ImageTraining(TrainingSet):
         pixels = self.view.images.inputs(numbers)
         seen = augmented(pixels, draw) if settings.augment else pixels
         refuse_texts_settings(settings)
-        half, names = self._dtype != torch.float32, block_names(self.view) if compares_blocks(settings) else []
+        half = settings.in_bfloat16(self._dtype != torch.float32)
+        names = block_names(self.view) if compares_blocks(settings) else []
         with torch.autocast(seen.device.type, torch.bfloat16, enabled=half), recorded(student, names) as own:
             own_NV = logits_of(student(seen))
         labels_N = self.view.images.labels[numbers]

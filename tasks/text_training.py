@@ -50,7 +50,7 @@ class TextMeasurement(Measurement):
 class TextTraining(TrainingSet):
     """Training sequences. Dropout is off: training is short, and the dense network answers without dropout, too.
 
-    If the dense network computes in half precision, the student uses autocast with bfloat16.
+    If the dense network computes in half precision, the student uses autocast with bfloat16, unless `dtype` says which.
 
     Args:
         view: the view of the dense network.
@@ -83,7 +83,8 @@ class TextTraining(TrainingSet):
         """Mean over predictions."""
         tokens_BT, given = self._tokens_NT[some].to(self._device), self._given(some, settings)
         names = block_names(self.view) if compares_blocks(settings) else []
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half), recorded(student, names) as own:
+        half = settings.in_bfloat16(self._half)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=half), recorded(student, names) as own:
             own_BTV = logits(student, tokens_BT, **given)
         labels_BT = self.view.labels(tokens_BT)
         keep = None
