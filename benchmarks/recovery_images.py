@@ -18,6 +18,7 @@ from autoprune import training
 from autoprune.data.images import read_images
 from autoprune.networks.images import ImageView
 from autoprune.recovery import finetuning
+from autoprune.recovery.cutting_out import cut_out
 from autoprune.result import SearchResult
 from autoprune.task_choice import task_of
 from autoprune.tasks.image_training import ImageTraining
@@ -42,7 +43,7 @@ def measured(result: SearchResult, seed: int, args: argparse.Namespace) -> Itera
     assembly.placer.release()  # the search's last policy may be in the place of the dense network
     args.dense = args.dense or of_test(test, examples.dense)
     yield "dense", args.dense
-    networks = {name: finetuning.cut_out(assembly, policy, name == "refitted") for name in ("found", "refitted")}
+    networks = {name: cut_out(assembly, policy, name == "refitted") for name in ("found", "refitted")}
     for name, network in networks.items():
         yield name, of_test(test, network)
     start, _ = finetuning.better({name: examples.measured(network) for name, network in networks.items()})
