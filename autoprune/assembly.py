@@ -4,7 +4,7 @@ Read top to bottom: task -> network and data -> units -> costs -> level store ->
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,10 @@ from torch import Tensor
 from autoprune.budgets.bounds import absolute_bound, in_network
 from autoprune.budgets.metric import cost_rows, fixed_cost, metric_of
 from autoprune.calibration.moments import collect
+from autoprune.calibration.producers import Read, collect_read
 from autoprune.config import SearchConfig
 from autoprune.coverage import Coverage
+from autoprune.cutting.ends import unit_of_end
 from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
@@ -26,6 +28,7 @@ from autoprune.forms import check_forms, chosen_forms, only_groups, ordered
 from autoprune.level import Level, group_levels
 from autoprune.levels.criterion import workspace_bytes
 from autoprune.levels.evidence import check_needs, gather
+from autoprune.levels.form import live_form
 from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, build, is_complete, store_key
@@ -38,8 +41,9 @@ from autoprune.ports.task import Prepared, Progress, Task
 from autoprune.ports.training import TrainingSet
 from autoprune.space import SearchSpace, Unit
 from autoprune.training.candidate import CandidateTrainer
+from autoprune.undominated import undominated
 from autoprune.whole import whole_network
-from autoprune.wording import OF_UNITS, Words
+from autoprune.wording import OF_UNITS, STORED, Words
 
 
 @dataclass(frozen=True)
@@ -145,13 +149,16 @@ def assemble(
     prepared = task.prepare(config, masks, progress, data)
     loaded, read, view = prepared.loaded, prepared.read, prepared.view
     check_needs(config.criterion, load_criterion(config.criterion), view)
-    units = units_of(view, config)
-    network = Network(view, units, config.workload_of(), cache_directory(), run, progress, task=task)
+    units = [*units_of(view, config), *units_of_ends(view, config)]
+    itemsize = loaded.checkpoint_dtype.itemsize
+    network = Network(view, units, config.workload_of(), cache_directory(), run, progress, task=task, itemsize=itemsize)
     asked = config.model_copy(update={"budgets": {}}) if data else config
     metrics = {name: metric_of(name, network) for name in asked.budgets}
     whole = whole_network(prepared, task) if asked.budgets and config.of == "model" else None
-    space = space_of(units, asked, masks, metrics, task.words, whole)
+    made = partial(space_of, config=asked, masks=masks, metrics=metrics, words=task.words, whole=whole)
+    space = made(units)
     store, moments = _stored(prepared, task, data or read().digest, space.units, masks, progress)
+    space, store = undominated(space, store, config, itemsize, made)
     sort_groups(view, store)
     masked = masked_weights(view, space.units, store, moments, loaded.checkpoint_dtype) if masks else None
     return Assembly(config, loaded, read, view, space, store, Placer(view, space, store, masked), metrics, task)
@@ -200,8 +207,17 @@ def _stored(
             save_moments(moments, units, collected)
         if not is_complete(levels):
             rows = collected if keep_moments else collect(*reading)  # which holds those of one block at a time
-            build(levels, view, units, rows, criterion, dtype, partial(progress, "building levels"), evidence)
+            read = moments_read(units, *reading, partial(progress, "collecting moments of producers"))
+            build(levels, view, units, rows, criterion, dtype, partial(progress, "building levels"), evidence, read)
     return LevelStore(levels, units, config.home()), moments if keep_moments else None
+
+
+def moments_read(
+    units: Sequence[Unit], view: BlockView, tokens_NT: Tensor, batch: int, progress: Callable[[float], None]
+) -> Iterable[Read] | None:
+    """The moments of what producers read, block after block, if a form of the units' levels changes producers."""
+    wanted = any(live_form(level).changes_producers for unit in units for level in unit.levels)
+    return collect_read(view, tokens_NT, batch, progress) if wanted else None
 
 
 def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
@@ -216,6 +232,20 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
                 )
             round_to = max(1, config.round_to // config.mlp_group) if mlp else 1
             units.append(unit_with_levels(width, b, view, config, round_to))
+    return units
+
+
+def units_of_ends(view: BlockView, config: SearchConfig) -> list[Unit]:
+    """Embeddings and head, if a budget counts how they are stored, and a form can have them."""
+    forms = [one for one in chosen_forms(config.forms) if one.form.ends]
+    if not forms or not set(config.budgets) & set(STORED):
+        return []
+    units = []
+    for end in view.ends:
+        dense = unit_of_end(end, len(view.blocks))
+        offer = Offer(dense, end, view, config)
+        found = [level for one in forms for level in one.form.levels(replace(offer, argument=one.argument))]
+        units.append(replace(dense, levels=ordered(found, 1)))
     return units
 
 

@@ -130,7 +130,7 @@ def mean_losses(
         some = range(start, min(count, start + step))
         losses_KPS = evaluator.score_each(found, some) if found else np.empty((len(losses), 0, len(some)))
         for p, one in refitted:  # in their order, so that each is put where it belongs
-            losses_KS = evaluator.score_placed(partial(one.place, assembly.placer), some)
+            losses_KS = evaluator.score_placed(one.proposal, partial(one.place, assembly.placer), some)
             losses_KPS = np.insert(losses_KPS, p, losses_KS, axis=1)
         parts.append(losses_KPS)
     return np.asarray(np.concatenate(parts, axis=2).mean(axis=2).T)

@@ -29,7 +29,7 @@ LAYERS = (
     {"levels"},
     {"training"},
     {"evaluation"},
-    {"archive", "clock", "fidelity", "slope_requests", "losses_of_policies", "objective", "assembly", "coverage"}
+    {"archive", "clock", "fidelity", "slope_requests", "losses_of_policies", "objective", "assembly", "coverage", "undominated"}
     | {"whole", "records"},
     {"callbacks", "run_state", "cautions", "given_models", "provenance", "refits", "cards"},
     {"logs", "console", "progress", "notebook_display", "showing"},
