@@ -29,8 +29,8 @@ LAYERS = (
     {"levels"},
     {"training"},
     {"evaluation"},
-    {"archive", "clock", "fidelity", "slope_requests", "losses_of_policies", "objective", "assembly", "coverage", "undominated"}
-    | {"whole", "records"},
+    {"archive", "clock", "fidelity", "slope_requests", "losses_of_policies", "objective", "assembly", "coverage"}
+    | {"whole", "records", "undominated"},
     {"callbacks", "run_state", "cautions", "given_models", "provenance", "refits", "cards"},
     {"logs", "console", "progress", "notebook_display", "showing"},
     {"exporters", "workers", "tracking"},

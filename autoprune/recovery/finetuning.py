@@ -28,7 +28,7 @@ from autoprune.policy import Policy, to_json
 from autoprune.ports.training import Measurement
 from autoprune.recovery import shown
 from autoprune.recovery.crew import train_together
-from autoprune.recovery.cutting_out import cut_out
+from autoprune.recovery.cutting_out import cut_out as cut_out
 from autoprune.tracking.following import tracked
 from autoprune.training.loop import Trained, train
 from autoprune.training.settings import settings_of
