@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoprune.assembly import Assembly
+from autoprune.evaluation.taught import own_losses
 from autoprune.evaluation.timing import speeds
 from autoprune.files.names import slug
 from autoprune.files.writing import own_folder
@@ -113,14 +114,19 @@ def measure(
 def mean_losses(
     assembly: Assembly, tokens_NT: Tensor, policies: Sequence[Proposal], losses: Sequence[str], progress: Progress
 ) -> NDArray[np.float64]:
-    """Named losses of policies, means over sequences, `[P, K]`."""
+    """Named losses of policies, means over sequences, `[P, K]`. The dense one is the original network in any round."""
     evaluator, count = assembly.evaluator(tokens_NT, *losses, once=True), len(tokens_NT)
     step = assembly.config.batch_size() * math.ceil(count / CHUNKS / assembly.config.batch_size())
     parts = []
     for start in range(0, count, step):
         progress("validating", start / count)
         parts.append(evaluator.score_each(policies, range(start, min(count, start + step))))
-    return np.asarray(np.concatenate(parts, axis=2).mean(axis=2).T)
+    means_PK = np.asarray(np.concatenate(parts, axis=2).mean(axis=2).T)
+    if assembly.dense is not None and assembly.space.dense in policies:
+        measured = [assembly.task.loss(name) for name in losses]
+        own_KN = own_losses(assembly.dense.view, tokens_NT, measured, assembly.config.batch_size())
+        means_PK[list(policies).index(assembly.space.dense)] = own_KN.mean(axis=1)
+    return means_PK
 
 
 def front_names(space: SearchSpace, front: Sequence[Proposal]) -> dict[str, Proposal]:

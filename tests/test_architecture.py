@@ -20,10 +20,11 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("ext
 
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording"}
-    | {"amounts", "settings_record", "fingerprints", "live", "spending", "table_fitting", "written", "data_names"},
+    | {"amounts", "settings_record", "fingerprints", "live", "spending", "table_fitting", "written", "data_names"}
+    | {"unmet"},
     {"registry", "objects", "level", "unit", "growth", "space", "incumbents", "requests",
       "policy", "cost_lines", "verdict", "settings_file", "config", "journal", "rundir", "space_file", "scorer",
-      "ports", "task_choice", "task_guard", "stopping", "limits_of_runs"},
+      "ports", "task_choice", "task_guard", "stopping", "limits_of_runs", "rounds_file"},
     {"cutting", "data", "drawing"},
     {"networks", "models", "calibration", "budgets"},
     {"levels"},
@@ -37,6 +38,7 @@ LAYERS = (
     {"validation", "exporting", "publishing"},
     {"study", "result", "result_file", "result_frame", "result_html", "result_table", "result_text"},
     {"comparing", "recovery"},
+    {"rounds"},
     {"api", "reports"},
     {"testing", "extend", "watching"},
     {"cli", "command_output", "evaluation_text", "faults", "display", "listing", "on_import", "options", "picture",

@@ -12,6 +12,7 @@ from torch import Tensor
 from autoprune import usercode
 from autoprune.calibration.losses import Target, is_linear
 from autoprune.errors import UserError
+from autoprune.evaluation.taught import TaughtHead, hidden_behind
 from autoprune.networks.blocks import BlockView
 from autoprune.networks.head import linear_head
 from autoprune.ports.loss import Loss
@@ -25,21 +26,28 @@ class Readout:
     view: the network.
     losses: what is measured.
     memory: bytes for what the losses keep of the dense network; beyond it, that is computed again.
+    original: the dense network, where it is another network than `view`: in later rounds. Nothing is then told.
 
     Attributes:
         head: of the network, if it is linear and so are the losses.
     """
 
-    def __init__(self, view: BlockView, losses: Sequence[Loss], memory: int) -> None:
+    def __init__(self, view: BlockView, losses: Sequence[Loss], memory: int, original: BlockView | None = None) -> None:
         self._view, self._losses, self._memory_left = view, tuple(losses), memory
+        self._original = original
         linear = all(map(is_linear, losses))
         self.head = linear_head(view) if linear else None
+        self._asked = self.head  # for targets of losses
+        if original is not None and self.head is not None:
+            teacher = linear_head(original)
+            self._asked = teacher and TaughtHead(**vars(self.head), teacher=teacher)
+            self.head = self.head if teacher else None
         self._dense: dict[int, Tensor] = {}
         self._kept: dict[int, list[Reference]] = {}
 
     def knows(self, sequence: int) -> bool:
-        """Whether a sequence was told."""
-        return sequence in self._kept or sequence in self._dense
+        """Whether a sequence was told, or need not be."""
+        return self._original is not None or sequence in self._kept or sequence in self._dense
 
     def tell(self, sequence: int, dense_1TD: Tensor) -> None:
         """The dense network's hidden state of a sequence behind the last block."""
@@ -54,21 +62,24 @@ class Readout:
         """
         if sequence in self._kept:
             return [_moved(reference, tokens_T.device) for reference in self._kept[sequence]]
-        references = self._computed(self._dense[sequence].to(tokens_T.device), tokens_T)
+        original = self._original
+        dense_1TD = self._dense[sequence] if original is None else hidden_behind(original, tokens_T[None])
+        references = self._computed(dense_1TD.to(tokens_T.device), tokens_T)
         size = sum(map(_nbytes, references))
         if size <= self._memory_left:
-            self._kept[sequence] = [_moved(reference, self._dense[sequence].device) for reference in references]
+            self._kept[sequence] = [_moved(reference, dense_1TD.device) for reference in references]
             self._memory_left -= size
-            del self._dense[sequence]
+            self._dense.pop(sequence, None)
         return references
 
     def _computed(self, dense_1TD: Tensor, tokens_T: Tensor) -> list[Reference]:
         labels_T = self._view.labels(tokens_T)
         if self.head is None:
-            logits_1TV = self._view.head(dense_1TD)
+            logits_1TV = (self._original or self._view).head(dense_1TD)
             return [_reference(loss, loss.prepare(logits_1TV, labels_T[None])) for loss in self._losses]
-        read_TD = self.head.read(dense_1TD)[0]
-        return [_target(loss, loss.target(self.head, read_TD, labels_T)) for loss in self._losses]
+        assert self._asked is not None
+        read_TD = self._asked.read(dense_1TD)[0]
+        return [_target(loss, loss.target(self._asked, read_TD, labels_T)) for loss in self._losses]
 
     def measure(self, hidden_BTD: Tensor, references: Sequence[list[Reference]]) -> Tensor:
         """Every loss, `[K, B]` float64.
