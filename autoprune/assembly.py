@@ -4,7 +4,7 @@ Read top to bottom: task -> network and data -> units -> costs -> level store ->
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,15 +16,19 @@ from torch import Tensor
 from autoprune.budgets.bounds import absolute_bound, in_network
 from autoprune.budgets.metric import cost_rows, fixed_cost, metric_of
 from autoprune.calibration.moments import collect
+from autoprune.calibration.producers import Read, collect_read
 from autoprune.config import SearchConfig
 from autoprune.coverage import Coverage
-from autoprune.cutting.widths import Width
+from autoprune.cutting.ends import unit_of_end
+from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
 from autoprune.files.cache import cache_directory
+from autoprune.forms import check_forms, chosen_forms, only_groups, ordered
 from autoprune.level import Level, group_levels
 from autoprune.levels.criterion import workspace_bytes
 from autoprune.levels.evidence import check_needs, gather
+from autoprune.levels.form import live_form
 from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, build, is_complete, store_key
@@ -33,12 +37,14 @@ from autoprune.networks.blocks import BlockView
 from autoprune.ports.agent import load_agent
 from autoprune.ports.criterion import load_criterion
 from autoprune.ports.metric import Metric, Network, load_metric
+from autoprune.ports.offer import Offer
 from autoprune.ports.task import Prepared, Progress, Task
 from autoprune.ports.training import TrainingSet
-from autoprune.space import SearchSpace, Unit, kept_groups
+from autoprune.space import SearchSpace, Unit
 from autoprune.training.candidate import CandidateTrainer
+from autoprune.undominated import undominated
 from autoprune.whole import whole_network
-from autoprune.wording import OF_UNITS, Words
+from autoprune.wording import OF_UNITS, STORED, Words
 
 
 @dataclass(frozen=True)
@@ -139,8 +145,13 @@ def assemble(
     task = config.chosen_task()
     load_criterion(config.criterion)  # so that what is wrong is told before the network is loaded
     task.loss(config.loss)
+    check_forms(config.forms)
     if masks is None:
         masks = load_agent(config.agent).masks
+    if masks and not only_groups(config.forms):
+        raise UserError(
+            f"the agent {config.agent} searches masks of single groups, which forms={config.forms} has not."
+        )
     for metric in () if data else config.budgets:
         load_metric(metric)
     _check_device(config.device)
@@ -155,15 +166,18 @@ def assemble(
     )
     loaded, read, view = prepared.loaded, prepared.read, prepared.view
     check_needs(config.criterion, load_criterion(config.criterion), view)
-    units = units_of(view, config)
-    network = Network(view, units, config.workload_of(), cache_directory(), run, progress, task=task)
+    units = [*units_of(view, config), *units_of_ends(view, config)]
+    itemsize = loaded.checkpoint_dtype.itemsize
+    network = Network(view, units, config.workload_of(), cache_directory(), run, progress, task=task, itemsize=itemsize)
     asked = config.model_copy(update={"budgets": {}}) if data else config
     metrics = {name: metric_of(name, network) for name in asked.budgets}
     whole = whole_network(prepared, task) if asked.budgets and config.of == "model" else None
-    space = space_of(units, asked, masks, metrics, task.words, whole)
-    if start is not None:
-        space = space.with_floor(starting.floor_of(start, units))
+    made = partial(space_of, config=asked, masks=masks, metrics=metrics, words=task.words, whole=whole)
+    space = made(units)
     store, moments = _stored(prepared, task, data or read().digest, space.units, masks, progress)
+    space, store = undominated(space, store, config, itemsize, made)
+    if start is not None:
+        space = space.with_floor(starting.floor_of(start, space.units))
     sort_groups(view, store)
     masked = masked_weights(view, space.units, store, moments, loaded.checkpoint_dtype) if masks else None
     placer, dense = Placer(view, space, store, masked), None if start is None else original
@@ -213,8 +227,17 @@ def _stored(
             save_moments(moments, units, collected)
         if not is_complete(levels):
             rows = collected if keep_moments else collect(*reading)  # which holds those of one block at a time
-            build(levels, view, units, rows, criterion, dtype, partial(progress, "building levels"), evidence)
+            read = moments_read(units, *reading, partial(progress, "collecting moments of producers"))
+            build(levels, view, units, rows, criterion, dtype, partial(progress, "building levels"), evidence, read)
     return LevelStore(levels, units, config.home()), moments if keep_moments else None
+
+
+def moments_read(
+    units: Sequence[Unit], view: BlockView, tokens_NT: Tensor, batch: int, progress: Callable[[float], None]
+) -> Iterable[Read] | None:
+    """The moments of what producers read, block after block, if a form of the units' levels changes producers."""
+    wanted = any(live_form(level).changes_producers for unit in units for level in unit.levels)
+    return collect_read(view, tokens_NT, batch, progress) if wanted else None
 
 
 def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
@@ -228,14 +251,37 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
                     f"mlp_group={config.mlp_group} does not divide {width.consumer_weight.shape[1]} neurons."
                 )
             round_to = max(1, config.round_to // config.mlp_group) if mlp else 1
-            units.append(width.unit(b, levels_of_width(width.width, config, round_to)))
+            units.append(unit_with_levels(width, b, view, config, round_to))
     return units
 
 
-def levels_of_width(width: Width, config: SearchConfig, round_to: int) -> tuple[Level, ...]:
-    """The levels of a width at the configured fractions. A width without a shortcut around it is never dropped."""
-    levels = kept_groups(width.groups, config.fractions(), round_to, width.bundles.size)
-    return levels if width.droppable else tuple(level for level in levels if level.kept)
+def units_of_ends(view: BlockView, config: SearchConfig) -> list[Unit]:
+    """Embeddings and head, if a budget counts how they are stored, and a form can have them."""
+    forms = [one for one in chosen_forms(config.forms) if one.form.ends]
+    if not forms or not set(config.budgets) & set(STORED):
+        return []
+    units = []
+    for end in view.ends:
+        dense = unit_of_end(end, len(view.blocks))
+        offer = Offer(dense, end, view, config)
+        found = [level for one in forms for level in one.form.levels(replace(offer, argument=one.argument))]
+        units.append(replace(dense, levels=ordered(found, 1)))
+    return units
+
+
+def unit_with_levels(width: LiveWidth, block: int, view: BlockView, config: SearchConfig, round_to: int) -> Unit:
+    """A unit with the levels of all forms that the search may use, the dense one first, by density.
+
+    Raises:
+        UserError: a form cannot be had for this unit, or no form gives a level besides the dense one.
+    """
+    groups = width.width.groups
+    dense = width.unit(block, group_levels(groups, [groups]))
+    offer = Offer(dense, width, view, config, round_to=round_to)
+    found: list[Level] = []
+    for one in chosen_forms(config.forms):
+        found += one.form.levels(replace(offer, argument=one.argument))
+    return replace(dense, levels=ordered(found, groups))
 
 
 def space_of(

@@ -13,6 +13,7 @@ from autoprune.arguments import told
 from autoprune.data_names import Wanted, names_of
 from autoprune.errors import UserError
 from autoprune.files.writing import write_atomically
+from autoprune.forms import listed
 from autoprune.ports.task import Task
 from autoprune.settings_file import check_names, read_settings
 from autoprune.settings_record import AGENT, BUDGETS, LEVELS, MODEL, PLACE, RECORD, SAMPLES, Settings, WorkloadConfig
@@ -67,6 +68,7 @@ class SearchConfig(Settings):
     reward: Annotated[str | None, AGENT] = Field(
         None, description="reward of agents that learn by reinforcement, see `autoprune list rewards`"
     )
+    reward_options: Annotated[dict[str, Any], AGENT] = Field(default_factory=dict, description="options of the reward")
     pretrained: Annotated[str | None, AGENT] = Field(
         None, description="a run whose trained agent the search starts from"
     )
@@ -87,10 +89,18 @@ class SearchConfig(Settings):
     levels: Annotated[int | list[float], LEVELS] = Field(
         9, description="number of evenly spaced levels, or the fractions kept"
     )
+    forms: Annotated[str, LEVELS] = Field(
+        "groups", description="forms of levels, with commas, see `autoprune list forms`: groups,sparse,2:4"
+    )
     round_to: Annotated[int, LEVELS] = Field(1, ge=1, description="MLP levels keep multiples of this many neurons")
     mlp_group: Annotated[int, LEVELS] = Field(1, ge=1, description="neighbouring neurons that are removed together")
     criterion: Annotated[str, LEVELS] = Field(
         "obs", description="orders the groups of a unit and reconstructs its consumer"
+    )
+    refit: Annotated[bool, LEVELS] = Field(
+        True,
+        description="refit the consumers of the best policy to each other before it is validated and exported; "
+        "--no-refit leaves them as the search scored them",
     )
     loss: Annotated[str, AGENT] = Field("kl", description="loss that agents minimise")
     seed: Annotated[int, AGENT] = Field(0, ge=0, description="random seed of the agent")
@@ -204,6 +214,12 @@ class SearchConfig(Settings):
             return track
         return ",".join(dict.fromkeys(filter(None, map(str.strip, listed)))) or None
 
+    @field_validator("forms", mode="before")
+    @classmethod
+    def _forms(cls, forms: Any) -> Any:
+        """Accept a list of forms as well as one text with commas."""
+        return listed(forms)
+
     @field_validator("data", mode="before")
     @classmethod
     def _named(cls, data: Any) -> Any:
@@ -245,8 +261,8 @@ class SearchConfig(Settings):
         return self.same_search(other.model_copy(update={name: getattr(self, name) for name in LIMITS}))
 
     def agent_settings(self) -> dict[str, Any]:
-        """The settings of the agent, including the two with command-line options: reward and pretrained."""
-        own = {"reward": self.reward, "pretrained": self.pretrained}
+        """The settings of the agent, including those that stand by themselves: reward, its options, and pretrained."""
+        own = {"reward": self.reward, "reward_options": self.reward_options or None, "pretrained": self.pretrained}
         return self.agent_options | {key: value for key, value in own.items() if value is not None}
 
     def wanted(self) -> Wanted:

@@ -53,6 +53,8 @@ PARTS: dict[str, dict[str, str]] = {
         "latency": "autoprune.budgets.latency:latency",
         "roofline": "autoprune.budgets.roofline:roofline",
         "activation": "autoprune.budgets.activation:activation",
+        "memory": "autoprune.budgets.memory:memory",
+        "kv_cache": "autoprune.budgets.kv_cache:kv_cache",
     },
     "criteria": {
         "magnitude": "autoprune.levels.magnitude:Magnitude",
@@ -61,7 +63,7 @@ PARTS: dict[str, dict[str, str]] = {
         "taylor": "autoprune.levels.taylor:Taylor",
         "bn-scale": "autoprune.levels.bn_scale:BatchNormScale",
     },
-    "forms": {"groups": "autoprune.levels.groups:Groups"},
+    "forms": {"groups": "autoprune.levels.groups:Groups", "bits": "autoprune.levels.bits:Bits"},
     "losses": {
         "kl": "autoprune.calibration.losses:KullbackLeibler",
         "ce": "autoprune.calibration.losses:CrossEntropy",
@@ -104,6 +106,8 @@ PARTS: dict[str, dict[str, str]] = {
         "policy": "autoprune.exporters.policy_json:PolicyFile",
         "module": "autoprune.exporters.module:Module",
         "onnx": "autoprune.exporters.onnx:Onnx",
+        "gguf": "autoprune.exporters.gguf.exporter:Gguf",
+        "compressed-tensors": "autoprune.exporters.compressed_tensors:CompressedTensors",
     },
 }
 

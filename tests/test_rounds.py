@@ -159,7 +159,7 @@ def test_losses_behind_a_linear_head_are_those_of_logits(run: Path) -> None:
     assert assembly.dense is not None
     losses = [assembly.task.loss(name) for name in ("kl", "ce")]
     tokens_NT = assembly.splits.validation
-    readout = Readout(assembly.view, losses, 0, assembly.dense.view)
+    readout = Readout(assembly.view, losses, 0, assembly.placer, assembly.dense.view)
     assert readout.head is not None
     hidden_1TD = assembly.view.embed(tokens_NT[:1])
     for block in range(len(assembly.view.blocks)):
@@ -218,6 +218,7 @@ def test_a_stopped_round_is_gone_on_with(quick: dict[str, Any], tmp_path: Path) 
         ({"rounds": 2, "max_tokens": 100_000, "round_tokens": 100}, "one step of training takes"),
         ({"rounds": 40, "max_tokens": 20_000}, "which is what the limits of the search leave"),
         ({"rounds": 2, "workers": 2}, "leave --workers"),
+        ({"rounds": 2, "forms": "groups,sparse"}, "leave --forms"),
         ({"rounds": 2, "device_memory": "8GiB"}, "leave --device-memory"),
         ({"rounds": 2, "max_tokens": 100_000, "of": "model", "budgets": {"params": 0.1}}, "cannot be met"),
     ],

@@ -1,10 +1,9 @@
 """Losses against another network than the one that is pruned: the original dense network, in later rounds.
 
-Shapes: N tokens, T tokens of a sequence, D hidden, V vocabulary.
+Shapes: N sequences, B of a forward pass, T tokens, D hidden, V vocabulary, K losses.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,45 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoprune.networks.blocks import BlockView
-from autoprune.networks.head import LinearHead
 from autoprune.ports.loss import Loss
-
-
-@dataclass(frozen=True)
-class TaughtHead(LinearHead):
-    """The linear head of a network whose reference is another network with the same vocabulary.
-
-    Args:
-        teacher: the reference's head. `read` gives what its matrix takes.
-    """
-
-    teacher: LinearHead | None = None
-
-    def read(self, hidden_BTD: Tensor) -> Tensor:
-        """What the teacher's matrix takes, `[B, T, D]`, from hidden states of the teacher."""
-        assert self.teacher is not None
-        return self.teacher.read(hidden_BTD)
-
-    @torch.no_grad()
-    def expected(
-        self, read_ND: Tensor, look: Callable[[Tensor], None] = lambda p_NV: None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """As of a `LinearHead`, for the teacher's softmax and this head's logits."""
-        assert self.teacher is not None
-        target_ND = torch.zeros((len(read_ND), self.matrix.weight.shape[1]), device=read_ND.device)
-        offset_N, seen = target_ND.new_zeros(len(read_ND)), 0
-
-        def mix(p_NV: Tensor) -> None:
-            nonlocal seen
-            piece = slice(seen, seen + p_NV.shape[1])
-            target_ND.add_(self._mixed(p_NV, self.matrix.weight[piece]), alpha=self.factor)
-            if self.matrix.bias is not None:
-                offset_N.add_(p_NV @ self.matrix.bias[piece].float(), alpha=self.factor)
-            seen = piece.stop
-            look(p_NV)
-
-        _, _, negentropy_N = self.teacher.expected(read_ND, mix)
-        return target_ND, offset_N, negentropy_N
 
 
 @torch.no_grad()

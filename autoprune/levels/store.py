@@ -14,12 +14,13 @@ memory-mapped. Version, units, sizes, shapes and orders are checked before use. 
 dtype, so that what is scored is what is shipped.
 """
 
+import copy
 import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from itertools import chain, repeat
 from pathlib import Path
@@ -31,6 +32,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from autoprune.calibration.producers import Read
 from autoprune.cutting import reading
 from autoprune.cutting.counting import weights_of
 from autoprune.cutting.live import LevelWeights, LiveWidth
@@ -39,6 +41,7 @@ from autoprune.files.arrays import read_tensors
 from autoprune.files.names import slug
 from autoprune.files.reading import explained, read_json
 from autoprune.files.writing import BUILDING, scratch
+from autoprune.level import Level
 from autoprune.levels.criterion import Reconstruction, order_of, workspace_bytes
 from autoprune.levels.evidence import Evidence
 from autoprune.levels.form import Building, live_form
@@ -118,9 +121,20 @@ class LevelStore:
                 check(directory / file_of(unit), seal, whole=small)
                 self._tensors.append(read_tensors(directory / file_of(unit), device))
                 _check_unit(unit, self._tensors[-1])
-        tables = list(zip(self._tensors, (len(unit.levels) for unit in units), strict=True))
-        self._weights = [_weights(tensors, levels) for tensors, levels in tables]
-        self._own = [_own(tensors, levels) for tensors, levels in tables]
+        tables = list(zip(self._tensors, units, strict=True))
+        self._weights = [_weights(tensors, len(unit.levels)) for tensors, unit in tables]
+        self._own = [_own(tensors, unit.levels) for tensors, unit in tables]
+
+    def choosing(self, chosen: Sequence[Sequence[int]]) -> "LevelStore":
+        """The same store with some levels of each unit, by their numbers. They are numbered anew."""
+        own = copy.copy(self)
+        own._weights = [[row[number] for number in some] for row, some in zip(self._weights, chosen, strict=True)]
+        own._own = [[row[number] for number in some] for row, some in zip(self._own, chosen, strict=True)]
+        own.statistics = tuple(
+            replace(one, output_errors=tuple(one.output_errors[number] for number in some))
+            for one, some in zip(self.statistics, chosen, strict=True)
+        )
+        return own
 
     def order(self, u: int) -> Tensor:
         """Groups of unit `u`, most important first, `[G]`."""
@@ -132,7 +146,7 @@ class LevelStore:
 
     def consumer(self, u: int, level: int) -> Tensor | None:
         """The reconstructed weight of unit `u`'s consumer, or None where the dense weight's prefix serves."""
-        return self._tensors[u].get(f"level.{level}")
+        return self._weights[u][level].consumer
 
     def weights(self, u: int, level: int) -> LevelWeights:
         """The weights that a level of unit `u` puts in place."""
@@ -167,14 +181,15 @@ def _weights(tensors: Mapping[str, Tensor], levels: int) -> list[LevelWeights]:
     return found
 
 
-def _own(tensors: Mapping[str, Tensor], levels: int) -> list[dict[str, Tensor]]:
-    """The tensors of each of so many levels that only their forms know, by name."""
-    found: list[dict[str, Tensor]] = [{} for _ in range(levels)]
+def _own(tensors: Mapping[str, Tensor], levels: Sequence[Level]) -> list[dict[str, Tensor]]:
+    """The tensors of each level that only its form knows, by name, with those of the level that it borrows from."""
+    found: list[dict[str, Tensor]] = [{} for _ in levels]
     for name, tensor in tensors.items():
         what, _, level = name.rpartition(".")
         if what and what.split(".")[-1] not in SHARED and level != "order":
             found[int(level)][what] = tensor
-    return found
+    lenders = [live_form(level).borrows(level, levels) for level in levels]
+    return [own if lender is None else found[lender] | own for own, lender in zip(found, lenders, strict=True)]
 
 
 def file_of(unit: Unit) -> str:
@@ -196,6 +211,7 @@ def build(
     dtype: torch.dtype,
     progress: Callable[[float], None] | None = None,
     evidence: Sequence[Sequence[Evidence]] | None = None,
+    read: Iterable[Read] | None = None,
 ) -> None:
     """Compute every level of every unit and put the finished store in `directory` in one step.
 
@@ -203,23 +219,29 @@ def build(
         moments: per block and width, and those behind it, `[D, D]`; a block's are let go of when its levels are done.
         dtype: the checkpoint's, which weights are rounded to.
         evidence: what the criterion needs besides, in the order of the moments; None: nothing.
+        read: of each block, the moments of what producers read, for forms that change them; None: nothing.
 
     Raises:
         UserError: the disk is full or not writable.
     """
     widths = [width for row in view.widths for width in row]
+    widths += view.ends[: len(units) - len(widths)]
     known: Iterable[Evidence] = chain.from_iterable(evidence) if evidence else repeat({})
     of_link = zip(chain.from_iterable(moments), known, strict=False)
     statistics: list[dict[str, Any]] = []
+    of_block = _by_block(read)
     with _building(directory) as temporary:
         for done, (unit, width) in enumerate(zip(units, widths, strict=True)):
             with view.bench(_workspace(width)) as device:
-                if device.type == "cpu":
-                    view.rest()
+                if unit.block == len(view.blocks):
+                    levels, measured = _end(unit, width, dtype)
                 else:
-                    view.enter(unit.block)
-                of_links = [next(of_link) for _ in width.links]
-                levels, measured = _unit(unit, width, of_links, criterion, dtype)
+                    if device.type == "cpu":
+                        view.rest()
+                    else:
+                        view.enter(unit.block)
+                    of_links = [next(of_link) for _ in width.links]
+                    levels, measured = _unit(unit, width, of_links, criterion, dtype, of_block(unit.block))
                 statistics.append(asdict(measured))
             save_file(levels, temporary / file_of(unit))
             if progress:
@@ -227,6 +249,21 @@ def build(
         files = [sealed(temporary / file_of(unit)) for unit in units]
         manifest = {"version": VERSION, "units": [unit.name for unit in units], "files": files}
         (temporary / "manifest.json").write_text(json.dumps(manifest | {"statistics": statistics}))
+
+
+def _by_block(read: Iterable[Read] | None) -> Callable[[int], Read]:
+    """The moments of one block after another; those of the block before are let go of."""
+    if read is None:
+        return lambda block: {}
+    rows, now = iter(read), (-1, Read())
+
+    def of_block(block: int) -> Read:
+        nonlocal now
+        while now[0] < block:
+            now = now[0] + 1, next(rows)
+        return now[1]
+
+    return of_block
 
 
 @contextmanager
@@ -257,20 +294,42 @@ def _workspace(width: LiveWidth) -> int:
 
 
 def _unit(
-    unit: Unit, width: LiveWidth, of_links: Sequence[tuple[Tensor, Evidence]], criterion: Criterion, dtype: torch.dtype
+    unit: Unit,
+    width: LiveWidth,
+    of_links: Sequence[tuple[Tensor, Evidence]],
+    criterion: Criterion,
+    dtype: torch.dtype,
+    read: Read,
 ) -> tuple[dict[str, Tensor], UnitStatistics]:
     """The file of a unit, and its statistics, which are of the last width behind."""
     tensors: dict[str, Tensor] = {}
     rows_O: Tensor | None = None  # of the consumer: the width behind puts them into an order
     for behind, (link, (h_DD, evidence)) in reversed(list(enumerate(zip(width.links, of_links, strict=True)))):
-        levels = _levels(unit, link, h_DD, evidence, criterion, dtype)
+        levels = _levels(unit, link, h_DD, evidence, criterion, dtype, read)
         if rows_O is None:
-            statistics = measure(unit, link, reading.moments(link, h_DD)[0], levels)
+            statistics = measure(unit, link, reading.moments(link, h_DD)[0], levels, _own(levels, unit.levels))
         else:
             levels = {name: _in_order(tensor, name, rows_O) for name, tensor in levels.items()}
         tensors |= {BEHIND * behind + name: tensor for name, tensor in levels.items()}
         rows_O = levels["order"]
     return tensors, statistics
+
+
+def _end(unit: Unit, width: LiveWidth, dtype: torch.dtype) -> tuple[dict[str, Tensor], UnitStatistics]:
+    """The same of embeddings or a head, of a single group; all that is known of their inputs is how many there are."""
+    inputs = width.consumer_weight.shape[1]
+    tensors: dict[str, Tensor] = {"order": torch.zeros(1, dtype=torch.int64)}
+    unknown = torch.zeros(0, 0, dtype=torch.float64)
+    numbers = torch.arange(inputs, device=width.consumer_weight.device)
+    of = Building(unit, width, unknown, None, numbers, False, _none, dtype)
+    for number, level in enumerate(unit.levels):
+        tensors |= {f"{name}.{number}": tensor for name, tensor in live_form(level).build(level, of).items()}
+    alike_DD = torch.eye(inputs, dtype=torch.float64)
+    return tensors, measure(unit, width, alike_DD, tensors, _own(tensors, unit.levels))
+
+
+def _none() -> Reconstruction:
+    raise AssertionError("ends keep all of their inputs")
 
 
 def _in_order(tensor: Tensor, name: str, rows_O: Tensor) -> Tensor:
@@ -280,7 +339,13 @@ def _in_order(tensor: Tensor, name: str, rows_O: Tensor) -> Tensor:
 
 
 def _levels(
-    unit: Unit, width: LiveWidth, h_DD: Tensor, evidence: Evidence, criterion: Criterion, dtype: torch.dtype
+    unit: Unit,
+    width: LiveWidth,
+    h_DD: Tensor,
+    evidence: Evidence,
+    criterion: Criterion,
+    dtype: torch.dtype,
+    read: Read,
 ) -> dict[str, Tensor]:
     weight_OD = width.consumer_weight
     h_DD, mean_D = reading.moments(width, h_DD.to(weight_OD.device))
@@ -290,7 +355,7 @@ def _levels(
     size = weight_OD.shape[1] // unit.groups
     inputs_D = (order[:, None] * size + torch.arange(size, device=order.device)).flatten()
     reconstruction = cache(lambda: Reconstruction(weight_OD, h_DD))
-    of = Building(unit, width, h_DD, mean_D, inputs_D, criterion.reconstructs, reconstruction, dtype)
+    of = Building(unit, width, h_DD, mean_D, inputs_D, criterion.reconstructs, reconstruction, dtype, read)
     for number, level in enumerate(unit.levels):
         tensors |= {f"{name}.{number}": tensor for name, tensor in live_form(level).build(level, of).items()}
     return tensors
