@@ -101,4 +101,5 @@ def _limits(config: SearchConfig, training: int, length: int, whole: int, items:
 def config_of(config: SearchConfig, plan: RoundsPlan, number: int) -> SearchConfig:
     """The configuration of a round before the last, which is a run of its own."""
     own = {"rounds": 1, "round_tokens": None, "storage": None, "study_name": None, "track": None}
+    own["refit"] = False  # the training behind the search begins with one
     return config.model_copy(update=plan.limits | own | {"budgets": plan.shares_of(number)})
