@@ -32,6 +32,7 @@ from autoprune.levels.form import live_form
 from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, build, is_complete, store_key
+from autoprune.networks import starting
 from autoprune.networks.blocks import BlockView
 from autoprune.ports.agent import load_agent
 from autoprune.ports.criterion import load_criterion
@@ -54,6 +55,7 @@ class Assembly(Prepared):
         task: what the network reads.
         network: a lock that is held while the network is used, because several searches may share it.
         coverage: the share of the network that is in units; None where it was not computed.
+        dense: the original dense network, where the search starts from other weights; None if it is this network.
     """
 
     space: SearchSpace
@@ -63,6 +65,12 @@ class Assembly(Prepared):
     task: Task
     network: threading.Lock = field(default_factory=threading.Lock, compare=False)
     coverage: Coverage | None = None
+    dense: Prepared | None = None
+
+    @property
+    def original(self) -> Prepared:
+        """The dense network that losses compare with, and that teaches."""
+        return self.dense or self
 
     @property
     def subject(self) -> str:
@@ -109,11 +117,12 @@ class Assembly(Prepared):
         batch, trainer = self.config.batch_size(), None
         if not (once or self.view.streamed):
             trainer = CandidateTrainer(self.placer, self._examples, lambda: self.splits.reconstruction, batch)
-        return Evaluator(self.placer, tokens_NT, measured, batch, memory, states, trainer)
+        original = None if self.dense is None else self.dense.view
+        return Evaluator(self.placer, tokens_NT, measured, batch, memory, states, trainer, original)
 
     def _examples(self) -> TrainingSet:
         """What candidates are trained on."""
-        return self.task.training(self, candidates=True)
+        return self.task.training(self.original, candidates=True)
 
 
 def assemble(
@@ -127,7 +136,8 @@ def assemble(
 
     Args:
         masks: whether single groups can be kept or removed, which needs the moments; None asks the configured agent.
-        run: the directory of the run, where metrics find what they measured when it was begun.
+        run: the directory of the run, where metrics find what they measured when it was begun, and where the weights
+            are that a later round starts from.
         data: hash of the splits of a finished search. The text is then read only when it is needed, and what only a
             search needs (metrics and budgets) is left out.
 
@@ -145,7 +155,14 @@ def assemble(
         load_metric(metric)
     _check_device(config.device)
     task.require(*features_of(config, masks))
-    prepared = task.prepare(config, masks, progress, data)
+    start = starting.start_of(run)
+    if config.rounds > 1 and start is None:
+        raise UserError(
+            f"the weights that the last round of '{run}' starts from are not there: `autoprune resume {run}`."
+        )
+    prepared, original = starting.started(
+        task.prepare(config, masks, progress, data), partial(task.prepare, config, masks, progress), start
+    )
     loaded, read, view = prepared.loaded, prepared.read, prepared.view
     check_needs(config.criterion, load_criterion(config.criterion), view)
     units = [*units_of(view, config), *units_of_ends(view, config)]
@@ -158,9 +175,12 @@ def assemble(
     space = made(units)
     store, moments = _stored(prepared, task, data or read().digest, space.units, masks, progress)
     space, store = undominated(space, store, config, itemsize, made)
+    if start is not None:
+        space = space.with_floor(starting.floor_of(start, space.units))
     sort_groups(view, store)
     masked = masked_weights(view, space.units, store, moments, loaded.checkpoint_dtype) if masks else None
-    return Assembly(config, loaded, read, view, space, store, Placer(view, space, store, masked), metrics, task)
+    placer, dense = Placer(view, space, store, masked), None if start is None else original
+    return Assembly(config, loaded, read, view, space, store, placer, metrics, task, dense=dense)
 
 
 def features_of(config: SearchConfig, masks: bool) -> list[str]:

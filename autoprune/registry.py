@@ -77,6 +77,12 @@ PARTS: dict[str, dict[str, str]] = {
         "ce": "autoprune.calibration.losses:CrossEntropy",
         "error": "autoprune.calibration.losses:ErrorRate",
     },
+    "distillations": {
+        "kl": "autoprune.distillation.forward_kl:ForwardKL",
+        "reverse-kl": "autoprune.distillation.reverse_kl:ReverseKL",
+        "hidden-mse": "autoprune.distillation.hidden_mse:HiddenMSE",
+        "hidden-cosine": "autoprune.distillation.hidden_cosine:HiddenCosine",
+    },
     "tasks": {
         "text": "autoprune.tasks.causal_lm:CausalLM",
         "images": "autoprune.tasks.image_classification:ImageClassification",
@@ -114,8 +120,8 @@ PARTS: dict[str, dict[str, str]] = {
         "policy": "autoprune.exporters.policy_json:PolicyFile",
         "module": "autoprune.exporters.module:Module",
         "onnx": "autoprune.exporters.onnx:Onnx",
-        "compressed-tensors": "autoprune.exporters.compressed_tensors:CompressedTensors",
         "gguf": "autoprune.exporters.gguf.exporter:Gguf",
+        "compressed-tensors": "autoprune.exporters.compressed_tensors:CompressedTensors",
     },
 }
 

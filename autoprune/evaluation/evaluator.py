@@ -34,8 +34,8 @@ from autoprune.ports.loss import Loss
 from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal
 from autoprune.training.candidate import CandidateTrainer
-from autoprune.training.loop import DivergedError
 from autoprune.training.memory import free_bytes
+from autoprune.training.step import DivergedError
 
 REFERENCE_BYTES = 256 * 2**20
 MOST_STATE_BYTES = 2 * 2**30
@@ -57,6 +57,7 @@ class Evaluator(Scorer):
             that every sequence is scored once, so hidden states are not kept for later calls either.
         state_bytes: memory for hidden states: half for a call, half for states that are kept for later calls.
         trainer: trains the networks of policies; None if nothing can be trained.
+        original: the dense network that losses compare with; None if it is the placer's own at level 0.
 
     Attributes:
         runner: runs policies through the blocks.
@@ -71,13 +72,15 @@ class Evaluator(Scorer):
         reference_bytes: int = REFERENCE_BYTES,
         state_bytes: int = 2**30,
         trainer: CandidateTrainer | None = None,
+        original: BlockView | None = None,
     ) -> None:
         self.placer, self.view, self.space = placer, placer.view, placer.space
         self.losses, self.batch, self.tokens_NT = tuple(losses), batch, tokens_NT
         self._at_once_bytes = state_bytes // 2
         kept_bytes = 0 if self.view.streamed or not reference_bytes else state_bytes // 2
         self.runner = PrefixRunner(placer, tokens_NT, batch, kept_bytes)
-        self._readout = Readout(self.view, losses, reference_bytes, placer)
+        self._readout = Readout(self.view, losses, reference_bytes, placer, original)
+        self._zero_at_dense = losses[0].zero_at_dense and original is None
         self._slopes: Slopes | None = None
         self._trainer = trainer
 
@@ -96,8 +99,8 @@ class Evaluator(Scorer):
         return np.asarray(self.score_each(policies, sequences)[0])
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
-        """The first loss of the dense network, `[S]`. A loss that is 0 there needs no forward pass."""
-        if self.losses[0].zero_at_dense:
+        """The first loss at level 0 everywhere, `[S]`. A loss that is 0 there needs no forward pass."""
+        if self._zero_at_dense:
             return np.zeros(len(sequences))
         return np.asarray(self.score([self.space.dense], sequences)[0])
 
@@ -161,22 +164,46 @@ class Evaluator(Scorer):
     def score_trained(self, policies: Sequence[Proposal], sequences: Sequence[int], steps: int) -> NDArray[np.float64]:
         """The first loss of policies after training steps, `[P, S]`; infinite where a training diverges."""
         assert self._trainer is not None
-        self._readout.behind(self.placer.ends(self.space.dense))
-        self._run(set(), [s for s in sequences if not self._readout.knows(s)])
         losses_PS = np.full((len(policies), len(sequences)), np.inf)
         for p, policy in enumerate(policies):
-            self._readout.behind(self.placer.ends(policy))
-            references = [self._readout.references(s, self.tokens_NT[s]) for s in sequences]
+            references = self._references(policy, sequences)
             with suppress(DivergedError), self._trainer.in_place(policy, steps):
-                for start in range(0, len(sequences), self.batch):
-                    some = slice(start, start + self.batch)
-                    hidden_BTD = self.view.embed(self.tokens_NT[list(sequences[some])])
-                    for block in range(len(self.view.blocks)):
-                        hidden_BTD = self.view.run(block, hidden_BTD)
-                    losses_PS[p, some] = (
-                        self._readout.measure(hidden_BTD, references[some], as_it_is=True)[0].cpu().numpy()
-                    )
+                for some, losses_KB in self._standing(sequences, references):
+                    losses_PS[p, some] = losses_KB[0]
         return losses_PS
+
+    @torch.no_grad()
+    def score_placed(
+        self, policy: Proposal, place: Callable[[], object], sequences: Sequence[int]
+    ) -> NDArray[np.float64]:
+        """Every loss of a policy's network as a function puts it in place, `[K, S]`. It is dense afterwards."""
+        references = self._references(policy, sequences)
+        try:
+            place()
+            found = [losses_KB for _, losses_KB in self._standing(sequences, references)]
+        finally:
+            self.placer.release()
+        return np.concatenate(found, axis=1)
+
+    def _references(self, policy: Proposal, sequences: Sequence[int]) -> list[list[Reference]]:
+        """What the losses keep of the dense network on each sequence, to compare with a policy's."""
+        new = [s for s in sequences if not self._readout.knows(s)]
+        if new:
+            self._readout.behind(self.placer.ends(self.space.dense))
+            self._run(set(), new)
+        self._readout.behind(self.placer.ends(policy))
+        return [self._readout.references(s, self.tokens_NT[s]) for s in sequences]
+
+    def _standing(
+        self, sequences: Sequence[int], references: list[list[Reference]]
+    ) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        """Every loss of the network that stands there, `[K, B]`, a batch of sequences at a time."""
+        for start in range(0, len(sequences), self.batch):
+            some = slice(start, start + self.batch)
+            hidden_BTD = self.view.embed(self.tokens_NT[list(sequences[some])])
+            for block in range(len(self.view.blocks)):
+                hidden_BTD = self.view.run(block, hidden_BTD)
+            yield some, self._readout.measure(hidden_BTD, references[some], as_it_is=True).cpu().numpy()
 
     def _whole(self, policy: Proposal) -> Whole:
         return Whole(tuple(self.placer.choices(policy)), self.placer.ends(policy))
