@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, SkipValidation
 
-from autoprune import given_models, objects, publishing, rundir, study
+from autoprune import given_models, objects, publishing, rounds, rundir
 from autoprune.arguments import NOT_GIVEN, Budgets, checked, given
 from autoprune.callbacks import CallbacksGiven
 from autoprune.comparing import comparison
@@ -22,6 +22,7 @@ from autoprune.ports.task import Progress
 from autoprune.provenance import proposal_of
 from autoprune.recovery import finetuning
 from autoprune.recovery.finetuning import Recovered
+from autoprune.refits import refit
 from autoprune.result import SearchResult
 from autoprune.result_file import load_result
 from autoprune.showing import Showing, showing
@@ -89,7 +90,7 @@ def search(
     own = given_models.with_model(own | settings | {"tokenizer": tokenizer, "processor": processor}, config is None)
     chosen = load_config(Path(config) if config else None, own)
     with showing(progress, callbacks) as told:
-        return study.start(chosen, Path(out) if out else None, told)
+        return rounds.start(chosen, Path(out) if out else None, told)
 
 
 @checked
@@ -171,7 +172,7 @@ def resume(
     if model is not None or parts:
         given_models.give_again(Path(path), parts, {"model": model, "tokenizer": tokenizer, "processor": processor})
     with showing(progress, callbacks) as told:
-        return study.resume(Path(path), told, places)
+        return rounds.resume(Path(path), told, places)
 
 
 @checked
@@ -283,7 +284,8 @@ def _evaluate_run(
         tokens_NT = task.samples_of(assembly, data)
     tokens_NT = tokens_NT[:max_sequences]
     names = [task.label_loss, *task.measured]
-    losses = mean_losses(assembly, tokens_NT, [proposal], names, progress)[0].tolist()
+    network = proposal if policy.refit is None else refit(assembly, proposal, policy.refit.digest, progress)
+    losses = mean_losses(assembly, tokens_NT, [network], names, progress)[0].tolist()
     measured = task.quality(dict(zip(names, losses, strict=True)))
     places = [partial(assembly.placer.place, one) for one in (assembly.space.dense, proposal)]
     dense, own = speeds(places, assembly.view, tokens_NT[:1].to(assembly.config.device), partial(progress, "timing"))

@@ -36,9 +36,9 @@ def search(
     chosen = chosen_settings(config, given, overrides)
     path = out or rundir.new_run_path(chosen.agent, chosen.seed)
     with searching(path, as_json) as display:
-        from autoprune import study
+        from autoprune import rounds
 
-        result = study.start(chosen, path, display)
+        result = rounds.start(chosen, path, display)
     tell_result(result, as_json)
 
 
@@ -84,11 +84,11 @@ def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
     """
     check_run(run)
     with searching(run, as_json, "known") as display:
-        from autoprune import study
+        from autoprune import rounds
         from autoprune.comparing import comparison
         from autoprune.result import SearchResult
 
-        result = (comparison if comparison.is_comparison(run) else study).resume(run, display, given)
+        result = (comparison if comparison.is_comparison(run) else rounds).resume(run, display, given)
     if isinstance(result, SearchResult):
         tell_result(result, as_json)
     else:
@@ -116,6 +116,9 @@ def export(
         bool,
         typer.Option("--uniform", help="Short for uniform=true: pad with zeros, so that stock transformers loads it."),
     ] = False,
+    refit: Annotated[
+        bool, typer.Option("--refit/--no-refit", help="Keep the refit, or write the network as the search found it.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Write the pruned network of a finished run."""
@@ -128,7 +131,7 @@ def export(
     with progress(as_json) as display:
         from autoprune.exporting import export_run
 
-        done = export_run(run, directory, to, options, policy, display.on_stage)
+        done = export_run(run, directory, to, options, policy, display.on_stage, refit)
     if as_json:
         told = {"path": str(done.path), "to": done.to, "uniform": bool(options.get("uniform")), "run": str(run)}
         sizes = {"bytes": done.written, "dense_bytes": done.dense} if done.written else {}
@@ -137,7 +140,7 @@ def export(
     if policy is None and finetuned_network(run).is_dir():
         earlier = of_earlier_policy(run, Policy.load(run / "policy.json"))
         where = earlier or f"The fine-tuned network is '{finetuned_network(run)}'."
-        echo(f"autoprune: this is the network as the search found it, without its fine-tuning. {where}", err=True)
+        echo(f"autoprune: this is the network of the search, without its fine-tuning. {where}", err=True)
     beside = f", the dense network {done.dense / 1e6:,.1f} MB" if done.dense else ""
     size = f" ({done.written / 1e6:,.1f} MB of weights{beside})"
     echo(f"exported: {done.path}{size if done.written else ''}")

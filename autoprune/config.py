@@ -68,6 +68,7 @@ class SearchConfig(Settings):
     reward: Annotated[str | None, AGENT] = Field(
         None, description="reward of agents that learn by reinforcement, see `autoprune list rewards`"
     )
+    reward_options: Annotated[dict[str, Any], AGENT] = Field(default_factory=dict, description="options of the reward")
     pretrained: Annotated[str | None, AGENT] = Field(
         None, description="a run whose trained agent the search starts from"
     )
@@ -96,6 +97,11 @@ class SearchConfig(Settings):
     criterion: Annotated[str, LEVELS] = Field(
         "obs", description="orders the groups of a unit and reconstructs its consumer"
     )
+    refit: Annotated[bool, LEVELS] = Field(
+        True,
+        description="refit the consumers of the best policy to each other before it is validated and exported; "
+        "--no-refit leaves them as the search scored them",
+    )
     loss: Annotated[str, AGENT] = Field("kl", description="loss that agents minimise")
     seed: Annotated[int, AGENT] = Field(0, ge=0, description="random seed of the agent")
     data_seed: Annotated[int, SAMPLES] = Field(0, ge=0, description="random seed of the data splits")
@@ -110,6 +116,17 @@ class SearchConfig(Settings):
     )
     max_time: Annotated[float | None, BUDGETS] = Field(
         None, gt=0, description="limit on the time of search, in seconds or as 10min"
+    )
+    rounds: Annotated[int, BUDGETS] = Field(
+        1,
+        ge=1,
+        description="searches in a row; each starts from what the one before found, trained since",
+    )
+    round_tokens: Annotated[int | None, BUDGETS] = Field(
+        None,
+        gt=0,
+        description="tokens, or images, to train on between two rounds; the default is what half of max_tokens "
+        "pays for",
     )
     sequence_length: Annotated[int, SAMPLES] = Field(
         512, ge=8, description="tokens in a sequence, or images in a sample (32 by default for images)"
@@ -170,7 +187,7 @@ class SearchConfig(Settings):
         description="memory for hidden states, such as 8GiB; the default is a quarter of the free memory",
     )
 
-    @field_validator("max_evals", "max_tokens", mode="before")
+    @field_validator("max_evals", "max_tokens", "round_tokens", mode="before")
     @classmethod
     def _counted(cls, count: Any) -> Any:
         """Accept numbers as people write them: `400k`."""
@@ -244,8 +261,8 @@ class SearchConfig(Settings):
         return self.same_search(other.model_copy(update={name: getattr(self, name) for name in LIMITS}))
 
     def agent_settings(self) -> dict[str, Any]:
-        """The settings of the agent, including the two with command-line options: reward and pretrained."""
-        own = {"reward": self.reward, "pretrained": self.pretrained}
+        """The settings of the agent, including those that stand by themselves: reward, its options, and pretrained."""
+        own = {"reward": self.reward, "reward_options": self.reward_options or None, "pretrained": self.pretrained}
         return self.agent_options | {key: value for key, value in own.items() if value is not None}
 
     def wanted(self) -> Wanted:

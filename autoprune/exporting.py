@@ -68,6 +68,7 @@ def export_run(
     options: Mapping[str, Any] | None = None,
     policy_file: Path | None = None,
     progress: Progress = lambda stage, share: None,
+    refit: bool = True,
 ) -> Exported:
     """Export a policy of a finished run. The network is loaded only if the exporter needs it.
 
@@ -79,6 +80,7 @@ def export_run(
         options: the exporter's own, by name.
         policy_file: a policy file to export instead of the best policy.
         progress: called with the stage.
+        refit: whether a policy that was refitted is exported so. False exports it as the search found it.
 
     Raises:
         UserError: there is no such exporter or option, it refuses the run or the path, the policy is of another model,
@@ -89,6 +91,7 @@ def export_run(
         return _converted(run, path, str(to), asked)
     rundir.check_is_run(run)
     policy, config = Policy.load(policy_file or rundir.policy_path(run)), load_config(run / "config.yaml")
+    policy = policy if refit else policy.as_found()
     name = to or own_exporter_of(config)
     exporter = asked or make_exporter(name, options)
     source = Source(policy, partial(_opened, run, config, policy, progress), config)
@@ -119,13 +122,16 @@ def _converted(directory: Path, path: Path, name: str, exporter: Exporter) -> Ex
     return Exported(path, name, _bytes(path), 0)
 
 
-def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str | None = None, **options: Any) -> Path:
-    """Write a policy's network with an exporter; `to` and options as `export_run` takes them.
+def export_policy(
+    assembly: Assembly, policy: Policy, path: Path, to: str | None = None, refit: bool = True, **options: Any
+) -> Path:
+    """Write a policy's network with an exporter; `to`, `refit` and options as `export_run` takes them.
 
     Raises:
         UserError: as `export_run`.
     """
     name = to or own_exporter_of(assembly.config)
+    policy = policy if refit else policy.as_found()
     exporter, source = make_exporter(name, options), Source(policy, lambda: assembly, assembly.config)
     source.check()
     _check(exporter, assembly.config, path)
@@ -133,13 +139,16 @@ def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str | None
     return path
 
 
-def network_in_memory(assembly: Assembly, policy: Policy, to: str | None = None, **options: Any) -> "nn.Module":
-    """A policy's network as an exporter would write it, but in memory; `to` and options as `export_run` takes them.
+def network_in_memory(
+    assembly: Assembly, policy: Policy, to: str | None = None, refit: bool = True, **options: Any
+) -> "nn.Module":
+    """A policy's network as an exporter would write it, but in memory; arguments are as `export_run` takes them.
 
     Raises:
         UserError: as `export_run`, or the exporter has no networks in memory.
     """
     name = to or own_exporter_of(assembly.config)
+    policy = policy if refit else policy.as_found()
     exporter, source = make_exporter(name, options), Source(policy, lambda: assembly)
     source.check()
     refusal = exporter.refuses(assembly.config)
@@ -216,6 +225,10 @@ def _write(name: str, exporter: Exporter, source: Source, path: Path) -> None:
 
 
 def _warn(exporter: Exporter, source: Source, path: Path) -> None:
+    if any(unit.form == "bits" for unit in source.policy.units) and not exporter.packs:
+        told = "weights of few bits were multiplied out: the file is as large as without them."
+        warnings.warn(f"{told} --to compressed-tensors writes them packed.", UserWarning, stacklevel=4)
+        return
     written, dense, native = export_bytes(source.assembly, source.policy, path)
     padding = exporter.padding  # only with it files tell more than parameters, which have no headers
     if written and min(written, written if padding else native) > NOTHING_SAVED * dense:

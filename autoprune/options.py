@@ -1,7 +1,7 @@
 """Command-line options for the settings of a search, generated from the fields of `SearchConfig`.
 
 A new field becomes an option, and its description becomes the help text. Fields that are mappings (`agent_options`,
-`workload`) have no option: users write `KEY.NAME=VALUE`.
+`reward_options`, `workload`) have no option: users write `KEY.NAME=VALUE`.
 """
 
 import functools
@@ -20,13 +20,14 @@ from autoprune.settings_record import Panel
 from autoprune.shell.completion import completer
 from autoprune.written import budgets_of
 
-SETTINGS = [name for name in SearchConfig.model_fields if name not in ("agent_options", "workload")]
+SETTINGS = [name for name in SearchConfig.model_fields if name not in ("agent_options", "reward_options", "workload")]
 OF_PLACES = [name for name in SETTINGS if name in PLACES]
 """The settings that say where a search is scored."""
 OF_RESUME = [name for name in SETTINGS if name in PLACES or name in LIMITS]
 """The settings that `resume` can change."""
 AMOUNTS = {
     "device_memory": "SIZE", "state_memory": "SIZE", "max_evals": "N", "max_tokens": "N", "max_time": "TIME",
+    "round_tokens": "N",
 }  # fmt: skip
 """Settings that users may write with units, as 8GiB, 400k or 10min, and what help calls them."""
 

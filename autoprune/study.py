@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune import cautions, limits_of_runs, live, objects, run_state, rundir, stopping, usercode
+from autoprune import cautions, limits_of_runs, live, objects, rounds_file, run_state, rundir, stopping, usercode
 from autoprune.arguments import made
 from autoprune.assembly import Assembly, assemble
 from autoprune.callbacks import SILENT, BestTeller, Callback
@@ -22,12 +22,13 @@ from autoprune.files.writing import write_atomically
 from autoprune.journal import FILE as JOURNAL
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
-from autoprune.policy import to_json
+from autoprune.policy import BEST, FOUND, to_json
 from autoprune.ports.agent import Agent, load_agent
 from autoprune.ports.scorer import Scorer
 from autoprune.provenance import make_policy
 from autoprune.records.record import Record, finalists
 from autoprune.records.storage import check_storage
+from autoprune.refit_choice import refit_of
 from autoprune.result import SearchResult
 from autoprune.space import Proposal
 from autoprune.space_file import save_space
@@ -76,9 +77,21 @@ def resume(out: Path, callbacks: Callback = SILENT, places: Mapping[str, Any] | 
         config = load_config(out / "config.yaml", dict(places or {}))
         callbacks = tracked(config.track, callbacks)
         callbacks.on_start(config, out)
-        with workers_of(config, callbacks) as pool:
-            assembly = prepare(config, callbacks, run=out)
-            return _search(assembly, scorer_of(assembly, pool), out, callbacks)
+        return search_in(out, config, callbacks)
+
+
+def search_in(out: Path, config: SearchConfig, callbacks: Callback, limits: Limits | None = None) -> SearchResult:
+    """Begin or continue the search of a run that the caller has locked.
+
+    Args:
+        out: the run's directory.
+        config: configuration of the run.
+        callbacks: are told how it goes.
+        limits: of this search; None is those of the configuration.
+    """
+    with workers_of(config, callbacks) as pool:
+        assembly = prepare(config, callbacks, run=out)
+        return _search(assembly, scorer_of(assembly, pool), out, callbacks, limits=limits)
 
 
 def search_on(
@@ -154,10 +167,11 @@ def _search(
     out: Path,
     callbacks: Callback,
     turn: AbstractContextManager[object] | None = None,
+    limits: Limits | None = None,
 ) -> SearchResult:
     config = assembly.config
     journal = Journal(out / JOURNAL, assembly.subject)
-    limits = Limits(config.max_evals, config.max_tokens, config.max_time)
+    limits = limits or Limits(config.max_evals, config.max_tokens, config.max_time)
     agent = make_agent(config.agent, config.agent_settings())
     save_space(out / "space.json", assembly.space, assembly.store.statistics, assembly.coverage)
     assembly.save_metrics(out)
@@ -259,27 +273,31 @@ def _finish(
     search_loss, search_tokens = objective.loss(best)
     if not np.isfinite(search_loss):
         raise UserError("the search scored no policy with a finite loss: look at the model's weights, dtype and data.")
-    named = {"dense": assembly.space.dense, "uniform": assembly.space.uniform(), "best": best}
-    table = measure(assembly, named | front_names(assembly.space, front), callbacks.on_stage)
+    kept = refit_of(assembly, best, callbacks)
+    named = {"dense": assembly.space.dense, "uniform": assembly.space.uniform(), BEST: kept.network if kept else best}
+    others = front_names(assembly.space, front) | ({FOUND: best} if kept else {})
+    table = measure(assembly, named | others, callbacks.on_stage)
     table, front_rows = table[: len(named)], table[len(named) :]
+    refit = kept.record(assembly, front_rows.pop()) if kept else None
     losses = {
         "search": search_loss,
         "search_tokens": search_tokens,
         "validation": {row.name: row.losses for row in table},
     }
-    policy = make_policy(assembly, best, losses, table[-1].beside(table[0]), vars(objective.spent))
+    spent = rounds_file.with_earlier(out, objective.spent)
+    policy = make_policy(assembly, best, losses, table[-1].beside(table[0]), vars(spent), refit)
     policy.save(out / "policy.json")
     save_front(assembly, objective, front, table[0], front_rows, out)
     result = {
         "table": [row.record() for row in table],
         "front": [row.record() for row in front_rows],
-        "spent": vars(objective.spent),
+        "spent": vars(spent),
         "history": objective.history,
         "interrupted": interrupted,
     }
     write_atomically(out / "result.json", to_json(result) + "\n")
     loss, history = table[-1].validation_loss, objective.history
     return SearchResult(
-        policy, loss, history, out, table, front_rows, objective.spent, interrupted,
+        policy, loss, history, out, table, front_rows, spent, interrupted,
         assembly.space, objective.incumbents, lambda: assembly,
     )  # fmt: skip

@@ -7,7 +7,7 @@ block's parameters, so that a level needs no copy. Other files have the inputs o
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -30,11 +30,13 @@ class LevelWeights:
         consumer: the consumer's weight, in its own layout.
         norm: mean and variance of the consumer's outputs, `[2, out]`.
         behind: of the width behind.
+        others: further weights, in their modules' layouts, cut to what is kept.
     """
 
     consumer: Tensor | None = None
     norm: Tensor | None = None
     behind: "LevelWeights | None" = None
+    others: Mapping[Key, Tensor] = field(default_factory=dict)
 
 
 AS_DENSE = LevelWeights()
@@ -199,6 +201,8 @@ class LiveWidth:
             self.dense.put(key, tensor)
         if weights.consumer is not None:
             self.dense.put(self.width.consumer.key, self.bring(weights.consumer))
+        for key, tensor in weights.others.items():
+            self.dense.put(key, self.bring(tensor))
         for key in self._unchanged:  # padding a dropped sub-block had put zeros there
             self.dense.restore(key)
         self.follow(groups)

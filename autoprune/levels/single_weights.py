@@ -33,6 +33,7 @@ class SingleWeights(LiveForm):
     form: ClassVar[str]
     """Its name in the registry."""
     whole = True
+    changes_producers = True
     keeps_zeros = True
 
     def choice(self, level: Level, matrix: "Matrix") -> "Choice":

@@ -93,7 +93,7 @@ class Stepper:
         for number, (part, weight) in enumerate(parts):
             with team.synchronised(self._loss, number == len(parts) - 1):
                 loss = self._of(part, draw) * weight
-                (loss * team.size).backward()  # processes exchange the mean of their gradients
+                (loss * team.size).backward()  # type: ignore[no-untyped-call]  # gradients' mean is exchanged
             total += loss.detach()
         self._masks.apply()
         length: Any = nn.utils.clip_grad_norm_(self.weights, settings.clip or math.inf)
