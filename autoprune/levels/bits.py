@@ -80,6 +80,16 @@ class Bits(LiveForm):
         others = unit.params(level.kept) + unit.fixed_params - sum(rows * columns for rows, columns in sizes)
         return packed + others * itemsize
 
+    def notice(self, metrics: Sequence[str]) -> str | None:
+        """Stock kernels multiply weights out first."""
+        timed = [metric for metric in metrics if metric in ("latency", "roofline")]
+        if not timed:
+            return None
+        return (
+            f"Levels of the form bits count with the {timed[0]} of their groups in dense weights: kernels for few bits are "
+            "not measured."
+        )
+
     # -- how they are made -----------------------------------------------------------------------------------------
 
     def build(self, level: Level, of: Building) -> "Mapping[str, Tensor]":
