@@ -86,8 +86,8 @@ class Bits(LiveForm):
         if not timed:
             return None
         return (
-            f"Levels of the form bits count with the {timed[0]} of their groups in dense weights: kernels for few bits are "
-            "not measured."
+            f"Levels of the form bits count with the {timed[0]} of their groups in dense weights: kernels for few bits "
+            "are not measured."
         )
 
     # -- how they are made -----------------------------------------------------------------------------------------
