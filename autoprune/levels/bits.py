@@ -123,6 +123,8 @@ class Bits(LiveForm):
 
         kinds = {CODES: torch.int32, ZEROS: torch.uint8}
         name = what.rstrip("0123456789")
+        if what == "norm":
+            return super().fits(level, what, tensor)
         if name in kinds:
             return tensor.dtype == kinds[name] and tensor.dim() == 2
         return name in (SCALES, LOST) and tensor.is_floating_point()
