@@ -13,19 +13,11 @@ from autoprune.errors import UserError
 from autoprune.provenance import make_policy
 from tests import tiny_searches
 
-BOTTLENECKS = {"resnet-hf"}
-"""Families whose network here has two widths that are cut as one."""
 
-
-@pytest.mark.parametrize(("family", "name"), sorted(tiny_searches.networks().items()))
-def test_levels_of_bits_placed_are_levels_exported(family: str, name: str, tmp_path: Path, text_file: str) -> None:
+@pytest.mark.parametrize("name", sorted(set(tiny_searches.networks().values())))
+def test_levels_of_bits_placed_are_levels_exported(name: str, tmp_path: Path, text_file: str) -> None:
     settings = tiny_searches.settings(name, tmp_path, text_file) | {"budgets": {"memory": 0.6}}
-    config = load_config(overrides=settings | {"forms": "groups,bits:8/4/3"})
-    if family in BOTTLENECKS:
-        with pytest.raises(UserError, match=r"the form bits cannot be had for the unit .* cut as one"):
-            assemble(config)
-        return
-    assembly = assemble(config)
+    assembly = assemble(load_config(overrides=settings | {"forms": "groups,bits:8/4/3"}))
     space = assembly.space
     policy = space.uniform()
     assert any(level.form == "bits" for level in space.levels_of(policy))
@@ -42,3 +34,9 @@ def test_levels_of_bits_placed_are_levels_exported(family: str, name: str, tmp_p
     network = exporting.network_in_memory(assembly, make_policy(assembly, policy, {}), own)
     for name_of, tensor in network.state_dict().items():
         assert torch.isfinite(tensor.float()).all(), name_of
+
+
+def test_two_widths_that_are_cut_as_one_have_no_bits(tmp_path: Path, text_file: str) -> None:
+    settings = tiny_searches.settings("resnet-bottleneck", tmp_path, text_file) | {"budgets": {"memory": 0.6}}
+    with pytest.raises(UserError, match=r"the form bits cannot be had for the unit .* cut as one"):
+        assemble(load_config(overrides=settings | {"forms": "groups,bits"}))
