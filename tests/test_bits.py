@@ -27,6 +27,7 @@ from autoprune.training.frozen import stays
 from autoprune.training.loop import train
 from autoprune.training.settings import settings_of
 from autoprune.training.step import make_trainable
+from autoprune.workers.bundle import open_bundle, write_bundle
 
 MEMORY = {"budgets": {"memory": 0.25}}
 
@@ -150,6 +151,14 @@ def test_latest_weights_are_remembered_up_to_a_limit() -> None:
     for code in codes:
         latest.put(code, torch.zeros(10))
     assert [latest.get(code) is not None for code in codes] == [False, True, True]
+
+
+def test_workers_score_the_same_levels(mixed: Assembly, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path))
+    policies = [some_policy(mixed), mixed.space.uniform()]
+    wanted = mixed.evaluator(mixed.splits.search, "kl").score(policies, range(2))
+    bundle = write_bundle(mixed, "here", 1)
+    np.testing.assert_allclose(open_bundle(bundle, "here").score(policies, range(2)), wanted, rtol=1e-5, atol=1e-8)
 
 
 # -- costs -------------------------------------------------------------------------------------------------------

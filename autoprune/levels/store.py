@@ -104,12 +104,18 @@ class LevelStore:
         directory: where `build` put it.
         device: tensors are handed out on this device; on a CPU they are views of the mapped files.
 
+    Attributes:
+        units: with all levels that are stored.
+        chosen: the numbers of the levels that are handed out, of each unit; None is all.
+
     Raises:
         UserError: the store is incomplete or damaged.
     """
 
     def __init__(self, directory: Path, units: Sequence[Unit], device: str = "cpu") -> None:
         self.directory, self.device = directory, device
+        self.units = tuple(units)
+        self.chosen: list[list[int]] | None = None
         self._tensors: list[dict[str, Tensor]] = []
         self.statistics: tuple[UnitStatistics, ...] = ()
         with explained("the level store", directory, "delete that folder"):
@@ -128,6 +134,7 @@ class LevelStore:
     def choosing(self, chosen: Sequence[Sequence[int]]) -> "LevelStore":
         """The same store with some levels of each unit, by their numbers. They are numbered anew."""
         own = copy.copy(self)
+        own.chosen = [list(some) for some in chosen]
         own._weights = [[row[number] for number in some] for row, some in zip(self._weights, chosen, strict=True)]
         own._own = [[row[number] for number in some] for row, some in zip(self._own, chosen, strict=True)]
         own.statistics = tuple(
