@@ -28,6 +28,7 @@ from autoprune.levels.evidence import check_needs, gather
 from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, build, is_complete, store_key
+from autoprune.levels.sub_blocks import sub_blocks_of
 from autoprune.networks.blocks import BlockView
 from autoprune.ports.agent import load_agent
 from autoprune.ports.criterion import load_criterion
@@ -193,7 +194,8 @@ def _stored(
             save_moments(moments, units, collected)
         if not is_complete(levels):
             rows = collected if keep_moments else collect(*reading)  # which holds those of one block at a time
-            build(levels, view, units, rows, criterion, dtype, partial(progress, "building levels"), evidence)
+            added = sub_blocks_of(units, *reading)
+            build(levels, view, units, rows, criterion, dtype, partial(progress, "building levels"), evidence, added)
     return LevelStore(levels, units, config.home()), moments if keep_moments else None
 
 

@@ -125,6 +125,10 @@ class Width(Protocol):
         """Keep the first groups."""
         ...
 
+    def bare(self) -> bool:
+        """Take off what a form put in the place of a dropped sub-block. Returns whether there was something."""
+        ...
+
 
 class Form:
     """The words, costs and shapes of the levels of one form. No tensors are needed.
@@ -169,7 +173,7 @@ class Form:
 
     def shape(self, level: Level, width: Width) -> bool:
         """Give a live width the shape of a level, with any weights, to measure latency. Returns whether it changed."""
-        changed = width.kept != level.kept
+        changed = width.bare() or width.kept != level.kept
         if changed:
             width.keep(level.kept)
         return changed

@@ -61,7 +61,10 @@ PARTS: dict[str, dict[str, str]] = {
         "taylor": "autoprune.levels.taylor:Taylor",
         "bn-scale": "autoprune.levels.bn_scale:BatchNormScale",
     },
-    "forms": {"groups": "autoprune.levels.groups:Groups"},
+    "forms": {
+        "groups": "autoprune.levels.groups:Groups",
+        "linear": "autoprune.levels.linear:Linear",
+    },
     "losses": {
         "kl": "autoprune.calibration.losses:KullbackLeibler",
         "ce": "autoprune.calibration.losses:CrossEntropy",

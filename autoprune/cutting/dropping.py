@@ -19,18 +19,39 @@ class Dropping:
         self._block, self._on_drop = block, on_drop
         self.modules = {path: block.get_submodule(path) for path in on_drop}
         self._gone = False
+        self._replaced: str | None = None
 
     def drop(self, gone: bool) -> None:
         """Replace the modules by stand-ins, or put the modules back."""
         if gone == self._gone:
             return
         for path, stand_in in self._on_drop.items():
-            owner, _, name = path.rpartition(".")
             module = self.modules[path]
-            setattr(self._block.get_submodule(owner), name, STAND_INS[stand_in](module) if gone else module)
-        self._gone = gone
+            self._set(path, STAND_INS[stand_in](module) if gone else module)
+        self._gone, self._replaced = gone, None
+
+    @property
+    def replaced(self) -> bool:
+        """Whether something else than a stand-in without weights is in the place of a module."""
+        return self._replaced is not None
+
+    def replace(self, path: str, module: nn.Module) -> None:
+        """Put a module in the place of a stand-in, until `restore`. The modules are dropped."""
+        assert self._gone
+        self._replaced = path
+        self._set(path, module)
+
+    def restore(self) -> None:
+        """Put the stand-in back."""
+        path, self._replaced = self._replaced, None
+        if path is not None and self._gone:
+            self._set(path, STAND_INS[self._on_drop[path]](self.modules[path]))
 
     def inside(self) -> Iterator[nn.Module]:
         """The modules and all modules in them."""
         for module in self.modules.values():
             yield from module.modules()
+
+    def _set(self, path: str, module: nn.Module) -> None:
+        owner, _, name = path.rpartition(".")
+        setattr(self._block.get_submodule(owner), name, module)

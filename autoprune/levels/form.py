@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from autoprune.calibration.sub_blocks import SubBlock
     from autoprune.cutting.live import LevelWeights, LiveWidth
     from autoprune.levels.criterion import Reconstruction
     from autoprune.space import Unit
@@ -34,6 +35,7 @@ class Building:
         reconstructs: whether the criterion gives the consumer new weights.
         reconstruction: makes the least-squares weights on some inputs; it is worked out once for all levels.
         dtype: the checkpoint's, which weights are rounded to.
+        sub_block: what the sub-block of the width reads and adds; None where no level's form asks for it.
     """
 
     unit: "Unit"
@@ -44,6 +46,7 @@ class Building:
     reconstructs: bool
     reconstruction: "Callable[[], Reconstruction]"
     dtype: "torch.dtype"
+    sub_block: "SubBlock | None" = None
 
     @property
     def size(self) -> int:
@@ -56,9 +59,11 @@ class LiveForm(Form):
 
     Attributes:
         refits: whether consumers of such a level may be solved once more without leaving the form (training/refit.py).
+        reads_sub_blocks: whether its levels are built from what a whole sub-block reads and adds.
     """
 
     refits: bool = False
+    reads_sub_blocks: bool = False
 
     def build(self, level: Level, of: Building) -> "Mapping[str, Tensor]":
         """Tensors that the store keeps of a level: `level` is the consumer's weight in the layout of its module, with

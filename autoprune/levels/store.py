@@ -31,6 +31,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from autoprune.calibration.sub_blocks import SubBlock
 from autoprune.cutting import reading
 from autoprune.cutting.counting import weights_of
 from autoprune.cutting.live import LevelWeights, LiveWidth
@@ -196,6 +197,7 @@ def build(
     dtype: torch.dtype,
     progress: Callable[[float], None] | None = None,
     evidence: Sequence[Sequence[Evidence]] | None = None,
+    sub_blocks: Iterable[Sequence[SubBlock | None]] | None = None,
 ) -> None:
     """Compute every level of every unit and put the finished store in `directory` in one step.
 
@@ -203,6 +205,7 @@ def build(
         moments: per block and width, and those behind it, `[D, D]`; a block's are let go of when its levels are done.
         dtype: the checkpoint's, which weights are rounded to.
         evidence: what the criterion needs besides, in the order of the moments; None: nothing.
+        sub_blocks: per block and width, what its sub-block reads and adds; None where no form asks for it.
 
     Raises:
         UserError: the disk is full or not writable.
@@ -210,6 +213,7 @@ def build(
     widths = [width for row in view.widths for width in row]
     known: Iterable[Evidence] = chain.from_iterable(evidence) if evidence else repeat({})
     of_link = zip(chain.from_iterable(moments), known, strict=False)
+    replaced: Iterator[SubBlock | None] = chain.from_iterable(sub_blocks) if sub_blocks is not None else repeat(None)
     statistics: list[dict[str, Any]] = []
     with _building(directory) as temporary:
         for done, (unit, width) in enumerate(zip(units, widths, strict=True)):
@@ -219,7 +223,7 @@ def build(
                 else:
                     view.enter(unit.block)
                 of_links = [next(of_link) for _ in width.links]
-                levels, measured = _unit(unit, width, of_links, criterion, dtype)
+                levels, measured = _unit(unit, width, of_links, criterion, dtype, next(replaced))
                 statistics.append(asdict(measured))
             save_file(levels, temporary / file_of(unit))
             if progress:
@@ -257,13 +261,18 @@ def _workspace(width: LiveWidth) -> int:
 
 
 def _unit(
-    unit: Unit, width: LiveWidth, of_links: Sequence[tuple[Tensor, Evidence]], criterion: Criterion, dtype: torch.dtype
+    unit: Unit,
+    width: LiveWidth,
+    of_links: Sequence[tuple[Tensor, Evidence]],
+    criterion: Criterion,
+    dtype: torch.dtype,
+    sub_block: SubBlock | None,
 ) -> tuple[dict[str, Tensor], UnitStatistics]:
     """The file of a unit, and its statistics, which are of the last width behind."""
     tensors: dict[str, Tensor] = {}
     rows_O: Tensor | None = None  # of the consumer: the width behind puts them into an order
     for behind, (link, (h_DD, evidence)) in reversed(list(enumerate(zip(width.links, of_links, strict=True)))):
-        levels = _levels(unit, link, h_DD, evidence, criterion, dtype)
+        levels = _levels(unit, link, h_DD, evidence, criterion, dtype, sub_block)
         if rows_O is None:
             statistics = measure(unit, link, reading.moments(link, h_DD)[0], levels)
         else:
@@ -280,7 +289,13 @@ def _in_order(tensor: Tensor, name: str, rows_O: Tensor) -> Tensor:
 
 
 def _levels(
-    unit: Unit, width: LiveWidth, h_DD: Tensor, evidence: Evidence, criterion: Criterion, dtype: torch.dtype
+    unit: Unit,
+    width: LiveWidth,
+    h_DD: Tensor,
+    evidence: Evidence,
+    criterion: Criterion,
+    dtype: torch.dtype,
+    sub_block: SubBlock | None,
 ) -> dict[str, Tensor]:
     weight_OD = width.consumer_weight
     h_DD, mean_D = reading.moments(width, h_DD.to(weight_OD.device))
@@ -290,7 +305,7 @@ def _levels(
     size = weight_OD.shape[1] // unit.groups
     inputs_D = (order[:, None] * size + torch.arange(size, device=order.device)).flatten()
     reconstruction = cache(lambda: Reconstruction(weight_OD, h_DD))
-    of = Building(unit, width, h_DD, mean_D, inputs_D, criterion.reconstructs, reconstruction, dtype)
+    of = Building(unit, width, h_DD, mean_D, inputs_D, criterion.reconstructs, reconstruction, dtype, sub_block)
     for number, level in enumerate(unit.levels):
         tensors |= {f"{name}.{number}": tensor for name, tensor in live_form(level).build(level, of).items()}
     return tensors
