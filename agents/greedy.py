@@ -63,9 +63,8 @@ class Greedy(Agent):
 
 
 def _sparser(space: SearchSpace, levels: Levels, u: int) -> Levels | None:
-    if levels[u] + 1 >= space.n_levels_U[u]:
-        return None
-    return (*levels[:u], levels[u] + 1, *levels[u + 1 :])
+    thinner = space.steps.thinner(u, levels[u])
+    return None if thinner is None else (*levels[:u], thinner, *levels[u + 1 :])
 
 
 def _saving(space: SearchSpace, before: Levels, after: Levels) -> float:

@@ -23,6 +23,7 @@ class Increments:
 
     def __init__(self, space: SearchSpace) -> None:
         self._n_levels_U = space.n_levels_U
+        self._mixed_U = [len({level.form for level in unit.levels[1:]}) > 1 for unit in space.units]
         shape = len(space.units), int(space.n_levels_U.max()) - 1
         self._sums_UD, self._weights_UD = np.zeros(shape), np.zeros(shape)
 
@@ -44,14 +45,17 @@ class Increments:
         return changes_UL
 
     def table(self) -> Floats:
-        """What each level alone adds to level 0, never falling; an unknown increment is as the nearest known ones."""
+        """What each level alone adds to level 0; an unknown increment is as the nearest known ones.
+
+        It never falls where a unit has levels of one form. Of two forms, the sparser level may be the better one.
+        """
         added_UL = np.zeros((len(self._sums_UD), self._sums_UD.shape[1] + 1))
-        for row_L, sums_D, weights_D, n in zip(
-            added_UL, self._sums_UD, self._weights_UD, self._n_levels_U, strict=True
+        for row_L, sums_D, weights_D, n, mixed in zip(
+            added_UL, self._sums_UD, self._weights_UD, self._n_levels_U, self._mixed_U, strict=True
         ):
             known = np.flatnonzero(weights_D)
             if len(known):
-                steps = OVERSHOT * np.maximum(sums_D[known] / weights_D[known], 0.0)
-                row_L[1:n] = np.cumsum(np.interp(np.arange(n - 1), known, steps))
+                steps = OVERSHOT * np.maximum(sums_D[known] / weights_D[known], -np.inf if mixed else 0.0)
+                row_L[1:n] = np.maximum(np.cumsum(np.interp(np.arange(n - 1), known, steps)), 0.0)
             row_L[n:] = row_L[n - 1]
         return added_UL

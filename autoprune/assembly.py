@@ -18,10 +18,11 @@ from autoprune.budgets.metric import cost_rows, fixed_cost, metric_of
 from autoprune.calibration.moments import collect
 from autoprune.config import SearchConfig
 from autoprune.coverage import Coverage
-from autoprune.cutting.widths import Width
+from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
 from autoprune.files.cache import cache_directory
+from autoprune.forms import check_forms, chosen_forms, only_groups, ordered
 from autoprune.level import Level, group_levels
 from autoprune.levels.criterion import workspace_bytes
 from autoprune.levels.evidence import check_needs, gather
@@ -33,9 +34,10 @@ from autoprune.networks.blocks import BlockView
 from autoprune.ports.agent import load_agent
 from autoprune.ports.criterion import load_criterion
 from autoprune.ports.metric import Metric, Network, load_metric
+from autoprune.ports.offer import Offer
 from autoprune.ports.task import Prepared, Progress, Task
 from autoprune.ports.training import TrainingSet
-from autoprune.space import SearchSpace, Unit, kept_groups
+from autoprune.space import SearchSpace, Unit
 from autoprune.training.candidate import CandidateTrainer
 from autoprune.whole import whole_network
 from autoprune.wording import OF_UNITS, Words
@@ -130,8 +132,13 @@ def assemble(
     task = config.chosen_task()
     load_criterion(config.criterion)  # so that what is wrong is told before the network is loaded
     task.loss(config.loss)
+    check_forms(config.forms)
     if masks is None:
         masks = load_agent(config.agent).masks
+    if masks and not only_groups(config.forms):
+        raise UserError(
+            f"the agent {config.agent} searches masks of single groups, which forms={config.forms} has not."
+        )
     for metric in () if data else config.budgets:
         load_metric(metric)
     _check_device(config.device)
@@ -210,14 +217,23 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
                     f"mlp_group={config.mlp_group} does not divide {width.consumer_weight.shape[1]} neurons."
                 )
             round_to = max(1, config.round_to // config.mlp_group) if mlp else 1
-            units.append(width.unit(b, levels_of_width(width.width, config, round_to)))
+            units.append(unit_with_levels(width, b, view, config, round_to))
     return units
 
 
-def levels_of_width(width: Width, config: SearchConfig, round_to: int) -> tuple[Level, ...]:
-    """The levels of a width at the configured fractions. A width without a shortcut around it is never dropped."""
-    levels = kept_groups(width.groups, config.fractions(), round_to, width.bundles.size)
-    return levels if width.droppable else tuple(level for level in levels if level.kept)
+def unit_with_levels(width: LiveWidth, block: int, view: BlockView, config: SearchConfig, round_to: int) -> Unit:
+    """A unit with the levels of all forms that the search may use, the dense one first, by density.
+
+    Raises:
+        UserError: a form cannot be had for this unit, or no form gives a level besides the dense one.
+    """
+    groups = width.width.groups
+    dense = width.unit(block, group_levels(groups, [groups]))
+    offer = Offer(dense, width, view, config, round_to=round_to)
+    found: list[Level] = []
+    for one in chosen_forms(config.forms):
+        found += one.form.levels(replace(offer, argument=one.argument))
+    return replace(dense, levels=ordered(found, groups))
 
 
 def space_of(

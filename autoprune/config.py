@@ -13,6 +13,7 @@ from autoprune.arguments import told
 from autoprune.data_names import Wanted, names_of
 from autoprune.errors import UserError
 from autoprune.files.writing import write_atomically
+from autoprune.forms import listed
 from autoprune.ports.task import Task
 from autoprune.settings_file import check_names, read_settings
 from autoprune.settings_record import AGENT, BUDGETS, LEVELS, MODEL, PLACE, RECORD, SAMPLES, Settings, WorkloadConfig
@@ -86,6 +87,9 @@ class SearchConfig(Settings):
     )
     levels: Annotated[int | list[float], LEVELS] = Field(
         9, description="number of evenly spaced levels, or the fractions kept"
+    )
+    forms: Annotated[str, LEVELS] = Field(
+        "groups", description="forms of levels, with commas, see `autoprune list forms`: groups,sparse,2:4"
     )
     round_to: Annotated[int, LEVELS] = Field(1, ge=1, description="MLP levels keep multiples of this many neurons")
     mlp_group: Annotated[int, LEVELS] = Field(1, ge=1, description="neighbouring neurons that are removed together")
@@ -192,6 +196,12 @@ class SearchConfig(Settings):
         if not isinstance(listed, list | tuple) or not all(isinstance(name, str) for name in listed):
             return track
         return ",".join(dict.fromkeys(filter(None, map(str.strip, listed)))) or None
+
+    @field_validator("forms", mode="before")
+    @classmethod
+    def _forms(cls, forms: Any) -> Any:
+        """Accept a list of forms as well as one text with commas."""
+        return listed(forms)
 
     @field_validator("data", mode="before")
     @classmethod

@@ -11,7 +11,7 @@ In files, a level of the form `groups` is the number of groups kept. A level of 
 
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +20,7 @@ from autoprune.errors import UserError
 from autoprune.wording import groups as called
 
 if TYPE_CHECKING:
+    from autoprune.ports.offer import Offer
     from autoprune.unit import Unit
 
 GROUPS = "groups"
@@ -135,6 +136,28 @@ class Form:
 
     By default a level stores all weights of the groups that it keeps, as the dense network does.
     """
+
+    def check_argument(self, argument: str) -> None:
+        """Raise a UserError unless the form takes what the user wrote behind its name; by default it takes nothing.
+
+        Args:
+            argument: what stands behind the name and a colon in the setting `forms`; empty where nothing does.
+        """
+        if argument:
+            raise UserError(f"a form of levels was given the argument '{argument}', and it takes none: write its name.")
+
+    def levels(self, of: "Offer") -> Sequence[Level]:
+        """The levels that the form has for a unit, in any order, without the dense one. By default there are none.
+
+        The levels of all forms that a search may use are put together and ordered by density (forms.py).
+
+        Args:
+            of: the unit, its live width, the network and the settings.
+
+        Raises:
+            UserError: the form cannot be had for this unit.
+        """
+        return ()
 
     def drops(self, level: Level) -> bool:
         """Whether the unit is dropped at this level."""

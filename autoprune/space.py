@@ -1,8 +1,9 @@
 """The search space: units x levels, the costs of levels, and the projection of proposals onto the budgets.
 
 Shapes: U units, L levels (of the unit that has most), P policies, M budgeted metrics.
-Agents name levels by small integers: 0 is dense, and a higher level costs no more. `cost_UL[u, l]` is what unit u
-costs at level l. Levels that a unit lacks hold +inf and are never used.
+Agents name levels by small integers: 0 is dense, and a higher level is no denser. Within one form a higher level costs
+no more; across forms it may (steps.py). `cost_UL[u, l]` is what unit u costs at level l. Levels that a unit lacks hold
++inf and are never used.
 
 Costs add over units. A peak metric (memory) takes the maximum over units instead. For such a metric the search uses
 each level's excess over the bound: the budget holds when the excesses sum to zero.
@@ -20,6 +21,7 @@ from autoprune.errors import UserError
 from autoprune.growth import growth
 from autoprune.level import Key, Level
 from autoprune.mask import Mask
+from autoprune.steps import Steps, rises
 from autoprune.unit import Unit, kept_groups
 from autoprune.wording import Words
 
@@ -83,6 +85,7 @@ class SearchSpace:
         self._rows: list[list[list[float]]] = [self.costs[metric].tolist() for metric in self.budgets]
         dense = [self.cost(self.dense, metric) for metric in self.budgets]
         self._bounds = [bound + SLACK * cost for bound, cost in zip(self.bounds.values(), dense, strict=True)]
+        self.steps = Steps(self._rows, self._bounds, self.n_levels_U.tolist())
         for m, (metric, bound) in enumerate(self.budgets.items()):
             smallest = self.cost(self.sparsest, metric)
             if smallest > bound + SLACK * dense[m]:
@@ -101,10 +104,11 @@ class SearchSpace:
             values = np.asarray(row, dtype=np.float64)
             if not np.all(np.isfinite(values)) or np.any(values < 0):
                 raise UserError(f"the metric '{metric}' gives {values.tolist()} for unit {unit.name}: costs are >= 0.")
-            if np.any(np.diff(values) > 0):
+            if np.any(np.diff(values) > 0) and rises(unit.levels, row):
                 raise UserError(
                     f"the metric '{metric}' gives {values.tolist()} for unit {unit.name} at "
-                    f"{[level.key for level in unit.levels]} groups kept: a level may not cost more than a denser one."
+                    f"{[level.key for level in unit.levels]} groups kept: a level may not cost more than a denser one "
+                    "of its form."
                 )
             cost_UL[u, : len(values)] = values
         return cost_UL
@@ -133,10 +137,10 @@ class SearchSpace:
         """Level 0 everywhere."""
         return (0,) * len(self.units)
 
-    @cached_property
+    @property
     def sparsest(self) -> Levels:
-        """The last level everywhere."""
-        return tuple(int(n) - 1 for n in self.n_levels_U)
+        """Of every unit the level that leaves most of the budgets: the last one, unless forms are mixed (steps.py)."""
+        return self.steps.least
 
     def cost(self, proposal: Proposal, metric: str) -> float:
         """Total of a metric: the units and the fixed cost."""
@@ -212,7 +216,7 @@ class SearchSpace:
             return
         levels = proposal
         if len(levels) != len(self.units) or any(
-            not 0 <= level <= last for level, last in zip(levels, self.sparsest, strict=False)
+            not 0 <= level < n for level, n in zip(levels, self.n_levels_U, strict=False)
         ):
             raise UserError(f"levels {levels} do not fit a space of {len(self.units)} units with {self.n_levels_U}.")
 
@@ -230,9 +234,9 @@ class SearchSpace:
     def _uniform(self) -> Levels:
         current, used = list(self.sparsest), self._used(self.sparsest)
         for u in growth(self.units):
-            denser = self._moved(used, u, current[u], current[u] - 1)
-            if self._holds(denser):
-                current[u], used = current[u] - 1, denser
+            denser = self._denser(current, used, u, 0)
+            if denser is not None:
+                current[u], used = denser, self._moved(used, u, current[u], denser)
         return tuple(current)
 
     def sample(self, rng: np.random.Generator) -> Levels:
@@ -263,8 +267,8 @@ class SearchSpace:
             if trial[up] == 0:
                 continue
             trial[up] -= 1
-            while trial[down] < self.sparsest[down] and not self.feasible(tuple(trial)):
-                trial[down] += 1
+            while not self.feasible(tuple(trial)) and (thinner := self.steps.thinner(down, trial[down])) is not None:
+                trial[down] = thinner
             changed = tuple(trial)
         if not first:
             return self.repair(changed, rng)
@@ -291,7 +295,7 @@ class SearchSpace:
         return self._fill(thinned, order, floor=self.dense)
 
     def thinned(self, levels: Levels, rng: np.random.Generator | None = None) -> Levels:
-        """Make a proposal feasible without making any unit denser. What is left of the budgets is not filled."""
+        """Make a proposal feasible without making any unit dearer. What is left of the budgets is not filled."""
         order = self._order(levels, rng)
         return self._fill(self._thin(levels, order), order, floor=levels)
 
@@ -300,27 +304,33 @@ class SearchSpace:
         return list(range(len(levels))) if rng is None else [int(u) for u in rng.permutation(len(levels))]
 
     def _thin(self, levels: Levels, order: Sequence[int]) -> Levels:
-        """One level sparser, unit after unit, round after round, until every budget holds or all are at their last."""
+        """A step sparser, unit after unit, round after round, until every budget holds or all are at their least."""
         current, used = list(levels), self._used(levels)
         while any(current[u] != self.sparsest[u] for u in order):
             for u in order:
                 if self._holds(used):
                     return tuple(current)
-                if current[u] < self.sparsest[u]:
-                    used = self._moved(used, u, current[u], current[u] + 1)
-                    current[u] += 1
+                thinner = self.steps.thinner(u, current[u])
+                if thinner is not None:
+                    used, current[u] = self._moved(used, u, current[u], thinner), thinner
         return tuple(current)
 
     def _fill(self, levels: Levels, order: Sequence[int], floor: Levels) -> Levels:
         """One level denser, unit after unit, down to `floor`'s level, while every budget holds."""
+        filled = self._filled(levels, order, floor)
+        while not all(self.steps.falling_U) and filled != levels:  # a denser level may leave more room than it had
+            levels, filled = filled, self._filled(filled, order, floor)
+        return filled
+
+    def _filled(self, levels: Levels, order: Sequence[int], floor: Levels) -> Levels:
         current, used = list(levels), self._used(levels)
         open_units: Sequence[int] = [u for u in order if current[u] > floor[u]]
         while open_units := self._with_room(open_units, current, used):
             still_open = []
             for u in open_units:
-                denser = self._moved(used, u, current[u], current[u] - 1)
-                if self._holds(denser):
-                    current[u], used = current[u] - 1, denser
+                denser = self._denser(current, used, u, floor[u])
+                if denser is not None:
+                    current[u], used = denser, self._moved(used, u, current[u], denser)
                     if current[u] > floor[u]:
                         still_open.append(u)
             open_units = still_open
@@ -330,10 +340,19 @@ class SearchSpace:
 
     def _with_room(self, units: Sequence[int], levels: Sequence[int], used: list[float]) -> Sequence[int]:
         """Those that could be one level denser, up to rounding: mostly none, which is found out quickly."""
+        falls = self.steps.falling_U
         for rows, total, bound in zip(self._rows, used, self._bounds, strict=True):
             room = bound - total + abs(bound) * 1e-12
-            units = [u for u in units if rows[u][levels[u] - 1] - rows[u][levels[u]] <= room]
+            units = [u for u in units if not falls[u] or rows[u][levels[u] - 1] - rows[u][levels[u]] <= room]
         return units
+
+    def _denser(self, levels: Sequence[int], used: list[float], u: int, floor: int) -> int | None:
+        """The nearest denser level of a unit within the budgets."""
+
+        def holds(level: int) -> bool:
+            return self._holds(self._moved(used, u, levels[u], level))
+
+        return self.steps.denser(u, levels[u], floor, holds)
 
     def _used(self, levels: Levels) -> list[float]:
         return [sum([row[level] for row, level in zip(rows, levels, strict=True)]) for rows in self._rows]

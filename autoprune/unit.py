@@ -15,7 +15,8 @@ class Unit:
         kind: attention, mlp, ...
         block: index of its block.
         groups: how many removable groups it has.
-        levels: its levels, the dense one first. No level is denser or costs more than the one before it.
+        levels: its levels, the dense one first. No level is denser than the one before it, nor costs more than a denser
+            one of its form.
         group_params: parameters that leave with one group.
         fixed_params: parameters that leave only with the last group (bias of the consumer, norms). Costs do not
             count them, so that half of the groups is half of the cost. Dropping the unit saves them as well.

@@ -98,7 +98,7 @@ def _interpolated(objective: Objective, u: int, known: dict[int, float], levels:
     if objective.statistics:
         # a little of the plain ratio, since levels of equal error must not coincide
         abscissa_L = np.array(objective.statistics[u].output_errors) + 1e-3 * abscissa_L
-    at = sorted(known)
+    at = sorted(known, key=lambda level: abscissa_L[level])  # levels of several forms need not be in order of errors
     values = np.maximum.accumulate([known[level] for level in at])
     return np.asarray(np.interp(np.pad(abscissa_L, (0, levels - n), mode="edge"), abscissa_L[at], values - values[0]))
 

@@ -63,7 +63,7 @@ class Walk:
         u = self.unit
         total_NML = self.used_NM[:, :, None] + self.cost_MUL[None, :, u] + self._rest_MU[None, :, u, None]
         allowed_NL = np.all(total_NML <= (self.bound_M + self.slack_M)[None, :, None], axis=1)
-        allowed_NL[:, int(self.space.n_levels_U[u]) - 1] = True  # rounding of sums must not leave no way out
+        allowed_NL[:, self.space.sparsest[u]] = True  # rounding of sums must not leave no way out
         return np.asarray(allowed_NL)
 
     def levels_at(self, ratio_N: Floats) -> Ints:

@@ -1,6 +1,6 @@
 """A form of levels that is not built in: some groups are kept, and the consumer's weights are scaled by a share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from autoprune.cutting import reading
 from autoprune.cutting.live import LevelWeights, LiveWidth
 from autoprune.level import Level
 from autoprune.levels.form import Building, LiveForm
+from autoprune.ports.offer import Offer
 from autoprune.space import Unit
 
 HALF = 0.5
@@ -34,6 +35,10 @@ def mixed_levels(groups: int, bundle: int) -> tuple[Level, ...]:
 
 class Scaled(LiveForm):
     """Consumers times a share; on the device a share of its own is kept, and is put where the width can be asked."""
+
+    def levels(self, of: Offer) -> Sequence[Level]:
+        """Levels of both forms."""
+        return mixed_levels(of.unit.groups, of.unit.bundle)
 
     def params(self, unit: Unit, level: Level) -> float:
         """What is kept, by the share."""

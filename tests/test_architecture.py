@@ -21,9 +21,9 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("ext
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording"}
     | {"amounts", "settings_record", "fingerprints", "live", "spending", "table_fitting", "written", "data_names"},
-    {"registry", "objects", "level", "unit", "growth", "space", "incumbents", "requests",
-      "policy", "cost_lines", "verdict", "settings_file", "config", "journal", "rundir", "space_file", "scorer",
-      "ports", "task_choice", "task_guard", "stopping", "limits_of_runs"},
+    {"registry", "objects", "level", "unit", "growth", "steps", "space", "incumbents", "requests",
+      "policy", "cost_lines", "verdict", "settings_file", "config", "forms", "journal", "rundir", "space_file",
+      "scorer", "ports", "task_choice", "task_guard", "stopping", "limits_of_runs"},
     {"cutting", "data", "drawing"},
     {"networks", "models", "calibration", "budgets"},
     {"levels"},

@@ -10,14 +10,12 @@ import pytest
 import torch
 
 import autoprune
-from autoprune import assembly as assembling
 from autoprune import exporting, registry
 from autoprune.assembly import Assembly, assemble
 from autoprune.budgets import latency as measuring
 from autoprune.budgets.metric import cost_rows
 from autoprune.budgets.table import read
-from autoprune.config import SearchConfig, load_config
-from autoprune.cutting.widths import Width
+from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.level import Level, form_called, form_of, group_levels
 from autoprune.levels.form import live_form
@@ -40,13 +38,8 @@ WORKLOAD = Workload(context=32)
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The form has its line in the registry, and every width has levels of it."""
+    """The form has its line in the registry."""
     monkeypatch.setitem(registry.PARTS["forms"], "scaled", "tests.second_form:Scaled")
-
-    def levels_of(width: Width, config: SearchConfig, round_to: int) -> tuple[Level, ...]:
-        return mixed_levels(width.groups, width.bundles.size)
-
-    monkeypatch.setattr(assembling, "levels_of_width", levels_of)
 
 
 # -- the record ------------------------------------------------------------------------------------------------------
@@ -127,7 +120,7 @@ def test_a_policy_file_of_the_first_schema_is_read(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def settings(quick: dict[str, Any]) -> dict[str, Any]:
     """Of a quick search."""
-    return quick | {"budgets": {"params": 0.45}}
+    return quick | {"budgets": {"params": 0.45}, "forms": "scaled"}
 
 
 @pytest.fixture

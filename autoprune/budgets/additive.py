@@ -87,8 +87,8 @@ def fit(
 ) -> tuple[float, list[list[float]]]:
     """Fit the time with every unit at its least, and for each class the additional time of a unit at each level.
 
-    The fit minimises the squares of relative errors. Each row is then replaced by the nearest one that never falls, so
-    that noise does not make a sparser level more expensive.
+    The fit minimises the squares of relative errors. The levels of a form are then replaced by the nearest ones that
+    never fall, so that noise does not make a sparser level more expensive.
     """
     levels = [(one.members[0], level) for one in classes for level in one.levels[1:]]
     class_of = {u: one for one in classes for u in one.members}
@@ -100,8 +100,21 @@ def fit(
             if level != class_of[u].levels[0]:
                 count_NX[n, column[class_of[u].members[0], level]] += 1
     solution_X = np.linalg.lstsq(count_NX / time_N[:, None], np.ones(len(levels_NU)), rcond=None)[0]
-    rows = [isotonic([float(solution_X[column[one.members[0], level]]) for level in one.levels[1:]]) for one in classes]
+    rows = [
+        _smoothed(one.levels[1:], [float(solution_X[column[one.members[0], level]]) for level in one.levels[1:]])
+        for one in classes
+    ]
     return max(0.0, float(solution_X[0])), [[0.0, *(max(0.0, value) for value in row)] for row in rows]
+
+
+def _smoothed(levels: Sequence[Level], values: Sequence[float]) -> list[float]:
+    """The nearest values that never fall with the levels of any one form; the last level, dense, is of every form."""
+    smooth = list(values)
+    for form in dict.fromkeys(level.form for level in levels):
+        at = [i for i, level in enumerate(levels) if level.form == form or i == len(levels) - 1]
+        for i, value in zip(at, isotonic([smooth[i] for i in at]), strict=True):
+            smooth[i] = value
+    return smooth
 
 
 def isotonic(values: Sequence[float]) -> list[float]:

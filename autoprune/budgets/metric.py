@@ -19,6 +19,7 @@ from autoprune.errors import UserError
 from autoprune.level import GROUPS, Level, form_of
 from autoprune.ports.metric import FORM, Metric, Network, load_metric, of_network
 from autoprune.space import Unit
+from autoprune.steps import rises
 from autoprune.workload import Workload
 
 __all__ = ["Network", "cost_rows", "fixed_cost", "metric_of", "of_network"]
@@ -117,14 +118,13 @@ def _cost(metric: Metric, by_number: bool, unit: Unit, level: Level, workload: W
 
 
 def _check_order(metric: Metric, unit: Unit, row: Sequence[float]) -> None:
-    for level in range(1, len(row)):
-        if row[level] > row[level - 1]:
-            denser, sparser = unit.levels[level - 1], unit.levels[level]
-            raise UserError(
-                f"the budget {metric.described} gives {row[level - 1]:g} for unit {unit.name} at "
-                f"{_told(unit, denser)}, and {row[level]:g} at {form_of(sparser).short(sparser)}: a level may not cost "
-                "more than a denser one."
-            )
+    pair = rises(unit.levels, row)
+    if pair is not None:
+        denser, sparser = (unit.levels[level] for level in pair)
+        raise UserError(
+            f"the budget {metric.described} gives {row[pair[0]]:g} for unit {unit.name} at {_told(unit, denser)}, and "
+            f"{row[pair[1]]:g} at {form_of(sparser).short(sparser)}: a level may not cost more than a denser one."
+        )
 
 
 def _told(unit: Unit, level: Level) -> str:

@@ -6,20 +6,29 @@ mean and variance are recomputed in closed form.
 Shapes: O outputs, D inputs of the consumer, K kept inputs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from autoprune.level import Level
 from autoprune.levels.form import Building, LiveForm
+from autoprune.unit import kept_groups
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from autoprune.ports.offer import Offer
 
 
 class Groups(LiveForm):
     """So many groups are kept."""
 
     refits = True
+
+    def levels(self, of: "Offer") -> Sequence[Level]:
+        """The configured fractions of the groups. A unit without a shortcut around it is never dropped."""
+        width = of.width.width
+        levels = kept_groups(width.groups, of.fractions, of.round_to, width.bundles.size)
+        return levels if width.droppable else tuple(level for level in levels if level.kept)
 
     def size(self, level: Level, groups: int) -> float:
         """The number of groups, exactly."""

@@ -40,16 +40,17 @@ def measure(unit: Unit, width: LiveWidth, h_DD: Tensor, levels: Mapping[str, Ten
 def _output_errors(
     unit: Unit, width: LiveWidth, weight_OD: Tensor, h_DD: Tensor, levels: Mapping[str, Tensor]
 ) -> tuple[float, ...]:
-    """E|Wx - W_K x_K|^2 / E|Wx|^2 at every level, never falling as less is kept (which rounding could make it)."""
+    """E|Wx - W_K x_K|^2 / E|Wx|^2 at every level, never falling as less is kept of a form."""
     size = weight_OD.shape[1] // unit.groups
     order_G = levels["order"].to(weight_OD.device)
     inputs = (order_G[:, None] * size + torch.arange(size, device=order_G.device)).flatten()
     whole = float((weight_OD @ h_DD * weight_OD).sum())
-    errors = [0.0]
+    errors, worst = [0.0], dict.fromkeys((level.form for level in unit.levels), 0.0)  # rounding could make it fall
     for number, level in enumerate(unit.levels[1:], 1):
         difference_OD = weight_OD - live_form(level).consumer(level, levels.get(f"level.{number}"), width, inputs)
         error = float((difference_OD @ h_DD * difference_OD).sum()) / whole if whole > 0 else 0.0
-        errors.append(min(1.0, max(errors[-1], error)))
+        worst[level.form] = min(1.0, max(worst[level.form], error))
+        errors.append(worst[level.form])
     return tuple(errors)
 
 
