@@ -194,6 +194,10 @@ class Form:
         """Entries in the cache of keys and values for one position."""
         return unit.cache(level.kept)
 
+    def kernels(self, unit: "Unit", level: Level) -> int:
+        """Kernels that one pass launches at least: one for each matrix, and one for an attention's scores."""
+        return 0 if self.drops(level) else unit.matrices + (unit.context_macs > 0)
+
     def shape(self, level: Level, width: Width) -> bool:
         """Give a live width the shape of a level, with any weights, to measure latency. Returns whether it changed."""
         changed = width.bare() or width.kept != level.kept

@@ -13,13 +13,17 @@ class Dropping:
     Args:
         block: they are modules of it.
         on_drop: path of each -> the name of its stand-in.
+
+    Attributes:
+        replacement: what is in the place of a stand-in, where something is (replacing.py).
     """
 
     def __init__(self, block: nn.Module, on_drop: Mapping[str, str]) -> None:
         self._block, self._on_drop = block, on_drop
         self.modules = {path: block.get_submodule(path) for path in on_drop}
         self._gone = False
-        self._replaced: str | None = None
+        self._host = ""
+        self.replacement: nn.Module | None = None
 
     def drop(self, gone: bool) -> None:
         """Replace the modules by stand-ins, or put the modules back."""
@@ -28,24 +32,19 @@ class Dropping:
         for path, stand_in in self._on_drop.items():
             module = self.modules[path]
             self._set(path, STAND_INS[stand_in](module) if gone else module)
-        self._gone, self._replaced = gone, None
-
-    @property
-    def replaced(self) -> bool:
-        """Whether something else than a stand-in without weights is in the place of a module."""
-        return self._replaced is not None
+        self._gone, self.replacement = gone, None
 
     def replace(self, path: str, module: nn.Module) -> None:
         """Put a module in the place of a stand-in, until `restore`. The modules are dropped."""
         assert self._gone
-        self._replaced = path
+        self._host, self.replacement = path, module
         self._set(path, module)
 
     def restore(self) -> None:
         """Put the stand-in back."""
-        path, self._replaced = self._replaced, None
-        if path is not None and self._gone:
-            self._set(path, STAND_INS[self._on_drop[path]](self.modules[path]))
+        if self.replacement is not None and self._gone:
+            self._set(self._host, STAND_INS[self._on_drop[self._host]](self.modules[self._host]))
+        self.replacement = None
 
     def inside(self) -> Iterator[nn.Module]:
         """The modules and all modules in them."""

@@ -151,7 +151,7 @@ class LiveWidth:
 
     def bare(self) -> bool:
         """Take off what a form put in the place of the dropped sub-block. Returns whether there was something."""
-        replaced = self.dropping.replaced
+        replaced = self.dropping.replacement is not None
         self.dropping.restore()
         return replaced
 

@@ -126,6 +126,35 @@ def empty(hidden: int, rank: int | None, like: Tensor) -> dict[str, Tensor]:
     return {name: like.new_zeros(shape) for name, shape in shapes(hidden, rank).items()}
 
 
+def described(width: LiveWidth) -> dict[str, Any] | None:
+    """What is in the place of a width's sub-block, as configurations say it; None where nothing is.
+
+    `{"map": "constant"}`, `{"map": "full"}`, or `{"map": "rank", "rank": 16}`.
+    """
+    module = width.dropping.replacement
+    if module is None:
+        return None
+    if isinstance(module, Constant):
+        return {"map": "constant"}
+    assert isinstance(module, LinearMap)
+    return {"map": "full"} if module.down is None else {"map": "rank", "rank": module.down.out_features}
+
+
+def replace_as(width: LiveWidth, said: Any) -> None:
+    """Put zeros of the shape that a configuration says in the place of a width's sub-block, which is dropped.
+
+    Raises:
+        ValueError: it does not say a map, or the width cannot have one.
+    """
+    kind, rank = (said.get("map"), said.get("rank")) if isinstance(said, Mapping) else (None, None)
+    numbers = {"constant": 0, "full": None, "rank": rank}
+    whole = isinstance(rank, int) and rank > 0
+    if host_of(width.width) is None or kind not in numbers or (kind == "rank" and not whole):
+        raise ValueError(f"{said!r} is no map in the place of the {width.width.kind}")
+    weight = width.consumer_weight
+    replace(width, empty(len(weight), numbers[kind], weight))
+
+
 def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     """A linear layer with these tensors, which takes no memory besides."""
     outputs, inputs = weight.shape

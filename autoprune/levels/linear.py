@@ -1,7 +1,7 @@
 """Linear: an attention or an MLP is dropped, and a constant or a linear map stands in its place.
 
 The constant is the mean of what the sub-block added to the residual stream (MoNE, Zhang et al. 2025; the bias
-compensation of FLAP, An et al. 2023, eq. 8). The map is the least-squares map from what the sub-block read to what it
+compensation of FLAP, An et al. 2024). The map is the least-squares map from what the sub-block read to what it
 added (ReplaceMe, Shopkhoev et al. 2025), of full or of low rank. It is made of the moments in
 calibration/sub_blocks.py, and solved in affine_map.py. Where both units of a block are at such a level, the whole block
 is replaced.
