@@ -14,11 +14,11 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from autoprune import registry
 from autoprune.agents import weights
 from autoprune.agents.decay import Decay
 from autoprune.agents.training import Settled, Training
 from autoprune.envs.episodes import Actions
+from autoprune.envs.rewards.options import load_reward
 from autoprune.envs.vectorized import PruningVecEnv
 from autoprune.errors import UserError
 from autoprune.objective import Objective
@@ -29,6 +29,7 @@ from autoprune.ports.agent import Agent
 class Sb3Agent(Agent):
     """Args:
     reward: a name, `package.module:function` or `file.py:function`.
+    reward_options: options of the reward, by name, as `autoprune list rewards` shows them.
     episodes: number of episodes that run side by side and are scored as one batch.
     tokens: size of the sample for the first batches, in tokens.
     race_tokens: size of the sample for races at the start, in tokens.
@@ -48,6 +49,7 @@ class Sb3Agent(Agent):
     alone: ClassVar[bool] = True  # stable-baselines3 seeds the generators of the whole process
 
     reward: str = "amc"
+    reward_options: dict[str, Any] = field(default_factory=dict)
     episodes: PositiveInt = 8
     tokens: PositiveInt = 512
     race_tokens: PositiveInt = 4096
@@ -65,7 +67,7 @@ class Sb3Agent(Agent):
     def __post_init__(self) -> None:
         """Find mistakes before anything is computed."""
         self.options = copy.deepcopy(self.options)  # stable-baselines3 changes what is in it
-        registry.load("rewards", self.reward)
+        load_reward(self.reward, self.reward_options)
         if self.pretrained is not None:
             weights.find(Path(self.pretrained))
         if self.tensorboard is not None and find_spec("tensorboard") is None:

@@ -24,6 +24,7 @@ from autoprune import registry
 from autoprune.agents import weights
 from autoprune.agents.racing import Patience, begin
 from autoprune.envs.episodes import EpisodeRules, Episodes, Outcome
+from autoprune.envs.rewards.options import load_reward
 from autoprune.envs.vectorized import PruningVecEnv
 from autoprune.errors import LimitReached, UserError
 from autoprune.objective import Objective
@@ -53,7 +54,7 @@ class Training:
         self.agent, self.objective, self._rng = agent, objective, rng
         self._patience = Patience(objective)
         self._incumbent, reference, added_UL = begin(objective, rng, agent)
-        reward = registry.load("rewards", agent.reward)
+        reward = load_reward(agent.reward, agent.reward_options)
         self.rules = EpisodeRules(objective, reward, agent.actions, self._sample, added_UL, reference, agent.shaping)
         env = PruningVecEnv(self.rules, agent.episodes, rng, self._ended)
         with _explained(agent):

@@ -22,6 +22,7 @@ from autoprune.ports.task import Progress
 from autoprune.provenance import proposal_of
 from autoprune.recovery import finetuning
 from autoprune.recovery.finetuning import Recovered
+from autoprune.refits import refit
 from autoprune.result import SearchResult
 from autoprune.result_file import load_result
 from autoprune.showing import Showing, showing
@@ -283,7 +284,8 @@ def _evaluate_run(
         tokens_NT = task.samples_of(assembly, data)
     tokens_NT = tokens_NT[:max_sequences]
     names = [task.label_loss, *task.measured]
-    losses = mean_losses(assembly, tokens_NT, [proposal], names, progress)[0].tolist()
+    network = proposal if policy.refit is None else refit(assembly, proposal, policy.refit.digest, progress)
+    losses = mean_losses(assembly, tokens_NT, [network], names, progress)[0].tolist()
     measured = task.quality(dict(zip(names, losses, strict=True)))
     places = [partial(assembly.placer.place, one) for one in (assembly.space.dense, proposal)]
     dense, own = speeds(places, assembly.view, tokens_NT[:1].to(assembly.config.device), partial(progress, "timing"))

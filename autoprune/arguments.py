@@ -8,7 +8,7 @@ from abc import ABCMeta
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, SkipValidation, TypeAdapter, ValidationError, validate_call
 
@@ -117,6 +117,8 @@ def truth_astray(value: Any, hint: Any) -> bool:
 def _takes_truth(hint: Any) -> bool:
     """Whether true and false are among the values of a type; of a record, its own fields decide."""
     inside = get_args(hint)
+    if get_origin(hint) is Annotated:  # whose other arguments are no types
+        return _takes_truth(inside[0])
     if hint is Any:
         return True
     if inside:

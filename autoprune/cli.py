@@ -116,6 +116,9 @@ def export(
         bool,
         typer.Option("--uniform", help="Short for uniform=true: pad with zeros, so that stock transformers loads it."),
     ] = False,
+    refit: Annotated[
+        bool, typer.Option("--refit/--no-refit", help="Keep the refit, or write the network as the search found it.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Write the pruned network of a finished run."""
@@ -128,7 +131,7 @@ def export(
     with progress(as_json) as display:
         from autoprune.exporting import export_run
 
-        done = export_run(run, directory, to, options, policy, display.on_stage)
+        done = export_run(run, directory, to, options, policy, display.on_stage, refit)
     if as_json:
         told = {"path": str(done.path), "to": done.to, "uniform": bool(options.get("uniform")), "run": str(run)}
         sizes = {"bytes": done.written, "dense_bytes": done.dense} if done.written else {}
@@ -137,8 +140,9 @@ def export(
     if policy is None and finetuned_network(run).is_dir():
         earlier = of_earlier_policy(run, Policy.load(run / "policy.json"))
         where = earlier or f"The fine-tuned network is '{finetuned_network(run)}'."
-        echo(f"autoprune: this is the network as the search found it, without its fine-tuning. {where}", err=True)
-    size = f" ({done.written / 1e6:,.1f} MB of weights, the dense network {done.dense / 1e6:,.1f} MB)"
+        echo(f"autoprune: this is the network of the search, without its fine-tuning. {where}", err=True)
+    beside = f", the dense network {done.dense / 1e6:,.1f} MB" if done.dense else ""
+    size = f" ({done.written / 1e6:,.1f} MB of weights{beside})"
     echo(f"exported: {done.path}{size if done.written else ''}")
 
 
@@ -193,6 +197,9 @@ def finetune(
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Sequences or images in a step.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes that train together, each on its own GPU.")
+    ] = None,
     augment: Annotated[bool | None, typer.Option("--augment/--no-augment", help="Shift and mirror images.")] = None,
     track: Annotated[str | None, typer.Option(help="Trackers, with commas; the default is the run's own.")] = None,
     as_json: Json = False,
@@ -209,7 +216,7 @@ def finetune(
 
     options = {
         "epochs": epochs, "max_steps": max_steps, "max_tokens": max_tokens, "max_time": max_time, "lr": lr,
-        "batch": batch, "augment": augment, "track": track,
+        "batch": batch, "workers": workers, "augment": augment, "track": track,
     }  # fmt: skip
     given: dict[str, Any] = {"lora": lora, "seed": seed}
     given |= {key: value for key, value in options.items() if value is not None}

@@ -57,27 +57,36 @@ def tell_result(result: "SearchResult", as_json: bool) -> None:
     from autoprune.verdict import not_below_uniform
 
     path = result.path / "policy.json"
-    table = [row.record() for row in result.table]
+    table, refit = [row.record() for row in result.table], result.policy.refit
+    found = None if refit is None else refit.found.get("loss")
     if as_json:
         dumped = result.policy.model_dump()
         record = {"policy": str(path), "run": str(result.path), "loss": result.loss, "table": table}
         record |= {"front": [row.record() for row in result.front]}
-        record |= {"losses": dumped["losses"], "costs": dumped["costs"], "spent": vars(result.spent)}
+        record |= {
+            "losses": dumped["losses"],
+            "costs": dumped["costs"],
+            "spent": vars(result.spent),
+            "refit": dumped["refit"],
+        }
         from autoprune.space_file import coverage_of
 
-        record |= {"note": not_below_uniform(table, result.assembly.config)}
+        record |= {"note": not_below_uniform(table, result.assembly.config, found)}
         emit(record | {"coverage": coverage_of(result.path), "interrupted": result.interrupted})
         return
     from autoprune import display
     from autoprune.picture import print_picture
+    from autoprune.refit_text import told
 
     loss, said, costs = result.assembly.config.loss, result.assembly.space.words, result.policy.costs
     display.print_results("Validation split; parameters and MACs are of the whole network", table, loss, said, costs)
     if result.front:
         display.print_results("Pareto front", [row.record() for row in result.front], loss, said, costs)
+    if refitted := told(result.policy, said):
+        echo(f"refit:   {refitted}")
     display.print_costs(costs)
     print_picture(result.policy)
-    remark = not_below_uniform(table, result.assembly.config)
+    remark = not_below_uniform(table, result.assembly.config, found)
     if remark:
         echo(f"note:    {remark}")
     echo(f"policy:  {path}")

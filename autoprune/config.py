@@ -68,6 +68,7 @@ class SearchConfig(Settings):
     reward: Annotated[str | None, AGENT] = Field(
         None, description="reward of agents that learn by reinforcement, see `autoprune list rewards`"
     )
+    reward_options: Annotated[dict[str, Any], AGENT] = Field(default_factory=dict, description="options of the reward")
     pretrained: Annotated[str | None, AGENT] = Field(
         None, description="a run whose trained agent the search starts from"
     )
@@ -95,6 +96,11 @@ class SearchConfig(Settings):
     mlp_group: Annotated[int, LEVELS] = Field(1, ge=1, description="neighbouring neurons that are removed together")
     criterion: Annotated[str, LEVELS] = Field(
         "obs", description="orders the groups of a unit and reconstructs its consumer"
+    )
+    refit: Annotated[bool, LEVELS] = Field(
+        True,
+        description="refit the consumers of the best policy to each other before it is validated and exported; "
+        "--no-refit leaves them as the search scored them",
     )
     loss: Annotated[str, AGENT] = Field("kl", description="loss that agents minimise")
     seed: Annotated[int, AGENT] = Field(0, ge=0, description="random seed of the agent")
@@ -244,8 +250,8 @@ class SearchConfig(Settings):
         return self.same_search(other.model_copy(update={name: getattr(self, name) for name in LIMITS}))
 
     def agent_settings(self) -> dict[str, Any]:
-        """The settings of the agent, including the two with command-line options: reward and pretrained."""
-        own = {"reward": self.reward, "pretrained": self.pretrained}
+        """The settings of the agent, including those that stand by themselves: reward, its options, and pretrained."""
+        own = {"reward": self.reward, "reward_options": self.reward_options or None, "pretrained": self.pretrained}
         return self.agent_options | {key: value for key, value in own.items() if value is not None}
 
     def wanted(self) -> Wanted:

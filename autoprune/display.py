@@ -19,6 +19,7 @@ from autoprune.cost_lines import amount, bound_cells, budgets_asked, budgets_in,
 from autoprune.level import form_of
 from autoprune.policy import BEST, Cost, Policy, UnitPolicy
 from autoprune.recovery.result import Finetuned, won_back
+from autoprune.refit_text import told
 from autoprune.table_fitting import fitted, needed, parts_of
 from autoprune.task_choice import measure, words_of
 from autoprune.wording import Words, duration, groups
@@ -152,14 +153,18 @@ def print_policy(found: Policy, said: Words | None = None) -> None:
     print_table(f"{groups(kinds).capitalize()} kept of every unit", ["block", *kinds], _bars(found.units, kinds))
     print_costs(found.costs, found.called)
     print_validation(found, said)
+    if refitted := told(found, said):
+        console().print(f"{'refit':>10}  {refitted}", soft_wrap=True)
     for key, value in found.provenance.items():
         text = (
-            ", ".join(_said(k, v, said) for k, v in value.items() if k != "training" or v)
+            ", ".join(
+                _said(k, v, said) if key == "spent" else f"{k} {v}" for k, v in value.items() if k != "training" or v
+            )
             if isinstance(value, dict)
             else value
         )
         text = live.shown(text) if isinstance(text, str) else text
-        console().print(f"{key:>10}  {text}", soft_wrap=True)
+        console().print(f"{key.replace('_', ' '):>10}  {text}", soft_wrap=True)
 
 
 def _said(key: str, value: Any, said: Words | None) -> str:

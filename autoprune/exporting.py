@@ -23,6 +23,8 @@ from autoprune.validation import total_params
 if TYPE_CHECKING:
     from torch import nn
 
+WEIGHTS = (".safetensors", ".gguf")
+"""Endings of files that hold nothing but weights and a few words."""
 NOTHING_SAVED = 0.98
 """An export whose bytes are more than this share of the dense network's is reported as saving nothing."""
 
@@ -34,7 +36,7 @@ class Exported:
     Args:
         path: where it was written.
         to: the exporter's name.
-        written: bytes of the weights; 0 for a form without safetensors.
+        written: bytes of the weights; 0 for a form that does not tell.
         dense: bytes of the dense network's weights; 0 where it was not loaded.
     """
 
@@ -66,24 +68,30 @@ def export_run(
     options: Mapping[str, Any] | None = None,
     policy_file: Path | None = None,
     progress: Progress = lambda stage, share: None,
+    refit: bool = True,
 ) -> Exported:
     """Export a policy of a finished run. The network is loaded only if the exporter needs it.
 
     Args:
-        run: its directory.
+        run: its directory; or that of an export in Hugging Face form, as `RUN/finetuned/network`, for the forms that
+            can be made of one.
         path: where to write.
         to: name of an exporter. None takes the exporter that fits the run's network.
         options: the exporter's own, by name.
         policy_file: a policy file to export instead of the best policy.
         progress: called with the stage.
+        refit: whether a policy that was refitted is exported so. False exports it as the search found it.
 
     Raises:
         UserError: there is no such exporter or option, it refuses the run or the path, the policy is of another model,
             or it cannot be written.
     """
     asked = None if to is None else make_exporter(to, options)  # a wrong name is told before anything else
+    if asked is not None and is_export(run):
+        return _converted(run, path, str(to), asked)
     rundir.check_is_run(run)
     policy, config = Policy.load(policy_file or rundir.policy_path(run)), load_config(run / "config.yaml")
+    policy = policy if refit else policy.as_found()
     name = to or own_exporter_of(config)
     exporter = asked or make_exporter(name, options)
     source = Source(policy, partial(_opened, run, config, policy, progress), config)
@@ -96,13 +104,34 @@ def export_run(
     return Exported(path, name, written, dense)
 
 
-def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str | None = None, **options: Any) -> Path:
-    """Write a policy's network with an exporter; `to` and options as `export_run` takes them.
+def is_export(path: Path) -> bool:
+    """Whether a directory is an export in Hugging Face form, and no run."""
+    names = ("config.json", "policy.json")
+    return all((path / name).is_file() for name in names) and not (path / "config.yaml").exists()
+
+
+def _converted(directory: Path, path: Path, name: str, exporter: Exporter) -> Exported:
+    """Write an export in another form."""
+    if not exporter.converts:
+        raise UserError(f"'{directory}' is an export, and --to {name} is written of a run: give the run that it is of.")
+    exporter.check(path)
+    try:
+        exporter.convert(directory, path)
+    except OSError as error:
+        raise UserError(f"'{path}' could not be written ({error.strerror or error}).") from error
+    return Exported(path, name, _bytes(path), 0)
+
+
+def export_policy(
+    assembly: Assembly, policy: Policy, path: Path, to: str | None = None, refit: bool = True, **options: Any
+) -> Path:
+    """Write a policy's network with an exporter; `to`, `refit` and options as `export_run` takes them.
 
     Raises:
         UserError: as `export_run`.
     """
     name = to or own_exporter_of(assembly.config)
+    policy = policy if refit else policy.as_found()
     exporter, source = make_exporter(name, options), Source(policy, lambda: assembly, assembly.config)
     source.check()
     _check(exporter, assembly.config, path)
@@ -110,13 +139,16 @@ def export_policy(assembly: Assembly, policy: Policy, path: Path, to: str | None
     return path
 
 
-def network_in_memory(assembly: Assembly, policy: Policy, to: str | None = None, **options: Any) -> "nn.Module":
-    """A policy's network as an exporter would write it, but in memory; `to` and options as `export_run` takes them.
+def network_in_memory(
+    assembly: Assembly, policy: Policy, to: str | None = None, refit: bool = True, **options: Any
+) -> "nn.Module":
+    """A policy's network as an exporter would write it, but in memory; arguments are as `export_run` takes them.
 
     Raises:
         UserError: as `export_run`, or the exporter has no networks in memory.
     """
     name = to or own_exporter_of(assembly.config)
+    policy = policy if refit else policy.as_found()
     exporter, source = make_exporter(name, options), Source(policy, lambda: assembly)
     source.check()
     refusal = exporter.refuses(assembly.config)
@@ -152,10 +184,16 @@ def own_exporter_of(config: SearchConfig) -> str:
 
 
 def export_bytes(assembly: Assembly, policy: Policy, path: Path) -> tuple[int, int, int]:
-    """Bytes of the weights: of an export (0 without safetensors), of the dense network, and without padding."""
-    written = sum(file.stat().st_size for file in path.glob("*.safetensors")) if path.is_dir() else 0
+    """Bytes of the weights: of an export (0 if its form does not tell), of the dense network, and without padding."""
+    written = _bytes(path)
     size = assembly.loaded.checkpoint_dtype.itemsize
     return written, assembly.loaded.n_params * size, total_params(assembly, proposal_of(assembly, policy)) * size
+
+
+def _bytes(path: Path) -> int:
+    """Bytes of the weights that an export wrote; 0 for a form that cannot be told by its files."""
+    files = [file for suffix in WEIGHTS for file in path.glob(f"*{suffix}")] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.suffix in WEIGHTS)
 
 
 def _opened(run: Path, config: SearchConfig, policy: Policy, progress: Progress) -> Assembly:
@@ -189,7 +227,7 @@ def _write(name: str, exporter: Exporter, source: Source, path: Path) -> None:
 def _warn(exporter: Exporter, source: Source, path: Path) -> None:
     written, dense, native = export_bytes(source.assembly, source.policy, path)
     padding = exporter.padding  # only with it files tell more than parameters, which have no headers
-    if written and (written if padding else native) > NOTHING_SAVED * dense:
+    if written and min(written, written if padding else native) > NOTHING_SAVED * dense:
         why = f"{padding} it has {native / 1e6:,.1f} MB" if padding else "the policy leaves nearly everything"
         sizes = f"{written / 1e6:,.1f} MB of weights, the dense network {dense / 1e6:,.1f} MB"
         warnings.warn(f"the export saves nothing ({sizes}): {why}.", UserWarning, stacklevel=4)

@@ -3,6 +3,7 @@
 import ast
 import difflib
 import importlib.util
+import re
 from functools import cache
 from pathlib import Path
 
@@ -36,10 +37,29 @@ def _line(kind: str, name: str) -> str:
     own = next((node for node in tree.body if getattr(node, "name", None) == attribute), None)
     described = own if len(neighbours) > 1 and isinstance(own, (ast.ClassDef, ast.FunctionDef)) else tree
     line = (ast.get_docstring(described) or "").partition("\n")[0]
+    if kind == "rewards" and own is not None:
+        return f"{line}{_options(own)}"
     if kind != "families":
         return line
     types = registry.load(kind, name).model_types
     return f"{line} Model types: {', '.join(types)}." if types else line
+
+
+def _options(part: ast.stmt) -> str:
+    """The options of a reward as a sentence: the keyword-only arguments, their defaults and their descriptions."""
+    if not isinstance(part, ast.FunctionDef):
+        return ""
+    about, told = _described(ast.get_docstring(part) or ""), []
+    for one, default in zip(part.args.kwonlyargs, part.args.kw_defaults, strict=True):
+        value = "" if default is None else f"={ast.unparse(default)}"
+        told.append(f"{one.arg}{value}: {about[one.arg]}" if one.arg in about else f"{one.arg}{value}")
+    return f" Options: {'. '.join(told)}." if told else ""
+
+
+def _described(docstring: str) -> dict[str, str]:
+    """The arguments that a docstring describes: name -> description, without its full stop."""
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", docstring.partition("Args:\n")[2], re.MULTILINE)
+    return {name: " ".join(text.split()).removesuffix(".") for name, text in found}
 
 
 @cache

@@ -45,6 +45,8 @@ def named(settings: Mapping[str, Any]) -> dict[str, Any]:
         head, _, inside = key.partition(".")
         if head == "agent_options":
             found[key] = _option(inside, value) if inside else _options(value)
+        elif head == "reward_options":
+            found[key] = _option(inside, value, head)
     if dataclasses.is_dataclass(settings.get("agent")):
         found |= _as_class(settings["agent"], found)
     return found
@@ -156,7 +158,7 @@ def _options(options: Any) -> Any:
     }
 
 
-def _option(name: str, value: Any) -> Any:
+def _option(name: str, value: Any, setting: str = "agent_options") -> Any:
     """One of them, made of what YAML holds."""
     last = name.rpartition(".")[2]
     if last in OPTIONS and _is_object(value) and not isinstance(value, Mapping):
@@ -164,15 +166,15 @@ def _option(name: str, value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Mapping):
-        return {key: _option(str(key), one) for key, one in value.items()}
+        return {key: _option(str(key), one, setting) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_option(name, one) for one in value]
+        return [_option(name, one, setting) for one in value]
     if hasattr(value, "item") and getattr(value, "shape", None) == ():  # a number of NumPy or torch
         return value.item()
     if value is not None and not isinstance(value, bool | int | float | str):
         raise UserError(
-            f"agent_options.{name} is of the type {type(value).__name__}, and the file of a run holds texts, numbers, "
-            "lists and mappings of them."
+            f"{setting}{'.' if name else ''}{name} is of the type {type(value).__name__}, and the file of a run holds "
+            "texts, numbers, lists and mappings of them."
         )
     return value
 

@@ -1,7 +1,7 @@
 """Command-line options for the settings of a search, generated from the fields of `SearchConfig`.
 
 A new field becomes an option, and its description becomes the help text. Fields that are mappings (`agent_options`,
-`workload`) have no option: users write `KEY.NAME=VALUE`.
+`reward_options`, `workload`) have no option: users write `KEY.NAME=VALUE`.
 """
 
 import functools
@@ -20,7 +20,7 @@ from autoprune.settings_record import Panel
 from autoprune.shell.completion import completer
 from autoprune.written import budgets_of
 
-SETTINGS = [name for name in SearchConfig.model_fields if name not in ("agent_options", "workload")]
+SETTINGS = [name for name in SearchConfig.model_fields if name not in ("agent_options", "reward_options", "workload")]
 OF_PLACES = [name for name in SETTINGS if name in PLACES]
 """The settings that say where a search is scored."""
 OF_RESUME = [name for name in SETTINGS if name in PLACES or name in LIMITS]

@@ -9,10 +9,13 @@
      "costs": {"params": {"dense": ..., "policy": ..., "budget": ..., "network": {"dense": ..., "policy": ...},
                           "of": "prunable", "measure": null}, ...},
      "losses": {"search": ..., "search_tokens": ..., "validation": {...}},
-     "provenance": {"model": ..., "model_hash": ..., "data_hash": ..., "agent": ..., "seed": ..., "versions": {...}}}
+     "provenance": {"model": ..., "model_hash": ..., "data_hash": ..., "agent": ..., "seed": ..., "versions": {...}},
+     "refit": {"digest": ..., "sequences": 128, "seconds": ..., "search": {...}, "found": {...}}}       or null
 
-Groups are numbered as in the original network. Ranges include both ends. Files of schema `autoprune.policy/1` are read,
-too. They have no `form`, `density` and `options`, because every level was of the form `groups`.
+Groups are numbered as in the original network. Ranges include both ends. With `refit`, the losses of the best policy on
+the validation split are those of the refitted network, which is the one that is exported. Files of schema
+`autoprune.policy/1` are read, too. They have no `form`, `density` and `options`, because every level was of the form
+`groups`.
 """
 
 import json
@@ -32,6 +35,8 @@ SCHEMA: Literal["autoprune.policy/2"] = "autoprune.policy/2"
 EARLIER = "autoprune.policy/1"
 BEST = "best"
 """The name of the policy that a search found, in every table."""
+FOUND = "found"
+"""The name of the same policy without its refit."""
 
 RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
 MOST_GROUPS = 10**7
@@ -159,14 +164,40 @@ class Cost(_Record):
     measure: str | None = None
 
 
+class Refit(_Record):
+    """How the network of a policy was refitted once the policy was found (autoprune/refits.py).
+
+    Args:
+        digest: SHA-256 of the file with its weights.
+        sequences: samples of the reconstruction split that it was fitted on.
+        seconds: what it took.
+        search: losses on the same samples of the search split: `found`, as the search scored it, and `refitted`.
+        found: what was measured on the validation split without the refit.
+    """
+
+    digest: str
+    sequences: int = Field(ge=1)
+    seconds: float = Field(ge=0)
+    search: dict[str, float | None] = {}
+    found: dict[str, float | None] = {}
+
+
 class Policy(_Record):
-    """A pruning policy and its provenance."""
+    """A pruning policy and its provenance. `refit` is None where the network has the weights of its levels."""
 
     schema_: Literal["autoprune.policy/2"] = Field(SCHEMA, alias="schema")
     units: list[UnitPolicy]
     costs: dict[str, Cost]
     losses: Annotated[dict[str, Any], AfterValidator(_checked_losses)]
     provenance: dict[str, Any]
+    refit: Refit | None = None
+
+    def as_found(self) -> "Policy":
+        """The same policy without its refit, with the losses of that network."""
+        if self.refit is None:
+            return self
+        validation = self.losses.get("validation", {}) | {self.called: self.refit.found}
+        return self.model_copy(update={"refit": None, "losses": self.losses | {"validation": validation}})
 
     @property
     def called(self) -> str:

@@ -13,7 +13,7 @@ from autoprune.assembly import Assembly
 from autoprune.errors import UserError
 from autoprune.level import Level
 from autoprune.mask import Mask
-from autoprune.policy import SCHEMA, Cost, Policy, Totals, UnitPolicy, ranges, unranges
+from autoprune.policy import SCHEMA, Cost, Policy, Refit, Totals, UnitPolicy, ranges, unranges
 from autoprune.space import Levels, Proposal, Unit
 
 
@@ -23,6 +23,7 @@ def make_policy(
     losses: dict[str, Any],
     network: Mapping[str, Totals] | None = None,
     spent: Mapping[str, float] | None = None,
+    refit: Refit | None = None,
 ) -> Policy:
     """The policy file of levels or of a mask.
 
@@ -32,6 +33,7 @@ def make_policy(
         losses: what was measured of it.
         network: totals of the whole network by metric.
         spent: what the search has spent, as `Spent` has it.
+        refit: how its network was refitted; None where it was not.
     """
     space, config = assembly.space, assembly.config
     costs = {
@@ -53,6 +55,8 @@ def make_policy(
         "criterion": config.criterion,
         "loss": config.loss,
         "seed": config.seed,
+        **({"reward": config.reward} if config.reward is not None else {}),
+        **({"reward_options": dict(config.reward_options)} if config.reward_options else {}),
         **({"spent": dict(spent)} if spent is not None else {}),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": {
@@ -62,7 +66,8 @@ def make_policy(
             "python": platform.python_version(),
         },
     }
-    return Policy(schema=SCHEMA, units=_units(assembly, proposal), costs=costs, losses=losses, provenance=provenance)
+    units = _units(assembly, proposal)
+    return Policy(schema=SCHEMA, units=units, costs=costs, losses=losses, provenance=provenance, refit=refit)
 
 
 def proposal_of(assembly: Assembly, policy: Policy) -> Proposal:

@@ -107,6 +107,7 @@ PARTS: dict[str, dict[str, str]] = {
         "policy": "autoprune.exporters.policy_json:PolicyFile",
         "module": "autoprune.exporters.module:Module",
         "onnx": "autoprune.exporters.onnx:Onnx",
+        "gguf": "autoprune.exporters.gguf.exporter:Gguf",
     },
 }
 

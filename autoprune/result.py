@@ -25,7 +25,8 @@ class SearchResult:
 
     Args:
         policy: as saved in `policy.json`.
-        loss: validation loss of the policy in the configured loss, nats per token.
+        loss: validation loss of the policy in the configured loss, nats per token; of the refitted network if there is
+            a refit (`policy.refit`).
         history: (tokens spent, seconds, best search loss) after every batch.
         path: the run's directory.
         table: dense, uniform and best, measured on the validation split.
@@ -68,31 +69,33 @@ class SearchResult:
         """The tokenizer of the network; None where it reads no text."""
         return self.assembly.loaded.tokenizer
 
-    def model(self, to: str | None = None, **options: Any) -> "nn.Module":
+    def model(self, to: str | None = None, refit: bool = True, **options: Any) -> "nn.Module":
         """The pruned network in memory, in evaluation mode: what `export` writes. It is a copy, every time.
 
         Args:
             to: name of an exporter that has networks in memory. None takes the exporter that fits the network: the
                 result is then a `PreTrainedModel`, or a module like the one that the search was given.
+            refit: whether a refitted network is given so. False gives it as the search found it.
             options: options of the exporter, such as `uniform=True` for a stock model, padded with zeros.
 
         Raises:
             UserError: there is no such exporter or option, or it cannot make this network.
         """
-        return network_in_memory(self.assembly, self.policy, to, **options)
+        return network_in_memory(self.assembly, self.policy, to, refit, **options)
 
-    def export(self, path: str | Path, to: str | None = None, **options: Any) -> Path:
+    def export(self, path: str | Path, to: str | None = None, refit: bool = True, **options: Any) -> Path:
         """Write the pruned network to `path`.
 
         Args:
             path: where to write.
             to: name of an exporter. None takes the exporter that fits the network.
+            refit: whether a refitted network is written so. False writes it as the search found it.
             options: options of the exporter, such as `uniform=True` for Hugging Face form.
 
         Raises:
             UserError: there is no such exporter or option, or it cannot write this network or this path.
         """
-        return export_policy(self.assembly, self.policy, Path(path), to, **options)
+        return export_policy(self.assembly, self.policy, Path(path), to, refit, **options)
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw the share kept of every unit with matplotlib, from the first block to the last, beside the uniform one.

@@ -7,6 +7,7 @@ from autoprune.drawing.kept import kept_chart
 from autoprune.drawing.markup import tag
 from autoprune.drawing.style import NOTEBOOK
 from autoprune.drawing.tables import figures, note, table
+from autoprune.refit_text import told
 
 if TYPE_CHECKING:
     from autoprune.result import SearchResult
@@ -24,6 +25,7 @@ def html_of(result: "SearchResult") -> str:
         NOTEBOOK,
         tag("p", tag("b", "Search result "), result_table.headline(result)),
         table("Validation", result_table.columns(result), result_table.rows(result)),
+        note(refitted) if (refitted := told(result.policy, result.space.words)) else None,
         *(note("Budget: ", one) for one in result_table.budgets(result)),
         figures(*charts),
         note(f"And {more} more kinds of units.") if more > 0 else None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from autoprune import result_table
 from autoprune.drawing.scales import thin
+from autoprune.refit_text import told
 from autoprune.result_table import mean
 from autoprune.table_fitting import parts_of
 from autoprune.terminal import clean
@@ -28,6 +29,8 @@ def text_of(result: "SearchResult") -> str:
         lines += in_columns([*_head(part.columns), *part.rows])
     for one in result_table.budgets(result):
         lines += textwrap.wrap(f"budget: {one}", WIDTH, initial_indent="  ", subsequent_indent="    ")
+    if refitted := told(result.policy, result.space.words):
+        lines += textwrap.wrap(refitted, WIDTH, initial_indent="  ", subsequent_indent="    ")
     lines += _kept(result)
     lines += [f"  run: {result.path}"]
     if result.interrupted:

@@ -39,6 +39,9 @@ class Steps:
         self._n_levels_U = [int(n) for n in n_levels_U]
         self.least = tuple(n - 1 for n in self._n_levels_U)
         self._price_UL: NDArray[np.float64] | None = None
+        self.falling_U = [True] * len(self._n_levels_U)
+        if not rows_MUL:
+            return
         cost_MUL = np.asarray(rows_MUL, dtype=np.float64)
         self.falling_U = [_falls(cost_MUL[:, u, :n]) for u, n in enumerate(self._n_levels_U)]
         if all(self.falling_U):

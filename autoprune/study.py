@@ -22,12 +22,13 @@ from autoprune.files.writing import write_atomically
 from autoprune.journal import FILE as JOURNAL
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
-from autoprune.policy import to_json
+from autoprune.policy import BEST, FOUND, to_json
 from autoprune.ports.agent import Agent, load_agent
 from autoprune.ports.scorer import Scorer
 from autoprune.provenance import make_policy
 from autoprune.records.record import Record, finalists
 from autoprune.records.storage import check_storage
+from autoprune.refit_choice import refit_of
 from autoprune.result import SearchResult
 from autoprune.space import Proposal
 from autoprune.space_file import save_space
@@ -259,15 +260,18 @@ def _finish(
     search_loss, search_tokens = objective.loss(best)
     if not np.isfinite(search_loss):
         raise UserError("the search scored no policy with a finite loss: look at the model's weights, dtype and data.")
-    named = {"dense": assembly.space.dense, "uniform": assembly.space.uniform(), "best": best}
-    table = measure(assembly, named | front_names(assembly.space, front), callbacks.on_stage)
+    kept = refit_of(assembly, best, callbacks)
+    named = {"dense": assembly.space.dense, "uniform": assembly.space.uniform(), BEST: kept.network if kept else best}
+    others = front_names(assembly.space, front) | ({FOUND: best} if kept else {})
+    table = measure(assembly, named | others, callbacks.on_stage)
     table, front_rows = table[: len(named)], table[len(named) :]
+    refit = kept.record(assembly, front_rows.pop()) if kept else None
     losses = {
         "search": search_loss,
         "search_tokens": search_tokens,
         "validation": {row.name: row.losses for row in table},
     }
-    policy = make_policy(assembly, best, losses, table[-1].beside(table[0]), vars(objective.spent))
+    policy = make_policy(assembly, best, losses, table[-1].beside(table[0]), vars(objective.spent), refit)
     policy.save(out / "policy.json")
     save_front(assembly, objective, front, table[0], front_rows, out)
     result = {

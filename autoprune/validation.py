@@ -21,6 +21,7 @@ from autoprune.objective import Objective
 from autoprune.policy import Totals
 from autoprune.ports.task import Progress
 from autoprune.provenance import make_policy
+from autoprune.refits import Refitted
 from autoprune.space import Proposal, SearchSpace
 
 PREFIX, PREFIXED = "validation_", ("ce",)
@@ -92,12 +93,13 @@ class Row:
 
 
 def measure(
-    assembly: Assembly, policies: dict[str, Proposal], progress: Progress = lambda stage, share: None
+    assembly: Assembly, policies: Mapping[str, Proposal | Refitted], progress: Progress = lambda stage, share: None
 ) -> list[Row]:
-    """Losses on the validation split, sizes and speed of named policies."""
-    tokens_NT, levels, task = assembly.splits.validation, list(policies.values()), assembly.task
+    """Losses on the validation split, sizes and speed of named policies, some of them refitted."""
+    tokens_NT, networks, task = assembly.splits.validation, list(policies.values()), assembly.task
     names = [task.label_loss, *task.measured]
-    losses_PK = mean_losses(assembly, tokens_NT, levels, [assembly.config.loss, *names], progress)
+    losses_PK = mean_losses(assembly, tokens_NT, networks, [assembly.config.loss, *names], progress)
+    levels = [one.proposal if isinstance(one, Refitted) else one for one in networks]
     some_1T = tokens_NT[:1].to(assembly.config.device)
     places = [partial(assembly.placer.place, policy) for policy in levels]
     timed = speeds(places, assembly.view, some_1T, partial(progress, "timing"))
@@ -111,15 +113,26 @@ def measure(
 
 
 def mean_losses(
-    assembly: Assembly, tokens_NT: Tensor, policies: Sequence[Proposal], losses: Sequence[str], progress: Progress
+    assembly: Assembly,
+    tokens_NT: Tensor,
+    policies: Sequence[Proposal | Refitted],
+    losses: Sequence[str],
+    progress: Progress,
 ) -> NDArray[np.float64]:
-    """Named losses of policies, means over sequences, `[P, K]`."""
+    """Named losses of policies, some of them refitted, means over sequences, `[P, K]`."""
+    found = [one for one in policies if not isinstance(one, Refitted)]
+    refitted = [(p, one) for p, one in enumerate(policies) if isinstance(one, Refitted)]
     evaluator, count = assembly.evaluator(tokens_NT, *losses, once=True), len(tokens_NT)
     step = assembly.config.batch_size() * math.ceil(count / CHUNKS / assembly.config.batch_size())
     parts = []
     for start in range(0, count, step):
         progress("validating", start / count)
-        parts.append(evaluator.score_each(policies, range(start, min(count, start + step))))
+        some = range(start, min(count, start + step))
+        losses_KPS = evaluator.score_each(found, some) if found else np.empty((len(losses), 0, len(some)))
+        for p, one in refitted:  # in their order, so that each is put where it belongs
+            losses_KS = evaluator.score_placed(partial(one.place, assembly.placer), some)
+            losses_KPS = np.insert(losses_KPS, p, losses_KS, axis=1)
+        parts.append(losses_KPS)
     return np.asarray(np.concatenate(parts, axis=2).mean(axis=2).T)
 
 

@@ -10,15 +10,19 @@ MORE = 4  # times of a limit, as advice
 LIMITS = ("max_tokens", "max_evals", "max_time")
 
 
-def not_below_uniform(rows: Sequence[Mapping[str, Any]], config: SearchConfig) -> str | None:
+def not_below_uniform(
+    rows: Sequence[Mapping[str, Any]], config: SearchConfig, found: float | None = None
+) -> str | None:
     """The sentence; None where the best policy is better, or where nothing was searched.
 
     Args:
         rows: of the final table, as `result.json` has them.
         config: of the search.
+        found: the loss of the best policy without its refit, which the uniform one has not; None if it has no refit.
     """
     losses = {row["name"]: row["validation_loss"] for row in rows}
     dense, uniform, best = (losses.get(name) for name in ("dense", "uniform", "best"))
+    best = best if found is None else found
     if dense is None or uniform is None or best is None or config.agent == "uniform":
         return None
     if best < uniform or uniform <= dense or not math.isfinite(uniform):

@@ -19,8 +19,11 @@ from safetensors.torch import load_file
 
 import autoprune
 from autoprune.agents.evolution import Evolution
+from autoprune.config import SearchConfig
 
 SECONDS = "PARITY_SECONDS"
+AS_FOUND: dict[str, Any] = {"refit": False} if "refit" in SearchConfig.model_fields else {}
+"""Sides that refit what was found are compared without it, because earlier ones did not."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def searched(asked: dict[str, Any]) -> dict[str, Any]:
         (out / "latency.json").write_text(Path(asked["latencies"]).read_text(encoding="utf-8"), encoding="utf-8")
         result = autoprune.resume(out)
     else:
-        result = autoprune.search(**settings, out=out)
+        result = autoprune.search(**AS_FOUND | settings, out=out)
     answer: dict[str, Any] = {"run": str(out), "export": None, "finetune": None, "trained": None}
     if asked.get("export"):
         result.export(out / "export", to=asked["export"])

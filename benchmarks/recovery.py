@@ -104,7 +104,7 @@ def measured(agent: str, seed: int, args: argparse.Namespace) -> Row:
             max_tokens=args.search_tokens,
             device=args.device,
             out=run,
-            **dict(parse_override(text) for text in args.set),
+            **{"refit": False} | dict(parse_override(text) for text in args.set),  # `found` is without it
         )
         row: Row = {"agent": agent, "seed": seed, "kl": result.loss, "spent": vars(result.spent)}
         row["minutes"] = {"search": result.spent.seconds / 60, "command": (time.perf_counter() - begun) / 60}

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import SkipValidation
 
-from autoprune import cautions, given_models, registry
+from autoprune import cautions, given_models
 from autoprune.arguments import Budgets, checked
 from autoprune.assembly import assemble
 from autoprune.config import load_config
@@ -14,6 +14,7 @@ from autoprune.data.live import named
 from autoprune.envs import sensitivity
 from autoprune.envs.episodes import Actions, EpisodeRules
 from autoprune.envs.pruning import PruningEnv
+from autoprune.envs.rewards.options import load_reward
 from autoprune.envs.rewards.record import Reward
 from autoprune.errors import UserError
 from autoprune.objective import Limits, Objective
@@ -29,6 +30,7 @@ def make_env(
     budgets: Budgets = None,
     actions: Actions = "discrete",
     reward: str | Reward = "amc",
+    reward_options: dict[str, Any] | None = None,
     tokens: int | None = 2048,
     resample: bool = False,
     sensitivities: bool = True,
@@ -46,6 +48,7 @@ def make_env(
         budgets: as in `autoprune.search`: metric -> bound, or a bound of params; None is 0.5.
         actions: `discrete` for levels, or `continuous` for a ratio.
         reward: a name from `autoprune list rewards`, `package.module:function`, `file.py:function`, or a function.
+        reward_options: options of the reward, by name; None leaves all at their defaults.
         tokens: number of tokens that each score reads; None is the whole search split.
         resample: whether each episode reads other tokens, instead of the first of the split.
         sensitivities: whether to measure single-unit sensitivities first, for the observation. This takes three scores
@@ -65,7 +68,7 @@ def make_env(
         raise UserError(
             "reference='additive' and shaping are made of sensitivities, which sensitivities=False leaves out."
         )
-    function = registry.load("rewards", reward) if isinstance(reward, str) else reward
+    function = load_reward(reward, reward_options)
     data = named(data, settings.get("sequence_length"))
     own = given_models.with_model(settings | {"model": model, "data": data, "budgets": budgets})
     assembly = assemble(load_config(None, own))

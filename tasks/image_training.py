@@ -37,7 +37,7 @@ class ImageMeasurement(Measurement):
 class ImageTraining(TrainingSet):
     """Images to learn from. BatchNorm goes on with its statistics.
 
-    If the dense network computes in half precision, the student uses autocast with bfloat16.
+    If the dense network computes in half precision, the student uses autocast with bfloat16, unless `dtype` says which.
 
     Args:
         view: the view of the dense network.
@@ -60,7 +60,9 @@ class ImageTraining(TrainingSet):
         numbers = self._numbers[some.to(self._numbers.device)]
         pixels = self.view.images.inputs(numbers)
         seen = augmented(pixels, draw) if settings.augment else pixels
-        with torch.autocast(seen.device.type, torch.bfloat16, enabled=self._dtype != torch.float32):
+        with torch.autocast(
+            seen.device.type, torch.bfloat16, enabled=settings.in_bfloat16(self._dtype != torch.float32)
+        ):
             own_NV = logits_of(student(seen))
         labels_N = self.view.images.labels[numbers]
         return blended(own_NV, lambda: logits_of(self.dense(seen.to(self._dtype))), labels_N, settings)

@@ -42,7 +42,7 @@ class TextMeasurement(Measurement):
 class TextTraining(TrainingSet):
     """Training sequences. Dropout is off: training is short, and the dense network answers without dropout, too.
 
-    If the dense network computes in half precision, the student uses autocast with bfloat16.
+    If the dense network computes in half precision, the student uses autocast with bfloat16, unless `dtype` says which.
 
     Args:
         view: the view of the dense network.
@@ -62,7 +62,7 @@ class TextTraining(TrainingSet):
     def loss(self, student: nn.Module, some: Tensor, settings: LossSettings, draw: torch.Generator) -> Tensor:
         """Mean over predictions."""
         tokens_BT = self._tokens_NT[some].to(self._device)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=settings.in_bfloat16(self._half)):
             own_BTV = logits(student, tokens_BT)
         labels_BT = self.view.labels(tokens_BT)
         return blended(

@@ -22,8 +22,8 @@ LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording"}
     | {"amounts", "settings_record", "fingerprints", "live", "spending", "table_fitting", "written", "data_names"},
     {"registry", "objects", "level", "unit", "growth", "steps", "space", "incumbents", "requests",
-      "policy", "cost_lines", "verdict", "settings_file", "config", "forms", "journal", "rundir", "space_file",
-      "scorer", "ports", "task_choice", "task_guard", "stopping", "limits_of_runs"},
+      "policy", "cost_lines", "refit_text", "verdict", "settings_file", "config", "forms", "journal", "rundir",
+      "space_file", "scorer", "ports", "task_choice", "task_guard", "stopping", "limits_of_runs"},
     {"cutting", "data", "drawing"},
     {"networks", "models", "calibration", "budgets"},
     {"levels"},
@@ -31,10 +31,10 @@ LAYERS = (
     {"evaluation"},
     {"archive", "clock", "fidelity", "slope_requests", "losses_of_policies", "objective", "assembly", "coverage"}
     | {"whole", "records"},
-    {"callbacks", "run_state", "cautions", "given_models", "provenance", "cards"},
+    {"callbacks", "run_state", "cautions", "given_models", "provenance", "refits", "cards"},
     {"logs", "console", "progress", "notebook_display", "showing"},
     {"exporters", "workers", "tracking"},
-    {"validation", "exporting", "publishing"},
+    {"validation", "refit_choice", "exporting", "publishing"},
     {"study", "result", "result_file", "result_frame", "result_html", "result_table", "result_text"},
     {"comparing", "recovery"},
     {"api", "reports"},

@@ -21,6 +21,7 @@ from autoprune.settings_record import WorkloadConfig
 
 OTHER: dict[str, Any] = {
     "model": "some/model", "data": "other.txt", "agent": "random", "agent_options": {"batch": 3}, "reward": "purl",
+    "reward_options": {"beta": 3.0},
     "pretrained": "runs/before", "budgets": {"macs": 0.7}, "of": "model", "workload": {"phase": "decode"},
     "space": "depth", "levels": 5, "round_to": 8, "mlp_group": 2, "criterion": "wanda", "loss": "ce", "seed": 7,
     "data_seed": 8, "max_evals": 11, "max_tokens": 12, "max_time": 13.0, "sequence_length": 64, "image_mean": [0.1],
@@ -112,7 +113,7 @@ def test_every_setting_is_an_option(file: Path) -> None:
 
 def test_settings_are_described() -> None:
     fields = {**SearchConfig.model_fields, **WorkloadConfig.model_fields}
-    own = ("agent_options", "workload")
+    own = ("agent_options", "reward_options", "workload")
     assert [name for name, field in fields.items() if name not in own and not field.description] == []
 
 

@@ -94,7 +94,7 @@ def test_options_are_in_panels_by_what_they_are_for(cli: Cli) -> None:
     panels = re.split(r"╭─ (.*?) ─+╮", shown)[1:]
     found = {title: set(re.findall(r"--[a-z-]+", text)) for title, text in zip(panels[::2], panels[1::2], strict=True)}
     for title, fields in by_panel().items():
-        names = {name for name in fields if name not in ("agent_options", "workload")}
+        names = {name for name in fields if name not in ("agent_options", "reward_options", "workload")}
         flags = {"--budget" if name == "budgets" else f"--{name.replace('_', '-')}" for name in names}
         assert flags <= found[title]
     assert "Others" not in by_panel(), "a setting says in config.py what it is for"

@@ -17,7 +17,7 @@ from autoprune.data_names import as_written
 
 OPTIONS = ("model", "data", "agent", "seed")
 """Settings that are written as options; others are written as `key=value`."""
-WITHIN = ("agent_options", "workload")
+WITHIN = ("agent_options", "reward_options", "workload")
 """Settings that hold others, each of which is written by itself."""
 LEFT_OUT = PLACES | {"study_name"}
 """Settings that change no result."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autoprune import live
+from autoprune import live, refit_text
 from autoprune.cards import repeat
 from autoprune.cards.markdown import block, code, name, table
 from autoprune.config import SearchConfig
@@ -48,7 +48,9 @@ def losses(policy: Policy, words: Words) -> list[str]:
     loss = policy.provenance.get("loss")
     heads = {"loss": f"loss ({name(loss)})"} if isinstance(loss, str) else {}
     told = "Measured on the validation split, which the search does not see, before any fine-tuning:"
-    return ["", told, "", *_measured("policy", measured, words, heads)]
+    refitted = refit_text.told(policy, words)
+    lines = ["", told, "", *_measured("policy", measured, words, heads)]
+    return [*lines, "", f"In this table, {refitted}"] if refitted else lines
 
 
 def recovered(recovery: Recovery | None, words: Words) -> list[str]:

@@ -97,6 +97,7 @@ class ComparisonPlan:
         changes: dict[str, Any] = {"agent": agent, "seed": seed, "agent_options": self._options(agent)}
         takes = inspect.signature(load_agent(agent)).parameters
         changes |= {key: None for key in ("reward", "pretrained") if key not in takes}
+        changes |= {} if "reward_options" in takes else {"reward_options": {}}
         if self.config.study_name:
             changes["study_name"] = f"{self.config.study_name}-{run_name(agent, seed)}"
         return self.config.model_copy(update=changes)

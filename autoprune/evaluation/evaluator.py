@@ -160,18 +160,40 @@ class Evaluator(Scorer):
     def score_trained(self, policies: Sequence[Proposal], sequences: Sequence[int], steps: int) -> NDArray[np.float64]:
         """The first loss of policies after training steps, `[P, S]`; infinite where a training diverges."""
         assert self._trainer is not None
-        self._run(set(), [s for s in sequences if not self._readout.knows(s)])
-        references = [self._readout.references(s, self.tokens_NT[s]) for s in sequences]
+        references = self._references(sequences)
         losses_PS = np.full((len(policies), len(sequences)), np.inf)
         for p, policy in enumerate(policies):
             with suppress(DivergedError), self._trainer.in_place(policy, steps):
-                for start in range(0, len(sequences), self.batch):
-                    some = slice(start, start + self.batch)
-                    hidden_BTD = self.view.embed(self.tokens_NT[list(sequences[some])])
-                    for block in range(len(self.view.blocks)):
-                        hidden_BTD = self.view.run(block, hidden_BTD)
-                    losses_PS[p, some] = self._readout.measure(hidden_BTD, references[some])[0].cpu().numpy()
+                for some, losses_KB in self._standing(sequences, references):
+                    losses_PS[p, some] = losses_KB[0]
         return losses_PS
+
+    @torch.no_grad()
+    def score_placed(self, place: Callable[[], object], sequences: Sequence[int]) -> NDArray[np.float64]:
+        """Every loss of the network that a function puts in place, `[K, S]`. The network is dense afterwards."""
+        references = self._references(sequences)
+        try:
+            place()
+            found = [losses_KB for _, losses_KB in self._standing(sequences, references)]
+        finally:
+            self.placer.release()
+        return np.concatenate(found, axis=1)
+
+    def _references(self, sequences: Sequence[int]) -> list[list[Reference]]:
+        """What the losses keep of the dense network on each sequence."""
+        self._run(set(), [s for s in sequences if not self._readout.knows(s)])
+        return [self._readout.references(s, self.tokens_NT[s]) for s in sequences]
+
+    def _standing(
+        self, sequences: Sequence[int], references: list[list[Reference]]
+    ) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        """Every loss of the network that stands there, `[K, B]`, a batch of sequences at a time."""
+        for start in range(0, len(sequences), self.batch):
+            some = slice(start, start + self.batch)
+            hidden_BTD = self.view.embed(self.tokens_NT[list(sequences[some])])
+            for block in range(len(self.view.blocks)):
+                hidden_BTD = self.view.run(block, hidden_BTD)
+            yield some, self._readout.measure(hidden_BTD, references[some]).cpu().numpy()
 
     def _run(self, wanted: Set[Whole], sequences: Sequence[int]) -> Losses:
         """Every loss of policies on sequences of which the readout knows all or none.

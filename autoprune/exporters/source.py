@@ -12,6 +12,7 @@ from autoprune.cards.sections import Recovery
 from autoprune.config import SearchConfig
 from autoprune.policy import Policy
 from autoprune.provenance import proposal_of
+from autoprune.refits import refit
 from autoprune.space import Proposal
 
 
@@ -84,7 +85,13 @@ class Source:
         proposal = self.proposal
         try:
             self.assembly.view.rest()
-            self.assembly.placer.place(proposal)
+            self._place(proposal)
             yield self.assembly.loaded.model
         finally:
             self.assembly.placer.release()
+
+    def _place(self, proposal: Proposal) -> None:
+        if self.policy.refit is None or self.recovery is not None:  # what is recovered has weights of its own
+            self.assembly.placer.place(proposal)
+        else:
+            refit(self.assembly, proposal, self.policy.refit.digest).place(self.assembly.placer)

@@ -35,6 +35,9 @@ class Exporter(ABC):
     """Whether `write_trained` is there. The first registered exporter that has it, and that does not refuse a run,
     writes what fine-tuning gives, and is the form of an export that names none."""
 
+    converts: ClassVar[bool] = False
+    """Whether `convert` is there."""
+
     @property
     def padding(self) -> str | None:
         """If the files hold more than the parameters that a policy keeps: the reason, and how to avoid it.
@@ -92,6 +95,18 @@ class Exporter(ABC):
             source: the policy, and the dense network.
             network: the trained one, with the widths of the policy.
             path: a directory. An earlier export there is replaced.
+
+        Raises:
+            UserError: as `write`.
+        """
+        raise NotImplementedError
+
+    def convert(self, directory: Path, path: Path) -> None:
+        """Write what an earlier export wrote in Hugging Face form. It is called only if `converts` is True.
+
+        Args:
+            directory: of the export, as `RUN/finetuned/network`.
+            path: as `write` takes it.
 
         Raises:
             UserError: as `write`.

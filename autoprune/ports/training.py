@@ -30,6 +30,10 @@ class LossSettings(Protocol):
         """Whether examples are changed at random."""
         ...
 
+    def in_bfloat16(self, half: bool) -> bool:
+        """Whether the network computes in bfloat16 (autocast); `half`: the dense one is in half precision."""
+        ...
+
 
 @dataclass(frozen=True)
 class Measurement(ABC):

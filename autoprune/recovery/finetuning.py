@@ -25,14 +25,12 @@ from autoprune.exporting import make_exporter, own_exporter_of, reopen
 from autoprune.files.writing import write_atomically
 from autoprune.level import GROUPS
 from autoprune.policy import Policy, to_json
-from autoprune.ports.task import Progress
 from autoprune.ports.training import Measurement
-from autoprune.provenance import proposal_of
 from autoprune.recovery import shown
+from autoprune.recovery.crew import train_together
+from autoprune.recovery.cutting_out import cut_out
 from autoprune.tracking.following import tracked
-from autoprune.training.candidate import copied
 from autoprune.training.loop import Trained, train
-from autoprune.training.refit import place_refitted
 from autoprune.training.settings import settings_of
 from autoprune.training.state import done
 
@@ -159,7 +157,11 @@ def finetune(run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT) 
         student = student if start == list(measurements)[-1] else rebuilt(start)
         trained = None
         if settings.epochs != 0:
-            trained = train(student, examples, settings, folder, progress, _mark(policy), callbacks.on_step)
+            mark = _mark(policy)
+            if settings.workers > 1:
+                trained = train_together(run, assembly, student, examples, settings, folder, mark, callbacks)
+            else:
+                trained = train(student, examples, settings, folder, progress, mark, callbacks.on_step)
             round_weights(assembly, student)
             measurements["trained"] = measured("trained", student)
         chosen, _ = better(measurements)
@@ -174,7 +176,7 @@ def finetune(run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT) 
             trained,
         )
         make_exporter(own_exporter_of(assembly.config)).write_trained(
-            Source(policy, lambda: assembly, recovery=recovered.record(given)), student, recovered.path
+            Source(policy.as_found(), lambda: assembly, recovery=recovered.record(given)), student, recovered.path
         )
         result: dict[str, Any] = {name: asdict(measurement) for name, measurement in recovered.rows.items()}
         result |= {"tuning": asdict(settings), "chosen": chosen}
@@ -192,25 +194,6 @@ def _trackers(run: Path, given: dict[str, Any]) -> str | None:
     asked = given.pop("track", None)
     own = {} if asked is None else {"track": asked}
     return load_config(run / "config.yaml", own).track
-
-
-def cut_out(
-    assembly: Assembly, policy: Policy, refit: bool = False, progress: Progress = lambda stage, share: None
-) -> nn.Module:
-    """Copy the network of a policy, in evaluation mode. The live network is dense afterwards.
-
-    Args:
-        refit: whether its consumers are refitted (training/refit.py).
-        progress: called with the share of the refit that is done.
-    """
-    proposal = proposal_of(assembly, policy)
-    if refit:
-        tokens_NT = assembly.splits.reconstruction.to(assembly.config.device)
-        batch, told = assembly.config.batch_size(), partial(progress, "refitting")
-        place_refitted(assembly.placer, proposal, tokens_NT, batch, told)
-    else:
-        assembly.placer.place(proposal)
-    return copied(assembly.placer)
 
 
 def round_weights(assembly: Assembly, student: nn.Module) -> None:

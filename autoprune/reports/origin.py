@@ -36,7 +36,8 @@ def provenance(run: Run) -> Markup | None:
         if key == "spent" and isinstance(value, dict):  # whose tokens have the name of the task's items
             known = {"tokens": run.words.items, "evals": "evaluations"}
             value = {known.get(name, name): one for name, one in value.items()}
-        inner = {f"{key.removesuffix('s')} of {k}": v for k, v in value.items()} if isinstance(value, dict) else None
+        word = "reward option" if key == "reward_options" else f"{key.removesuffix('s')} of"
+        inner = {f"{word} {k}": v for k, v in value.items()} if isinstance(value, dict) else None
         flat |= {key.replace("_", " "): value} if inner is None else inner
     rows = [[key, tag("td", tag("code", _written(value)))] for key, value in flat.items()]
     return section("Provenance", table("Provenance", ("", ""), rows, "words"))

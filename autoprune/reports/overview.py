@@ -18,6 +18,7 @@ from autoprune.drawing.tables import (
     table,
 )  # fmt: skip
 from autoprune.recovery.result import Finetuned
+from autoprune.refit_text import told
 from autoprune.reports.record import Row, Run
 from autoprune.verdict import not_below_uniform
 from autoprune.wording import OF_UNITS
@@ -61,8 +62,9 @@ def validation(run: Run) -> Markup | None:
             f"MACs are {_of_what(run)}."
         ),
         table("Validation", columns, [*(_cells(run, row) for row in run.result.table), *_bounds(run)]),
+        note(refit) if run.policy is not None and (refit := told(run.policy, said)) else None,
         *(note(f"Budget: {one.told}") for one in _shown(run)),
-        note(remark) if (remark := not_below_uniform(_records(run), run.config)) else None,
+        note(remark) if (remark := not_below_uniform(_records(run), run.config, _found(run))) else None,
     )
 
 
@@ -83,6 +85,11 @@ def _bounds(run: Run) -> list[list[str]]:
     if not bounds:
         return []
     return [["at most", "", *("" for _ in run.words.measures), *bounds, ""]]
+
+
+def _found(run: Run) -> float | None:
+    """The loss of the best policy without its refit; None where it has none."""
+    return run.policy.refit.found.get("loss") if run.policy is not None and run.policy.refit is not None else None
 
 
 def _records(run: Run) -> list[dict[str, object]]:

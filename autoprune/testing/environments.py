@@ -1,14 +1,14 @@
 """What holds for every environment and every reward: `check_env`, `check_reward`."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from autoprune import registry
+from autoprune.envs.rewards.options import load_reward
 from autoprune.envs.rewards.record import HIGHEST_LOSS, Reward, RewardRecord, pay
 from autoprune.testing.toys import toy_space
 
@@ -51,19 +51,22 @@ def play(env: gymnasium.Env[Any, Any], seed: int) -> list[tuple[Any, ...]]:
     return [*steps, (info["levels"], info["loss"])]
 
 
-def check_reward(reward: str | Reward, draws: int = 300, seed: int = 0) -> None:
+def check_reward(
+    reward: str | Reward, draws: int = 300, seed: int = 0, options: Mapping[str, Any] | None = None
+) -> None:
     """All of the contract of a reward.
 
     Args:
         reward: its name, `package.module:function` or `file.py:function`, or the function.
         draws: random steps of random episodes that it is asked about.
         seed: of these.
+        options: options of the reward, by name; the others keep their defaults.
 
     Raises:
         AssertionError: something does not hold.
-        UserError: it raises an exception, or returns anything but one finite number.
+        UserError: an option is wrong, or the reward raises an exception, or returns anything but one finite number.
     """
-    function: Reward = registry.load("rewards", reward) if isinstance(reward, str) else reward
+    function = load_reward(reward, options)
     rng = np.random.default_rng(seed)
     for _ in range(draws):
         record = drawn_record(rng)

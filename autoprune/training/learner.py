@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from autoprune.ports.training import TrainingSet
 from autoprune.training import adapters
-from autoprune.training.loop import check_finite, make_trainable, one_step, optimizer_of
 from autoprune.training.settings import TrainingSettings
+from autoprune.training.step import Stepper, make_trainable
 
 WARMUP = 4
 """Steps in which the learning rate rises."""
@@ -31,14 +31,13 @@ class Learner:
     def __init__(self, student: nn.Module, examples: TrainingSet, settings: TrainingSettings) -> None:
         self._student, self._examples, self._settings = student, examples, settings
         make_trainable(student, settings)
-        self._weights = [p for p in student.parameters() if p.requires_grad]
-        self._optimizer = optimizer_of(self._weights, settings)
+        self._stepper = Stepper(student, examples, settings)
         self.step = 0
 
     @property
     def nbytes(self) -> int:
         """Memory of the network and of the optimizer's state."""
-        trained = sum(weight.numel() * weight.element_size() for weight in self._weights)
+        trained = sum(weight.numel() * weight.element_size() for weight in self._stepper.weights)
         return sum(p.numel() * p.element_size() for p in self._student.parameters()) + 2 * trained
 
     def advance(self, steps: int, tick: Callable[[], None] = lambda: None) -> None:
@@ -51,20 +50,19 @@ class Learner:
         Raises:
             DivergedError: weights or gradients are not finite.
         """
-        examples, settings, weights = self._examples, self._settings, self._weights
-        of_epoch = -(-examples.count // settings.batch)
+        examples, settings, stepper = self._examples, self._settings, self._stepper
+        of_epoch, weights = -(-examples.count // settings.step_examples), stepper.weights
         self._student.train(examples.as_trained)
         try:
             with torch.enable_grad(), torch.random.fork_rng([weights[0].device] if weights[0].is_cuda else []):
                 while self.step < steps:
                     tick()
-                    for group in self._optimizer.param_groups:
+                    for group in stepper.optimizer.param_groups:
                         group["lr"] = settings.lr * min(1.0, (self.step + 1) / WARMUP)
-                    epoch, index = divmod(self.step, of_epoch)
-                    one_step(self._student, examples, settings, weights, self._optimizer, epoch, index)
+                    stepper.take(*divmod(self.step, of_epoch))
                     self.step += 1
-                self._optimizer.zero_grad()  # gradients need memory while others are trained
-                check_finite(weights, self.step // of_epoch, settings)
+                stepper.optimizer.zero_grad()  # gradients need memory while others are trained
+                stepper.check_finite(self.step // of_epoch)
         finally:
             self._student.eval()
 

@@ -34,8 +34,15 @@ class TrainingSettings:
         norms_only: whether norms, biases and scales alone are trained (Zimmer et al. 2023, "PERP").
         alpha: adapters count `alpha / lora` times (Hu et al. 2021, sec. 4.1).
         lr: the highest learning rate.
-        batch: number of sequences or images in a step.
+        batch: number of sequences or images in a step; of each worker, and for each time that `accumulate` counts.
         at_once: number of them in a forward pass. Gradients of a step are summed. 0 is all of them.
+        accumulate: number of batches whose gradients are summed in a step.
+        workers: number of processes that share the examples of a step, each on its own GPU where there are some.
+        sharding: `none` (every worker has the whole network) or `fsdp` (weights, gradients and the optimizer's state
+            are spread over the workers).
+        dtype: what the network computes in while it is trained. With `bfloat16` its weights, their gradients and the
+            optimizer's state are float32. `auto` is bfloat16 where the dense network is in half precision.
+        save_every: number of steps between two saved states. One is saved after every epoch and every few minutes, too.
         weight: weight of the dense network's outputs relative to the labels.
         temperature: temperature of both networks' probabilities when they are compared.
         decay: weight decay.
@@ -58,6 +65,11 @@ class TrainingSettings:
     lr: Positive = 0.05
     batch: AtLeast1 = 128
     at_once: Annotated[int, Field(ge=0)] = 0
+    accumulate: AtLeast1 = 1
+    workers: AtLeast1 = 1
+    sharding: Literal["none", "fsdp"] = "none"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    save_every: AtLeast1 | None = None
     weight: Share = 0.5
     temperature: Positive = 4.0
     decay: AtLeast0 = 5e-4
@@ -65,6 +77,15 @@ class TrainingSettings:
     clip: AtLeast0 = 0.0
     optimizer: Literal["sgd", "adamw"] = "sgd"
     augment: bool = True
+
+    @property
+    def step_examples(self) -> int:
+        """Number of examples in a step, of all workers."""
+        return self.batch * self.accumulate * self.workers
+
+    def in_bfloat16(self, half: bool) -> bool:
+        """Whether the network computes in bfloat16 while it is trained, if the dense network is in half precision."""
+        return half if self.dtype == "auto" else self.dtype == "bfloat16"
 
     def steps(self, count: int, tokens: int) -> int | None:
         """The number of steps of the whole training; None if only time ends it.
@@ -76,23 +97,24 @@ class TrainingSettings:
         Raises:
             UserError: the limit on tokens is smaller than one step.
         """
-        of_epoch = math.ceil(count / self.batch)
+        of_epoch = math.ceil(count / self.step_examples)
         bounds = [] if self.epochs is None else [of_epoch * self.epochs]
         bounds += [] if self.max_steps is None else [self.max_steps]
         if self.max_tokens is not None:
             last = count - self.begins(of_epoch - 1, count)
-            epochs, left = divmod(self.max_tokens // tokens, (of_epoch - 1) * self.batch + last)
-            bounds.append(epochs * of_epoch + left // self.batch)
+            epochs, left = divmod(self.max_tokens // tokens, (of_epoch - 1) * self.step_examples + last)
+            bounds.append(epochs * of_epoch + left // self.step_examples)
             if not bounds[-1] and self.epochs != 0:
+                least = min(self.step_examples, count) * tokens
                 raise UserError(
-                    f"max_tokens={self.max_tokens} are fewer than a step takes, {min(self.batch, count) * tokens:,}: "
+                    f"max_tokens={self.max_tokens} are fewer than a step takes, {least:,}: "
                     f"raise it, or take fewer examples a step than batch={self.batch}."
                 )
         return min(bounds, default=None)
 
     def begins(self, index: int, count: int) -> int:
         """The first example of a step of an epoch. A step has at least two examples, because BatchNorm needs two."""
-        return max(0, min(index * self.batch, count - min(2, self.batch)))
+        return max(0, min(index * self.step_examples, count - min(2, self.step_examples)))
 
 
 LAYERNORM: dict[str, Any] = {"lr": 3e-4, "decay": 0.0, "warmup": 0.1, "clip": 1.0, "optimizer": "adamw"}

@@ -5,9 +5,10 @@ the settings and the mark of the training.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,13 @@ from autoprune.files.arrays import open_tensors, read_tensors
 from autoprune.files.reading import DAMAGE, parse_json, reason
 from autoprune.files.writing import own_folder, replacing
 from autoprune.training.settings import TrainingSettings
+from autoprune.training.team import ALONE, Team
 
 FILE = "state.safetensors"
+OF_EARLIER_FILES = {field.name: field.default for field in fields(TrainingSettings)} | {"refit": False}
+"""What settings that a file does not name were when it was written."""
+SIZES = ("batch", "accumulate", "workers")
+"""A training goes on with other values of these if their product is the same. It then ends the same up to rounding."""
 
 
 class State:
@@ -34,12 +40,19 @@ class State:
         optimizer: the optimizer of its trainable weights.
         settings: the settings, which must not change.
         mark: the mark of what is trained, which must not change.
+        team: the processes that train together. The first one writes, and all of them restore.
     """
 
     def __init__(
-        self, folder: Path, student: nn.Module, optimizer: torch.optim.Optimizer, settings: TrainingSettings, mark: str
+        self,
+        folder: Path,
+        student: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        settings: TrainingSettings,
+        mark: str,
+        team: Team = ALONE,
     ) -> None:
-        self._folder, self._optimizer = folder, optimizer
+        self._folder, self._optimizer, self._team = folder, optimizer, team
         self._settings, self._mark = asdict(settings), mark
         self._weights = {name: p for name, p in student.named_parameters() if p.requires_grad}
         saved = student.state_dict().keys()
@@ -51,14 +64,17 @@ class State:
         Raises:
             UserError: the disk is full or not writable.
         """
-        tensors = {f"network.{name}": t.detach() for name, t in (self._weights | self._buffers).items()}
+        tensors = {f"network.{name}": t for name, t in (self._weights | self._buffers).items()}
         for name, weight in self._weights.items():
             tensors |= {f"optimizer.{key}.{name}": t for key, t in self._optimizer.state[weight].items()}
+        tensors = {name: self._team.whole(tensor).contiguous() for name, tensor in tensors.items()}
+        if self._team.rank:
+            return
         told = {"step": str(step), "seconds": repr(seconds), "tuning": json.dumps(self._settings), "mark": self._mark}
         own_folder(self._folder)
         try:
             with replacing(self._folder / FILE) as new:
-                save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, new, told)
+                save_file(tensors, new, told)
         except (OSError, SafetensorError) as error:
             raise UserError(f"the state of fine-tuning could not be written to '{self._folder}' ({error}).") from error
 
@@ -82,12 +98,11 @@ class State:
         if shapes != found:
             raise ValueError("it is of other weights")
         for name, tensor in own.items():
-            tensor.copy_(tensors.pop(f"network.{name}"))
+            self._team.put(tensors.pop(f"network.{name}"), tensor)
         for key, tensor in tensors.items():
             _, kept, name = key.split(".", 2)
             weight = self._weights[name]
-            # AdamW's count of steps stays on the CPU
-            self._optimizer.state[weight][kept] = tensor.to(weight.device) if tensor.dim() else tensor
+            self._optimizer.state[weight][kept] = self._team.as_state(tensor, weight)
 
 
 def done(folder: Path, settings: Mapping[str, Any], mark: str) -> tuple[int, float]:
@@ -107,16 +122,21 @@ def done(folder: Path, settings: Mapping[str, Any], mark: str) -> tuple[int, flo
         with open_tensors(folder / FILE) as state:
             told = state.metadata()
         step, seconds = int(told["step"]), float(told.get("seconds", 0))
-        added = dict.fromkeys(("max_steps", "max_tokens", "max_time", "patience"))  # since the first such files
-        before = {"refit": False, "norms_only": False} | added | parse_json(told["tuning"])
+        before = OF_EARLIER_FILES | parse_json(told["tuning"])
         if told["mark"] != mark:
             raise ValueError(f"it is of {told['mark'] or 'other weights'}")
-    changed = [f"{key}={value}" for key, value in before.items() if settings.get(key) != value]
+    free = {"save_every", "sharding"} | (set(SIZES) if _examples(before) == _examples(settings) else set())
+    changed = [f"{key}={value}" for key, value in before.items() if key not in free and settings.get(key) != value]
     if changed:
         raise UserError(
             f"'{folder}' holds a fine-tuning with {', '.join(changed)}: go on with the same settings, or delete it."
         )
     return step, seconds
+
+
+def _examples(settings: Mapping[str, Any]) -> int:
+    """Number of examples in a step, however they are spread over workers and parts of it."""
+    return math.prod(settings[name] for name in SIZES)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from autoprune.files.reading import explained, read_json
 from autoprune.files.writing import own_folder, replacing, write_atomically
 from autoprune.policy import to_json
 from autoprune.ports.training import TrainingSet
+from autoprune.training.team import ALONE, Team
 
 BEST, LOSSES = "best.safetensors", "losses.json"
 
@@ -29,13 +30,17 @@ class Stopping:
     examples: measures it on the validation split.
     patience: number of epochs without a smaller loss after which training ends.
     folder: where to keep the best network; None keeps it in memory alone.
+    team: the processes that train together. All of them measure, and agree on what the first one measured.
 
     Raises:
         UserError: the files of an interrupted training are damaged.
     """
 
-    def __init__(self, student: nn.Module, examples: TrainingSet, patience: int, folder: Path | None) -> None:
+    def __init__(
+        self, student: nn.Module, examples: TrainingSet, patience: int, folder: Path | None, team: Team = ALONE
+    ) -> None:
         self._student, self._examples, self._patience, self._folder = student, examples, patience, folder
+        self._team = team
         saved = student.state_dict().keys()
         own = {name: p for name, p in student.named_parameters() if p.requires_grad}
         self._tensors: dict[str, Tensor] = own | {n: b for n, b in student.named_buffers() if n in saved}
@@ -67,12 +72,12 @@ class Stopping:
         """
         mode = self._student.training
         self._student.eval()
-        loss = self._examples.measured(self._student).loss
+        (loss,) = self._team.agreed(self._examples.measured(self._student).loss)
         self._student.train(mode)
         self._losses[step] = loss if math.isfinite(loss) else math.inf
         if self.best_step == step:
-            self._best = {name: tensor.detach().cpu().clone() for name, tensor in self._tensors.items()}
-        if self._folder is not None:
+            self._best = {name: self._team.whole(tensor).clone() for name, tensor in self._tensors.items()}
+        if self._folder is not None and not self._team.rank:
             self._write(self._folder, self.best_step == step)
 
     @torch.no_grad()

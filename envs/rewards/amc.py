@@ -6,10 +6,17 @@ count against one of them. With undiscounted returns, a terminal reward already 
 learns step by step and copies it into its replay buffer, as AMC does.
 """
 
+from pydantic import PositiveFloat
+
 from autoprune.envs.rewards.record import RewardRecord
 
 
-def amc(record: RewardRecord) -> float:
-    """Minus the loss above dense, divided by the uniform policy's: -1 is as bad as uniform, 0 is as good as dense."""
+def amc(record: RewardRecord, *, scale: PositiveFloat = 1.0) -> float:
+    """Minus the loss above dense, divided by the uniform policy's: -1 is as bad as uniform, 0 is as good as dense.
+
+    Args:
+        record: the last step.
+        scale: number that the reward is multiplied by.
+    """
     uniform = record.uniform_loss - record.dense_loss
-    return -(record.loss - record.dense_loss) / max(uniform, 1e-6)
+    return scale * (-(record.loss - record.dense_loss) / max(uniform, 1e-6))

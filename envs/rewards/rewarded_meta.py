@@ -5,12 +5,20 @@ removed share of the budgeted cost, averaged over budgets. Efficiency hardly var
 coefficients matter for loose or several budgets.
 """
 
+from pydantic import NonNegativeFloat
+
 from autoprune.envs.rewards.record import RewardRecord
 
-ACCURACY, EFFICIENCY = 1.0, 0.1
 
+def rewarded_meta(
+    record: RewardRecord, *, accuracy: NonNegativeFloat = 1.0, efficiency: NonNegativeFloat = 0.1
+) -> float:
+    """The coefficients times quality and removed share of the cost: between 0 and 1.1 by default.
 
-def rewarded_meta(record: RewardRecord) -> float:
-    """1.0 x quality + 0.1 x removed share of the cost: between 0 and 1.1."""
-    efficiency = sum(1 - cost for cost in record.costs.values()) / len(record.costs)
-    return ACCURACY * record.quality + EFFICIENCY * efficiency
+    Args:
+        record: the last step.
+        accuracy: coefficient of the quality.
+        efficiency: coefficient of the removed share of the cost.
+    """
+    removed = sum(1 - cost for cost in record.costs.values()) / len(record.costs)
+    return accuracy * record.quality + efficiency * removed
