@@ -84,8 +84,15 @@ def test_a_larger_map_errs_less_and_a_constant_is_the_mean() -> None:
     x_ND, y_NO = data(6, noise=3.0)
     sub_block = SubBlock(Sums.of(x_ND, y_NO), None)
     assert torch.allclose(sub_block.map(0)["bias"], y_NO.mean(0))
-    errors = [float((mapped(sub_block.map(rank), x_ND) - y_NO).square().sum()) for rank in (None, 4, 2, 1, 0)]
+    maps = [sub_block.map(rank) for rank in (None, 4, 2, 1, 0)]
+    errors = [float((mapped(one, x_ND) - y_NO).square().sum() / y_NO.square().sum()) for one in maps]
     assert errors == sorted(errors)
+    assert [sub_block.lost(one) for one in maps] == pytest.approx(errors)
+    named = sub_block.named("mlp") | SubBlock(*[Sums.of(x_ND[:9], y_NO[:9])] * 2).named("attention")
+    assert SubBlock.found("mlp", named).held_out is None
+    assert torch.equal(
+        SubBlock.found("attention", named).map(None)["up"], SubBlock(*[Sums.of(x_ND[:9], y_NO[:9])] * 2).map(None)["up"]
+    )
 
 
 def test_noise_alone_is_mapped_to_about_its_mean() -> None:
@@ -207,12 +214,12 @@ def test_a_parallel_block_and_a_norm_behind_are_read_and_written_where_the_stand
         config: Any = config_class(**shape)
         model: Any = model_class(config).eval()
         view = TextView(model, family_of(config.model_type))
-        (row,) = collect_sub_blocks(view, tokens, 2, [True, True])
+        (named,) = collect_sub_blocks(view, tokens, 2, ["0.attention", "0.mlp"])
         hidden = view.embed(tokens)
         before = view.run(0, hidden)
         added, reads = [], []
-        for width, sub_block in zip(view.widths[0], row, strict=True):
-            assert sub_block is not None
+        for width in view.widths[0]:
+            sub_block = SubBlock.found(width.width.kind, named)
             sums = sub_block.fitted + (sub_block.held_out or sub_block.fitted)
             added.append(sums.means[1].float())
             reads.append(sums)

@@ -8,11 +8,10 @@ A part of the sequences is held out. It determines how strongly a map is drawn t
 Shapes: N positions, D inputs and at the end a constant 1, O outputs, R rank.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import islice
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Shares of each input's variance that are added to it. Inputs differ in scale, so that one number would not do."""
 TINY = 1e-9
 """Of the mean variance: what is added to that of inputs which never change."""
+NAMES = ("read", "both", "added")
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,26 @@ class Sums:
     Args:
         read: `x x^T`, `[D, D]`.
         both: `x y^T`, `[D, O]`.
+        added: `y^T y`, a single number.
     """
 
     read: Tensor
     both: Tensor
+    added: Tensor
 
     def __add__(self, other: "Sums") -> "Sums":
-        return Sums(self.read + other.read, self.both + other.both)
+        return Sums(self.read + other.read, self.both + other.both, self.added + other.added)
 
     @classmethod
     def of(cls, x_ND: Tensor, y_NO: Tensor) -> "Sums":
         """Those of some positions."""
         x_ND = torch.cat([x_ND, x_ND.new_ones(len(x_ND), 1)], dim=1)
-        return cls((x_ND.T @ x_ND).double(), (x_ND.T @ y_NO).double())
+        return cls((x_ND.T @ x_ND).double(), (x_ND.T @ y_NO).double(), y_NO.double().square().sum())
+
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """In the order of `NAMES`."""
+        return self.read, self.both, self.added
 
     @property
     def means(self) -> tuple[Tensor, Tensor]:
@@ -109,6 +116,34 @@ class SubBlock:
         down_RD = up_OR.T @ matrix_OD
         return {"bias": mean_O - up_OR @ (down_RD @ mean_D), "up": up_OR, "down": down_RD}
 
+    def lost(self, tensors: Mapping[str, Tensor]) -> float:
+        """The share of what the sub-block adds that a map misses, in squares: at most 1 for the maps above."""
+        up_OR, bias_O = tensors.get("up"), tensors["bias"]
+        matrix_OD = bias_O.new_zeros(len(bias_O), len(self._all.read) - 1)
+        if up_OR is not None:
+            matrix_OD = up_OR @ tensors["down"] if "down" in tensors else up_OR
+        added = float(self._all.added)
+        return max(0.0, 1 + self._all.error(matrix_OD, bias_O) / added) if added > 0 else 0.0
+
+    def named(self, kind: str) -> dict[str, Tensor]:
+        """Its tensors by names that begin with the kind of the unit, for `found`."""
+        parts = {"fitted": self.fitted, "held_out": self.held_out}
+        return {
+            f"{kind}.{part}.{name}": tensor
+            for part, sums in parts.items()
+            if sums is not None
+            for name, tensor in zip(NAMES, sums.parts, strict=True)
+        }
+
+    @classmethod
+    def found(cls, kind: str, named: Mapping[str, Tensor]) -> "SubBlock":
+        """The sub-block of that kind among named tensors."""
+        fitted, held_out = (
+            [named[f"{kind}.{part}.{name}"] for name in NAMES if f"{kind}.{part}.{name}" in named]
+            for part in ("fitted", "held_out")
+        )
+        return cls(Sums(*fitted), Sums(*held_out) if held_out else None)
+
     @cached_property
     def _all(self) -> Sums:
         return self.fitted if self.held_out is None else self.fitted + self.held_out
@@ -138,46 +173,44 @@ class SubBlock:
 
 @torch.no_grad()
 def collect_sub_blocks(
-    view: BlockView, tokens_NT: Tensor, batch: int, wanted: Sequence[bool]
-) -> Iterator[list[SubBlock | None]]:
-    """Of each width of one block after another, on the dense network: what its sub-block reads and adds, on the CPU.
+    view: BlockView, tokens_NT: Tensor, batch: int, wanted: Collection[str]
+) -> Iterator[dict[str, Tensor]]:
+    """Of one block after another, on the dense network: what its sub-blocks read and add (`SubBlock.named`).
 
     Args:
         view: the dense network, whole on the device, which is dense again whenever a block's are given.
         tokens_NT: the reconstruction split.
         batch: sequences a forward pass at most.
-        wanted: whether each unit of the network is asked for, and has a host (cutting/replacing.py); others give None.
+        wanted: names of units that can be replaced (cutting/replacing.py).
     """
     assert not view.streamed
     batch = min(batch, -(-len(tokens_NT) // HELD_OUT))
     states = [view.embed(tokens_BT) for tokens_BT in torch.split(tokens_NT, batch)]
-    each = iter(wanted)
     for block, widths in enumerate(view.widths):
-        asked = list(islice(each, len(widths)))
-        parts: list[list[Sums | None]] = [[None, None] for _ in widths]
+        asked = [width for width in widths if f"{block}.{width.width.kind}" in wanted]
+        parts: list[list[Sums | None]] = [[None, None] for _ in asked]
         for number, hidden in enumerate(states):
             states[number], found = _sums(view, block, hidden, asked)
             part = number % HELD_OUT == HELD_OUT - 1
             for row, sums in zip(parts, found, strict=True):
                 before = row[part]
-                row[part] = sums if before is None or sums is None else before + sums
-        yield [None if fitted is None else SubBlock(fitted, held_out) for fitted, held_out in parts]
+                row[part] = sums if before is None else before + sums
+        named: dict[str, Tensor] = {}
+        for width, (fitted, held_out) in zip(asked, parts, strict=True):
+            assert fitted is not None
+            named |= SubBlock(fitted, held_out).named(width.width.kind)
+        yield named
 
 
-def _sums(view: BlockView, block: int, hidden: Tensor, asked: Sequence[bool]) -> tuple[Tensor, list[Sums | None]]:
-    """What a dense block gives, and the sums of each of its widths."""
-    widths = view.widths[block]
-    with _last_outputs(widths) as outputs:
+def _sums(view: BlockView, block: int, hidden: Tensor, asked: Sequence[LiveWidth]) -> tuple[Tensor, list[Sums]]:
+    """What a dense block gives, and the sums of those widths, on the CPU."""
+    with _last_outputs(asked) as outputs:
         behind = view.run(block, hidden)
-    found: list[Sums | None] = []
-    for width, added, wanted in zip(widths, outputs, asked, strict=True):
-        if not wanted:
-            found.append(None)
-            continue
+    found = []
+    for width, added in zip(asked, outputs, strict=True):
         read = normed(_read_when_dropped(view, block, width, hidden))
         x_ND, y_NO = (tensor.reshape(-1, tensor.shape[-1]).float() for tensor in (read, added))
-        sums = Sums.of(x_ND, y_NO)
-        found.append(Sums(sums.read.cpu(), sums.both.cpu()))
+        found.append(Sums(*(sums.cpu() for sums in Sums.of(x_ND, y_NO).parts)))
     return behind, found
 
 

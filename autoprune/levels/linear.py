@@ -88,6 +88,14 @@ class Linear(LiveForm):
         """What the map stores, with its constant."""
         return self.macs(unit, level, 0) + _hidden(level)
 
+    def nonzeros(self, unit: "Unit", level: Level) -> float:
+        """All of it."""
+        return self.params(unit, level)
+
+    def nbytes(self, unit: "Unit", level: Level, itemsize: int) -> float:
+        """Of what is stored, in the dense dtype."""
+        return itemsize * self.params(unit, level)
+
     def macs(self, unit: "Unit", level: Level, context: int) -> float:
         """Products with the map's matrices."""
         hidden, kind = _hidden(level), level.option("map")
@@ -113,17 +121,30 @@ class Linear(LiveForm):
         return True
 
     def build(self, level: Level, of: Building) -> "Mapping[str, Tensor]":
-        """`bias` `[D]`; of a map `up` `[D, D]`, or `up` `[D, R]` and `down` `[R, D]`, in the checkpoint's precision."""
-        assert of.sub_block is not None
-        found = of.sub_block.map(_rank(level))
+        """`bias` `[D]`; of a map `up` `[D, D]`, or `up` `[D, R]` and `down` `[R, D]`, in the checkpoint's precision.
+
+        `lost` `[1]` is the share of what the sub-block adds that is missed.
+        """
+        import torch
+
+        from autoprune.calibration.sub_blocks import SubBlock
+
+        sub_block: SubBlock = of.memo.setdefault(LINEAR, SubBlock.found(of.unit.kind, of.read))
         compute = of.width.consumer_weight.dtype
-        return {name: tensor.to(of.dtype).to(compute).cpu().contiguous() for name, tensor in found.items()}
+        found = {name: tensor.to(of.dtype) for name, tensor in sub_block.map(_rank(level)).items()}
+        lost = sub_block.lost({name: tensor.double() for name, tensor in found.items()})
+        tensors = {name: tensor.to(compute).cpu().contiguous() for name, tensor in found.items()}
+        return tensors | {"lost": torch.tensor([lost])}
+
+    def lost(self, level: Level, own: "Mapping[str, Tensor]") -> float:
+        """What the map gives back of the outputs, which without it are all lost."""
+        return float(own["lost"]) - 1
 
     def fits(self, level: Level, what: str, tensor: "Tensor") -> bool:
         """Whether the shape is that of the kind of map."""
         from autoprune.cutting import replacing
 
-        wanted = replacing.shapes(_hidden(level), _rank(level))
+        wanted = replacing.shapes(_hidden(level), _rank(level)) | {"lost": (1,)}
         return tensor.is_floating_point() and tensor.shape == wanted.get(what)
 
     def place(self, level: Level, width: "LiveWidth", weights: "LevelWeights", own: "Mapping[str, Tensor]") -> None:
