@@ -32,8 +32,8 @@ from autoprune.levels.form import live_form
 from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, build, is_complete, store_key
-from autoprune.networks import starting
 from autoprune.levels.sub_blocks import with_sub_blocks
+from autoprune.networks import starting
 from autoprune.networks.blocks import BlockView
 from autoprune.ports.agent import load_agent
 from autoprune.ports.criterion import load_criterion

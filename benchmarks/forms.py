@@ -61,6 +61,11 @@ ROWS = {
     "2:4-sparsegpt": Row("2:4", "sparsegpt", (0.5,)),
     "groups+sparse": Row("groups,sparse", "sparsegpt"),
     "groups+sparse+2:4": Row("groups,sparse,2:4", "sparsegpt"),
+    "depth": Row("groups", "obs", settings={"levels": [1, 0]}),
+    "depth+constant": Row("linear:constant", "obs"),
+    "depth+linear": Row("linear:full", "obs"),
+    "depth+rank": Row("linear:rank", "obs"),
+    "groups+linear": Row("groups,linear", "obs"),
 }
 """Name -> settings. A new form adds its rows here."""
 

@@ -316,7 +316,7 @@ def test_what_is_no_map_is_refused(quick: dict[str, Any]) -> None:
 
 
 def test_streamed_blocks_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"'linear' needs the whole network on the device, and device_memory=\d+"):
+    with pytest.raises(UserError, match=r"with device_memory, blocks are streamed .* not with forms=groups,linear"):
         assemble(load_config(overrides=settings | {"device_memory": 10**7}))
 
 

@@ -3,7 +3,7 @@
 The constant is the mean of what the sub-block added to the residual stream (MoNE, Zhang et al. 2025; the bias
 compensation of FLAP, An et al. 2024). The map is the least-squares map from what the sub-block read to what it
 added (ReplaceMe, Shopkhoev et al. 2025), of full or of low rank. It is made of the moments in
-calibration/sub_blocks.py, and solved in affine_map.py. Where both units of a block are at such a level, the whole block
+calibration/sub_blocks.py. Where both units of a block are at such a level, the whole block
 is replaced.
 
 A level's options are `map` (constant, full or rank), `hidden` (D, the size of the stream) and, of low rank, `rank` (R).
@@ -51,7 +51,7 @@ class Linear(LiveForm):
         """A level for each map that stores less than the unit; none for a unit that is no sub-block of its own.
 
         Raises:
-            UserError: blocks are brought to the device in turn, or no unit of the network is such a sub-block.
+            UserError: no unit of the network is such a sub-block.
         """
         from autoprune.cutting.replacing import host_of
 
@@ -184,14 +184,9 @@ def _rank(level: Level) -> int | None:
 
 
 def _check_network(of: "Offer") -> None:
-    """Raise a UserError where no unit of the network can have such a level, or its blocks are streamed."""
+    """Raise a UserError where no unit of the network can have such a level."""
     from autoprune.cutting.replacing import host_of
 
-    if of.view.streamed:
-        raise UserError(
-            f"the form '{LINEAR}' needs the whole network on the device, and device_memory={of.config.device_memory} "
-            f"brings its blocks in turn: leave device_memory out, or leave {LINEAR} out of forms={of.config.forms}."
-        )
     if not any(host_of(width.width) for row in of.view.widths for width in row):
         raise UserError(
             f"the form '{LINEAR}' replaces attentions and MLPs that are added to a residual stream, and the family "
