@@ -24,7 +24,7 @@ from autoprune.level import Level, form_of
 from autoprune.levels.linear import linear_level
 from autoprune.provenance import make_policy
 from autoprune.validation import total_macs, total_params
-from tests.conftest import Answer
+from tests.conftest import Answer, save_byte_tokenizer
 
 HIDDEN = 64
 KINDS = ("full", "rank", "constant")
@@ -322,9 +322,69 @@ def test_streamed_blocks_are_refused(settings: dict[str, Any]) -> None:
 
 def test_a_stock_model_has_no_place_for_a_map(linear: Assembly, tmp_path: Path) -> None:
     policy = make_policy(linear, at(linear, "dense", "rank"), {})
-    with pytest.raises(UserError, match=r"no place for what stands where the mlp of layer 0 was: export without"):
+    with pytest.raises(
+        UserError, match=r"no place for the linear map that stands where the mlp of layer 0 was: export"
+    ):
         exporting.export_policy(linear, policy, tmp_path / "network", uniform=True)
     assert not (tmp_path / "network").exists()
+
+
+def test_a_constant_is_a_bias_of_a_stock_model(linear: Assembly, tmp_path: Path) -> None:
+    from transformers import LlamaForCausalLM
+
+    proposal = at(linear, "constant", "dense", "dense", "constant", "nothing", "nothing", "constant", "constant")
+    linear.placer.place(proposal)
+    tokens = linear.splits.search[:2]
+    wanted = linear.view(tokens)
+    exporting.export_policy(linear, make_policy(linear, proposal, {}), tmp_path / "network", uniform=True)
+    config = json.loads((tmp_path / "network" / "config.json").read_text())
+    assert (config["attention_bias"], config["mlp_bias"], config["num_hidden_layers"]) == (True, True, 3)
+    network: Any = LlamaForCausalLM.from_pretrained(tmp_path / "network").eval()
+    with torch.no_grad():
+        assert torch.allclose(network(tokens).logits, wanted, atol=1e-4)
+    dense = linear.evaluator(linear.splits.search, "kl").score([linear.space.dense], range(2))
+    assert float(dense.max()) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:the export saves nothing")
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [("GPT2", True), ("OPT", True), ("Qwen2", False), ("Olmo2", False), ("Phi3", False)],
+)
+def test_constants_are_biases_where_a_stock_model_has_them(
+    quick: dict[str, Any], tmp_path: Path, name: str, there: bool
+) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {
+        "vocab_size": 257, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "max_position_embeddings": 128, "initializer_range": 0.2, "pad_token_id": 0,
+        "bos_token_id": 256, "eos_token_id": None, "ffn_dim": 48, "word_embed_proj_dim": 32,
+    }  # fmt: skip
+    config = getattr(transformers, f"{name}Config")(**shape)
+    model_class = getattr(transformers, "GPT2LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM")
+    model_class(config).save_pretrained(tmp_path / "model")
+    save_byte_tokenizer(tmp_path / "model")
+    settings = quick | {"model": str(tmp_path / "model"), "forms": "groups,linear:constant", "levels": [1, 0]}
+    assembly = assemble(load_config(overrides=settings))
+    proposal = at(assembly, "constant", "dense", "dense", "constant")
+    assembly.placer.place(proposal)
+    tokens = assembly.splits.search[:2]
+    wanted = assembly.view(tokens)
+    policy = make_policy(assembly, proposal, {})
+    exporting.export_policy(assembly, policy, tmp_path / "native")
+    native: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "native").eval()
+    with torch.no_grad():
+        assert torch.allclose(native(tokens).logits, wanted, atol=1e-4)
+    if not there:
+        with pytest.raises(UserError, match="no place for the constant that stands where the attention of layer 0 was"):
+            exporting.export_policy(assembly, policy, tmp_path / "stock", uniform=True)
+        return
+    exporting.export_policy(assembly, policy, tmp_path / "stock", uniform=True)
+    stock: Any = model_class.from_pretrained(tmp_path / "stock").eval()
+    with torch.no_grad():
+        assert torch.allclose(stock(tokens).logits, wanted, atol=1e-4)
 
 
 def test_a_configuration_that_does_not_fit_is_refused(linear: Assembly, tmp_path: Path) -> None:

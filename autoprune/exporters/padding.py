@@ -33,7 +33,6 @@ def pad(model_class: Any, config: Any, layers: Sequence[Sequence[LiveWidth]]) ->
         UserError: the class has no such shape.
     """
     widths = [width for layer in layers for width in layer]
-    _check_replacements(layers)
     if not all(hasattr(config, name) for width in widths for name in width.width.config):
         # inner widths follow from the residual stream's, as in convolutional networks: there is one shape alone
         for width in widths:
@@ -52,16 +51,6 @@ def pad(model_class: Any, config: Any, layers: Sequence[Sequence[LiveWidth]]) ->
         if padded is not None and _fits(model_class, padded, [row[0].block for row in layers if row]):
             return padded
     raise UserError(f"a {model_class.__name__} with equal layers cannot have this shape: export without uniform.")
-
-
-def _check_replacements(layers: Sequence[Sequence[LiveWidth]]) -> None:
-    for index, layer in enumerate(layers):
-        for width in layer:
-            if width.dropping.replacement is not None:
-                raise UserError(
-                    f"a stock model has no place for what stands where the {width.width.kind} of layer {index} was: "
-                    "export without uniform."
-                )
 
 
 def _attention_groups(config: Any, columns: Columns, shape: Mapping[str, int]) -> list[int]:
