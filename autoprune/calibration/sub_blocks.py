@@ -204,7 +204,7 @@ def collect_sub_blocks(
 
 def _sums(view: BlockView, block: int, hidden: Tensor, asked: Sequence[LiveWidth]) -> tuple[Tensor, list[Sums]]:
     """What a dense block gives, and the sums of those widths, on the CPU."""
-    with _last_outputs(asked) as outputs:
+    with last_outputs(asked) as outputs:
         behind = view.run(block, hidden)
     found = []
     for width, added in zip(asked, outputs, strict=True):
@@ -215,7 +215,7 @@ def _sums(view: BlockView, block: int, hidden: Tensor, asked: Sequence[LiveWidth
 
 
 @contextmanager
-def _last_outputs(widths: Sequence[LiveWidth]) -> Iterator[list[Tensor]]:
+def last_outputs(widths: Sequence[LiveWidth]) -> Iterator[list[Tensor]]:
     """What the last module of each width that leaves with it gives, of what is run meanwhile."""
     outputs = [torch.zeros(0) for _ in widths]
     hooks = [
