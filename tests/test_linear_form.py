@@ -23,6 +23,8 @@ from autoprune.exporting import network_in_memory
 from autoprune.level import Level, form_of
 from autoprune.levels.linear import linear_level
 from autoprune.provenance import make_policy
+from autoprune.training import adapters
+from autoprune.training.candidate import copied
 from autoprune.validation import total_macs, total_params
 from tests.conftest import Answer, save_byte_tokenizer
 
@@ -248,6 +250,11 @@ def test_shapes_that_are_measured_come_and_go(linear: Assembly) -> None:
     assert len(units) == 8
 
 
+def copied_network(assembly: Assembly, proposal: tuple[int, ...]) -> Any:
+    assembly.placer.place(proposal)
+    return copied(assembly.placer)
+
+
 # -- out of the search -----------------------------------------------------------------------------------------------
 
 
@@ -327,6 +334,27 @@ def test_a_stock_model_has_no_place_for_a_map(linear: Assembly, tmp_path: Path) 
     ):
         exporting.export_policy(linear, policy, tmp_path / "network", uniform=True)
     assert not (tmp_path / "network").exists()
+
+
+def test_llama_cpp_has_no_place_for_it(linear: Assembly, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    policy = make_policy(linear, at(linear, "dense", "constant"), {})
+    with pytest.raises(UserError, match=r"llama\.cpp has no place for .* where 0\.mlp was: export it with --to hf"):
+        exporting.export_policy(linear, policy, tmp_path / "network.gguf", to="gguf")
+
+
+def test_runtimes_read_it_as_a_graph(linear: Assembly, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    exporting.export_policy(linear, make_policy(linear, mixed(linear), {}), tmp_path / "graph", to="onnx")
+    assert json.loads((tmp_path / "graph" / "config.json").read_text())["check"]["runtime"]
+
+
+def test_adapters_are_trained_for_maps(linear: Assembly) -> None:
+    student = copied_network(linear, mixed(linear))
+    adapters.attach(student, 2, 4.0, 0)
+    names = [name for name, module in student.named_modules() if hasattr(module, "adapter")]
+    assert {"model.layers.0.mlp.up", "model.layers.0.mlp.down", "model.layers.1.self_attn.up"} <= set(names)
+    adapters.merge(student)
 
 
 def test_a_constant_is_a_bias_of_a_stock_model(linear: Assembly, tmp_path: Path) -> None:
