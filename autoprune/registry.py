@@ -71,6 +71,7 @@ PARTS: dict[str, dict[str, str]] = {
         "sparse": "autoprune.levels.sparse:Sparse",
         "n:m": "autoprune.levels.n_of_m:NOfM",
         "bits": "autoprune.levels.bits:Bits",
+        "linear": "autoprune.levels.linear:Linear",
     },
     "losses": {
         "kl": "autoprune.calibration.losses:KullbackLeibler",
