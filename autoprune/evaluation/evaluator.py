@@ -57,6 +57,7 @@ class Evaluator(Scorer):
             that every sequence is scored once, so hidden states are not kept for later calls either.
         state_bytes: memory for hidden states: half for a call, half for states that are kept for later calls.
         trainer: trains the networks of policies; None if nothing can be trained.
+        original: the dense network that losses compare with; None if it is the placer's own at level 0.
 
     Attributes:
         runner: runs policies through the blocks.
@@ -71,13 +72,15 @@ class Evaluator(Scorer):
         reference_bytes: int = REFERENCE_BYTES,
         state_bytes: int = 2**30,
         trainer: CandidateTrainer | None = None,
+        original: BlockView | None = None,
     ) -> None:
         self.placer, self.view, self.space = placer, placer.view, placer.space
         self.losses, self.batch, self.tokens_NT = tuple(losses), batch, tokens_NT
         self._at_once_bytes = state_bytes // 2
         kept_bytes = 0 if self.view.streamed or not reference_bytes else state_bytes // 2
         self.runner = PrefixRunner(placer, tokens_NT, batch, kept_bytes)
-        self._readout = Readout(self.view, losses, reference_bytes, placer)
+        self._readout = Readout(self.view, losses, reference_bytes, placer, original)
+        self._zero_at_dense = losses[0].zero_at_dense and original is None
         self._slopes: Slopes | None = None
         self._trainer = trainer
 
@@ -96,8 +99,8 @@ class Evaluator(Scorer):
         return np.asarray(self.score_each(policies, sequences)[0])
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
-        """The first loss of the dense network, `[S]`. A loss that is 0 there needs no forward pass."""
-        if self.losses[0].zero_at_dense:
+        """The first loss at level 0 everywhere, `[S]`. A loss that is 0 there needs no forward pass."""
+        if self._zero_at_dense:
             return np.zeros(len(sequences))
         return np.asarray(self.score([self.space.dense], sequences)[0])
 

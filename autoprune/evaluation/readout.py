@@ -13,6 +13,7 @@ from torch import Tensor
 from autoprune import usercode
 from autoprune.calibration.losses import Target, is_linear
 from autoprune.errors import UserError
+from autoprune.evaluation.taught import hidden_behind
 from autoprune.levels.placing import Choice, Placer
 from autoprune.networks.blocks import BlockView
 from autoprune.networks.head import linear_head
@@ -28,15 +29,29 @@ class Readout:
     losses: what is measured.
     memory: bytes for what the losses keep of the dense network; beyond it, that is computed again.
     placer: puts embeddings and head in place, where they are units.
+    original: the dense network, where it is another network than `view`: in later rounds. Nothing is then told.
 
     Attributes:
         head: of the network, if it is linear and so are the losses.
     """
 
-    def __init__(self, view: BlockView, losses: Sequence[Loss], memory: int, placer: Placer) -> None:
+    def __init__(
+        self,
+        view: BlockView,
+        losses: Sequence[Loss],
+        memory: int,
+        placer: Placer,
+        original: BlockView | None = None,
+    ) -> None:
         self._view, self._losses, self._memory_left, self._placer = view, tuple(losses), memory, placer
+        self._original = original
         linear = all(map(is_linear, losses))
         self.head = linear_head(view) if linear else None
+        self._asked = self.head  # of the dense network, whose predictions references are
+        if original is not None and self.head is not None:
+            teacher = linear_head(original) if self.head.matrix.bias is None else None
+            self._asked = teacher and replace(teacher, measured=self.head.matrix.weight.data)
+            self.head = self.head if teacher else None
         self._dense: dict[int, Tensor] = {}
         self._kept: dict[tuple[int, Choice], list[Reference]] = {}
         self._ends: tuple[Choice, ...] = (0,) * len(placer.units_of_ends)
@@ -46,8 +61,8 @@ class Readout:
         self._ends = ends
 
     def knows(self, sequence: int) -> bool:
-        """Whether a sequence was told."""
-        return (sequence, 0) in self._kept or sequence in self._dense
+        """Whether a sequence was told, or need not be."""
+        return self._original is not None or (sequence, 0) in self._kept or sequence in self._dense
 
     def tell(self, sequence: int, dense_1TD: Tensor) -> None:
         """The dense network's hidden state of a sequence behind the last block."""
@@ -63,13 +78,15 @@ class Readout:
         key = sequence, self._head_level
         if key in self._kept:
             return [_moved(reference, tokens_T.device) for reference in self._kept[key]]
-        references = self._computed(self._dense[sequence].to(tokens_T.device), tokens_T)
+        original = self._original
+        dense_1TD = self._dense[sequence] if original is None else hidden_behind(original, tokens_T[None])
+        references = self._computed(dense_1TD.to(tokens_T.device), tokens_T)
         size = sum(map(_nbytes, references))
         if size <= self._memory_left:
-            self._kept[key] = [_moved(reference, self._dense[sequence].device) for reference in references]
+            self._kept[key] = [_moved(reference, dense_1TD.device) for reference in references]
             self._memory_left -= size
             if not self._ends:  # with other heads, references are others
-                del self._dense[sequence]
+                self._dense.pop(sequence, None)
         return references
 
     @property
@@ -79,13 +96,13 @@ class Readout:
 
     def _computed(self, dense_1TD: Tensor, tokens_T: Tensor) -> list[Reference]:
         labels_T = self._view.labels(tokens_T)
-        head = self.head
-        if head is not None and self._head_level:
+        head = self._asked
+        if head is not None and self.head is not None and self._head_level:
             self._placer.place_ends(self._ends)
-            head = replace(head, measured=head.matrix.weight.data)
+            head = replace(head, measured=self.head.matrix.weight.data)
         self._placer.release_ends()
         if head is None:
-            logits_1TV = self._view.head(dense_1TD)
+            logits_1TV = (self._original or self._view).head(dense_1TD)
             return [_reference(loss, loss.prepare(logits_1TV, labels_T[None])) for loss in self._losses]
         read_TD = head.read(dense_1TD)[0]
         return [_target(loss, loss.target(head, read_TD, labels_T)) for loss in self._losses]

@@ -7,7 +7,7 @@ Each network is measured on the validation split. Training uses the rest of the 
 import hashlib
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -31,8 +31,12 @@ from autoprune.recovery.crew import train_together
 from autoprune.recovery.cutting_out import cut_out as cut_out
 from autoprune.tracking.following import tracked
 from autoprune.training.loop import Trained, train
+from autoprune.training.rehearsal import rehearse
 from autoprune.training.settings import settings_of
 from autoprune.training.state import done
+
+HandOver = Callable[[Assembly, Policy, nn.Module], None]
+"""Is given the network that a fine-tuning hands over, in memory, with the run's assembly and policy."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -111,13 +115,16 @@ def better(networks: Mapping[str, Measurement | None]) -> tuple[str, Measurement
     return name, finite[name]
 
 
-def finetune(run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT) -> Recovered:
+def finetune(
+    run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT, hand_over: HandOver | None = None
+) -> Recovered:
     """Fine-tune the policy of a finished run, or continue an interrupted fine-tuning.
 
     Args:
         run: its directory.
         given: settings that replace the defaults for the run's network (settings.py). They include `epochs` or a limit.
         callbacks: are told how it goes.
+        hand_over: called with the network, before the result is written.
 
     Raises:
         UserError: a setting is wrong, the run has no policy, something else was begun in its `finetuned/`, the training
@@ -133,7 +140,7 @@ def finetune(run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT) 
     with rundir.locked(run):
         # derivatives need the whole network on the device
         assembly, policy = reopen(run, progress, places={"device_memory": None})
-        examples = assembly.task.training(assembly)
+        examples = assembly.task.training(assembly.original)
 
         def measured(name: str, network: nn.Module) -> Measurement:
             return examples.measured(network, partial(progress, f"validating ({name})"))
@@ -143,6 +150,7 @@ def finetune(run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT) 
         callbacks.on_start(settings, run)
         done(folder, asdict(settings), _mark(policy))  # another training is refused before any work
         student = cut_out(assembly, policy)
+        rehearse(student, examples, settings)
         dense, measurements = measured("dense", examples.dense), {"before": measured("before", student)}
 
         def rebuilt(name: str) -> nn.Module:
@@ -180,6 +188,8 @@ def finetune(run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT) 
         make_exporter(own_exporter_of(assembly.config)).write_trained(
             Source(policy.as_found(), lambda: assembly, recovery=recovered.record(given)), student, recovered.path
         )
+        if hand_over is not None:
+            hand_over(assembly, policy, student)
         result: dict[str, Any] = {name: asdict(measurement) for name, measurement in recovered.rows.items()}
         result |= {"tuning": asdict(settings), "chosen": chosen}
         if trained:
