@@ -173,6 +173,8 @@ def finetune(
                 trained = train_together(run, assembly, student, examples, settings, folder, mark, callbacks)
             else:
                 trained = train(student, examples, settings, folder, progress, mark, callbacks.on_step)
+            if trained.diverged is not None:
+                warnings.warn(trained.divergence(settings.lr, folder), RuntimeWarning, stacklevel=2)
             round_weights(assembly, student)
             measurements["trained"] = measured("trained", student)
         chosen, _ = better(measurements)
