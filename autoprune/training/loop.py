@@ -18,6 +18,7 @@ from autoprune.errors import StopSearch, UserError
 from autoprune.ports.task import Progress
 from autoprune.ports.training import TrainingSet
 from autoprune.training import adapters
+from autoprune.training.curve import Curve
 from autoprune.training.settings import TrainingSettings
 from autoprune.training.state import State
 from autoprune.training.step import DivergedError, Stepper, make_trainable
@@ -104,7 +105,10 @@ def train(
     state = None if folder is None else State(folder, student, stepper.optimizer, settings, mark, team)
     total = settings.steps(examples.count, examples.tokens)
     stopping = Stopping(student, examples, settings.patience, folder, team) if settings.patience else None
-    run = _Run(settings, math.ceil(examples.count / settings.step_examples), total, stepper, state, stopping, team)
+    curve = None if folder is None else Curve(student, examples, settings, folder, team)
+    run = _Run(
+        settings, math.ceil(examples.count / settings.step_examples), total, stepper, state, stopping, team, curve
+    )
     run.step, run.seconds = run.kept = state.restore() if state else (0, 0.0)
     if not ended:
         weights = stepper.weights
@@ -132,6 +136,7 @@ class _Run:
     state: State | None
     stopping: Stopping | None
     team: Team
+    curve: Curve | None
     step: int = 0
     seconds: float = 0.0
     kept: tuple[int, float] = (0, 0.0)
@@ -160,6 +165,8 @@ class _Run:
             measures = self.stepper.take(*divmod(self.step, self.of_epoch))
             progress("fine-tuning", max(at / end, self.seconds / (settings.max_time or math.inf)))
             self.step += 1
+            if self.curve:
+                self.curve.after(self.step)
             over = bool(on_step) and self._ends(on_step, measures)
             now = time.monotonic()
             self.seconds, late, over = team.agreed(before + now - began, now - saved > SAVE_SECONDS, over)
