@@ -34,7 +34,7 @@ class Greedy(Agent):
         def measure(policy: Levels) -> float:
             return float(objective.by_sequence([policy], sequences, probe=True).mean())
 
-        current = space.dense
+        current = space.floor
         loss = measure(current)
         queue: list[tuple[float, int, Levels]] = [(-np.inf, u, ()) for u in range(len(space.units))]
         while not space.feasible(current):

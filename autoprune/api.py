@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, SkipValidation
 
-from autoprune import given_models, objects, publishing, rundir, study
+from autoprune import given_models, objects, publishing, rounds, rundir
 from autoprune.arguments import NOT_GIVEN, Budgets, checked, given
 from autoprune.callbacks import CallbacksGiven
 from autoprune.comparing import comparison
@@ -90,7 +90,7 @@ def search(
     own = given_models.with_model(own | settings | {"tokenizer": tokenizer, "processor": processor}, config is None)
     chosen = load_config(Path(config) if config else None, own)
     with showing(progress, callbacks) as told:
-        return study.start(chosen, Path(out) if out else None, told)
+        return rounds.start(chosen, Path(out) if out else None, told)
 
 
 @checked
@@ -172,7 +172,7 @@ def resume(
     if model is not None or parts:
         given_models.give_again(Path(path), parts, {"model": model, "tokenizer": tokenizer, "processor": processor})
     with showing(progress, callbacks) as told:
-        return study.resume(Path(path), told, places)
+        return rounds.resume(Path(path), told, places)
 
 
 @checked

@@ -15,20 +15,24 @@ from torch import Tensor
 
 from autoprune.budgets.bounds import absolute_bound, in_network
 from autoprune.budgets.metric import cost_rows, fixed_cost, metric_of
+from autoprune.calibration.inputs import collect_inputs
 from autoprune.calibration.moments import collect
 from autoprune.config import SearchConfig
 from autoprune.coverage import Coverage
+from autoprune.cutting.ends import unit_of_end
 from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
 from autoprune.files.cache import cache_directory
-from autoprune.forms import check_forms, chosen_forms, only_groups, ordered
-from autoprune.level import Level, group_levels
+from autoprune.forms import check_forms, check_together, chosen_forms, ordered
+from autoprune.level import Level, form_of, group_levels
 from autoprune.levels.criterion import workspace_bytes
 from autoprune.levels.evidence import check_needs, gather
+from autoprune.levels.form import live_form
 from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, build, is_complete, store_key
+from autoprune.networks import starting
 from autoprune.networks.blocks import BlockView
 from autoprune.ports.agent import load_agent
 from autoprune.ports.criterion import load_criterion
@@ -38,8 +42,9 @@ from autoprune.ports.task import Prepared, Progress, Task
 from autoprune.ports.training import TrainingSet
 from autoprune.space import SearchSpace, Unit
 from autoprune.training.candidate import CandidateTrainer
+from autoprune.undominated import undominated
 from autoprune.whole import whole_network
-from autoprune.wording import OF_UNITS, Words
+from autoprune.wording import OF_UNITS, STORED, Words
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Assembly(Prepared):
         task: what the network reads.
         network: a lock that is held while the network is used, because several searches may share it.
         coverage: the share of the network that is in units; None where it was not computed.
+        dense: the original dense network, where the search starts from other weights; None if it is this network.
     """
 
     space: SearchSpace
@@ -59,6 +65,12 @@ class Assembly(Prepared):
     task: Task
     network: threading.Lock = field(default_factory=threading.Lock, compare=False)
     coverage: Coverage | None = None
+    dense: Prepared | None = None
+
+    @property
+    def original(self) -> Prepared:
+        """The dense network that losses compare with, and that teaches."""
+        return self.dense or self
 
     @property
     def subject(self) -> str:
@@ -87,7 +99,9 @@ class Assembly(Prepared):
 
     def notices(self) -> list[str]:
         """Sentences that the network and the metrics have for the user."""
-        told = [self.loaded.notice, *(metric.notice for metric in self.metrics.values())]
+        forms = dict.fromkeys(form_of(level) for unit in self.space.units for level in unit.levels)
+        of_forms = [form.notice(list(self.space.budgets)) for form in forms]
+        told = [self.loaded.notice, *(metric.notice for metric in self.metrics.values()), *of_forms]
         return [notice for notice in told if notice]
 
     def evaluator(self, tokens_NT: Tensor, *losses: str, once: bool = False) -> Evaluator:
@@ -103,11 +117,12 @@ class Assembly(Prepared):
         batch, trainer = self.config.batch_size(), None
         if not (once or self.view.streamed):
             trainer = CandidateTrainer(self.placer, self._examples, lambda: self.splits.reconstruction, batch)
-        return Evaluator(self.placer, tokens_NT, measured, batch, memory, states, trainer)
+        original = None if self.dense is None else self.dense.view
+        return Evaluator(self.placer, tokens_NT, measured, batch, memory, states, trainer, original)
 
     def _examples(self) -> TrainingSet:
         """What candidates are trained on."""
-        return self.task.training(self, candidates=True)
+        return self.task.training(self.original, candidates=True)
 
 
 def assemble(
@@ -121,7 +136,8 @@ def assemble(
 
     Args:
         masks: whether single groups can be kept or removed, which needs the moments; None asks the configured agent.
-        run: the directory of the run, where metrics find what they measured when it was begun.
+        run: the directory of the run, where metrics find what they measured when it was begun, and where the weights
+            are that a later round starts from.
         data: hash of the splits of a finished search. The text is then read only when it is needed, and what only a
             search needs (metrics and budgets) is left out.
 
@@ -134,27 +150,37 @@ def assemble(
     check_forms(config.forms)
     if masks is None:
         masks = load_agent(config.agent).masks
-    if masks and not only_groups(config.forms):
-        raise UserError(
-            f"the agent {config.agent} searches masks of single groups, which forms={config.forms} has not."
-        )
+    check_together(config, masks)
     for metric in () if data else config.budgets:
         load_metric(metric)
     _check_device(config.device)
     task.require(*features_of(config, masks))
-    prepared = task.prepare(config, masks, progress, data)
+    start = starting.start_of(run)
+    if config.rounds > 1 and start is None:
+        raise UserError(
+            f"the weights that the last round of '{run}' starts from are not there: `autoprune resume {run}`."
+        )
+    prepared, original = starting.started(
+        task.prepare(config, masks, progress, data), partial(task.prepare, config, masks, progress), start
+    )
     loaded, read, view = prepared.loaded, prepared.read, prepared.view
     check_needs(config.criterion, load_criterion(config.criterion), view)
-    units = units_of(view, config)
-    network = Network(view, units, config.workload_of(), cache_directory(), run, progress, task=task)
+    units = [*units_of(view, config), *units_of_ends(view, config)]
+    itemsize = loaded.checkpoint_dtype.itemsize
+    network = Network(view, units, config.workload_of(), cache_directory(), run, progress, task=task, itemsize=itemsize)
     asked = config.model_copy(update={"budgets": {}}) if data else config
     metrics = {name: metric_of(name, network) for name in asked.budgets}
     whole = whole_network(prepared, task) if asked.budgets and config.of == "model" else None
-    space = space_of(units, asked, masks, metrics, task.words, whole)
+    made = partial(space_of, config=asked, masks=masks, metrics=metrics, words=task.words, whole=whole)
+    space = made(units)
     store, moments = _stored(prepared, task, data or read().digest, space.units, masks, progress)
+    space, store = undominated(space, store, config, itemsize, made)
+    if start is not None:
+        space = space.with_floor(starting.floor_of(start, space.units))
     sort_groups(view, store)
     masked = masked_weights(view, space.units, store, moments, loaded.checkpoint_dtype) if masks else None
-    return Assembly(config, loaded, read, view, space, store, Placer(view, space, store, masked), metrics, task)
+    placer, dense = Placer(view, space, store, masked), None if start is None else original
+    return Assembly(config, loaded, read, view, space, store, placer, metrics, task, dense=dense)
 
 
 def features_of(config: SearchConfig, masks: bool) -> list[str]:
@@ -200,7 +226,9 @@ def _stored(
             save_moments(moments, units, collected)
         if not is_complete(levels):
             rows = collected if keep_moments else collect(*reading)  # which holds those of one block at a time
-            build(levels, view, units, rows, criterion, dtype, partial(progress, "building levels"), evidence)
+            several = any(live_form(level).changes_producers for unit in units for level in unit.levels)
+            inputs = collect_inputs(*reading) if several else None
+            build(levels, view, units, rows, criterion, dtype, partial(progress, "building levels"), evidence, inputs)
     return LevelStore(levels, units, config.home()), moments if keep_moments else None
 
 
@@ -216,6 +244,20 @@ def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:
                 )
             round_to = max(1, config.round_to // config.mlp_group) if mlp else 1
             units.append(unit_with_levels(width, b, view, config, round_to))
+    return units
+
+
+def units_of_ends(view: BlockView, config: SearchConfig) -> list[Unit]:
+    """Embeddings and head, if a budget counts how they are stored, and a form can have them."""
+    forms = [one for one in chosen_forms(config.forms) if one.form.ends]
+    if not forms or not set(config.budgets) & set(STORED):
+        return []
+    units = []
+    for end in view.ends:
+        dense = unit_of_end(end, len(view.blocks))
+        offer = Offer(dense, end, view, config)
+        found = [level for one in forms for level in one.form.levels(replace(offer, argument=one.argument))]
+        units.append(replace(dense, levels=ordered(found, 1)))
     return units
 
 

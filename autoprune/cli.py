@@ -36,9 +36,9 @@ def search(
     chosen = chosen_settings(config, given, overrides)
     path = out or rundir.new_run_path(chosen.agent, chosen.seed)
     with searching(path, as_json) as display:
-        from autoprune import study
+        from autoprune import rounds
 
-        result = study.start(chosen, path, display)
+        result = rounds.start(chosen, path, display)
     tell_result(result, as_json)
 
 
@@ -84,11 +84,11 @@ def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
     """
     check_run(run)
     with searching(run, as_json, "known") as display:
-        from autoprune import study
+        from autoprune import rounds
         from autoprune.comparing import comparison
         from autoprune.result import SearchResult
 
-        result = (comparison if comparison.is_comparison(run) else study).resume(run, display, given)
+        result = (comparison if comparison.is_comparison(run) else rounds).resume(run, display, given)
     if isinstance(result, SearchResult):
         tell_result(result, as_json)
     else:

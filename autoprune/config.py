@@ -117,6 +117,17 @@ class SearchConfig(Settings):
     max_time: Annotated[float | None, BUDGETS] = Field(
         None, gt=0, description="limit on the time of search, in seconds or as 10min"
     )
+    rounds: Annotated[int, BUDGETS] = Field(
+        1,
+        ge=1,
+        description="searches in a row; each starts from what the one before found, trained since",
+    )
+    round_tokens: Annotated[int | None, BUDGETS] = Field(
+        None,
+        gt=0,
+        description="tokens, or images, to train on between two rounds; the default is what half of max_tokens "
+        "pays for",
+    )
     sequence_length: Annotated[int, SAMPLES] = Field(
         512, ge=8, description="tokens in a sequence, or images in a sample (32 by default for images)"
     )
@@ -176,7 +187,7 @@ class SearchConfig(Settings):
         description="memory for hidden states, such as 8GiB; the default is a quarter of the free memory",
     )
 
-    @field_validator("max_evals", "max_tokens", mode="before")
+    @field_validator("max_evals", "max_tokens", "round_tokens", mode="before")
     @classmethod
     def _counted(cls, count: Any) -> Any:
         """Accept numbers as people write them: `400k`."""

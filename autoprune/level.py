@@ -131,7 +131,12 @@ class Form:
     """The words, costs and shapes of the levels of one form. No tensors are needed.
 
     By default a level stores all weights of the groups that it keeps, as the dense network does.
+
+    Attributes:
+        ends: whether embeddings and head can have levels of the form. They are units of a single group.
     """
+
+    ends: bool = False
 
     def check_argument(self, argument: str) -> None:
         """Raise a UserError unless the form takes what the user wrote behind its name; by default it takes nothing.
@@ -154,6 +159,10 @@ class Form:
             UserError: the form cannot be had for this unit.
         """
         return ()
+
+    def notice(self, metrics: Sequence[str]) -> str | None:
+        """A sentence that users of levels of this form should read when these metrics are budgeted; None by default."""
+        return None
 
     def drops(self, level: Level) -> bool:
         """Whether the unit is dropped at this level."""
@@ -181,6 +190,18 @@ class Form:
     def params(self, unit: "Unit", level: Level) -> float:
         """Parameters that are stored, without those that leave only with the last group (`Unit.fixed_params`)."""
         return unit.params(level.kept)
+
+    def nonzeros(self, unit: "Unit", level: Level) -> float:
+        """Parameters that are not zero, each of which counts as one, whatever its bits."""
+        return unit.params(level.kept)
+
+    def nbytes(self, unit: "Unit", level: Level, itemsize: int) -> float:
+        """Bytes of all weights of the unit as they are stored, where a dense weight has `itemsize` bytes.
+
+        Raises:
+            UserError: the form cannot tell.
+        """
+        return 0.0 if self.drops(level) else itemsize * (unit.params(level.kept) + unit.fixed_params)
 
     def macs(self, unit: "Unit", level: Level, context: int) -> float:
         """Multiply-accumulates per token when `context` positions are attended to."""

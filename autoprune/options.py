@@ -27,6 +27,7 @@ OF_RESUME = [name for name in SETTINGS if name in PLACES or name in LIMITS]
 """The settings that `resume` can change."""
 AMOUNTS = {
     "device_memory": "SIZE", "state_memory": "SIZE", "max_evals": "N", "max_tokens": "N", "max_time": "TIME",
+    "round_tokens": "N",
 }  # fmt: skip
 """Settings that users may write with units, as 8GiB, 400k or 10min, and what help calls them."""
 

@@ -50,9 +50,12 @@ PARTS: dict[str, dict[str, str]] = {
     "budgets": {
         "params": "autoprune.budgets.params:params",
         "macs": "autoprune.budgets.macs:macs",
+        "nonzeros": "autoprune.budgets.nonzeros:nonzeros",
         "latency": "autoprune.budgets.latency:latency",
         "roofline": "autoprune.budgets.roofline:roofline",
         "activation": "autoprune.budgets.activation:activation",
+        "memory": "autoprune.budgets.memory:memory",
+        "kv_cache": "autoprune.budgets.kv_cache:kv_cache",
     },
     "criteria": {
         "magnitude": "autoprune.levels.magnitude:Magnitude",
@@ -60,8 +63,15 @@ PARTS: dict[str, dict[str, str]] = {
         "obs": "autoprune.levels.obs:OptimalBrainSurgeon",
         "taylor": "autoprune.levels.taylor:Taylor",
         "bn-scale": "autoprune.levels.bn_scale:BatchNormScale",
+        "sparsegpt": "autoprune.levels.sparsegpt:SparseGPT",
+        "global-magnitude": "autoprune.levels.global_magnitude:GlobalMagnitude",
     },
-    "forms": {"groups": "autoprune.levels.groups:Groups"},
+    "forms": {
+        "groups": "autoprune.levels.groups:Groups",
+        "sparse": "autoprune.levels.sparse:Sparse",
+        "n:m": "autoprune.levels.n_of_m:NOfM",
+        "bits": "autoprune.levels.bits:Bits",
+    },
     "losses": {
         "kl": "autoprune.calibration.losses:KullbackLeibler",
         "ce": "autoprune.calibration.losses:CrossEntropy",
@@ -111,6 +121,7 @@ PARTS: dict[str, dict[str, str]] = {
         "module": "autoprune.exporters.module:Module",
         "onnx": "autoprune.exporters.onnx:Onnx",
         "gguf": "autoprune.exporters.gguf.exporter:Gguf",
+        "compressed-tensors": "autoprune.exporters.compressed_tensors:CompressedTensors",
     },
 }
 

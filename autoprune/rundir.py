@@ -18,7 +18,7 @@ from autoprune.files.names import slug
 from autoprune.files.near import did_you_mean
 from autoprune.files.writing import open_unlinked
 
-FOLDERS = ("front", "finetuned", "tracking")
+FOLDERS = ("front", "finetuned", "tracking", "rounds")
 """Of a run, that it writes to."""
 
 OPTUNA_LOCK = "study.log.lock"

@@ -9,6 +9,7 @@ Costs add over units. A peak metric (memory) takes the maximum over units instea
 each level's excess over the bound: the budget holds when the excesses sum to zero.
 """
 
+import copy
 import operator
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
@@ -16,13 +17,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune import live
 from autoprune.errors import UserError
 from autoprune.growth import growth
 from autoprune.level import Key, Level
 from autoprune.mask import Mask
 from autoprune.steps import Steps, rises
 from autoprune.unit import Unit, kept_groups
+from autoprune.unmet import unmet
 from autoprune.wording import Words
 
 __all__ = ["SLACK", "Levels", "Proposal", "SearchSpace", "Unit", "kept_groups"]
@@ -55,6 +56,7 @@ class SearchSpace:
         groups: number of bits of each unit in a mask: its groups, or its bundles, which masks keep as a whole.
         costs: metric -> additive costs, `[U, L]`. For a peak metric they are each level's excess over the budget.
         bounds: metric -> the bound on the sum of `costs`: the budget minus the fixed cost; 0 for a peak metric.
+        floor: the densest level of each unit that proposals are repaired to: 0, or what earlier rounds have left.
 
     Raises:
         UserError: a metric has no costs, a cost is negative or grows as less is kept, or a budget cannot be met.
@@ -78,6 +80,7 @@ class SearchSpace:
             metric: [np.asarray(row, dtype=np.float64) for row in rows] for metric, rows in (group_costs or {}).items()
         }
         self.n_levels_U = np.array([len(unit.levels) for unit in self.units])
+        self.floor: Levels = (0,) * len(self.units)
         self._given = {metric: self._padded(metric, rows) for metric, rows in costs.items()}
         self.fixed = {metric: float((fixed or {}).get(metric, 0.0)) for metric in self._given}
         self.costs = {m: self._over(m) if m in self.peaks else cost_UL for m, cost_UL in self._given.items()}
@@ -89,14 +92,7 @@ class SearchSpace:
         for m, (metric, bound) in enumerate(self.budgets.items()):
             smallest = self.cost(self.sparsest, metric)
             if smallest > bound + SLACK * dense[m]:
-                measure = f" {measures[metric]}" if measures and metric in measures else ""
-                whole = f" {_told(self.fixed[metric])}{measure} cannot be pruned." if self.fixed[metric] else ""
-                raise UserError(
-                    f"the budget {live.shown(metric)}={_told(bound)}{measure} ({_share(bound, dense[m])} of dense) "
-                    f"cannot be met: the smallest reachable value is {_told(smallest)}{measure} "
-                    f"({_share(smallest, dense[m])} of dense, {_told(dense[m])}{measure})."
-                    f"{whole}"
-                )
+                raise unmet(metric, bound, smallest, dense[m], self.fixed[metric], (measures or {}).get(metric))
 
     def _padded(self, metric: str, rows: Sequence[Sequence[float]]) -> NDArray[np.float64]:
         cost_UL = np.full((len(self.units), int(self.n_levels_U.max())), np.inf)
@@ -130,7 +126,14 @@ class SearchSpace:
             UserError: a budget cannot be met.
         """
         costs = {metric: self.rows(metric) for metric in self.costs}
-        return SearchSpace(self.units, costs, budgets, fixed=self.fixed, words=self.words, peaks=self.peaks)
+        space = SearchSpace(self.units, costs, budgets, fixed=self.fixed, words=self.words, peaks=self.peaks)
+        return space.with_floor(self.floor)
+
+    def with_floor(self, floor: Levels) -> "SearchSpace":
+        """The same space where something is gone already: the densest level of each unit that is another network."""
+        space = copy.copy(self)
+        space.floor = floor
+        return space
 
     @cached_property
     def dense(self) -> Levels:
@@ -234,7 +237,7 @@ class SearchSpace:
     def _uniform(self) -> Levels:
         current, used = list(self.sparsest), self._used(self.sparsest)
         for u in growth(self.units):
-            denser = self._denser(current, used, u, 0)
+            denser = self._denser(current, used, u, self.floor[u])
             if denser is not None:
                 current[u], used = denser, self._moved(used, u, current[u], denser)
         return tuple(current)
@@ -262,9 +265,9 @@ class SearchSpace:
             up, apart = int(rng.integers(count)), int(rng.integers(1, count))
             up, down = first + up, first + (up + apart) % count
             trial = list(changed)
-            if trial[up] == 0:
+            if trial[up] <= self.floor[up]:
                 up, down = down, up
-            if trial[up] == 0:
+            if trial[up] <= self.floor[up]:
                 continue
             trial[up] -= 1
             while not self.feasible(tuple(trial)) and (thinner := self.steps.thinner(down, trial[down])) is not None:
@@ -273,7 +276,7 @@ class SearchSpace:
         if not first:
             return self.repair(changed, rng)
         behind = [first + int(u) for u in rng.permutation(len(levels) - first)]
-        return self.repair(self._fill(self._thin(changed, behind), behind, floor=self.dense), rng)
+        return self.repair(self._fill(self._thin(changed, behind), behind, floor=self.floor), rng)
 
     def crossover(self, mother: Levels, father: Levels, rng: np.random.Generator) -> Levels:
         """Take each unit's level from either parent with equal probability, then `repair`."""
@@ -288,15 +291,15 @@ class SearchSpace:
         can be one level denser within the budgets. The order of units is drawn from `rng`; without one it is their own
         order.
         """
-        order = self._order(levels, rng)
+        order, levels = self._order(levels, rng), tuple(map(max, levels, self.floor))
         thinned = self._thin(levels, order)
         if thinned != levels:
             thinned = self._fill(thinned, order, floor=levels)
-        return self._fill(thinned, order, floor=self.dense)
+        return self._fill(thinned, order, floor=self.floor)
 
     def thinned(self, levels: Levels, rng: np.random.Generator | None = None) -> Levels:
         """Make a proposal feasible without making any unit dearer. What is left of the budgets is not filled."""
-        order = self._order(levels, rng)
+        order, levels = self._order(levels, rng), tuple(map(max, levels, self.floor))
         return self._fill(self._thin(levels, order), order, floor=levels)
 
     def _order(self, levels: Levels, rng: np.random.Generator | None) -> list[int]:
@@ -362,11 +365,3 @@ class SearchSpace:
 
     def _holds(self, used: list[float]) -> bool:
         return all(map(operator.le, used, self._bounds))
-
-
-def _told(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
-
-
-def _share(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.3g}%"

@@ -9,6 +9,7 @@ Schema `autoprune.space/2`:
      "budgets": {"params": <absolute bound>},
      "fixed": {"latency": <what is paid whatever the policy>, ...},
      "peaks": [names of the metrics of which the largest cost counts, not the sum],
+     "floor": [densest level of each unit that is left, in later rounds],
      "statistics": [{"weight_norm": ..., ...} of each unit, or nothing],
      "coverage": {"units": 17, "shares": {"params": <share of the whole network that units are>, ...},
                   "left": [{"why": ..., "layers": 3, "params": <share of the network's>}, ...], "told": <the same>}}
@@ -74,6 +75,8 @@ def save_space(
         "peaks": sorted(space.peaks),
         "statistics": [asdict(one) for one in statistics],
     }
+    if any(space.floor):
+        record["floor"] = space.floor
     if coverage is not None:
         record["coverage"] = {**asdict(coverage), "told": coverage.told()}
     write_atomically(path, to_json(record) + "\n")
@@ -113,6 +116,7 @@ def load_space(path: Path) -> tuple[SearchSpace, list[UnitStatistics]]:
         space = SearchSpace(
             file.units, file.costs, file.budgets, file.group_costs, file.fixed, words=words_of(record), peaks=file.peaks
         )
+        space.floor = file.floor or space.floor
     return space, file.statistics
 
 
@@ -139,6 +143,7 @@ class _File(BaseModel):
     budgets: dict[str, Annotated[float, Field(gt=0)]]
     fixed: dict[str, Annotated[float, Field(ge=0)]] | None = None
     peaks: list[str] = []
+    floor: tuple[int, ...] | None = None
     statistics: list[UnitStatistics]
 
     def check(self) -> None:
@@ -151,6 +156,11 @@ class _File(BaseModel):
                 raise ValueError(f"the unit {unit.name} has a number out of range")
             if not distinct or densities != sorted(densities, reverse=True) or unit.levels[0].key != unit.groups:
                 raise ValueError(f"the levels of the unit {unit.name} are not from all of its groups downwards")
+        levels = [len(unit.levels) for unit in self.units]
+        if self.floor and (
+            len(self.floor) != len(levels) or not all(0 <= f < n for f, n in zip(self.floor, levels, strict=True))
+        ):
+            raise ValueError("its floor is of other units")
         if not self.budgets or not self.budgets.keys() <= self.costs.keys():
             raise ValueError("its budgets are not of its costs")
         counts = {"costs": [len(unit.levels) for unit in self.units], "group_costs": [u.groups + 1 for u in self.units]}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune import cautions, limits_of_runs, live, objects, run_state, rundir, stopping, usercode
+from autoprune import cautions, limits_of_runs, live, objects, rounds_file, run_state, rundir, stopping, usercode
 from autoprune.arguments import made
 from autoprune.assembly import Assembly, assemble
 from autoprune.callbacks import SILENT, BestTeller, Callback
@@ -77,9 +77,21 @@ def resume(out: Path, callbacks: Callback = SILENT, places: Mapping[str, Any] | 
         config = load_config(out / "config.yaml", dict(places or {}))
         callbacks = tracked(config.track, callbacks)
         callbacks.on_start(config, out)
-        with workers_of(config, callbacks) as pool:
-            assembly = prepare(config, callbacks, run=out)
-            return _search(assembly, scorer_of(assembly, pool), out, callbacks)
+        return search_in(out, config, callbacks)
+
+
+def search_in(out: Path, config: SearchConfig, callbacks: Callback, limits: Limits | None = None) -> SearchResult:
+    """Begin or continue the search of a run that the caller has locked.
+
+    Args:
+        out: the run's directory.
+        config: configuration of the run.
+        callbacks: are told how it goes.
+        limits: of this search; None is those of the configuration.
+    """
+    with workers_of(config, callbacks) as pool:
+        assembly = prepare(config, callbacks, run=out)
+        return _search(assembly, scorer_of(assembly, pool), out, callbacks, limits=limits)
 
 
 def search_on(
@@ -155,10 +167,11 @@ def _search(
     out: Path,
     callbacks: Callback,
     turn: AbstractContextManager[object] | None = None,
+    limits: Limits | None = None,
 ) -> SearchResult:
     config = assembly.config
     journal = Journal(out / JOURNAL, assembly.subject)
-    limits = Limits(config.max_evals, config.max_tokens, config.max_time)
+    limits = limits or Limits(config.max_evals, config.max_tokens, config.max_time)
     agent = make_agent(config.agent, config.agent_settings())
     save_space(out / "space.json", assembly.space, assembly.store.statistics, assembly.coverage)
     assembly.save_metrics(out)
@@ -271,19 +284,20 @@ def _finish(
         "search_tokens": search_tokens,
         "validation": {row.name: row.losses for row in table},
     }
-    policy = make_policy(assembly, best, losses, table[-1].beside(table[0]), vars(objective.spent), refit)
+    spent = rounds_file.with_earlier(out, objective.spent)
+    policy = make_policy(assembly, best, losses, table[-1].beside(table[0]), vars(spent), refit)
     policy.save(out / "policy.json")
     save_front(assembly, objective, front, table[0], front_rows, out)
     result = {
         "table": [row.record() for row in table],
         "front": [row.record() for row in front_rows],
-        "spent": vars(objective.spent),
+        "spent": vars(spent),
         "history": objective.history,
         "interrupted": interrupted,
     }
     write_atomically(out / "result.json", to_json(result) + "\n")
     loss, history = table[-1].validation_loss, objective.history
     return SearchResult(
-        policy, loss, history, out, table, front_rows, objective.spent, interrupted,
+        policy, loss, history, out, table, front_rows, spent, interrupted,
         assembly.space, objective.incumbents, lambda: assembly,
     )  # fmt: skip

@@ -7,6 +7,19 @@ from autoprune.level import Level, group_levels
 
 
 @dataclass(frozen=True)
+class MatrixShape:
+    """How many rows and columns of a weight matrix are kept. Columns are those that one output reads.
+
+    Args:
+        rows: rows that are always there, rows of one group, and rows of one bundle of groups.
+        columns: the same of the columns.
+    """
+
+    rows: tuple[int, int, int]
+    columns: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
 class Unit:
     """A unit: an internal width of one block, pruned as one.
 
@@ -29,6 +42,7 @@ class Unit:
         bundle: groups that share some weights (the query heads of a KV group). 1 means that nothing is shared.
         bundle_params: parameters that leave with the last group of a bundle.
         bundle_macs: multiply-accumulates per token of these parameters.
+        shapes: of its weight matrices, producers before the consumer; empty where one is no plain matrix.
     """
 
     name: str
@@ -47,6 +61,7 @@ class Unit:
     bundle: int = 1
     bundle_params: int = 0
     bundle_macs: int = 0
+    shapes: tuple[MatrixShape, ...] = ()
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -60,6 +75,15 @@ class Unit:
     def params(self, kept: int) -> int:
         """Parameters of `kept` groups."""
         return kept * (self.group_params + kept * self.square_params) + self.bundles(kept) * self.bundle_params
+
+    def sizes(self, kept: int) -> list[tuple[int, int]]:
+        """Rows and columns of each of its matrices when `kept` groups stay."""
+        bundles = self.bundles(kept)
+
+        def count(of: tuple[int, int, int]) -> int:
+            return of[0] + kept * of[1] + bundles * of[2]
+
+        return [(count(shape.rows), count(shape.columns)) for shape in self.shapes]
 
     def macs(self, kept: int, context: int) -> int:
         """Multiply-accumulates per token when `kept` groups stay and `context` positions are attended to."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoprune.assembly import Assembly
+from autoprune.evaluation.taught import own_losses
 from autoprune.evaluation.timing import speeds
 from autoprune.files.names import slug
 from autoprune.files.writing import own_folder
@@ -119,7 +120,10 @@ def mean_losses(
     losses: Sequence[str],
     progress: Progress,
 ) -> NDArray[np.float64]:
-    """Named losses of policies, some of them refitted, means over sequences, `[P, K]`."""
+    """Named losses of policies, some of them refitted, means over sequences, `[P, K]`.
+
+    In any round, the losses of the dense policy are those of the original dense network.
+    """
     found = [one for one in policies if not isinstance(one, Refitted)]
     refitted = [(p, one) for p, one in enumerate(policies) if isinstance(one, Refitted)]
     evaluator, count = assembly.evaluator(tokens_NT, *losses, once=True), len(tokens_NT)
@@ -130,10 +134,15 @@ def mean_losses(
         some = range(start, min(count, start + step))
         losses_KPS = evaluator.score_each(found, some) if found else np.empty((len(losses), 0, len(some)))
         for p, one in refitted:  # in their order, so that each is put where it belongs
-            losses_KS = evaluator.score_placed(partial(one.place, assembly.placer), some)
+            losses_KS = evaluator.score_placed(one.proposal, partial(one.place, assembly.placer), some)
             losses_KPS = np.insert(losses_KPS, p, losses_KS, axis=1)
         parts.append(losses_KPS)
-    return np.asarray(np.concatenate(parts, axis=2).mean(axis=2).T)
+    means_PK = np.asarray(np.concatenate(parts, axis=2).mean(axis=2).T)
+    if assembly.dense is not None and assembly.space.dense in policies:
+        measured = [assembly.task.loss(name) for name in losses]
+        own_KN = own_losses(assembly.dense.view, tokens_NT, measured, assembly.config.batch_size())
+        means_PK[list(policies).index(assembly.space.dense)] = own_KN.mean(axis=1)
+    return means_PK
 
 
 def front_names(space: SearchSpace, front: Sequence[Proposal]) -> dict[str, Proposal]:

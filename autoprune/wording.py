@@ -87,6 +87,10 @@ OF_UNITS = {"params": "parameters", "macs": "multiply-accumulates"}
 """Metrics whose bounds are of the part that can be pruned or of the whole network, as the setting `of` says. The values
 are words for what they count."""
 
+STORED = ("memory",)
+"""Metrics that count how weights are stored, in the whole network: embeddings and head are units, too, where a form can
+have them."""
+
 GROUPS = {"conv": "channels"}
 """Kinds of units whose groups have a name of their own."""
 

@@ -20,23 +20,25 @@ MAY_IMPORT_WING = {("agents", "envs"), ("", "envs"), ("extend", "agents"), ("ext
 
 LAYERS = (
     {"arguments", "errors", "files", "usercode", "workload", "unit_statistics", "mask", "terminal", "wording"}
-    | {"amounts", "settings_record", "fingerprints", "live", "spending", "table_fitting", "written", "data_names"},
+    | {"amounts", "settings_record", "fingerprints", "live", "spending", "table_fitting", "written", "data_names"}
+    | {"unmet"},
     {"registry", "objects", "level", "unit", "growth", "steps", "space", "incumbents", "requests",
       "policy", "cost_lines", "refit_text", "verdict", "settings_file", "config", "forms", "journal", "rundir",
-      "space_file", "scorer", "ports", "task_choice", "task_guard", "stopping", "limits_of_runs"},
+      "space_file", "scorer", "ports", "task_choice", "task_guard", "stopping", "limits_of_runs", "rounds_file"},
     {"cutting", "data", "drawing"},
     {"networks", "models", "calibration", "budgets", "distillation"},
     {"levels"},
     {"training"},
     {"evaluation"},
     {"archive", "clock", "fidelity", "slope_requests", "losses_of_policies", "objective", "assembly", "coverage"}
-    | {"whole", "records"},
+    | {"undominated", "whole", "records"},
     {"callbacks", "fine_tuned", "run_state", "cautions", "given_models", "provenance", "refits", "cards"},
     {"logs", "console", "progress", "notebook_display", "showing"},
     {"exporters", "workers", "tracking"},
     {"validation", "refit_choice", "exporting", "publishing"},
     {"study", "result", "result_file", "result_frame", "result_html", "result_table", "result_text"},
     {"comparing", "recovery"},
+    {"rounds"},
     {"api", "reports"},
     {"testing", "extend", "watching"},
     {"cli", "command_output", "evaluation_text", "faults", "display", "listing", "on_import", "options", "picture",

@@ -52,6 +52,22 @@ model = {auto}.from_pretrained("this directory")
 The form without the zeros is written by `autoprune export RUN DIRECTORY`.
 """
 
+_PACKED = """It is a stock {base} whose weights are packed in few bits, in the layout of compressed-tensors.
+
+```python
+from transformers import {auto}  # and: pip install compressed-tensors
+
+model = {auto}.from_pretrained("this directory")
+```
+
+`autoprune export RUN DIRECTORY` writes the same network with its weights multiplied out, which needs no package.
+"""
+
+_PACKED_WIDTHS = (
+    """Its weights are packed in few bits, in the layout of compressed-tensors (`pip install compressed-tensors`). """
+    + _IMPORT
+)
+
 _MODULE = """torch and safetensors are enough. `dense` is the module that {base} makes, with or without its weights.
 
 ```python
@@ -113,6 +129,8 @@ class Form:
 NATIVE = Form(_NATIVE, "transformers", "--to hf")
 TRAINED = Form(_TRAINED, "transformers", "")
 UNIFORM = Form(_UNIFORM, "transformers", "--to hf --uniform")
+PACKED = Form(_PACKED, "transformers", "--to compressed-tensors")
+PACKED_WIDTHS = Form(_PACKED_WIDTHS, "transformers", "--to compressed-tensors")
 MODULE = Form(_MODULE, "pytorch", "--to module")
 TRAINED_MODULE = Form(_MODULE, "pytorch", "")
 ONNX = Form(_ONNX, "onnx", "--to onnx")

@@ -115,6 +115,8 @@ def compare(
         UserError: a setting is wrong, `out` holds something else, or searches of something else (another text, levels
             of an earlier version), or no search has an answer.
     """
+    if config.rounds > 1:
+        raise UserError("a comparison is of searches in one round, on one network: leave --rounds.")
     if config.storage and not config.study_name:
         config = config.model_copy(update={"study_name": out.resolve().name})
     plan = ComparisonPlan.of(config, agents, seeds)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from autoprune.cutting.matrices import shapes_of
 from autoprune.level import Level
 from autoprune.space import Unit
 
@@ -35,7 +36,7 @@ def unit_of(live: "LiveWidth", block: int, levels: tuple[Level, ...]) -> Unit:
         context_macs=0 if tokens else width.context_macs, group_cache=width.cache,
         matrices=1 + sum(len(weights_of(link)) - 1 for link in live.links),
         square_params=square, square_macs=square_macs,
-        bundle=width.bundles.size, bundle_params=shared, bundle_macs=shared_macs,
+        bundle=width.bundles.size, bundle_params=shared, bundle_macs=shared_macs, shapes=shapes_of(live),
     )  # fmt: skip
     return replace(unit, fixed_params=sum(inside.values()) - unit.params(groups))
 

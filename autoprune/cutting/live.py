@@ -5,8 +5,9 @@ block's parameters, so that a level needs no copy. Other files have the inputs o
 (counting.py), and zeros in the place of removed groups (zeros.py).
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ from autoprune.cutting.cuts import cuts_of
 from autoprune.cutting.dense import Dense
 from autoprune.cutting.dropping import Dropping
 from autoprune.cutting.layer_config import Counts
-from autoprune.cutting.layouts import consumer_layout, layout_of
+from autoprune.cutting.layouts import Depthwise, consumer_layout, layout_of
 from autoprune.cutting.widths import Key, Width
 from autoprune.level import Level
 from autoprune.space import Unit
@@ -29,11 +30,13 @@ class LevelWeights:
         consumer: the consumer's weight, in its own layout.
         norm: mean and variance of the consumer's outputs, `[2, out]`.
         behind: of the width behind.
+        others: further weights, in their modules' layouts, cut to what is kept.
     """
 
     consumer: Tensor | None = None
     norm: Tensor | None = None
     behind: "LevelWeights | None" = None
+    others: Mapping[Key, Tensor] = field(default_factory=dict)
 
 
 AS_DENSE = LevelWeights()
@@ -102,6 +105,18 @@ class LiveWidth:
         """The modules that are cut, and those that leave with the sub-block when it is dropped."""
         yield from self.dense.modules.values()
         yield from self.dropping.inside()
+
+    @functools.cached_property
+    def matrix_keys(self) -> tuple[Key, ...]:
+        """The weight matrices that follow this width and those behind it, each once, those of producers first.
+
+        Depthwise convolutions have a weight for each channel and are no matrices.
+        """
+        keys = dict.fromkeys(cut.key for link in self.links for cut in link.cuts if cut.is_weight)
+        return tuple(key for key in keys if self.dense.tensors[key].dim() > 1 and not self._is_depthwise(key[0]))
+
+    def _is_depthwise(self, path: str) -> bool:
+        return isinstance(layout_of(self.dense.modules[path]), Depthwise)
 
     def unit(self, block: int, levels: tuple[Level, ...]) -> Unit:
         """The numbers of this width as a `Unit` of the search space (torch-free)."""
@@ -186,6 +201,8 @@ class LiveWidth:
             self.dense.put(key, tensor)
         if weights.consumer is not None:
             self.dense.put(self.width.consumer.key, self.bring(weights.consumer))
+        for key, tensor in weights.others.items():
+            self.dense.put(key, self.bring(tensor))
         for key in self._unchanged:  # padding a dropped sub-block had put zeros there
             self.dense.restore(key)
         self.follow(groups)

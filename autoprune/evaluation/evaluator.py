@@ -23,7 +23,7 @@ from torch import Tensor
 
 from autoprune.calibration.losses import Target
 from autoprune.evaluation.prefix_runner import PrefixRunner, Whole, levels_first
-from autoprune.evaluation.prefixes import Node
+from autoprune.evaluation.prefixes import Choices, Node
 from autoprune.evaluation.readout import Readout, Reference
 from autoprune.evaluation.slopes import PASSES, Slopes
 from autoprune.levels.placing import Choice, Placer
@@ -34,8 +34,8 @@ from autoprune.ports.loss import Loss
 from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal
 from autoprune.training.candidate import CandidateTrainer
-from autoprune.training.loop import DivergedError
 from autoprune.training.memory import free_bytes
+from autoprune.training.step import DivergedError
 
 REFERENCE_BYTES = 256 * 2**20
 MOST_STATE_BYTES = 2 * 2**30
@@ -57,6 +57,7 @@ class Evaluator(Scorer):
             that every sequence is scored once, so hidden states are not kept for later calls either.
         state_bytes: memory for hidden states: half for a call, half for states that are kept for later calls.
         trainer: trains the networks of policies; None if nothing can be trained.
+        original: the dense network that losses compare with; None if it is the placer's own at level 0.
 
     Attributes:
         runner: runs policies through the blocks.
@@ -71,13 +72,15 @@ class Evaluator(Scorer):
         reference_bytes: int = REFERENCE_BYTES,
         state_bytes: int = 2**30,
         trainer: CandidateTrainer | None = None,
+        original: BlockView | None = None,
     ) -> None:
         self.placer, self.view, self.space = placer, placer.view, placer.space
         self.losses, self.batch, self.tokens_NT = tuple(losses), batch, tokens_NT
         self._at_once_bytes = state_bytes // 2
         kept_bytes = 0 if self.view.streamed or not reference_bytes else state_bytes // 2
         self.runner = PrefixRunner(placer, tokens_NT, batch, kept_bytes)
-        self._readout = Readout(self.view, losses, reference_bytes)
+        self._readout = Readout(self.view, losses, reference_bytes, placer, original)
+        self._zero_at_dense = losses[0].zero_at_dense and original is None
         self._slopes: Slopes | None = None
         self._trainer = trainer
 
@@ -96,14 +99,14 @@ class Evaluator(Scorer):
         return np.asarray(self.score_each(policies, sequences)[0])
 
     def dense_losses(self, sequences: Sequence[int]) -> NDArray[np.float64]:
-        """The first loss of the dense network, `[S]`. A loss that is 0 there needs no forward pass."""
-        if self.losses[0].zero_at_dense:
+        """The first loss at level 0 everywhere, `[S]`. A loss that is 0 there needs no forward pass."""
+        if self._zero_at_dense:
             return np.zeros(len(sequences))
         return np.asarray(self.score([self.space.dense], sequences)[0])
 
     def score_each(self, policies: Sequence[Proposal], sequences: Sequence[int]) -> NDArray[np.float64]:
         """Every loss, `[K, P, S]`."""
-        whole_P = [tuple(self.placer.choices(policy)) for policy in policies]
+        whole_P = [self._whole(policy) for policy in policies]
         asked, wanted = dict.fromkeys(sequences), set(whole_P)
         new = [s for s in asked if not self._readout.knows(s)]
         losses = self._run(wanted, [s for s in asked if s not in set(new)]) | self._run(wanted, new)
@@ -124,6 +127,7 @@ class Evaluator(Scorer):
             return None
         self._slopes = self._slopes or Slopes(self.placer, head, self.tokens_NT)
         self._run(set(), [s for s in sequences if not self._readout.knows(s)])
+        self._readout.behind(self.placer.ends(policy))
         tables = []
         for s in sequences:
             target = self._readout.references(s, self.tokens_NT[s])[0]
@@ -160,18 +164,20 @@ class Evaluator(Scorer):
     def score_trained(self, policies: Sequence[Proposal], sequences: Sequence[int], steps: int) -> NDArray[np.float64]:
         """The first loss of policies after training steps, `[P, S]`; infinite where a training diverges."""
         assert self._trainer is not None
-        references = self._references(sequences)
         losses_PS = np.full((len(policies), len(sequences)), np.inf)
         for p, policy in enumerate(policies):
+            references = self._references(policy, sequences)
             with suppress(DivergedError), self._trainer.in_place(policy, steps):
                 for some, losses_KB in self._standing(sequences, references):
                     losses_PS[p, some] = losses_KB[0]
         return losses_PS
 
     @torch.no_grad()
-    def score_placed(self, place: Callable[[], object], sequences: Sequence[int]) -> NDArray[np.float64]:
-        """Every loss of the network that a function puts in place, `[K, S]`. The network is dense afterwards."""
-        references = self._references(sequences)
+    def score_placed(
+        self, policy: Proposal, place: Callable[[], object], sequences: Sequence[int]
+    ) -> NDArray[np.float64]:
+        """Every loss of a policy's network as a function puts it in place, `[K, S]`. It is dense afterwards."""
+        references = self._references(policy, sequences)
         try:
             place()
             found = [losses_KB for _, losses_KB in self._standing(sequences, references)]
@@ -179,9 +185,13 @@ class Evaluator(Scorer):
             self.placer.release()
         return np.concatenate(found, axis=1)
 
-    def _references(self, sequences: Sequence[int]) -> list[list[Reference]]:
-        """What the losses keep of the dense network on each sequence."""
-        self._run(set(), [s for s in sequences if not self._readout.knows(s)])
+    def _references(self, policy: Proposal, sequences: Sequence[int]) -> list[list[Reference]]:
+        """What the losses keep of the dense network on each sequence, to compare with a policy's."""
+        new = [s for s in sequences if not self._readout.knows(s)]
+        if new:
+            self._readout.behind(self.placer.ends(self.space.dense))
+            self._run(set(), new)
+        self._readout.behind(self.placer.ends(policy))
         return [self._readout.references(s, self.tokens_NT[s]) for s in sequences]
 
     def _standing(
@@ -193,14 +203,17 @@ class Evaluator(Scorer):
             hidden_BTD = self.view.embed(self.tokens_NT[list(sequences[some])])
             for block in range(len(self.view.blocks)):
                 hidden_BTD = self.view.run(block, hidden_BTD)
-            yield some, self._readout.measure(hidden_BTD, references[some]).cpu().numpy()
+            yield some, self._readout.measure(hidden_BTD, references[some], as_it_is=True).cpu().numpy()
+
+    def _whole(self, policy: Proposal) -> Whole:
+        return Whole(tuple(self.placer.choices(policy)), self.placer.ends(policy))
 
     def _run(self, wanted: Set[Whole], sequences: Sequence[int]) -> Losses:
         """Every loss of policies on sequences of which the readout knows all or none.
 
         Where it knows none, the dense network goes through the blocks with them, and shares their prefixes.
         """
-        dense = tuple(self.placer.choices(self.space.dense))
+        dense = self._whole(self.space.dense)
         new = bool(sequences) and not self._readout.knows(sequences[0])
         losses: Losses = {}
         for some, together, where in self._slices(
@@ -216,6 +229,17 @@ class Evaluator(Scorer):
 
     def _measured(self, lanes: list[tuple[Whole, int]], states: dict[Node, Tensor]) -> Losses:
         """Every loss of policies on sequences, `[K]` each; lanes of one sequence are neighbours."""
+        by_ends: dict[Choices, list[tuple[Whole, int]]] = {}
+        for lane in lanes:
+            by_ends.setdefault(lane[0].ends, []).append(lane)
+        found: Losses = {}
+        for ends, some in by_ends.items():
+            found |= self._measured_behind(ends, some, states)
+        return found
+
+    def _measured_behind(self, ends: Choices, lanes: list[tuple[Whole, int]], states: dict[Node, Tensor]) -> Losses:
+        """The same of policies with the same embeddings and head."""
+        self._readout.behind(ends)
         found: list[Tensor] = []
         references: dict[int, list[Reference]] = {}
         for start in range(0, len(lanes), self.batch):
@@ -227,8 +251,6 @@ class Evaluator(Scorer):
             hidden = [states[self.runner.end(s, policy)].to(self.tokens_NT.device) for policy, s in batch]
             hidden_BTD = hidden[0] if len(hidden) == 1 else torch.cat(hidden)
             found.append(self._readout.measure(hidden_BTD, [references[s] for _, s in batch]))
-        if not found:
-            return {}
         return dict(zip(lanes, torch.cat(found, dim=1).T.cpu().numpy(), strict=True))  # the device is waited for once
 
     def _slices(
@@ -238,7 +260,7 @@ class Evaluator(Scorer):
         if not sequences:
             return
         if self.view.streamed:
-            distinct = [len({policy[:b] for policy in policies}) for b in range(len(self.view.blocks) + 1)]
+            distinct = [len({policy.blocks[:b] for policy in policies}) for b in range(len(self.view.blocks) + 1)]
             most = max(map(sum, pairwise(distinct)))  # before and behind a block
             with self.view.hold(len(sequences), self.batch, most, self.tokens_per_sequence) as (at_once, where):
                 for start in range(0, len(sequences), at_once):
@@ -257,15 +279,15 @@ class Evaluator(Scorer):
         """The weights from the store that each block will need, in order."""
         rows = []
         for block in range(len(self.view.blocks)):
-            distinct = sorted((policy[block] for policy in policies), key=levels_first)
+            distinct = sorted((policy.blocks[block] for policy in policies), key=levels_first)
             needed = [weight for choices in distinct for weight in self.placer.consumers(block, choices)]
             rows.append(list({id(weight): weight for weight in needed}.values()))
         return rows
 
 
 def _in_depth(policy: Whole) -> list[list[tuple[bool, Choice]]]:
-    """Policies that agree on their first blocks are neighbours."""
-    return [levels_first(choices) for choices in policy]
+    """Policies that agree on their ends and first blocks are neighbours."""
+    return [levels_first(choices) for choices in (policy.ends, *policy.blocks)]
 
 
 def free_state_bytes(device: str, sharers: int = 1) -> int:

@@ -15,8 +15,18 @@ from autoprune.evaluation.graphs import Graphs
 from autoprune.evaluation.prefixes import Choices, Node, Prefixes, StateCache
 from autoprune.levels.placing import Choice, Placer
 
-Whole = tuple[Choices, ...]
-"""A policy: what is kept of the units of all blocks."""
+
+@dataclass(frozen=True)
+class Whole:
+    """A policy.
+
+    Args:
+        blocks: what is kept of the units of each block.
+        ends: levels of embeddings and head, where these are units.
+    """
+
+    blocks: tuple[Choices, ...]
+    ends: Choices = ()
 
 
 @dataclass(frozen=True)
@@ -24,12 +34,12 @@ class Plan:
     """The forward passes to run.
 
     Args:
-        embedded: sequences that start at the embedding.
+        embedded: sequences that start at the embedding, by the levels of the ends.
         steps: for each block, by what is kept of it: the nodes before and behind it.
         states: for each block and the end, states `[1, T, D]` by node: at first those that are known.
     """
 
-    embedded: list[int]
+    embedded: dict[Choices, list[int]]
     steps: list[dict[Choices, list[tuple[Node, Node]]]]
     states: list[dict[Node, Tensor]]
 
@@ -55,7 +65,7 @@ class PrefixRunner:
 
     def end(self, sequence: int, policy: Whole) -> Node:
         """The node behind the last block."""
-        return sequence, self._prefixes.path(policy)[-1]
+        return sequence, self._prefixes.path(policy.blocks, policy.ends)[-1]
 
     def run(self, policies: Sequence[Whole], sequences: Sequence[int], where: torch.device) -> dict[Node, Tensor]:
         """States behind the last block, `[1, T, D]`, of every policy on every sequence.
@@ -79,9 +89,9 @@ class PrefixRunner:
     def _plan(self, policies: Sequence[Whole], sequences: Sequence[int]) -> Plan:
         """From the end of every policy backwards, to what is known or planned."""
         blocks = len(self._view.blocks)
-        plan = Plan([], [{} for _ in range(blocks)], [{} for _ in range(blocks + 1)])
+        plan = Plan({}, [{} for _ in range(blocks)], [{} for _ in range(blocks + 1)])
         planned: set[Node] = set()
-        paths = [(policy, self._prefixes.path(policy)) for policy in policies]
+        paths = [(policy, self._prefixes.path(policy.blocks, policy.ends)) for policy in policies]
         for sequence in sequences:
             for policy, path in paths:
                 for level in range(blocks, -1, -1):
@@ -94,19 +104,22 @@ class PrefixRunner:
                         plan.states[level][node] = known
                         break
                     if level == 0:
-                        plan.embedded.append(sequence)
+                        plan.embedded.setdefault(policy.ends, []).append(sequence)
                     else:
-                        lanes = plan.steps[level - 1].setdefault(policy[level - 1], [])
+                        lanes = plan.steps[level - 1].setdefault(policy.blocks[level - 1], [])
                         lanes.append(((sequence, path[level - 1]), node))
         return plan
 
     def _embed(self, plan: Plan, where: torch.device) -> None:
-        for start in range(0, len(plan.embedded), self._batch):
-            some = plan.embedded[start : start + self._batch]
-            hidden_BTD = self._view.embed(self._tokens_NT[some]).to(where)
-            for i, sequence in enumerate(some):
-                plan.states[0][sequence, 0] = hidden_BTD[i : i + 1]
-                self.cache.put((sequence, 0), hidden_BTD[i : i + 1])
+        for ends, sequences in plan.embedded.items():
+            self._placer.place_ends(ends)
+            root = self._prefixes.root(ends)
+            for start in range(0, len(sequences), self._batch):
+                some = sequences[start : start + self._batch]
+                hidden_BTD = self._view.embed(self._tokens_NT[some]).to(where)
+                for i, sequence in enumerate(some):
+                    plan.states[0][sequence, root] = hidden_BTD[i : i + 1]
+                    self.cache.put((sequence, root), hidden_BTD[i : i + 1])
 
     def _step(
         self,

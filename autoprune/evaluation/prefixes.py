@@ -18,17 +18,27 @@ Node = tuple[int, int]
 
 
 class Prefixes:
-    """Numbers for prefixes: 0 is the empty one, before the first block."""
+    """Numbers for prefixes: the empty one, before the first block, has no positive number."""
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[int, Choices], int] = {}
+        self._roots: dict[Choices, int] = {}
 
-    def path(self, choices: Sequence[Choices]) -> list[int]:
-        """The numbers of all prefixes of what a policy keeps in each block, from the empty to the whole."""
-        numbers = [0]
+    def path(self, choices: Sequence[Choices], ends: Choices = ()) -> list[int]:
+        """The numbers of all prefixes of what a policy keeps in each block, from the empty to the whole.
+
+        Args:
+            choices: of the blocks.
+            ends: levels of embeddings and head. With other ones all hidden states are others.
+        """
+        numbers = [self.root(ends)]
         for one in choices:
             numbers.append(self._numbers.setdefault((numbers[-1], one), len(self._numbers) + 1))
         return numbers
+
+    def root(self, ends: Choices) -> int:
+        """The number of the empty prefix: 0, or a negative number for other ends than the dense ones."""
+        return -self._roots.setdefault(ends, len(self._roots) + 1) if any(ends) else 0
 
 
 class StateCache:

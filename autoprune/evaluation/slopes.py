@@ -64,6 +64,7 @@ class Slopes:
             sequence: its number.
             target: what the loss keeps of the sequence.
         """
+        self._placer.place_ends(self._placer.ends(policy))
         hidden_1TD = self._view.embed(self._tokens_NT[[sequence]])
         self._stages = self._stages or self._found(hidden_1TD)
         states = [hidden_1TD]

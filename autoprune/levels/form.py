@@ -5,9 +5,9 @@ Modules of forms do not import torch or models at the top, because reports use f
 Shapes: O outputs, D inputs of the consumer.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from autoprune.errors import UserError
 from autoprune.level import Form, Level, form_of
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from autoprune.cutting.live import LevelWeights, LiveWidth
     from autoprune.levels.criterion import Reconstruction
+    from autoprune.levels.matrices import UnitBuilding
     from autoprune.space import Unit
 
 
@@ -28,12 +29,15 @@ class Building:
     Args:
         unit: that the width is of.
         width: the live width, dense.
-        moments: second moments of the consumer's inputs, `[D, D]`.
+        moments: second moments of the consumer's inputs, `[D, D]`; `[0, 0]` where they are not known.
         mean: their means, `[D]`; None where no BatchNorm reads the consumer.
         inputs: numbers of the consumer's inputs, `[D]`, those of the most important group first.
         reconstructs: whether the criterion gives the consumer new weights.
         reconstruction: makes the least-squares weights on some inputs; it is worked out once for all levels.
         dtype: the checkpoint's, which weights are rounded to.
+        read: path of a producer in the block -> second moments of what it reads and of a constant 1, where a form asks
+            for them (calibration/inputs.py).
+        memo: what forms remember for other levels of the width.
     """
 
     unit: "Unit"
@@ -44,11 +48,18 @@ class Building:
     reconstructs: bool
     reconstruction: "Callable[[], Reconstruction]"
     dtype: "torch.dtype"
+    read: "Mapping[str, Tensor]" = field(default_factory=dict)
+    memo: "dict[str, Any]" = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """Inputs of the consumer that belong to one group."""
         return len(self.inputs) // self.unit.groups
+
+    @property
+    def order(self) -> "Tensor":
+        """Numbers of the groups, the most important first, `[G]`."""
+        return self.inputs[:: self.size] // self.size
 
 
 class LiveForm(Form):
@@ -56,14 +67,32 @@ class LiveForm(Form):
 
     Attributes:
         refits: whether consumers of such a level may be solved once more without leaving the form (training/refit.py).
+        changes_producers: whether `build` or `build_unit` needs the moments of what producers read (`Building.read`).
+        whole: whether a level changes more matrices than the consumer, and is built by `build_unit` for the whole unit.
+        keeps_zeros: whether weights that are zero at a level stay zero when the network is trained.
     """
 
     refits: bool = False
+    changes_producers: bool = False
+    whole: bool = False
+    keeps_zeros: bool = False
 
     def build(self, level: Level, of: Building) -> "Mapping[str, Tensor]":
         """Tensors that the store keeps of a level: `level` is the consumer's weight in the layout of its module, with
         the groups in the store's order, and `norm` is the mean and variance of the BatchNorm that reads the consumer,
         `[2, O]`. Other names are the form's own.
+        """
+        raise NotImplementedError
+
+    def build_unit(self, levels: Mapping[int, Level], of: "UnitBuilding") -> "Mapping[str, Tensor]":
+        """Tensors that the store keeps of all levels of this form that a unit has, if the form is `whole`.
+
+        Names are those of `build` with a dot and the level's number: `level.3`. Weights are in the store's order of
+        groups, as `UnitBuilding.matrices` has them. The consumer of a width behind is `behind.level`.
+
+        Args:
+            levels: by their numbers in the unit.
+            of: the unit, its matrices and the moments of what they read.
         """
         raise NotImplementedError
 
@@ -87,6 +116,21 @@ class LiveForm(Form):
             )
             new_OD[:, inputs_K] = kept_OK
         return new_OD
+
+    def unpacked(self, level: Level, of: "LiveWidth", own: "Mapping[str, Tensor]") -> "Tensor | None":
+        """The consumer's weight where it is in tensors of the form's own, in its module's layout. By default None."""
+        return None
+
+    def lost(self, level: Level, own: "Mapping[str, Tensor]") -> float:
+        """Shares of the outputs of producers that a level loses, squared and added up. By default 0."""
+        return 0.0
+
+    def borrows(self, level: Level, levels: "Sequence[Level]") -> int | None:
+        """The number of a level of the same unit whose own tensors this level uses, too. By default None.
+
+        A tensor that both have is this level's.
+        """
+        return None
 
     def fits(self, level: Level, what: str, tensor: "Tensor") -> bool:
         """Whether a tensor that the store has of a level under a name can be of it."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autoprune.level import Level
 from autoprune.levels.form import LiveForm, live_form
@@ -35,20 +35,34 @@ class Placer:
         self.view, self.space, self.store, self.masked = view, space, store, masked
         self._separable: dict[int, bool] = {}
         self._widths = [width for row in view.widths for width in row]
+        self._widths += view.ends[
+            : len(space.units) - len(self._widths)
+        ]  # behind the units of blocks, if there are any
         self._forms = [[live_form(level) for level in unit.levels] for unit in space.units]
         self._standing: list[tuple[LiveForm, Level] | None] = [None] * len(space.units)
         self.units_of_block = [
             [u for u, unit in enumerate(space.units) if unit.block == b] for b in range(len(view.blocks))
         ]
+        self.units_of_ends = [u for u, unit in enumerate(space.units) if unit.block == len(view.blocks)]
 
     def choices(self, proposal: Proposal) -> list[tuple[Choice, ...]]:
         """What is kept of the units of each block: equal choices compute equal blocks."""
         units: Sequence[Choice] = proposal if isinstance(proposal, tuple) else self._bits(proposal)
         return [tuple(units[u] for u in row) for row in self.units_of_block]
 
+    def ends(self, proposal: Proposal) -> tuple[Choice, ...]:
+        """The levels of embeddings and head; empty where they are no units."""
+        return tuple(proposal[u] for u in self.units_of_ends) if isinstance(proposal, tuple) else ()
+
+    def place_ends(self, choices: Sequence[Choice]) -> None:
+        """Put levels of embeddings and head in place."""
+        for u, choice in zip(self.units_of_ends, choices, strict=True):
+            self._place_unit(u, choice)
+
     def place(self, proposal: Proposal) -> None:
         """Put a whole proposal in place."""
         self.view.expect(None)
+        self.place_ends(self.ends(proposal))
         for block, choices in enumerate(self.choices(proposal)):
             self.place_block(block, choices)
 
@@ -119,13 +133,27 @@ class Placer:
     def release(self) -> None:
         """Put the dense network back."""
         self.view.expect(None)
+        self.release_ends()
         for block in range(len(self.units_of_block)):
             self.release_block(block)
+
+    def release_ends(self) -> None:
+        """Put the dense embeddings and head back."""
+        for u in self.units_of_ends:
+            self._keep(u, 1)
 
     def release_block(self, block: int) -> None:
         """Put one dense block back."""
         for u in self.units_of_block[block]:
             self._keep(u, self.space.units[u].groups)
+
+    def modules_with_zeros(self) -> list[nn.Module]:
+        """Modules whose weights have zeros now that training must leave."""
+        found: dict[nn.Module, None] = {}
+        for width, standing in zip(self._widths, self._standing, strict=True):
+            if standing is not None and standing[0].keeps_zeros:
+                found |= dict.fromkeys(width.dense.modules[path] for path, _ in width.matrix_keys)
+        return list(found)
 
     def _keep(self, u: int, groups: int) -> None:
         """Keep the first groups of a unit with their dense weights, or none."""

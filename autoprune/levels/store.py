@@ -14,12 +14,13 @@ memory-mapped. Version, units, sizes, shapes and orders are checked before use. 
 dtype, so that what is scored is what is shipped.
 """
 
+import copy
 import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from itertools import chain, repeat
 from pathlib import Path
@@ -39,9 +40,11 @@ from autoprune.files.arrays import read_tensors
 from autoprune.files.names import slug
 from autoprune.files.reading import explained, read_json
 from autoprune.files.writing import BUILDING, scratch
+from autoprune.level import Level
 from autoprune.levels.criterion import Reconstruction, order_of, workspace_bytes
 from autoprune.levels.evidence import Evidence
 from autoprune.levels.form import Building, live_form
+from autoprune.levels.matrices import UnitBuilding
 from autoprune.levels.measure_unit import measure
 from autoprune.levels.seal import SMALL, Seal, check, sealed
 from autoprune.networks.blocks import BlockView
@@ -118,9 +121,20 @@ class LevelStore:
                 check(directory / file_of(unit), seal, whole=small)
                 self._tensors.append(read_tensors(directory / file_of(unit), device))
                 _check_unit(unit, self._tensors[-1])
-        tables = list(zip(self._tensors, (len(unit.levels) for unit in units), strict=True))
-        self._weights = [_weights(tensors, levels) for tensors, levels in tables]
-        self._own = [_own(tensors, levels) for tensors, levels in tables]
+        tables = list(zip(self._tensors, units, strict=True))
+        self._weights = [_weights(tensors, len(unit.levels)) for tensors, unit in tables]
+        self._own = [_own(tensors, unit.levels) for tensors, unit in tables]
+
+    def choosing(self, chosen: Sequence[Sequence[int]]) -> "LevelStore":
+        """The same store with some levels of each unit, by their numbers. They are numbered anew."""
+        own = copy.copy(self)
+        own._weights = [[row[number] for number in some] for row, some in zip(self._weights, chosen, strict=True)]
+        own._own = [[row[number] for number in some] for row, some in zip(self._own, chosen, strict=True)]
+        own.statistics = tuple(
+            replace(one, output_errors=tuple(one.output_errors[number] for number in some))
+            for one, some in zip(self.statistics, chosen, strict=True)
+        )
+        return own
 
     def order(self, u: int) -> Tensor:
         """Groups of unit `u`, most important first, `[G]`."""
@@ -132,7 +146,7 @@ class LevelStore:
 
     def consumer(self, u: int, level: int) -> Tensor | None:
         """The reconstructed weight of unit `u`'s consumer, or None where the dense weight's prefix serves."""
-        return self._tensors[u].get(f"level.{level}")
+        return self._weights[u][level].consumer
 
     def weights(self, u: int, level: int) -> LevelWeights:
         """The weights that a level of unit `u` puts in place."""
@@ -167,14 +181,15 @@ def _weights(tensors: Mapping[str, Tensor], levels: int) -> list[LevelWeights]:
     return found
 
 
-def _own(tensors: Mapping[str, Tensor], levels: int) -> list[dict[str, Tensor]]:
-    """The tensors of each of so many levels that only their forms know, by name."""
-    found: list[dict[str, Tensor]] = [{} for _ in range(levels)]
+def _own(tensors: Mapping[str, Tensor], levels: Sequence[Level]) -> list[dict[str, Tensor]]:
+    """The tensors of each level that only its form knows, by name, with those of the level that it borrows from."""
+    found: list[dict[str, Tensor]] = [{} for _ in levels]
     for name, tensor in tensors.items():
         what, _, level = name.rpartition(".")
         if what and what.split(".")[-1] not in SHARED and level != "order":
             found[int(level)][what] = tensor
-    return found
+    lenders = [live_form(level).borrows(level, levels) for level in levels]
+    return [own if lender is None else found[lender] | own for own, lender in zip(found, lenders, strict=True)]
 
 
 def file_of(unit: Unit) -> str:
@@ -196,6 +211,7 @@ def build(
     dtype: torch.dtype,
     progress: Callable[[float], None] | None = None,
     evidence: Sequence[Sequence[Evidence]] | None = None,
+    inputs: Iterable[Mapping[str, Tensor]] | None = None,
 ) -> None:
     """Compute every level of every unit and put the finished store in `directory` in one step.
 
@@ -203,23 +219,32 @@ def build(
         moments: per block and width, and those behind it, `[D, D]`; a block's are let go of when its levels are done.
         dtype: the checkpoint's, which weights are rounded to.
         evidence: what the criterion needs besides, in the order of the moments; None: nothing.
+        inputs: per block, what producers read (calibration/inputs.py); None where no form needs it.
 
     Raises:
         UserError: the disk is full or not writable.
     """
     widths = [width for row in view.widths for width in row]
+    widths += view.ends[: len(units) - len(widths)]
     known: Iterable[Evidence] = chain.from_iterable(evidence) if evidence else repeat({})
     of_link = zip(chain.from_iterable(moments), known, strict=False)
     statistics: list[dict[str, Any]] = []
+    read, at_block = iter(inputs or ()), -1
+    of_block: Mapping[str, Tensor] = {}
     with _building(directory) as temporary:
         for done, (unit, width) in enumerate(zip(units, widths, strict=True)):
             with view.bench(_workspace(width)) as device:
-                if device.type == "cpu":
-                    view.rest()
+                if unit.block == len(view.blocks):
+                    levels, measured = _end(unit, width, dtype)
                 else:
-                    view.enter(unit.block)
-                of_links = [next(of_link) for _ in width.links]
-                levels, measured = _unit(unit, width, of_links, criterion, dtype)
+                    if device.type == "cpu":
+                        view.rest()
+                    else:
+                        view.enter(unit.block)
+                    of_links = [next(of_link) for _ in width.links]
+                    while inputs is not None and at_block < unit.block:  # some blocks have no units
+                        at_block, of_block = at_block + 1, next(read)
+                    levels, measured = _unit(unit, width, of_links, criterion, dtype, of_block)
                 statistics.append(asdict(measured))
             save_file(levels, temporary / file_of(unit))
             if progress:
@@ -257,20 +282,47 @@ def _workspace(width: LiveWidth) -> int:
 
 
 def _unit(
-    unit: Unit, width: LiveWidth, of_links: Sequence[tuple[Tensor, Evidence]], criterion: Criterion, dtype: torch.dtype
+    unit: Unit,
+    width: LiveWidth,
+    of_links: Sequence[tuple[Tensor, Evidence]],
+    criterion: Criterion,
+    dtype: torch.dtype,
+    inputs: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], UnitStatistics]:
     """The file of a unit, and its statistics, which are of the last width behind."""
     tensors: dict[str, Tensor] = {}
-    rows_O: Tensor | None = None  # of the consumer: the width behind puts them into an order
+    orders: list[Tensor] = []
     for behind, (link, (h_DD, evidence)) in reversed(list(enumerate(zip(width.links, of_links, strict=True)))):
-        levels = _levels(unit, link, h_DD, evidence, criterion, dtype)
-        if rows_O is None:
-            statistics = measure(unit, link, reading.moments(link, h_DD)[0], levels)
-        else:
-            levels = {name: _in_order(tensor, name, rows_O) for name, tensor in levels.items()}
+        levels = _levels(unit, link, h_DD, evidence, criterion, dtype, inputs)
+        if orders:  # of the consumer: the width behind puts its rows into an order
+            levels = {name: _in_order(tensor, name, orders[0]) for name, tensor in levels.items()}
         tensors |= {BEHIND * behind + name: tensor for name, tensor in levels.items()}
-        rows_O = levels["order"]
-    return tensors, statistics
+        orders.insert(0, levels["order"])
+    of = UnitBuilding(unit, width, orders, inputs, [h_DD for h_DD, _ in of_links], criterion, dtype)
+    for form in dict.fromkeys(live_form(level) for level in unit.levels):
+        if form.whole:
+            own = {number: level for number, level in enumerate(unit.levels) if live_form(level) is form}
+            tensors |= form.build_unit(own, of)
+    last, prefix = width.links[-1], BEHIND * (len(orders) - 1)
+    of_last = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return tensors, measure(unit, last, reading.moments(last, of_links[-1][0])[0], of_last, _own(of_last, unit.levels))
+
+
+def _end(unit: Unit, width: LiveWidth, dtype: torch.dtype) -> tuple[dict[str, Tensor], UnitStatistics]:
+    """The same of embeddings or a head, of a single group; all that is known of their inputs is how many there are."""
+    inputs = width.consumer_weight.shape[1]
+    tensors: dict[str, Tensor] = {"order": torch.zeros(1, dtype=torch.int64)}
+    unknown = torch.zeros(0, 0, dtype=torch.float64)
+    numbers = torch.arange(inputs, device=width.consumer_weight.device)
+    of = Building(unit, width, unknown, None, numbers, False, _none, dtype)
+    for number, level in enumerate(unit.levels):
+        tensors |= {f"{name}.{number}": tensor for name, tensor in live_form(level).build(level, of).items()}
+    alike_DD = torch.eye(inputs, dtype=torch.float64)
+    return tensors, measure(unit, width, alike_DD, tensors, _own(tensors, unit.levels))
+
+
+def _none() -> Reconstruction:
+    raise AssertionError("ends keep all of their inputs")
 
 
 def _in_order(tensor: Tensor, name: str, rows_O: Tensor) -> Tensor:
@@ -280,17 +332,33 @@ def _in_order(tensor: Tensor, name: str, rows_O: Tensor) -> Tensor:
 
 
 def _levels(
-    unit: Unit, width: LiveWidth, h_DD: Tensor, evidence: Evidence, criterion: Criterion, dtype: torch.dtype
+    unit: Unit,
+    width: LiveWidth,
+    h_DD: Tensor,
+    evidence: Evidence,
+    criterion: Criterion,
+    dtype: torch.dtype,
+    read: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
     weight_OD = width.consumer_weight
     h_DD, mean_D = reading.moments(width, h_DD.to(weight_OD.device))
     evidence = {name: tensor.to(weight_OD.device) for name, tensor in evidence.items()}
-    order = order_of(criterion, weight_OD, h_DD, unit.groups, unit.bundle, evidence)
+    order = _order(unit, weight_OD, h_DD, evidence, criterion)
     tensors = {"order": order.cpu()}
     size = weight_OD.shape[1] // unit.groups
     inputs_D = (order[:, None] * size + torch.arange(size, device=order.device)).flatten()
     reconstruction = cache(lambda: Reconstruction(weight_OD, h_DD))
-    of = Building(unit, width, h_DD, mean_D, inputs_D, criterion.reconstructs, reconstruction, dtype)
+    of = Building(unit, width, h_DD, mean_D, inputs_D, criterion.reconstructs, reconstruction, dtype, read)
     for number, level in enumerate(unit.levels):
-        tensors |= {f"{name}.{number}": tensor for name, tensor in live_form(level).build(level, of).items()}
+        form = live_form(level)
+        if not form.whole:
+            tensors |= {f"{name}.{number}": tensor for name, tensor in form.build(level, of).items()}
     return tensors
+
+
+def _order(unit: Unit, weight_OD: Tensor, h_DD: Tensor, evidence: Evidence, criterion: Criterion) -> Tensor:
+    """Groups by their importance; in their own order where no level needs one and a form changes whole matrices."""
+    whole = any(live_form(level).whole for level in unit.levels)
+    if whole and all(level.kept in (0, unit.groups) for level in unit.levels):
+        return torch.arange(unit.groups, device=weight_OD.device)
+    return order_of(criterion, weight_OD, h_DD, unit.groups, unit.bundle, evidence)

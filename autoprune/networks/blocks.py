@@ -123,6 +123,11 @@ class BlockView(ABC):
         return "that no width of the blocks goes through" if inside else "outside of the blocks"
 
     @property
+    def ends(self) -> list[LiveWidth]:
+        """Embeddings and head as widths of one group, where they can have fewer bits; by default there are none."""
+        return []
+
+    @property
     def attention_types(self) -> list[str]:
         """The attention type of every block, which sets what an attention costs; by default there is one type."""
         return [""] * len(self.blocks)

@@ -9,11 +9,14 @@ Shapes: B sequences, T tokens, D hidden, V vocabulary.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from autoprune.cutting.ends import ends_of
+from autoprune.cutting.live import LiveWidth
 from autoprune.data.text import next_tokens
 from autoprune.networks.blocks import BlockCall, BlockView, live_widths
 from autoprune.networks.family import Family
@@ -146,6 +149,12 @@ class TextView(BlockView):
         model: Any = self.model
         matrix: nn.Module | None = model.get_output_embeddings()
         return matrix
+
+    @cached_property
+    def ends(self) -> list[LiveWidth]:
+        """Both embeddings; one where they are tied."""
+        model: Any = self.model
+        return ends_of(self.model, model.get_input_embeddings(), self.output_matrix())
 
     @contextmanager
     def _recorders(self) -> Iterator[list[_Recorder]]:

@@ -37,6 +37,7 @@ class Network:
         run: the directory of the run, which may have been begun before; None without a run.
         progress: called with the name of a stage and the share of it that is done.
         task: the network's task, which has the forward pass and refuses what it does not support.
+        itemsize: bytes of a weight in the checkpoint; None where that is not known.
     """
 
     view: "BlockView"
@@ -46,6 +47,7 @@ class Network:
     run: Path | None = None
     progress: Callable[[str, float], None] = lambda stage, share: None
     task: Task = field(kw_only=True)
+    itemsize: int | None = None
 
 
 class Metric(ABC):

@@ -7,7 +7,7 @@ Each network is measured on the validation split. Training uses the rest of the 
 import hashlib
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -29,13 +29,16 @@ from autoprune.policy import Policy, to_json
 from autoprune.ports.training import Measurement
 from autoprune.recovery import shown
 from autoprune.recovery.crew import train_together
-from autoprune.recovery.cutting_out import cut_out
+from autoprune.recovery.cutting_out import cut_out as cut_out
 from autoprune.recovery.forecasting import law_of, record_of
 from autoprune.tracking.following import tracked
 from autoprune.training.loop import Trained, train
 from autoprune.training.rehearsal import rehearse
 from autoprune.training.settings import settings_of
 from autoprune.training.state import done
+
+HandOver = Callable[[Assembly, Policy, nn.Module], None]
+"""Is given the network that a fine-tuning hands over, in memory, with the run's assembly and policy."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -124,13 +127,16 @@ def better(networks: Mapping[str, Measurement | None]) -> tuple[str, Measurement
     return name, finite[name]
 
 
-def finetune(run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT) -> Recovered:
+def finetune(
+    run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT, hand_over: HandOver | None = None
+) -> Recovered:
     """Fine-tune the policy of a finished run, or continue an interrupted fine-tuning.
 
     Args:
         run: its directory.
         given: settings that replace the defaults for the run's network (settings.py). They include `epochs` or a limit.
         callbacks: are told how it goes.
+        hand_over: called with the network, before the result is written.
 
     Raises:
         UserError: a setting is wrong, the run has no policy, something else was begun in its `finetuned/`, the training
@@ -146,7 +152,7 @@ def finetune(run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT) 
     with rundir.locked(run):
         # derivatives need the whole network on the device
         assembly, policy = reopen(run, progress, places={"device_memory": None})
-        examples = assembly.task.training(assembly)
+        examples = assembly.task.training(assembly.original)
 
         def measured(name: str, network: nn.Module) -> Measurement:
             return examples.measured(network, partial(progress, f"validating ({name})"))
@@ -198,6 +204,8 @@ def finetune(run: Path, given: Mapping[str, Any], callbacks: Callback = SILENT) 
         make_exporter(own_exporter_of(assembly.config)).write_trained(
             Source(policy.as_found(), lambda: assembly, recovery=recovered.record(given)), student, recovered.path
         )
+        if hand_over is not None:
+            hand_over(assembly, policy, student)
         result: dict[str, Any] = {name: asdict(measurement) for name, measurement in recovered.rows.items()}
         result |= {"tuning": asdict(settings), "chosen": chosen, "uniform": recovered.uniform}
         result |= {"law": law.model_dump()} if law else {}

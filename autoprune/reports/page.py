@@ -12,7 +12,7 @@ from autoprune.drawing.style import STYLE
 from autoprune.errors import UserError
 from autoprune.files.reading import explained
 from autoprune.files.writing import write_atomically
-from autoprune.reports import comparison, origin, overview, recovery, searching, units
+from autoprune.reports import comparison, origin, overview, recovery, rounds, searching, units
 from autoprune.reports.record import Run
 from autoprune.reports.run import read_run
 from autoprune.reports.sensitivities import sensitivities
@@ -53,6 +53,7 @@ def render(run: Run) -> str:
         "main",
         overview.validation(run),
         recovery.fine_tuning(run),
+        rounds.rounds(run),
         searching.curve(run),
         units.by_depth(run),
         searching.trade_off(run),

@@ -16,6 +16,7 @@ from autoprune.config import SearchConfig
 from autoprune.level import Key, Level
 from autoprune.policy import Policy
 from autoprune.recovery.result import Finetuned
+from autoprune.rounds_file import Rounds
 from autoprune.space import SearchSpace
 from autoprune.unit_statistics import UnitStatistics
 from autoprune.wording import Words
@@ -129,6 +130,7 @@ class Run:
         policy: None unless the run is finished, and then so is `result`.
         finetuned: what fine-tuning gave; where its file is damaged, a sentence that says so.
         coverage: how much of the network the units are, in words; None where that is not known.
+        rounds: what earlier rounds did; None for a run of one round.
     """
 
     path: Path
@@ -143,6 +145,7 @@ class Run:
     result: Result | None
     finetuned: Finetuned | str | None = None
     coverage: str | None = None
+    rounds: Rounds | None = None
 
     @property
     def subject(self) -> str:

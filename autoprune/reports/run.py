@@ -13,6 +13,7 @@ from autoprune.policy import Policy
 from autoprune.recovery.result import Finetuned, read_finetuned
 from autoprune.reports.gathering import Gathering
 from autoprune.reports.record import Best, Result, Run
+from autoprune.rounds_file import read_rounds
 from autoprune.space import SearchSpace
 from autoprune.space_file import coverage_of, load_space
 from autoprune.unit_statistics import UnitStatistics
@@ -70,7 +71,8 @@ def record_of(
     seen = [(tokens, seconds, math.inf if loss is None else loss) for tokens, seconds, loss in result.history]
     best = _found(policy, config.sequence_length)
     return Run(
-        path, config, space, statistics, scored, best, result.spent, seen, policy, result, _finetuned(path), told
+        path, config, space, statistics, scored, best, result.spent, seen, policy, result, _finetuned(path), told,
+        read_rounds(path),
     )  # fmt: skip
 
 

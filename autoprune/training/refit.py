@@ -73,7 +73,11 @@ def place_refitted(
     """
     view = placer.view
     batch = min(batch, -(-len(tokens_NT) // HELD_OUT))
+    placer.release_ends()
     dense = pruned = [view.embed(tokens_BT) for tokens_BT in torch.split(tokens_NT, batch)]
+    if any(placer.ends(proposal)):
+        placer.place_ends(placer.ends(proposal))
+        pruned = [view.embed(tokens_BT) for tokens_BT in torch.split(tokens_NT, batch)]
     for block, choices in enumerate(placer.choices(proposal)):
         placer.release_block(block)
         wanted = [_step(view, block, hidden) for hidden in dense]

@@ -167,5 +167,11 @@ def settings_of(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Traini
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"the setting {where} of fine-tuning: {first['msg']} (got {first['input']!r}).") from error
+    if settings.sharding != "none" and settings.workers == 1:
+        raise UserError(f"sharding={settings.sharding} spreads a network over several workers: give --workers, too.")
+    if settings.lora and settings.norms_only:
+        raise UserError(
+            f"lora={settings.lora} trains adapters alone, norms_only=true norms and biases alone: leave one of them."
+        )
     check_teaching(settings, given)
     return settings

@@ -1,0 +1,1 @@
+"""Matrices in few bits: the grid, error compensation, packing."""
