@@ -18,6 +18,7 @@ from autoprune.errors import StopSearch, UserError
 from autoprune.ports.task import Progress
 from autoprune.ports.training import TrainingSet
 from autoprune.training import adapters
+from autoprune.training.curve import Curve
 from autoprune.training.room import check_room, is_out_of_memory, out_of_memory
 from autoprune.training.settings import TrainingSettings
 from autoprune.training.state import State
@@ -116,7 +117,10 @@ def train(
     state = None if folder is None else State(folder, student, stepper.optimizer, settings, mark, team)
     total = settings.steps(examples.count, examples.tokens)
     stopping = Stopping(student, examples, settings.patience, folder, team) if settings.patience else None
-    run = _Run(settings, math.ceil(examples.count / settings.step_examples), total, stepper, state, stopping, team)
+    curve = None if folder is None else Curve(student, examples, settings, folder, team)
+    run = _Run(
+        settings, math.ceil(examples.count / settings.step_examples), total, stepper, state, stopping, team, curve
+    )
     run.step, run.seconds = run.kept = state.restore() if state else (0, 0.0)
     if not ended:
         weights = stepper.weights
@@ -150,6 +154,7 @@ class _Run:
     state: State | None
     stopping: Stopping | None
     team: Team
+    curve: Curve | None
     step: int = 0
     seconds: float = 0.0
     kept: tuple[int, float] = (0, 0.0)
@@ -178,6 +183,8 @@ class _Run:
             measures = self.stepper.take(*divmod(self.step, self.of_epoch))
             progress("fine-tuning", max(at / end, self.seconds / (settings.max_time or math.inf)))
             self.step += 1
+            if self.curve:
+                self.curve.after(self.step)
             ends = on_step is not None and self._ends(on_step, measures)
             now = time.monotonic()
             self.seconds, late, over = team.agreed(before + now - began, now - saved > SAVE_SECONDS, ends)
