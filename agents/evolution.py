@@ -107,7 +107,12 @@ class Evolution(TrainsCandidates, Agent):
                     continue
                 known = finalists(objective, 2 * self.trained) if not objective.spent.training else []
                 rivals = shortlist(objective, parent, [*children, *known], sample, self.trained, tell)
-                parent = stages.choose(objective, parent, rivals, sample)
+                chosen = stages.choose(objective, parent, rivals, sample)
+                if chosen is None:
+                    self.tell_diverged()
+                    stages = None
+                    continue
+                parent = chosen
             else:
                 parent = race(objective, parent, children, sample, tell) or parent
             objective.declare(parent)

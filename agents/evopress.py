@@ -47,9 +47,14 @@ class EvoPress(TrainsCandidates, Agent):
                     training = None
                     continue
                 survivors = self._select(objective, candidates, self.stages[0][0], self.trained, rng)
-                parent = training.choose(
+                chosen = training.choose(
                     objective, parent, survivors, self._minibatch(objective, self.stages[-1][0], rng)
                 )
+                if chosen is None:
+                    self.tell_diverged()
+                    training = None
+                    continue
+                parent = chosen
             else:
                 parent = self._survivor(objective, parent, candidates, rng)
             objective.declare(parent)

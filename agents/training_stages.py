@@ -83,8 +83,12 @@ class TrainingStages:
             limits.evals is None or objective.spent.evals + evals <= limits.evals
         )
 
-    def choose(self, objective: Objective, parent: Levels, rivals: Sequence[Levels], sample: Sequence[int]) -> Levels:
+    def choose(
+        self, objective: Objective, parent: Levels, rivals: Sequence[Levels], sample: Sequence[int]
+    ) -> Levels | None:
         """The parent, or the rival that is better than it after training. Rivals whose training diverges leave.
+
+        Returns None where every training of the last stage diverges, so that nothing can be compared after it.
 
         Args:
             objective: scores and trains.
@@ -99,7 +103,9 @@ class TrainingStages:
         for stage, steps in enumerate(self.steps[:-1]):
             part = sample[: max(1, len(sample) * (stage + 1) // len(self.steps))]
             left = _best(objective, left, part, steps, max(1, len(left) // 2))
-        return _best(objective, [parent, *left], sample, self.steps[-1], 1)[0]
+        last = [parent, *left]
+        chosen = _best(objective, last, sample, self.steps[-1], 1)[0]
+        return chosen if np.isfinite(_after(objective, last, sample, self.steps[-1])).any() else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +148,16 @@ class TrainsCandidates:
             f"train_tokens={self.train_tokens}: what the limits leave is too little for one comparison after training, "
             "so candidates are compared without. Raise max_tokens or max_evals, or lower train_tokens, trained or "
             "train_from.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    def tell_diverged(self) -> None:
+        """Warn that the training of every candidate diverges."""
+        smaller = f"a smaller train_lr than {self.train_lr:g}" if self.train_lr else "a train_lr"
+        warnings.warn(
+            f"train_tokens={self.train_tokens}: the training of every candidate diverged (trainer={self.trainer}), so "
+            f"the search goes on without. Give {smaller}, or take trainer=refit, which has no learning rate.",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -204,5 +220,9 @@ def finalists(objective: Objective, count: int) -> list[Levels]:
 def _best(
     objective: Objective, policies: Sequence[Levels], sample: Sequence[int], steps: int, count: int
 ) -> list[Levels]:
-    losses_P = objective.by_sequence(policies, sample, steps=steps).mean(axis=1) if policies else np.zeros(0)
+    losses_P = _after(objective, policies, sample, steps) if policies else np.zeros(0)
     return [policies[int(i)] for i in np.argsort(losses_P, kind="stable")[:count]]
+
+
+def _after(objective: Objective, policies: Sequence[Levels], sample: Sequence[int], steps: int) -> NDArray[np.float64]:
+    return np.asarray(objective.by_sequence(policies, sample, steps=steps).mean(axis=1))

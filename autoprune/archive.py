@@ -84,12 +84,18 @@ class Archive:
         return [known[s] for s in sequences]
 
     def most_steps(self, policy: Proposal) -> int:
-        """The most training steps after which a loss of a policy is known."""
-        return self._most_steps[policy]
+        """The most training steps after which a finite loss of a policy is known; where none is finite, the most."""
+        most = self._most_steps[policy]
+        taken = sorted({0, *self._taken.get(policy, ())}, reverse=True) if most else []
+        known = (steps for steps in taken if (policy, steps) in self._records)
+        return next((steps for steps in known if math.isfinite(self._records[policy, steps].mean)), most)
 
     def standing(self, policy: Proposal) -> tuple[float, int]:
-        """Mean loss of the policy after its most training steps, and the number of sequences in that mean."""
-        record = self._records[policy, self._most_steps[policy]]
+        """Mean loss of the policy after its most training steps, and the number of sequences in that mean.
+
+        A training that diverged does not count if a loss after fewer steps is finite.
+        """
+        record = self._records[policy, self.most_steps(policy)]
         return record.mean, len(record.losses)
 
     def leader(self) -> Proposal | None:

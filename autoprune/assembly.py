@@ -4,7 +4,7 @@ Read top to bottom: task -> network and data -> units -> costs -> level store ->
 """
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from autoprune.budgets.bounds import absolute_bound, in_network
 from autoprune.budgets.metric import cost_rows, fixed_cost, metric_of
+from autoprune.calibration.inputs import collect_inputs
 from autoprune.calibration.moments import collect
-from autoprune.calibration.producers import Read, collect_read
 from autoprune.config import SearchConfig
 from autoprune.coverage import Coverage
 from autoprune.cutting.ends import unit_of_end
@@ -24,8 +24,8 @@ from autoprune.cutting.live import LiveWidth
 from autoprune.errors import UserError
 from autoprune.evaluation.evaluator import REFERENCE_BYTES, Evaluator, free_state_bytes, sort_groups
 from autoprune.files.cache import cache_directory
-from autoprune.forms import check_forms, chosen_forms, only_groups, ordered
-from autoprune.level import Level, group_levels
+from autoprune.forms import check_forms, check_together, chosen_forms, ordered
+from autoprune.level import Level, form_of, group_levels
 from autoprune.levels.criterion import workspace_bytes
 from autoprune.levels.evidence import check_needs, gather
 from autoprune.levels.form import live_form
@@ -99,7 +99,9 @@ class Assembly(Prepared):
 
     def notices(self) -> list[str]:
         """Sentences that the network and the metrics have for the user."""
-        told = [self.loaded.notice, *(metric.notice for metric in self.metrics.values())]
+        forms = dict.fromkeys(form_of(level) for unit in self.space.units for level in unit.levels)
+        of_forms = [form.notice(list(self.space.budgets)) for form in forms]
+        told = [self.loaded.notice, *(metric.notice for metric in self.metrics.values()), *of_forms]
         return [notice for notice in told if notice]
 
     def evaluator(self, tokens_NT: Tensor, *losses: str, once: bool = False) -> Evaluator:
@@ -148,10 +150,7 @@ def assemble(
     check_forms(config.forms)
     if masks is None:
         masks = load_agent(config.agent).masks
-    if masks and not only_groups(config.forms):
-        raise UserError(
-            f"the agent {config.agent} searches masks of single groups, which forms={config.forms} has not."
-        )
+    check_together(config, masks)
     for metric in () if data else config.budgets:
         load_metric(metric)
     _check_device(config.device)
@@ -227,17 +226,10 @@ def _stored(
             save_moments(moments, units, collected)
         if not is_complete(levels):
             rows = collected if keep_moments else collect(*reading)  # which holds those of one block at a time
-            read = moments_read(units, *reading, partial(progress, "collecting moments of producers"))
-            build(levels, view, units, rows, criterion, dtype, partial(progress, "building levels"), evidence, read)
+            several = any(live_form(level).changes_producers for unit in units for level in unit.levels)
+            inputs = collect_inputs(*reading) if several else None
+            build(levels, view, units, rows, criterion, dtype, partial(progress, "building levels"), evidence, inputs)
     return LevelStore(levels, units, config.home()), moments if keep_moments else None
-
-
-def moments_read(
-    units: Sequence[Unit], view: BlockView, tokens_NT: Tensor, batch: int, progress: Callable[[float], None]
-) -> Iterable[Read] | None:
-    """The moments of what producers read, block after block, if a form of the units' levels changes producers."""
-    wanted = any(live_form(level).changes_producers for unit in units for level in unit.levels)
-    return collect_read(view, tokens_NT, batch, progress) if wanted else None
 
 
 def units_of(view: BlockView, config: SearchConfig) -> list[Unit]:

@@ -225,6 +225,10 @@ def _write(name: str, exporter: Exporter, source: Source, path: Path) -> None:
 
 
 def _warn(exporter: Exporter, source: Source, path: Path) -> None:
+    if any(unit.form == "bits" for unit in source.policy.units) and not exporter.packs:
+        told = "weights of few bits were multiplied out: the file is as large as without them."
+        warnings.warn(f"{told} --to compressed-tensors writes them packed.", UserWarning, stacklevel=4)
+        return
     written, dense, native = export_bytes(source.assembly, source.policy, path)
     padding = exporter.padding  # only with it files tell more than parameters, which have no headers
     if written and min(written, written if padding else native) > NOTHING_SAVED * dense:

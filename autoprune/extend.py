@@ -12,6 +12,7 @@ not import torch. `autoprune.testing` has the contract of every kind of part.
 | budget | `Metric` or a function; `of_network` marks a maker of one | `Unit`, `Level`, `Workload`, `Network` |
 | criterion | `Criterion`; `reconstruct` gives the consumer's weights | tensors |
 | loss | `Loss` | tensors |
+| distillation | `Distillation` | tensors |
 | family | `Family`: `Width`s of `Slice`s, with `Bundles` and `Segment`s | a block's module |
 | exporter | `Exporter` | `Source`, which has the `Policy` |
 | task | `Task`, which gives a `TrainingSet`; `Measurement`, `Examples`, `split_examples` | the run's settings |
@@ -57,6 +58,7 @@ if TYPE_CHECKING:  # what type checkers know; a name here is exported
     from autoprune.policy import Policy as Policy
     from autoprune.ports import Agent as Agent
     from autoprune.ports import Criterion as Criterion
+    from autoprune.ports import Distillation as Distillation
     from autoprune.ports import Exporter as Exporter
     from autoprune.ports import Loss as Loss
     from autoprune.ports import Measurement as Measurement

@@ -10,10 +10,14 @@ An entry is the name of a form in the registry, or `package.module:Object` or `f
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from autoprune import registry
 from autoprune.errors import UserError
 from autoprune.level import GROUPS, Form, Level, form_called
+
+if TYPE_CHECKING:
+    from autoprune.config import SearchConfig
 
 PATTERN = re.compile(r"\d+:\d+")
 """How people write a pattern of N weights of M."""
@@ -70,13 +74,31 @@ def check_forms(forms: str) -> None:
         one.form.check_argument(one.argument)
 
 
-def only_groups(forms: str) -> bool:
-    """Whether levels are of the form `groups` alone."""
-    return all(one.name == GROUPS for one in chosen_forms(forms))
+def check_together(config: "SearchConfig", masks: bool) -> None:
+    """Raise a UserError where settings leave no room for other forms than `groups`.
+
+    Args:
+        config: the settings.
+        masks: whether the agent keeps or removes single groups.
+    """
+    if all(one.name == GROUPS for one in chosen_forms(config.forms)):
+        return
+    if masks:
+        raise UserError(
+            f"the agent {config.agent} keeps or removes single groups, and cannot choose among forms={config.forms}: "
+            "leave forms out, or take another agent."
+        )
+    if config.device_memory is not None:
+        raise UserError(
+            f"with device_memory, blocks are streamed with levels of groups alone, and not with forms={config.forms}: "
+            "leave one of the two out."
+        )
 
 
 def ordered(levels: Iterable[Level], groups: int) -> tuple[Level, ...]:
-    """The levels of one unit in their order: the dense one, then by density. A level that is there twice is there once.
+    """The levels of one unit in their order: the dense one, then by density, then by the groups that they keep.
+
+    A level that is there twice is there once.
 
     Args:
         levels: of all forms, without order.
@@ -91,7 +113,7 @@ def ordered(levels: Iterable[Level], groups: int) -> tuple[Level, ...]:
         if other != level:
             raise UserError(f"two forms give the level {level.name} with the densities {other.density, level.density}.")
     dense, *others = found.values()
-    return (dense, *sorted(others, key=lambda level: -level.density))
+    return (dense, *sorted(others, key=lambda level: (-level.density, -level.kept)))
 
 
 def _chosen(part: str) -> ChosenForm:

@@ -160,6 +160,10 @@ class Form:
         """
         return ()
 
+    def notice(self, metrics: Sequence[str]) -> str | None:
+        """A sentence that users of levels of this form should read when these metrics are budgeted; None by default."""
+        return None
+
     def drops(self, level: Level) -> bool:
         """Whether the unit is dropped at this level."""
         return level.kept == 0
@@ -185,6 +189,10 @@ class Form:
 
     def params(self, unit: "Unit", level: Level) -> float:
         """Parameters that are stored, without those that leave only with the last group (`Unit.fixed_params`)."""
+        return unit.params(level.kept)
+
+    def nonzeros(self, unit: "Unit", level: Level) -> float:
+        """Parameters that are not zero, each of which counts as one, whatever its bits."""
         return unit.params(level.kept)
 
     def nbytes(self, unit: "Unit", level: Level, itemsize: int) -> float:

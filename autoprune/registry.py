@@ -50,6 +50,7 @@ PARTS: dict[str, dict[str, str]] = {
     "budgets": {
         "params": "autoprune.budgets.params:params",
         "macs": "autoprune.budgets.macs:macs",
+        "nonzeros": "autoprune.budgets.nonzeros:nonzeros",
         "latency": "autoprune.budgets.latency:latency",
         "roofline": "autoprune.budgets.roofline:roofline",
         "activation": "autoprune.budgets.activation:activation",
@@ -62,12 +63,25 @@ PARTS: dict[str, dict[str, str]] = {
         "obs": "autoprune.levels.obs:OptimalBrainSurgeon",
         "taylor": "autoprune.levels.taylor:Taylor",
         "bn-scale": "autoprune.levels.bn_scale:BatchNormScale",
+        "sparsegpt": "autoprune.levels.sparsegpt:SparseGPT",
+        "global-magnitude": "autoprune.levels.global_magnitude:GlobalMagnitude",
     },
-    "forms": {"groups": "autoprune.levels.groups:Groups", "bits": "autoprune.levels.bits:Bits"},
+    "forms": {
+        "groups": "autoprune.levels.groups:Groups",
+        "sparse": "autoprune.levels.sparse:Sparse",
+        "n:m": "autoprune.levels.n_of_m:NOfM",
+        "bits": "autoprune.levels.bits:Bits",
+    },
     "losses": {
         "kl": "autoprune.calibration.losses:KullbackLeibler",
         "ce": "autoprune.calibration.losses:CrossEntropy",
         "error": "autoprune.calibration.losses:ErrorRate",
+    },
+    "distillations": {
+        "kl": "autoprune.distillation.forward_kl:ForwardKL",
+        "reverse-kl": "autoprune.distillation.reverse_kl:ReverseKL",
+        "hidden-mse": "autoprune.distillation.hidden_mse:HiddenMSE",
+        "hidden-cosine": "autoprune.distillation.hidden_cosine:HiddenCosine",
     },
     "tasks": {
         "text": "autoprune.tasks.causal_lm:CausalLM",

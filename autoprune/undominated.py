@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from autoprune.config import SearchConfig
-from autoprune.forms import only_groups
-from autoprune.level import form_of
+from autoprune.level import GROUPS, form_of
 from autoprune.levels.store import LevelStore
 from autoprune.space import SearchSpace, Unit
 from autoprune.unit_statistics import UnitStatistics
@@ -38,7 +37,8 @@ def undominated(
         itemsize: bytes of a dense weight.
         space_of: makes the space of units.
     """
-    if only_groups(config.forms) or not set(config.budgets) <= set(STORED):
+    one_form = all(level.form == GROUPS for unit in space.units for level in unit.levels)
+    if one_form or not set(config.budgets) <= set(STORED):
         return space, store
     chosen = [_best(unit, known, itemsize) for unit, known in zip(space.units, store.statistics, strict=True)]
     units = [

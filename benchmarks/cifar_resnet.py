@@ -193,11 +193,16 @@ def images(path: Path, scratch: Path) -> tuple[Path, Path]:
     return folder / "train.npz", folder / "test.npz"
 
 
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say which of these networks is meant, and where its images are."""
+    parser.add_argument("--weights", type=Path, default=SHARED / "models" / "cifar-resnet20" / "model.safetensors")
+    parser.add_argument("--depth", type=int, default=20, help="of the CIFAR-10 ResNet")
+    parser.add_argument("--images", type=Path, default=SHARED / "data" / "cifar10_jpeg_packed.npz", help="CIFAR-10")
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=Path, default=SHARED / "models" / "cifar-resnet20" / "model.safetensors")
-    parser.add_argument("--depth", type=int, default=20)
-    parser.add_argument("--images", type=Path, default=SHARED / "data" / "cifar10_jpeg_packed.npz")
+    add_network(parser)
     parser.add_argument("--budget", default="macs=0.5", metavar="METRIC=BOUND")
     parser.add_argument("--agents", default="evolution,ddpg,dqn,uniform")
     parser.add_argument("--seeds", type=int, default=3)

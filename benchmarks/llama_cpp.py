@@ -2,12 +2,12 @@
 
     python benchmarks/llama_cpp.py RUN --test FILE [--outtypes f16,q8_0,q4_0] [--positions 64] [--length 256] [--json]
 
-The pruned and the dense network are exported as `autoprune export RUN FILE --to gguf outtype=TYPE` does. llama.cpp
-(xllamacpp) reads each file. For `--positions` windows of `--length` tokens of a text, spread evenly over it, it gives the
-log-probabilities of all tokens behind the window. `cross-entropy` is of the text's own next token. `difference` is the
-largest difference of a log-probability to the network in torch, among tokens that either has above 1e-4; `same` is the
-share of windows with the same most probable token. `prefill` and `decode` are tokens a second that llama.cpp reports,
-medians over the windows, `--threads` threads. Needs `autoprune[gguf]` and xllamacpp.
+The pruned and the dense network are exported as `autoprune export RUN FILE --to gguf outtype=TYPE` does, and llama.cpp
+(xllamacpp) reads each file. It gives the log-probabilities of all tokens behind each of `--positions` windows of
+`--length` tokens, which are spread evenly over a text. `cross-entropy` is of the text's own next token. `difference` is
+the largest difference of a log-probability to the network in torch, among tokens that either has above 1e-4; `same` is
+the share of windows with the same most probable token. `prefill` and `decode` are tokens a second that llama.cpp
+reports, medians over the windows, `--threads` threads. Needs `autoprune[gguf]` and xllamacpp.
 """
 
 import json

@@ -8,9 +8,9 @@ the network after training. Here: policies that meet one budget, half of them fr
 others random. Each is scored as searches do, refitted, trained as candidates are (agents/training_stages.py), and
 recovered: refitted and fine-tuned with one seed. What counts is the loss on the validation split after that, against
 the labels.
-Spearman's correlations with it are told of the loss without training, after a refit, after candidate training, and of a
-learned predictor: a ridge regression on the losses without training and after a refit, the depth profile and what is
-dropped, which predicts each policy from all others.
+Spearman's correlations with it are told of the loss without training, after a refit, after candidate training, with
+BatchNorm's statistics measured anew, and of a learned predictor: a ridge regression on the losses without training and
+after a refit, the depth profile and what is dropped, which predicts each policy from all others.
 
 Without --model it is the CIFAR-10 ResNet-20. A line with each policy is appended to `--out`, and a second call with the
 same `--out` skips the policies that it has.
@@ -26,18 +26,23 @@ from typing import Any
 
 import cifar_resnet
 import numpy as np
+import torch
 from common import command
 from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
 
 import autoprune
 from autoprune import registry, training
 from autoprune.assembly import Assembly
 from autoprune.display import print_table
 from autoprune.journal import Journal
+from autoprune.networks.images import ImageView, logits_of
 from autoprune.ports.candidate_training import CandidateTraining
 from autoprune.provenance import make_policy
 from autoprune.recovery import finetuning
 from autoprune.space import Levels
+from autoprune.training import candidate
 from autoprune.written import parse_budget, parse_override
 
 GROWTH = (1, 4, 16)
@@ -46,6 +51,9 @@ FEWEST = 10
 """Policies from which a predictor is learned, at least."""
 PARTS = 4
 """Parts of the depth in which the predictor sees how much is kept of each kind of unit."""
+
+MEASURED = 512
+"""Images in a forward pass where BatchNorm's statistics are measured, at most."""
 
 Row = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -126,7 +134,37 @@ def measured(assembly: Assembly, levels: Levels, args: argparse.Namespace) -> Ro
             begun = time.perf_counter()
             row[f"{trainer}, {growth}T"] = float(trains.score_trained([levels], every, steps).mean())
             row.setdefault("seconds", {})[f"{trainer}, {growth}T"] = time.perf_counter() - begun
+    row |= re_estimated(assembly, levels, args)
     return row | recovered(assembly, levels, args)
+
+
+@torch.no_grad()
+def re_estimated(assembly: Assembly, levels: Levels, args: argparse.Namespace) -> Row:
+    """KL to the dense network on the search split, with BatchNorm's statistics measured anew on T, 4T and 16T images.
+
+    Empty for a network without BatchNorm. A pass over an image is charged as one forward pass; a refit takes four.
+    """
+    view, student, row = assembly.view, candidate.cut_out(assembly.placer, levels), Row()
+    norms = [module for module in student.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms or not isinstance(view, ImageView):
+        return row
+    numbers = assembly.splits.reconstruction.flatten().to(assembly.config.device)
+    search = assembly.splits.search.flatten().to(assembly.config.device)
+    for growth in GROWTH:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # which weighs all batches alike
+        student.train()
+        for some in numbers[: growth * args.train_tokens].split(MEASURED):
+            student(view.pixels(some))
+        student.eval()
+        kl = [
+            functional.kl_div(*(logits_of(net(view.pixels(some))).log_softmax(-1) for net in (student, view.model)),
+                              reduction="sum", log_target=True)
+            for some in search.split(MEASURED)
+        ]  # fmt: skip
+        row[f"batchnorm, {growth}T"] = float(sum(kl)) / len(search)
+    return row
 
 
 def recovered(assembly: Assembly, levels: Levels, args: argparse.Namespace) -> Row:
@@ -223,9 +261,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="as of `autoprune search`; without it the CIFAR-10 ResNet")
     parser.add_argument("--data")
-    parser.add_argument("--weights", type=Path, default=cifar_resnet.SHARED / "models/cifar-resnet20/model.safetensors")
-    parser.add_argument("--depth", type=int, default=20)
-    parser.add_argument("--images", type=Path, default=cifar_resnet.SHARED / "data" / "cifar10_jpeg_packed.npz")
+    cifar_resnet.add_network(parser)
     parser.add_argument("--budget", default="params=0.5", metavar="METRIC=BOUND")
     parser.add_argument("--agent", default="evolution", choices=registry.names("agents"))
     parser.add_argument("--policies", type=int, default=40)

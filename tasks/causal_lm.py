@@ -103,16 +103,23 @@ class CausalLM(Task):
         """All sequences of the text except the validation split and, for candidates, the search split."""
         import torch
 
+        from autoprune.data.layout import Layout
         from autoprune.data.text import read_texts
         from autoprune.tasks.text_training import TextTraining
         from autoprune.training.blending import left
 
         config, held_out, search = prepared.config, prepared.splits.validation, prepared.splits.search
-        found = read_texts(config.wanted()).sequences(prepared.loaded.tokenizer, config.sequence_length)
+        texts, read = read_texts(config.wanted()), (prepared.loaded.tokenizer, config.sequence_length)
+        found = texts.sequences(*read)
         tokens_NT = found.tokens()
         known = {row.numpy().tobytes() for part in (held_out, *([search] if candidates else [])) for row in part}
         others_N = torch.tensor([row.numpy().tobytes() not in known for row in tokens_NT])
-        return TextTraining(prepared.view, left(tokens_NT, others_N), held_out)
+
+        def layout(answers: bool) -> "Layout":
+            whole = texts.layout(found, *read, answers)
+            return Layout(whole.documents[others_N], whole.answers[others_N])
+
+        return TextTraining(prepared.view, left(tokens_NT, others_N), held_out, layout, prepared.loaded.digest)
 
     def forward_pass(self, view: "BlockView", workload: Workload) -> Callable[[], None]:
         """Prefill of whole sequences, or one new token behind a cache."""

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autoprune.errors import UserError
 from autoprune.networks.images import ImageView, logits_of
 from autoprune.ports.training import LossSettings, Measurement, TrainingSet
 from autoprune.tasks.image_classification import ImageClassification
-from autoprune.training.blending import blended
+from autoprune.training.blending import blended, compares_blocks
+from autoprune.training.recording import block_names, recorded
 from autoprune.training.settings import LAYERNORM
 
 MEASURED = 500  # images at a time
@@ -60,12 +62,21 @@ class ImageTraining(TrainingSet):
         numbers = self._numbers[some.to(self._numbers.device)]
         pixels = self.view.images.inputs(numbers)
         seen = augmented(pixels, draw) if settings.augment else pixels
-        with torch.autocast(
-            seen.device.type, torch.bfloat16, enabled=settings.in_bfloat16(self._dtype != torch.float32)
-        ):
+        refuse_texts_settings(settings)
+        half = settings.in_bfloat16(self._dtype != torch.float32)
+        names = block_names(self.view) if compares_blocks(settings) else []
+        with torch.autocast(seen.device.type, torch.bfloat16, enabled=half), recorded(student, names) as own:
             own_NV = logits_of(student(seen))
         labels_N = self.view.images.labels[numbers]
-        return blended(own_NV, lambda: logits_of(self.dense(seen.to(self._dtype))), labels_N, settings)
+        dense: list[Tensor] = []
+
+        def taught() -> Tensor:
+            with recorded(self.dense, names) as hidden:
+                dense_NV = logits_of(self.dense(seen.to(self._dtype)))
+            dense.extend(one.flatten(1) for one in hidden)
+            return dense_NV
+
+        return blended(own_NV, taught, labels_N, settings, ([one.flatten(1) for one in own], dense))
 
     @torch.no_grad()
     def measured(self, network: nn.Module, progress: Callable[[float], None] = lambda share: None) -> ImageMeasurement:
@@ -77,6 +88,19 @@ class ImageTraining(TrainingSet):
             losses += float(functional.cross_entropy(logits_NV, labels_N, reduction="sum"))
             right += int((logits_NV.argmax(-1) == labels_N).sum())
         return ImageMeasurement(losses / len(self._held_out), right / len(self._held_out))
+
+
+def refuse_texts_settings(settings: LossSettings) -> None:
+    """Refuse what is of texts alone.
+
+    Raises:
+        UserError: such a setting is on.
+    """
+    if settings.cached:
+        raise UserError("cached=true is of texts: images are shifted and mirrored, so the dense network answers anew.")
+    for name in ("separate_documents", "answers_only"):
+        if getattr(settings, name):
+            raise UserError(f"{name}=true is of texts, and this run is of images: leave it.")
 
 
 def augmented(pixels: Tensor, draw: torch.Generator) -> Tensor:

@@ -26,7 +26,7 @@ LAYERS = (
       "policy", "cost_lines", "refit_text", "verdict", "settings_file", "config", "forms", "journal", "rundir",
       "space_file", "scorer", "ports", "task_choice", "task_guard", "stopping", "limits_of_runs", "rounds_file"},
     {"cutting", "data", "drawing"},
-    {"networks", "models", "calibration", "budgets"},
+    {"networks", "models", "calibration", "budgets", "distillation"},
     {"levels"},
     {"training"},
     {"evaluation"},

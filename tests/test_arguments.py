@@ -29,6 +29,7 @@ OTHER: dict[str, Any] = {
     "storage": "sqlite:///x.db", "track": "csv", "study_name": "other", "device": "meta", "dtype": "bfloat16",
     "trust_remote_code": True, "workers": 2, "ray_address": "auto", "gpus_per_worker": 0.5, "device_memory": 2**20,
     "state_memory": 2**21, "task": "images", "data_column": "body", "data_split": "test",
+    "refit": False, "forms": "groups,sparse",
 }  # fmt: skip
 """For every setting a value that is not its default."""
 
@@ -88,6 +89,8 @@ def test_an_option_that_equals_its_default_wins(file: Path, command: str, name: 
         option = ["--budget", "params=0.5"]
     elif name == "trust_remote_code":
         option = ["--no-trust-remote-code"]
+    elif name == "refit":
+        option = ["--refit"]
     elif default is None:
         option = [f"{name}=null"]
     if (command, name) == ("compare", "agent"):
@@ -101,8 +104,8 @@ def test_every_setting_is_an_option(file: Path) -> None:
     """And what an option says is what the setting gets."""
     told = {"levels": "1,0.5", "image_mean": "0.1,0.2", "image_std": "0.3", "device_memory": "1MiB"}
     values = {"levels": [1.0, 0.5], "image_mean": [0.1, 0.2], "image_std": [0.3], "trust_remote_code": True}
-    options = ["--budget", "macs=70%", "--trust-remote-code"]
-    for name in (name for name in SETTINGS if name not in ("budgets", "trust_remote_code")):
+    options = ["--budget", "macs=70%", "--trust-remote-code", "--no-refit"]
+    for name in (name for name in SETTINGS if name not in ("budgets", "trust_remote_code", "refit")):
         options += [f"--{name.replace('_', '-')}", str(told.get(name, OTHER[name]))]
     with pytest.raises(Seen) as searched:
         app(["search", *options], standalone_mode=False)

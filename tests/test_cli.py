@@ -37,7 +37,7 @@ def test_search_prints_one_table_and_the_next_command(cli: Cli, quick_arguments:
 
 def test_search_tells_its_stages_on_stderr(cli: Cli, quick_arguments: list[str]) -> None:
     answer = cli("search", *quick_arguments, "data_seed=1")
-    stages = ["loading the model", "building levels", "validating", "timing"]
+    stages = ["loading the model", "building levels", "refitting", "validating", "timing"]
     told = [line for line in answer.err.splitlines() if not line.startswith(("searching: ", "autoprune: "))]
     assert told == stages
     searching = [line for line in answer.err.splitlines() if line.startswith("searching: ")]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from autoprune.archive import Archive
 from autoprune.errors import LimitReached, UserError
 from autoprune.journal import Journal
 from autoprune.objective import Limits, Objective
@@ -130,3 +131,16 @@ def test_damaged_steps_are_refused(space: SearchSpace, tmp_path: Path, steps: st
     path.write_text(path.read_text().replace('"steps":3', f'"steps":{steps}'))
     with pytest.raises(UserError, match="line 2"):
         Journal(path)
+
+
+def test_a_training_that_diverged_leaves_the_loss_before_it(space: SearchSpace) -> None:
+    archive, (policy, other) = Archive(), policies_of(space, 2)
+    for one, losses in ((policy, {0: 2.0, 4: 1.0, 16: np.inf}), (other, {4: np.inf})):
+        for steps, loss in losses.items():
+            archive.ask(one, [0, 1], steps)
+            archive.add(one, [0, 1], [loss, loss], steps)
+            archive.nominate(one, steps)
+    assert archive.standing(policy) == (1.0, 2)
+    assert archive.most_steps(policy) == 4
+    assert archive.standing(other) == (np.inf, 2)
+    assert archive.leader() == policy

@@ -43,7 +43,7 @@ def collect(
                 for i, h_BTD in enumerate(states):
                     states[i] = _through(view, block, h_BTD.to(tokens_NT.device), of_block).to(where)
                 for i, h_DD in enumerate(of_block):
-                    _add(moments, i, _whole(h_DD).cpu())
+                    _add(moments, i, whole(h_DD).cpu())
                 if progress:
                     progress(min(1.0, (start + at_once * (block + 1) / len(sums)) / len(tokens_NT)))
                 if not view.streamed:
@@ -74,7 +74,7 @@ def _through(view: BlockView, block: int, hidden: Tensor, sums: list[Tensor]) ->
     for i, x in enumerate(inputs):
         x_ND = reading.rows(links[i], x)
         if not view.streamed:
-            _add_product(sums, i, x_ND.float())
+            add_product(sums, i, x_ND.float())
             continue
         with view.bench(12 * x_ND.shape[-1] ** 2 + 4 * x_ND.numel()) as device:
             x_ND = x_ND.to(device).float()
@@ -83,7 +83,7 @@ def _through(view: BlockView, block: int, hidden: Tensor, sums: list[Tensor]) ->
     return hidden
 
 
-def _add_product(sums: list[Tensor], i: int, x_ND: Tensor) -> None:
+def add_product(sums: list[Tensor], i: int, x_ND: Tensor) -> None:
     """Add x^T x to a sum; on a CPU, where products take most of the time, without what is below the slabs' diagonal."""
     width = x_ND.shape[1]
     if not sums[i].numel():
@@ -93,7 +93,7 @@ def _add_product(sums: list[Tensor], i: int, x_ND: Tensor) -> None:
         sums[i][begin : begin + slab, begin:] += x_ND[:, begin : begin + slab].T @ x_ND[:, begin:]
 
 
-def _whole(h_DD: Tensor) -> Tensor:
+def whole(h_DD: Tensor) -> Tensor:
     """A sum of which only what is on and above the slabs' diagonal was added, in place."""
     if h_DD.device.type == "cpu":
         for begin in range(0, len(h_DD), SLAB):

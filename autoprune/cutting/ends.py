@@ -1,7 +1,7 @@
 """The ends of a network, embeddings and head, as widths of a single group: nothing of them leaves, bits do.
 
-A matrix that is both, as in networks with tied embeddings, is one end. Units of ends come behind those of the blocks, and
-their block is the number of blocks.
+A matrix that is both, as in networks with tied embeddings, is one end. Units of ends come behind those of the blocks,
+and their block is the number of blocks.
 """
 
 from dataclasses import replace

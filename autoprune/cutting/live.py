@@ -5,6 +5,7 @@ block's parameters, so that a level needs no copy. Other files have the inputs o
 (counting.py), and zeros in the place of removed groups (zeros.py).
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from autoprune.cutting.cuts import cuts_of
 from autoprune.cutting.dense import Dense
 from autoprune.cutting.dropping import Dropping
 from autoprune.cutting.layer_config import Counts
-from autoprune.cutting.layouts import consumer_layout, layout_of
+from autoprune.cutting.layouts import Depthwise, consumer_layout, layout_of
 from autoprune.cutting.widths import Key, Width
 from autoprune.level import Level
 from autoprune.space import Unit
@@ -104,6 +105,18 @@ class LiveWidth:
         """The modules that are cut, and those that leave with the sub-block when it is dropped."""
         yield from self.dense.modules.values()
         yield from self.dropping.inside()
+
+    @functools.cached_property
+    def matrix_keys(self) -> tuple[Key, ...]:
+        """The weight matrices that follow this width and those behind it, each once, those of producers first.
+
+        Depthwise convolutions have a weight for each channel and are no matrices.
+        """
+        keys = dict.fromkeys(cut.key for link in self.links for cut in link.cuts if cut.is_weight)
+        return tuple(key for key in keys if self.dense.tensors[key].dim() > 1 and not self._is_depthwise(key[0]))
+
+    def _is_depthwise(self, path: str) -> bool:
+        return isinstance(layout_of(self.dense.modules[path]), Depthwise)
 
     def unit(self, block: int, levels: tuple[Level, ...]) -> Unit:
         """The numbers of this width as a `Unit` of the search space (torch-free)."""

@@ -9,6 +9,7 @@ Shapes: N sequences, T tokens.
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +46,7 @@ class Sequences:
 
     def tokens(self) -> Tensor:
         """All of them, `[N, T]`. Of several sources they alternate, so that any piece has the shares of the whole."""
-        return self._put_together(self.parts)
+        return self.put_together(self.parts)
 
     def split(self, asked: Mapping[str, int | None], seed: int) -> Splits:
         """Shuffled by `seed` and dealt to three splits. Each split of several sources has their shares, to a sequence.
@@ -58,13 +59,14 @@ class Sequences:
         else:
             rng = np.random.default_rng(seed)
             shuffled = [part[torch.from_numpy(rng.permutation(len(part)))] for part in self.parts]
-            splits = split(self._put_together(shuffled), asked, None)
+            splits = split(self.put_together(shuffled), asked, None)
         if any(self.marks):
             described = json.dumps([splits.digest, *self.marks], sort_keys=True)
             splits = replace(splits, digest=hashlib.sha256(described.encode()).hexdigest()[:16])
         return replace(splits, notices=self.notices)
 
-    def _put_together(self, parts: Sequence[Tensor]) -> Tensor:
+    def put_together(self, parts: Sequence[Tensor]) -> Tensor:
+        """What there is of every source, `[N, T]` each, in the order of `tokens`."""
         if len(parts) == 1:
             return parts[0]
         order = interleaved([len(part) for part in parts], self.weights)
@@ -99,17 +101,23 @@ def sequences_of(sources: Sequence[Source], weights: Sequence[float] | None, tok
 
 def sequences(source: Source, tokenizer: Any, length: int) -> Tensor:
     """The sequences `[N, length]` of one source."""
-    opening = [t for t in tokenizer("").input_ids if t == tokenizer.bos_token_id][:1]
+    opening = opening_of(tokenizer)
     if source.tokens and all(len(document) == length for document in source.tokens):
         return torch.stack(list(source.tokens))
-    ids = list(_joined(_documents(source, tokenizer), opening, tokenizer))
+    both = itertools.chain.from_iterable(pieces(documents_of(source, tokenizer), opening, tokenizer))
+    ids = list(itertools.chain.from_iterable(both))
     body = length - len(opening)
     count = len(ids) // body
     tokens_NT = torch.tensor(ids[: count * body], dtype=torch.long).view(count, body)
     return torch.cat([torch.tensor(opening, dtype=torch.long).expand(count, len(opening)), tokens_NT], dim=1)
 
 
-def _documents(source: Source, tokenizer: Any) -> Iterator[list[int]]:
+def opening_of(tokenizer: Any) -> list[int]:
+    """The tokens with which the tokenizer opens a text, at most one."""
+    return [t for t in tokenizer("").input_ids if t == tokenizer.bos_token_id][:1]
+
+
+def documents_of(source: Source, tokenizer: Any) -> Iterator[list[int]]:
     """Token numbers of each document."""
     if source.tokens:
         yield from (document.tolist() for document in source.tokens)
@@ -123,16 +131,18 @@ def _documents(source: Source, tokenizer: Any) -> Iterator[list[int]]:
         yield from tokenizer(some, add_special_tokens=False, verbose=False).input_ids
 
 
-def _joined(documents: Iterable[list[int]], opening: list[int], tokenizer: Any) -> Iterator[int]:
-    """The stream of tokens, without the openings that documents have already: every sequence gets one."""
+def pieces(documents: Iterable[list[int]], opening: list[int], tokenizer: Any) -> Iterator[tuple[list[int], list[int]]]:
+    """The stream of tokens, in pairs: what stands before a document, and the document.
+
+    Documents lose the openings that they have already: every sequence gets one.
+    """
     eos, opens = tokenizer.eos_token_id, opening and opening[0] != tokenizer.eos_token_id
     between = [eos] if eos is not None else tokenizer("\n\n", add_special_tokens=False).input_ids
     before: list[int] | None = None
     for ids in documents:
-        if before is not None and eos not in before[-2:]:  # chat templates write a line break behind it
-            yield from between
+        separator = [] if before is None or eos in before[-2:] else between  # templates write a line break behind it
         before = ids[1:] if opens and ids[:1] == opening else ids
-        yield from before
+        yield separator, before
 
 
 def _template(source: Source, tokenizer: Any) -> dict[str, str]:

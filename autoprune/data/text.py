@@ -17,6 +17,7 @@ from torch import Tensor
 from autoprune.data import folders, hub, stdin
 from autoprune.data.file import File
 from autoprune.data.keeping import is_kept
+from autoprune.data.layout import Layout, layout_of
 from autoprune.data.reader import content_of
 from autoprune.data.sequences import Sequences, sequences_of
 from autoprune.data.source import Source, source_of, together
@@ -50,6 +51,24 @@ class Texts:
             UserError: there are chats and no chat template, or two sources hold the same.
         """
         return sequences_of(self.sources, self.weights, tokenizer, length)
+
+    def layout(self, found: Sequences, tokenizer: Any, length: int, answers: bool) -> Layout:
+        """The layout of all sequences that `sequences` has found.
+
+        Args:
+            found: the sequences.
+            tokenizer: as `sequences` was given.
+            length: likewise.
+            answers: whether it is wanted what the assistant says in chats.
+
+        Raises:
+            UserError: that is wanted and cannot be told.
+        """
+        parts = [layout_of(source, tokenizer, length, answers) for source in self.sources]
+        return Layout(
+            found.put_together([part.documents for part in parts]),
+            found.put_together([part.answers for part in parts]),
+        )
 
     def tokens(self, tokenizer: Any, length: int) -> Tensor:
         """All sequences `[N, length]`, to measure on. What was guessed is told as a warning.

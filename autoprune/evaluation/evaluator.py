@@ -34,8 +34,8 @@ from autoprune.ports.loss import Loss
 from autoprune.ports.scorer import Scorer
 from autoprune.space import Levels, Proposal
 from autoprune.training.candidate import CandidateTrainer
-from autoprune.training.loop import DivergedError
 from autoprune.training.memory import free_bytes
+from autoprune.training.step import DivergedError
 
 REFERENCE_BYTES = 256 * 2**20
 MOST_STATE_BYTES = 2 * 2**30

@@ -1,18 +1,20 @@
 """A directory whose weights of few bits are packed, in the layout `pack-quantized` of compressed-tensors.
 
-transformers loads it where compressed-tensors is installed, and multiplies weights out when they are needed. vLLM reads
-the same layout. If no group of any unit was removed, it is a stock model of the original type. Otherwise its layers have
+transformers loads it where compressed-tensors is installed, and multiplies weights out when they are needed. It does so
+for symmetric grids alone: compressed-tensors 0.20 builds a network with unpacked zero points, which those of a file do
+not fit. If no group of any unit was removed, it is a stock model of the original type. Otherwise its layers have
 widths of their own, and it is loaded after `import autoprune`.
 
-A tied embedding is written twice, because the layout has no matrix that is both: the file then has that much more than
-the metric `memory` counts. The rows of a matrix are the module's outputs, so networks of other linear layers (GPT-2's `Conv1D`) are refused.
+Embeddings, tied ones too, are written in the checkpoint's dtype, because transformers builds no packed embedding. The
+rows of a matrix are the module's outputs, so networks of other linear layers (GPT-2's `Conv1D`) are refused.
 
 Shapes: O rows, D columns, N groups of columns.
 """
 
 import importlib.util
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,14 @@ from autoprune.assembly import Assembly
 from autoprune.cards import loading
 from autoprune.cards.card import write_card
 from autoprune.config import SearchConfig, is_module
+from autoprune.cutting.ends import EMBEDDING
 from autoprune.cutting.live import LiveWidth
 from autoprune.cutting.matrices import Matrix, matrices_of
 from autoprune.errors import UserError
 from autoprune.exporters import huggingface
 from autoprune.exporters.directory import check_target, neighbour
 from autoprune.exporters.source import Source
-from autoprune.level import Level
-from autoprune.levels.quantising.packing import pack
+from autoprune.level import Level, form_of
 from autoprune.levels.quantising.setting import grid_of
 from autoprune.levels.quantising.storage import group_of
 from autoprune.levels.quantising.unit import columns_of
@@ -57,6 +59,8 @@ class Packed:
 
 class CompressedTensors(Exporter):
     """Packed weights."""
+
+    packs = True
 
     def refuses(self, config: SearchConfig) -> str | None:
         """A plain module has no such form."""
@@ -90,9 +94,8 @@ class CompressedTensors(Exporter):
             state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         for one in packed:
             del state[f"{one.module}.weight"]
-            state |= {f"{one.module}.{name}": tensor.clone() for name, tensor in one.tensors.items()}
-        if len(packed) > len({id(one.tensors) for one in packed}):  # two copies of a tied matrix
-            network.config.tie_word_embeddings = False
+            state |= {f"{one.module}.{name}": tensor for name, tensor in one.tensors.items()}
+        _warn_of_embeddings(assembly, source)
         network.config.quantization_config = quantization_config(packed)
         with neighbour(path) as directory, without_bars():
             network.config.save_pretrained(directory)
@@ -144,16 +147,22 @@ def _packed(assembly: Assembly, source: Source) -> Iterator[Packed]:
             yield from _of_unit(prefix, level, width, assembly.store.own(u, numbers[u]))
     for u, end in enumerate(assembly.view.ends[: len(numbers) - len(widths)], len(widths)):
         level = assembly.space.units[u].levels[numbers[u]]
-        if level.form == "bits":
-            (one,) = _of_unit("", level, end, assembly.store.own(u, numbers[u]))
-            copies = {path for path in _paths(assembly.loaded.model, end) if path != one.module}
-            yield from (one, *(replace(one, module=path) for path in sorted(copies)))
+        if level.form == "bits" and isinstance(end.consumer, nn.Linear):
+            yield from _of_unit("", level, end, assembly.store.own(u, numbers[u]))
 
 
-def _paths(model: nn.Module, end: LiveWidth) -> list[str]:
-    """Where an end's matrix is in the model: at two places, if embeddings are tied."""
-    weight = end.dense.live(end.width.consumer.key)
-    return [path for path, module in model.named_modules() if getattr(module, "weight", None) is weight]
+def _warn_of_embeddings(assembly: Assembly, source: Source) -> None:
+    """Tell how much larger the file is than the metric `memory` says."""
+    numbers, itemsize, more = source.proposal, assembly.loaded.checkpoint_dtype.itemsize, 0.0
+    for u, unit in enumerate(assembly.space.units):
+        if unit.kind == EMBEDDING:
+            level = unit.levels[int(numbers[u])]
+            more += itemsize * unit.fixed_params - form_of(level).nbytes(unit, level, itemsize)
+    if more:
+        told = (
+            f"transformers loads no packed embeddings: they are written multiplied out, {more / 1e6:,.1f} MB more than"
+        )
+        warnings.warn(f"{told} the policy's memory.", UserWarning, stacklevel=5)
 
 
 def _of_unit(prefix: str, level: Level, width: LiveWidth, own: Any) -> Iterator[Packed]:
@@ -162,10 +171,15 @@ def _of_unit(prefix: str, level: Level, width: LiveWidth, own: Any) -> Iterator[
         module, name = width.dense.modules[matrix.cut.key[0]], prefix + matrix.cut.key[0]
         columns = columns_of(level, width, matrix)
         group = group_of(columns, grid.group)
-        if not isinstance(module, nn.Linear | nn.Embedding):
+        if not isinstance(module, nn.Linear):
             raise UserError(
-                f"{name} is a {type(module).__name__}, and compressed-tensors packs linear layers alone: export it with "
-                "--to hf, where its weights are multiplied out."
+                f"{name} is a {type(module).__name__}, and compressed-tensors packs linear layers alone: export it "
+                "with --to hf, where its weights are multiplied out."
+            )
+        if not grid.symmetric:
+            raise UserError(
+                f"{name} is rounded to a grid with zero points, and transformers does not load these from "
+                "compressed-tensors: search with --forms bits:symmetric, or export it with --to hf."
             )
         if columns % group:
             raise UserError(
@@ -177,9 +191,6 @@ def _of_unit(prefix: str, level: Level, width: LiveWidth, own: Any) -> Iterator[
             "weight_scale": _rows(matrix, own[f"scales{i}"], level),
         }
         tensors["weight_shape"] = torch.tensor([len(tensors["weight_packed"]), columns])
-        if not grid.symmetric:
-            zeros_ON = _rows(matrix, own[f"zeros{i}"], level)
-            tensors["weight_zero_point"] = pack(zeros_ON.T.contiguous(), grid.bits).T.contiguous()
         yield Packed(name, tensors, (grid.bits, group, grid.symmetric))
 
 

@@ -22,6 +22,7 @@ from autoprune.config import SearchConfig, is_module
 from autoprune.exporters import padding
 from autoprune.exporters.directory import check_target, neighbour
 from autoprune.exporters.source import Source
+from autoprune.levels.form import live_form
 from autoprune.networks import pretrained
 from autoprune.networks.pruned import layer_config, per_layer_config, pruned_model
 from autoprune.networks.quiet import without_bars
@@ -64,14 +65,16 @@ class HuggingFace(Exporter):
         """
         assembly = source.assembly
         with source.pruned() as live:
-            network = _uniform(assembly) if self.uniform else _pruned(assembly, live)
-            _write(source, network, path, loading.UNIFORM if self.uniform else loading.NATIVE)
+            uniform = self.uniform or _only_zeros(source)
+            network = _uniform(assembly) if uniform else _pruned(assembly, live)
+            _write(source, network, path, loading.UNIFORM if uniform else loading.NATIVE)
 
     def network(self, source: Source) -> nn.Module:
         """The model that `write` saves, in memory of its own."""
         assembly = source.assembly
         with source.pruned() as live:
-            shared = _uniform(assembly) if self.uniform else _pruned(assembly, live)
+            uniform = self.uniform or _only_zeros(source)
+            shared = _uniform(assembly) if uniform else _pruned(assembly, live)
             state = {name: tensor.clone() for name, tensor in shared.state_dict().items()}
         with pretrained.LOADING, without_bars():
             network: Any = type(shared).from_pretrained(  # which also fills what no state has, as a table of angles
@@ -132,6 +135,13 @@ def _uniform(assembly: Assembly) -> Any:
     if not stays:
         config.use_cache = False
     return _filled(model_class, config, _state(assembly, stays, assembly.loaded.model))
+
+
+def _only_zeros(source: Source) -> bool:
+    """Whether nothing of the dense shape is gone, so that zeros among the weights are all that differs."""
+    levels = [(unit.as_level, unit.groups) for unit in source.policy.units]
+    zeros = any(live_form(level).keeps_zeros for level, _ in levels)
+    return zeros and all(level.kept == groups for level, groups in levels)
 
 
 def _layers_that_stay(assembly: Assembly) -> list[int]:

@@ -64,7 +64,7 @@ class Bits(LiveForm):
         fewer = [level.kept for level in combined if 0 < level.kept < unit.groups]
         return found + [self.level(unit, kept, bits, setting) for bits in some for kept in fewer]
 
-    def level(self, unit: "Unit", kept: int, bits: int, setting: Setting = Setting()) -> Level:
+    def level(self, unit: "Unit", kept: int, bits: int, setting: Setting) -> Level:
         """The level of a unit that keeps so many groups in so many bits."""
         level = Level(kept, 1.0, "bits", setting.options(bits))
         density = self.nbytes(unit, level, REFERENCE) / _dense_bytes(unit)

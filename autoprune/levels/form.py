@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from autoprune.cutting.live import LevelWeights, LiveWidth
     from autoprune.levels.criterion import Reconstruction
+    from autoprune.levels.matrices import UnitBuilding
     from autoprune.space import Unit
 
 
@@ -34,8 +35,8 @@ class Building:
         reconstructs: whether the criterion gives the consumer new weights.
         reconstruction: makes the least-squares weights on some inputs; it is worked out once for all levels.
         dtype: the checkpoint's, which weights are rounded to.
-        read: path of a producer in the block -> second moments of what it reads, where a form asks for them
-            (calibration/producers.py).
+        read: path of a producer in the block -> second moments of what it reads and of a constant 1, where a form asks
+            for them (calibration/inputs.py).
         memo: what forms remember for other levels of the width.
     """
 
@@ -66,16 +67,32 @@ class LiveForm(Form):
 
     Attributes:
         refits: whether consumers of such a level may be solved once more without leaving the form (training/refit.py).
-        changes_producers: whether `build` needs the moments of what producers read (`Building.read`).
+        changes_producers: whether `build` or `build_unit` needs the moments of what producers read (`Building.read`).
+        whole: whether a level changes more matrices than the consumer, and is built by `build_unit` for the whole unit.
+        keeps_zeros: whether weights that are zero at a level stay zero when the network is trained.
     """
 
     refits: bool = False
     changes_producers: bool = False
+    whole: bool = False
+    keeps_zeros: bool = False
 
     def build(self, level: Level, of: Building) -> "Mapping[str, Tensor]":
         """Tensors that the store keeps of a level: `level` is the consumer's weight in the layout of its module, with
         the groups in the store's order, and `norm` is the mean and variance of the BatchNorm that reads the consumer,
         `[2, O]`. Other names are the form's own.
+        """
+        raise NotImplementedError
+
+    def build_unit(self, levels: Mapping[int, Level], of: "UnitBuilding") -> "Mapping[str, Tensor]":
+        """Tensors that the store keeps of all levels of this form that a unit has, if the form is `whole`.
+
+        Names are those of `build` with a dot and the level's number: `level.3`. Weights are in the store's order of
+        groups, as `UnitBuilding.matrices` has them. The consumer of a width behind is `behind.level`.
+
+        Args:
+            levels: by their numbers in the unit.
+            of: the unit, its matrices and the moments of what they read.
         """
         raise NotImplementedError
 

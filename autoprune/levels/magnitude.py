@@ -10,8 +10,13 @@ class Magnitude(Criterion):
     """Order by weights alone; consumers keep their dense weights."""
 
     reconstructs = False
+    compares = "matrix"
 
     def order(self, weight_OD: Tensor, moments_DD: Tensor, groups: int) -> Tensor:
         """Groups by the sum of their squared weights, largest first, `[G]`."""
         score_G = weight_OD.double().square().sum(0).view(groups, -1).sum(1)
         return torch.argsort(score_G, descending=True, stable=True)
+
+    def importance(self, weight_OD: Tensor, moments_DD: Tensor) -> Tensor:
+        """|w|."""
+        return weight_OD.abs()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autoprune.level import Level
 from autoprune.levels.form import LiveForm, live_form
@@ -146,6 +146,14 @@ class Placer:
         """Put one dense block back."""
         for u in self.units_of_block[block]:
             self._keep(u, self.space.units[u].groups)
+
+    def modules_with_zeros(self) -> list[nn.Module]:
+        """Modules whose weights have zeros now that training must leave."""
+        found: dict[nn.Module, None] = {}
+        for width, standing in zip(self._widths, self._standing, strict=True):
+            if standing is not None and standing[0].keeps_zeros:
+                found |= dict.fromkeys(width.dense.modules[path] for path, _ in width.matrix_keys)
+        return list(found)
 
     def _keep(self, u: int, groups: int) -> None:
         """Keep the first groups of a unit with their dense weights, or none."""

@@ -32,7 +32,6 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from autoprune.calibration.producers import Read
 from autoprune.cutting import reading
 from autoprune.cutting.counting import weights_of
 from autoprune.cutting.live import LevelWeights, LiveWidth
@@ -45,6 +44,7 @@ from autoprune.level import Level
 from autoprune.levels.criterion import Reconstruction, order_of, workspace_bytes
 from autoprune.levels.evidence import Evidence
 from autoprune.levels.form import Building, live_form
+from autoprune.levels.matrices import UnitBuilding
 from autoprune.levels.measure_unit import measure
 from autoprune.levels.seal import SMALL, Seal, check, sealed
 from autoprune.networks.blocks import BlockView
@@ -211,7 +211,7 @@ def build(
     dtype: torch.dtype,
     progress: Callable[[float], None] | None = None,
     evidence: Sequence[Sequence[Evidence]] | None = None,
-    read: Iterable[Read] | None = None,
+    inputs: Iterable[Mapping[str, Tensor]] | None = None,
 ) -> None:
     """Compute every level of every unit and put the finished store in `directory` in one step.
 
@@ -219,7 +219,7 @@ def build(
         moments: per block and width, and those behind it, `[D, D]`; a block's are let go of when its levels are done.
         dtype: the checkpoint's, which weights are rounded to.
         evidence: what the criterion needs besides, in the order of the moments; None: nothing.
-        read: of each block, the moments of what producers read, for forms that change them; None: nothing.
+        inputs: per block, what producers read (calibration/inputs.py); None where no form needs it.
 
     Raises:
         UserError: the disk is full or not writable.
@@ -229,7 +229,8 @@ def build(
     known: Iterable[Evidence] = chain.from_iterable(evidence) if evidence else repeat({})
     of_link = zip(chain.from_iterable(moments), known, strict=False)
     statistics: list[dict[str, Any]] = []
-    of_block = _by_block(read)
+    read, at_block = iter(inputs or ()), -1
+    of_block: Mapping[str, Tensor] = {}
     with _building(directory) as temporary:
         for done, (unit, width) in enumerate(zip(units, widths, strict=True)):
             with view.bench(_workspace(width)) as device:
@@ -241,7 +242,9 @@ def build(
                     else:
                         view.enter(unit.block)
                     of_links = [next(of_link) for _ in width.links]
-                    levels, measured = _unit(unit, width, of_links, criterion, dtype, of_block(unit.block))
+                    while inputs is not None and at_block < unit.block:  # some blocks have no units
+                        at_block, of_block = at_block + 1, next(read)
+                    levels, measured = _unit(unit, width, of_links, criterion, dtype, of_block)
                 statistics.append(asdict(measured))
             save_file(levels, temporary / file_of(unit))
             if progress:
@@ -249,21 +252,6 @@ def build(
         files = [sealed(temporary / file_of(unit)) for unit in units]
         manifest = {"version": VERSION, "units": [unit.name for unit in units], "files": files}
         (temporary / "manifest.json").write_text(json.dumps(manifest | {"statistics": statistics}))
-
-
-def _by_block(read: Iterable[Read] | None) -> Callable[[int], Read]:
-    """The moments of one block after another; those of the block before are let go of."""
-    if read is None:
-        return lambda block: {}
-    rows, now = iter(read), (-1, Read())
-
-    def of_block(block: int) -> Read:
-        nonlocal now
-        while now[0] < block:
-            now = now[0] + 1, next(rows)
-        return now[1]
-
-    return of_block
 
 
 @contextmanager
@@ -299,20 +287,25 @@ def _unit(
     of_links: Sequence[tuple[Tensor, Evidence]],
     criterion: Criterion,
     dtype: torch.dtype,
-    read: Read,
+    inputs: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], UnitStatistics]:
     """The file of a unit, and its statistics, which are of the last width behind."""
     tensors: dict[str, Tensor] = {}
-    rows_O: Tensor | None = None  # of the consumer: the width behind puts them into an order
+    orders: list[Tensor] = []
     for behind, (link, (h_DD, evidence)) in reversed(list(enumerate(zip(width.links, of_links, strict=True)))):
-        levels = _levels(unit, link, h_DD, evidence, criterion, dtype, read)
-        if rows_O is None:
-            statistics = measure(unit, link, reading.moments(link, h_DD)[0], levels, _own(levels, unit.levels))
-        else:
-            levels = {name: _in_order(tensor, name, rows_O) for name, tensor in levels.items()}
+        levels = _levels(unit, link, h_DD, evidence, criterion, dtype, inputs)
+        if orders:  # of the consumer: the width behind puts its rows into an order
+            levels = {name: _in_order(tensor, name, orders[0]) for name, tensor in levels.items()}
         tensors |= {BEHIND * behind + name: tensor for name, tensor in levels.items()}
-        rows_O = levels["order"]
-    return tensors, statistics
+        orders.insert(0, levels["order"])
+    of = UnitBuilding(unit, width, orders, inputs, [h_DD for h_DD, _ in of_links], criterion, dtype)
+    for form in dict.fromkeys(live_form(level) for level in unit.levels):
+        if form.whole:
+            own = {number: level for number, level in enumerate(unit.levels) if live_form(level) is form}
+            tensors |= form.build_unit(own, of)
+    last, prefix = width.links[-1], BEHIND * (len(orders) - 1)
+    of_last = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return tensors, measure(unit, last, reading.moments(last, of_links[-1][0])[0], of_last, _own(of_last, unit.levels))
 
 
 def _end(unit: Unit, width: LiveWidth, dtype: torch.dtype) -> tuple[dict[str, Tensor], UnitStatistics]:
@@ -345,17 +338,27 @@ def _levels(
     evidence: Evidence,
     criterion: Criterion,
     dtype: torch.dtype,
-    read: Read,
+    read: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
     weight_OD = width.consumer_weight
     h_DD, mean_D = reading.moments(width, h_DD.to(weight_OD.device))
     evidence = {name: tensor.to(weight_OD.device) for name, tensor in evidence.items()}
-    order = order_of(criterion, weight_OD, h_DD, unit.groups, unit.bundle, evidence)
+    order = _order(unit, weight_OD, h_DD, evidence, criterion)
     tensors = {"order": order.cpu()}
     size = weight_OD.shape[1] // unit.groups
     inputs_D = (order[:, None] * size + torch.arange(size, device=order.device)).flatten()
     reconstruction = cache(lambda: Reconstruction(weight_OD, h_DD))
     of = Building(unit, width, h_DD, mean_D, inputs_D, criterion.reconstructs, reconstruction, dtype, read)
     for number, level in enumerate(unit.levels):
-        tensors |= {f"{name}.{number}": tensor for name, tensor in live_form(level).build(level, of).items()}
+        form = live_form(level)
+        if not form.whole:
+            tensors |= {f"{name}.{number}": tensor for name, tensor in form.build(level, of).items()}
     return tensors
+
+
+def _order(unit: Unit, weight_OD: Tensor, h_DD: Tensor, evidence: Evidence, criterion: Criterion) -> Tensor:
+    """Groups by their importance; in their own order where no level needs one and a form changes whole matrices."""
+    whole = any(live_form(level).whole for level in unit.levels)
+    if whole and all(level.kept in (0, unit.groups) for level in unit.levels):
+        return torch.arange(unit.groups, device=weight_OD.device)
+    return order_of(criterion, weight_OD, h_DD, unit.groups, unit.bundle, evidence)

@@ -124,7 +124,7 @@ class BlockView(ABC):
 
     @property
     def ends(self) -> list[LiveWidth]:
-        """Embeddings and head as widths of one group, where they can be had in fewer bits; by default there are none."""
+        """Embeddings and head as widths of one group, where they can have fewer bits; by default there are none."""
         return []
 
     @property

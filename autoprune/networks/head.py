@@ -42,7 +42,7 @@ class LinearHead:
     measured: Tensor | None = None
 
     @property
-    def _measured_VD(self) -> Tensor:
+    def _compared(self) -> Tensor:
         return self.matrix.weight if self.measured is None else self.measured
 
     @torch.no_grad()
@@ -81,7 +81,7 @@ class LinearHead:
         for piece, logits_NV in self._pieces(read_ND):
             p_NV = (logits_NV - lse_N[:, None]).exp_()
             look(p_NV)
-            target_ND += self.factor * self._mixed(p_NV, self._measured_VD[piece])
+            target_ND += self.factor * self._mixed(p_NV, self._compared[piece])
             if self.matrix.bias is not None:
                 offset_N += self.factor * (p_NV @ self.matrix.bias[piece].float())
             mean_N += torch.linalg.vecdot(p_NV, logits_NV)
@@ -102,7 +102,7 @@ class LinearHead:
         """`target` `[N, D]` and `offset` `[N]`, so that z[token] = target . read + offset. Float32."""
         bias = self.matrix.bias
         offset_N = torch.zeros(tokens_N.shape, device=tokens_N.device) if bias is None else bias[tokens_N].float()
-        return self.factor * self._measured_VD[tokens_N].float(), self.factor * offset_N
+        return self.factor * self._compared[tokens_N].float(), self.factor * offset_N
 
     def _pieces(self, read_ND: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Logits of one piece of the vocabulary after another, `[N, piece]` float32."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autoprune.ports.agent import Agent
     from autoprune.ports.criterion import Criterion
+    from autoprune.ports.distillation import Distillation
     from autoprune.ports.exporter import Exporter
     from autoprune.ports.loss import Loss
     from autoprune.ports.metric import Metric, Network, of_network
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Agent": "agent",
     "Criterion": "criterion",
+    "Distillation": "distillation",
     "Exporter": "exporter",
     "Loss": "loss",
     "Metric": "metric",
@@ -38,6 +40,7 @@ _HOME = {
 __all__ = [
     "Agent",
     "Criterion",
+    "Distillation",
     "Exporter",
     "Loss",
     "Measurement",

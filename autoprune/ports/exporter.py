@@ -35,6 +35,9 @@ class Exporter(ABC):
     """Whether `write_trained` is there. The first registered exporter that has it, and that does not refuse a run,
     writes what fine-tuning gives, and is the form of an export that names none."""
 
+    packs: ClassVar[bool] = False
+    """Whether weights of few bits are written in few bits. Otherwise they are multiplied out, and the user is told."""
+
     converts: ClassVar[bool] = False
     """Whether `convert` is there."""
 

@@ -26,6 +26,31 @@ class LossSettings(Protocol):
         ...
 
     @property
+    def distill(self) -> str:
+        """Distances from the dense network, by name."""
+        ...
+
+    @property
+    def top_k(self) -> int:
+        """Number of the dense network's most likely classes that are compared; 0 is all of them."""
+        ...
+
+    @property
+    def cached(self) -> bool:
+        """Whether the dense network's most likely classes are kept on disk."""
+        ...
+
+    @property
+    def separate_documents(self) -> bool:
+        """Whether no token attends to another document of its sequence."""
+        ...
+
+    @property
+    def answers_only(self) -> bool:
+        """Whether only what the assistant says in chats is learned."""
+        ...
+
+    @property
     def augment(self) -> bool:
         """Whether examples are changed at random."""
         ...

@@ -28,9 +28,10 @@ from autoprune.policy import Policy, to_json
 from autoprune.ports.training import Measurement
 from autoprune.recovery import shown
 from autoprune.recovery.crew import train_together
-from autoprune.recovery.cutting_out import cut_out
+from autoprune.recovery.cutting_out import cut_out as cut_out
 from autoprune.tracking.following import tracked
 from autoprune.training.loop import Trained, train
+from autoprune.training.rehearsal import rehearse
 from autoprune.training.settings import settings_of
 from autoprune.training.state import done
 
@@ -149,6 +150,7 @@ def finetune(
         callbacks.on_start(settings, run)
         done(folder, asdict(settings), _mark(policy))  # another training is refused before any work
         student = cut_out(assembly, policy)
+        rehearse(student, examples, settings)
         dense, measurements = measured("dense", examples.dense), {"before": measured("before", student)}
 
         def rebuilt(name: str) -> nn.Module:

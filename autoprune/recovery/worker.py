@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed
@@ -44,7 +45,8 @@ def work(at: Path, attempt: int, rank: int, device: str | None = None) -> None:
     student = cut_out(assembly, policy)
     put_start(at, student)
     examples = assembly.task.training(assembly)
-    store = distributed.FileStore(str(at / f"store-{attempt}"), job.settings.workers)
+    untyped: Any = distributed
+    store = untyped.FileStore(str(at / f"store-{attempt}"), job.settings.workers)
     distributed.init_process_group(
         "nccl" if job.gpus else "gloo", store=store, rank=rank, world_size=job.settings.workers, timeout=PATIENCE
     )
@@ -88,7 +90,8 @@ class _Told:
 
 def _end_with_parent() -> None:
     """End when standard input does."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # not `sys.stdin`, whose lock would be held when this process ends
+        pass
     os._exit(1)
 
 

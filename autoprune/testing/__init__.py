@@ -15,6 +15,7 @@ itself. It raises an AssertionError that says what does not hold.
 | `check_env` | the checkers of Gymnasium and stable-baselines3 pass; policies are within every budget |
 | `check_metric` | a finite cost of at least 0; a sparser level costs no more; equal answers to equal questions |
 | `check_criterion` | every group is named once; the inputs stay as they are; what no output reads leaves first |
+| `check_distillation` | 0 for the dense network itself, otherwise more and finite; less after a step downhill |
 | `check_loss` | finite; a sequence's loss does not depend on what it is scored with |
 | `check_family` | units claim nothing twice; levels that are placed and taken back leave the network as it was |
 | `check_exporter` | what is written gives the outputs of the pruned network; the dense network stays as it was |
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autoprune.testing.agents import check_agent
+    from autoprune.testing.distilling import check_distillation
     from autoprune.testing.environments import check_env, check_reward
     from autoprune.testing.levels import check_criterion, check_metric
     from autoprune.testing.networks import check_exporter, check_family, check_loss
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 _HOME = {
     "check_agent": "agents",
     "check_criterion": "levels",
+    "check_distillation": "distilling",
     "check_env": "environments",
     "check_exporter": "networks",
     "check_family": "networks",
@@ -41,8 +44,8 @@ _HOME = {
 }
 
 __all__ = [
-    "check_agent", "check_criterion", "check_env", "check_exporter", "check_family", "check_loss", "check_metric",
-    "check_reward",
+    "check_agent", "check_criterion", "check_distillation", "check_env", "check_exporter", "check_family", "check_loss",
+    "check_metric", "check_reward",
 ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autoprune.errors import UserError
+from autoprune.training.zeros import mask_of
 
 
 class Adapter(nn.Module):
@@ -37,9 +38,15 @@ class Adapter(nn.Module):
         self.down = nn.Parameter(down.to(layer.weight.device))
         up = torch.zeros(shape[0], rank, *[1] * (len(shape) - 2))
         self.up = nn.Parameter(up.to(layer.weight.device))
+        self.mask = mask_of(layer)  # weights that stay zero get nothing
 
     def forward(self, x: Tensor) -> Tensor:
         """As the layer takes and gives."""
+        if self.mask is not None:
+            weight = self._product()
+            if self.geometry is None:
+                return functional.linear(x, weight.T if self.transposed else weight)
+            return functional.conv2d(x, weight, None, *self.geometry)
         if self.geometry is None:
             return self.scale * functional.linear(functional.linear(x, self.down), self.up)
         inner = functional.conv2d(x, self.down, None, *self.geometry)
@@ -48,8 +55,12 @@ class Adapter(nn.Module):
     @torch.no_grad()
     def product(self) -> Tensor:
         """The same as a weight, in the layout of the layer's."""
+        return self._product()
+
+    def _product(self) -> Tensor:
         weight = self.scale * (self.up.flatten(1) @ self.down.flatten(1))
-        return weight.T if self.transposed else weight.view(len(self.up), *self.down.shape[1:])
+        weight = weight.T if self.transposed else weight.view(len(self.up), *self.down.shape[1:])
+        return weight if self.mask is None else weight * self.mask
 
 
 def attach(network: nn.Module, rank: int, alpha: float, seed: int) -> None:

@@ -25,6 +25,7 @@ from autoprune.training.learner import Learner
 from autoprune.training.memory import check_memory, free_bytes, too_little, training_bytes
 from autoprune.training.refit import place_refitted
 from autoprune.training.settings import TrainingSettings, settings_of
+from autoprune.training.zeros import marked
 
 OWN_PASS = 3
 """The cost of a step on each example in forward passes: one forward pass, and one backward pass, which counts twice."""
@@ -188,7 +189,8 @@ def cut_out(placer: Placer, proposal: Proposal) -> nn.Module:
 
 def copied(placer: Placer) -> nn.Module:
     """Copy the live network as it is. The live network is dense afterwards."""
-    student = copy.deepcopy(placer.view.model)
+    with marked(placer.modules_with_zeros()):
+        student = copy.deepcopy(placer.view.model)
     placer.release()
     materialise(student)
     return student.requires_grad_(True)

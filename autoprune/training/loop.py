@@ -160,9 +160,9 @@ class _Run:
             measures = self.stepper.take(*divmod(self.step, self.of_epoch))
             progress("fine-tuning", max(at / end, self.seconds / (settings.max_time or math.inf)))
             self.step += 1
-            over = bool(on_step) and self._ends(on_step, measures)
+            ends = on_step is not None and self._ends(on_step, measures)
             now = time.monotonic()
-            self.seconds, late, over = team.agreed(before + now - began, now - saved > SAVE_SECONDS, over)
+            self.seconds, late, over = team.agreed(before + now - began, now - saved > SAVE_SECONDS, ends)
             if over:
                 break
             of_epoch = self.step % self.of_epoch == 0

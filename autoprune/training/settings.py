@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from autoprune.arguments import TRUTH, truth_astray
 from autoprune.errors import UserError
+from autoprune.training.teaching import LABELS, check_teaching, with_labels
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 AtLeast0 = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -45,6 +46,13 @@ class TrainingSettings:
         save_every: number of steps between two saved states. One is saved after every epoch and every few minutes, too.
         weight: weight of the dense network's outputs relative to the labels.
         temperature: temperature of both networks' probabilities when they are compared.
+        distill: distances from the dense network, by name, as `kl` or `kl,hidden-mse=0.5` (`list distillations`).
+        top_k: number of the dense network's most likely classes that are compared, with all others as one more class.
+            0 compares all.
+        cached: whether the dense network answers once for each text, and its answers are kept on disk. Needs `top_k`.
+        separate_documents: whether no token attends to another document of its sequence.
+        answers_only: whether only what the assistant says in chats is learned.
+        law: whether the validation loss is measured while training, for a forecast of what more tokens would buy.
         decay: weight decay.
         warmup: share of the steps in which the learning rate rises.
         clip: the largest norm of the gradient; 0 is no limit.
@@ -72,6 +80,12 @@ class TrainingSettings:
     save_every: AtLeast1 | None = None
     weight: Share = 0.5
     temperature: Positive = 4.0
+    distill: str = "kl"
+    top_k: Annotated[int, Field(ge=0)] = 0
+    cached: bool = False
+    separate_documents: bool = False
+    answers_only: bool = False
+    law: bool = True
     decay: AtLeast0 = 5e-4
     warmup: Share = 0.0
     clip: AtLeast0 = 0.0
@@ -135,9 +149,10 @@ def settings_of(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Traini
         UserError: a setting is unknown or has a wrong value, or no setting ends the training.
     """
     known, hints = [field.name for field in fields(TrainingSettings)], get_type_hints(TrainingSettings)
+    given = with_labels(given)
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name, [*known, LABELS], n=1)
             hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(known)}."
             raise UserError(f"fine-tuning has no setting '{name}'. {hint}")
         if truth_astray(given[name], hints[name]):
@@ -146,8 +161,16 @@ def settings_of(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Traini
         raise UserError(f"nothing says how long to fine-tune: give one of {', '.join(ENDS)}.")
     try:
         chosen = {**defaults, **(ADAPTERS if given.get("lora") else {}), **given}
-        return TypeAdapter(TrainingSettings).validate_python(chosen)
+        settings = TypeAdapter(TrainingSettings).validate_python(chosen)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"the setting {where} of fine-tuning: {first['msg']} (got {first['input']!r}).") from error
+    if settings.sharding != "none" and settings.workers == 1:
+        raise UserError(f"sharding={settings.sharding} spreads a network over several workers: give --workers, too.")
+    if settings.lora and settings.norms_only:
+        raise UserError(
+            f"lora={settings.lora} trains adapters alone, norms_only=true norms and biases alone: leave one of them."
+        )
+    check_teaching(settings, given)
+    return settings

@@ -16,6 +16,7 @@ from autoprune.ports.training import TrainingSet
 from autoprune.training import adapters
 from autoprune.training.settings import TrainingSettings
 from autoprune.training.team import ALONE, Team
+from autoprune.training.zeros import Masks
 
 BETAS = 0.9, 0.95
 MOMENTUM = 0.9
@@ -72,6 +73,7 @@ class Stepper:
         self._loss = team.wrapped(Loss(student, examples, settings))
         self.weights = [p for p in student.parameters() if p.requires_grad]
         self.optimizer = optimizer_of(self.weights, settings)
+        self._masks = Masks(student, self.weights)
 
     def take(self, epoch: int, index: int) -> dict[str, Tensor]:
         """Take one step, the `index`-th of an epoch. Returns its loss and the norm of its gradient.
@@ -91,8 +93,9 @@ class Stepper:
         for number, (part, weight) in enumerate(parts):
             with team.synchronised(self._loss, number == len(parts) - 1):
                 loss = self._of(part, draw) * weight
-                (loss * team.size).backward()  # processes exchange the mean of their gradients
+                (loss * team.size).backward()  # type: ignore[no-untyped-call]  # gradients' mean is exchanged
             total += loss.detach()
+        self._masks.apply()
         length: Any = nn.utils.clip_grad_norm_(self.weights, settings.clip or math.inf)
         length = length.full_tensor() if hasattr(length, "full_tensor") else length
         if not bool(torch.isfinite(length)):

@@ -1,4 +1,4 @@
-"""Every agent searches a space whose units have levels of two forms: within the budgets, and the better form is found."""
+"""Every agent searches a space whose units have levels of two forms, within the budgets, and finds the better form."""
 
 from contextlib import suppress
 

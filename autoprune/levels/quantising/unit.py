@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from autoprune.cutting import reading
 from autoprune.cutting.live import LevelWeights, LiveWidth
 from autoprune.cutting.matrices import Matrix, matrices_of
 from autoprune.level import Level
@@ -56,6 +55,7 @@ def _producers(level: Level, of: Building, bits: Sequence[int]) -> dict[int, Nam
         together.setdefault(-i - 1 if h_DD is None else id(h_DD), []).append((i, matrix))
     for some in together.values():
         h_DD = of.read.get(some[0][1].cut.key[0])
+        h_DD = None if h_DD is None else h_DD[:-1, :-1]  # without the constant
         weights = [_in_order(matrix, of) for _, matrix in some]
         for number, parts in _rounded(weights, bits, level, h_DD, of.dtype).items():
             for (i, _), weight_OD, part in zip(some, weights, parts, strict=True):
