@@ -5,7 +5,7 @@ import math
 from autoprune.assembly import Assembly
 from autoprune.config import DEFAULT_TOKENS, SearchConfig
 from autoprune.errors import UserError
-from autoprune.forms import only_groups
+from autoprune.level import GROUPS
 from autoprune.rounds_file import RoundsPlan
 from autoprune.training.candidate import OWN_PASS
 from autoprune.training.settings import settings_of
@@ -23,7 +23,7 @@ def check_settings(config: SearchConfig) -> None:
                 "give --rounds 2 or more, or leave it."
             )
         return
-    if not only_groups(config.forms):
+    if config.forms != GROUPS:
         raise UserError(f"rounds are of levels that remove groups so far, and forms={config.forms}: leave --forms.")
     if (config.workers or 1) > 1 or config.ray_address is not None:
         raise UserError("rounds are searched and trained in one process so far: leave --workers and --ray-address.")
