@@ -6,8 +6,9 @@
 Rows are agents, whose settings follow their name (`purl:episodes=2;max_episodes=100`). `global-magnitude` is no search:
 one threshold for all layers, as the criterion of that name has it. The others choose a share of weights for every unit,
 by magnitude within its matrices. `purl` is paid at every step, and `purl:reward=purl-end` at the end of an episode.
-All searches may score as many images. `found` is the test accuracy of what was found, `after` that after `--steps` steps
-of fine-tuning, which leaves zeros zero. `images` were scored in all, `until` the answer changed for the last time. `episodes` are those of agents that have them. The last line of `--json` has all rows.
+All searches may score as many images. `found` is the test accuracy of what was found, `after` that after `--steps`
+steps of fine-tuning, which leaves zeros zero. `images` were scored in all; at `until` the answer changed for the last
+time. `episodes` are those of agents that have them. The last line of `--json` has all rows.
 """
 
 import argparse
