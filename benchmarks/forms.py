@@ -68,6 +68,11 @@ ROWS = {
     "all-8-bits": Row("bits:8", "obs", least=True),
     "all-4-bits": Row("bits:4", "obs", least=True),
     "all-3-bits": Row("bits:3", "obs", least=True),
+    "depth": Row("groups", "obs", settings={"levels": [1, 0]}),
+    "depth+constant": Row("linear:constant", "obs"),
+    "depth+linear": Row("linear:full", "obs"),
+    "depth+rank": Row("linear:rank", "obs"),
+    "groups+linear": Row("groups,linear", "obs"),
 }
 """Name -> settings. A new form adds its rows here."""
 
