@@ -7,7 +7,7 @@ levels, a step to the next level is a small change again. A level that saves har
 Budgets on anything else, as a latency, can need such levels, and keep them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from autoprune.config import SearchConfig
@@ -19,6 +19,8 @@ from autoprune.wording import STORED
 
 LEAST = 0.03
 """Of a unit's dense bytes: what a level saves at least against the one before it."""
+HANDICAP = 2.0
+"""By how much the error of a removed group counts more than the same error of rounding, which is like noise."""
 
 
 def undominated(
@@ -49,13 +51,27 @@ def undominated(
 
 
 def _best(unit: Unit, known: UnitStatistics, itemsize: int) -> list[int]:
-    """Numbers of the levels that stay, in their order."""
+    """Numbers of the levels that stay, in their order.
+
+    Levels that keep all groups are compared with each other alone, so that no search is worse for more forms.
+    """
     sizes = [form_of(level).nbytes(unit, level, itemsize) for level in unit.levels]
-    by_error = sorted(range(len(sizes)), key=lambda number: (known.output_errors[number], sizes[number], number))
+    errors = [
+        error * (1.0 if level.kept == unit.groups else HANDICAP)
+        for level, error in zip(unit.levels, known.output_errors, strict=True)
+    ]
+    every = range(len(sizes))
+    stay = {*_front([n for n in every if unit.levels[n].kept == unit.groups], sizes, errors)}
+    stay |= {n for n in _front(every, sizes, errors) if unit.levels[n].kept < unit.groups}
+    smallest = min(every, key=lambda number: (sizes[number], errors[number]))
+    return sorted({*stay, smallest}, key=lambda number: (-unit.levels[number].density, number))
+
+
+def _front(some: Sequence[int], sizes: Sequence[float], errors: Sequence[float]) -> list[int]:
+    """Those of some levels that no other one of them dominates, the dense one first."""
     least, stay = sizes[0], [0]
-    for number in by_error:  # each one loses more than those before it, so it must be smaller
-        if sizes[number] <= least - LEAST * sizes[0]:
+    for number in sorted(some, key=lambda number: (errors[number], sizes[number], number)):
+        if sizes[number] <= least - LEAST * sizes[0]:  # it loses more than those before it, so it must be smaller
             stay.append(number)
             least = sizes[number]
-    smallest = min(range(len(sizes)), key=lambda number: (sizes[number], known.output_errors[number]))
-    return sorted({*stay, smallest}, key=lambda number: (-unit.levels[number].density, number))
+    return stay
