@@ -230,7 +230,7 @@ def test_a_parallel_block_and_a_norm_behind_are_read_and_written_where_the_stand
         for width in view.widths[0]:
             width.restore()
         scale = getattr(config, "residual_multiplier", 1.0)
-        assert torch.allclose((before - nothing).mean((0, 1)), scale * sum(added), atol=0.5)
+        assert torch.allclose((before - nothing).mean((0, 1)), scale * torch.stack(added).sum(0), atol=0.5)
         assert torch.equal(view.run(0, hidden), before)
         assert float(reads[0].read[-1, -1]) == tokens.numel()
 
