@@ -71,6 +71,7 @@ class LiveForm(Form):
         reads_sub_blocks: whether `build` needs what whole sub-blocks read and add (levels/sub_blocks.py).
         whole: whether a level changes more matrices than the consumer, and is built by `build_unit` for the whole unit.
         keeps_zeros: whether weights that are zero at a level stay zero when the network is trained.
+        stays: whether the matrices of a level stay as they are when the network is trained.
     """
 
     refits: bool = False
@@ -78,6 +79,7 @@ class LiveForm(Form):
     reads_sub_blocks: bool = False
     whole: bool = False
     keeps_zeros: bool = False
+    stays: bool = False
 
     def build(self, level: Level, of: Building) -> "Mapping[str, Tensor]":
         """Tensors that the store keeps of a level: `level` is the consumer's weight in the layout of its module, with
