@@ -36,7 +36,7 @@ def place_half(view: BlockView, tokens_NT: Tensor, criterion: str, permuted: boo
             chosen = load_criterion(criterion)
             of = UnitBuilding(unit, width, orders, inputs[block], consumers, chosen, torch.float32)
             tensors: dict[str, Tensor] = dict(form.build_unit({0: level}, of))
-            own = _own(tensors, 1)[0]
+            own = _own(tensors, [level])[0]
             weights = _weights(tensors | {"behind." * i + "order": order for i, order in enumerate(orders)}, 1)[0]
             width.permute(*orders)
             if not blocks or block in blocks:
