@@ -55,7 +55,7 @@ def save_adapters(folder: Path, base: nn.Module, settings: TrainingSettings) -> 
     narrow = {name: rank for name, rank in ranks.items() if rank != settings.lora}
     config = LoraConfig(
         r=settings.lora,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # which need not be whole
+        lora_alpha=settings.alpha,  # which need not be whole
         target_modules=list(found),
         rank_pattern=narrow,
         alpha_pattern={name: settings.alpha * rank / settings.lora for name, rank in narrow.items()},
@@ -63,7 +63,7 @@ def save_adapters(folder: Path, base: nn.Module, settings: TrainingSettings) -> 
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        adapted: Any = get_peft_model(base, config)  # type: ignore[arg-type]
+        adapted: Any = get_peft_model(base, config)
         for name, (down, up) in found.items():
             layer: Any = base.get_submodule(name)
             layer.lora_A["default"].weight.copy_(down)
