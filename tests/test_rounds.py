@@ -64,7 +64,7 @@ def test_budgets_step_down_to_the_last_which_is_of_the_dense_network(run: Path) 
     for cost, share in zip(costs, shares, strict=True):
         assert cost.dense == costs[0].dense
         assert cost.budget == pytest.approx(share * cost.dense)
-        assert cost.policy <= cost.budget
+        assert cost.policy <= share * cost.dense * (1 + 1e-9)
     assert read(run).plan.shares == {"params": 0.5}
 
 
