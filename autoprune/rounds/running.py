@@ -110,6 +110,7 @@ def _run(out: Path, config: SearchConfig, known: Rounds, callbacks: Callback, to
         if len(known.done) >= number and target.is_file():
             continue
         own_folder(out / FOLDER)
+        own_folder(run)
         own_folder(target.parent)
         one = _round(run, config_of(config, plan, number), plan, target, _Told(callbacks, out, number, plan.rounds))
         known = known.with_done(one)
