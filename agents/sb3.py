@@ -17,7 +17,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from autoprune.agents import weights
 from autoprune.agents.decay import Decay
 from autoprune.agents.training import Settled, Training
-from autoprune.envs.episodes import Actions
+from autoprune.envs.episodes import Actions, EpisodeRules
 from autoprune.envs.rewards.options import load_reward
 from autoprune.envs.vectorized import PruningVecEnv
 from autoprune.errors import UserError
@@ -76,6 +76,18 @@ class Sb3Agent(Agent):
     def build(self, env: PruningVecEnv, seed: int, common: dict[str, Any]) -> BaseAlgorithm:
         """The algorithm of stable-baselines3 on an environment; `common` are arguments that all of them take."""
         raise NotImplementedError
+
+    def rules(self, rules: EpisodeRules) -> EpisodeRules:
+        """The rules of the episodes, from those that all of these agents have."""
+        return rules
+
+    def progress(self, objective: Objective, ended: int) -> float:
+        """How far the search is, in [0, 1], for what falls with it; `ended` is the number of episodes so far."""
+        return objective.progress
+
+    def is_over(self, ended: int) -> bool:
+        """Whether the search ends after so many episodes. By default the limits and `Patience` end it."""
+        return False
 
     def decaying(self, start: float) -> Decay:
         """A number that falls from `start` to 0 as the limits are spent."""

@@ -55,7 +55,10 @@ class Training:
         self._patience = Patience(objective)
         self._incumbent, reference, added_UL = begin(objective, rng, agent)
         reward = load_reward(agent.reward, agent.reward_options)
-        self.rules = EpisodeRules(objective, reward, agent.actions, self._sample, added_UL, reference, agent.shaping)
+        self.rules = agent.rules(
+            EpisodeRules(objective, reward, agent.actions, self._sample, added_UL, reference, agent.shaping)
+        )
+        self._episodes = 0
         env = PruningVecEnv(self.rules, agent.episodes, rng, self._ended)
         with _explained(agent):
             self.model = agent.build(env, int(rng.integers(2**31 - 1)), self._common())
@@ -101,9 +104,10 @@ class Training:
         """Finish a batch: race its best episodes, lower what falls with progress, and check for new policies."""
         ranked = [outcome.policies[i] for i in np.argsort(outcome.losses_N, kind="stable")]
         self._incumbent.challenge([*ranked[: self.agent.finalists], self._choice()], outcome.sample)
+        self._episodes += len(outcome.policies)
         for decay in self.agent.decays:
-            decay.progress = self.objective.progress
-        if self._patience.lost():
+            decay.progress = self.agent.progress(self.objective, self._episodes)
+        if self._patience.lost() or self.agent.is_over(self._episodes):
             raise Settled
 
     def _choice(self) -> Levels:

@@ -32,6 +32,7 @@ from autoprune.levels.form import live_form
 from autoprune.levels.masked import MaskedWeights, save_moments
 from autoprune.levels.placing import Placer
 from autoprune.levels.store import LevelStore, build, is_complete, store_key
+from autoprune.levels.sub_blocks import with_sub_blocks
 from autoprune.networks import starting
 from autoprune.networks.blocks import BlockView
 from autoprune.ports.agent import load_agent
@@ -227,7 +228,7 @@ def _stored(
         if not is_complete(levels):
             rows = collected if keep_moments else collect(*reading)  # which holds those of one block at a time
             several = any(live_form(level).changes_producers for unit in units for level in unit.levels)
-            inputs = collect_inputs(*reading) if several else None
+            inputs = with_sub_blocks(collect_inputs(*reading) if several else None, units, *reading)
             build(levels, view, units, rows, criterion, dtype, partial(progress, "building levels"), evidence, inputs)
     return LevelStore(levels, units, config.home()), moments if keep_moments else None
 

@@ -212,6 +212,7 @@ def finetune(
     from dataclasses import asdict
 
     from autoprune import api
+    from autoprune.recovery.shown import lines_of
     from autoprune.written import parse_overrides
 
     options = {
@@ -224,12 +225,11 @@ def finetune(
     with progress(as_json) as display:
         recovered = api.finetune(run, progress=display.on_stage, **given)
     if as_json:
-        emit(asdict(recovered) | {"after": asdict(recovered.after), "path": str(recovered.path)})
+        law = None if recovered.law is None else recovered.law.model_dump()
+        emit(asdict(recovered) | {"after": asdict(recovered.after), "path": str(recovered.path), "law": law})
         return
-    for name, measurement in recovered.rows.items():
-        echo(f"{name:<9} {measurement.told()}")
-    if recovered.training is not None:
-        echo(f"trained:  {recovered.training.told()}")
+    for line in lines_of(recovered):
+        echo(line)
     echo(f"network: {recovered.path}")
 
 

@@ -77,7 +77,8 @@ def cover(view: BlockView, space: SearchSpace, params: int, macs: float) -> Cove
             total = whole.get(metric, dense)
             shares[metric] = min(1.0, (dense - space.fixed.get(metric, 0.0)) / total) if total else 0.0
     layers: dict[str, list[int]] = defaultdict(list)
-    for why, size in _outside(view):
+    ends = any(unit.block == len(view.blocks) for unit in space.units)
+    for why, size in _outside(view, ends):
         layers[why].append(size)
     found = [Left(why, len(sizes), sum(sizes) / params) for why, sizes in layers.items()]
     most = sorted((one for one in found if one.params >= LEAST), key=lambda one: -one.params)
@@ -86,9 +87,10 @@ def cover(view: BlockView, space: SearchSpace, params: int, macs: float) -> Cove
     return Coverage(len(space.units), shares, [*most, *small])
 
 
-def _outside(view: BlockView) -> Iterator[tuple[str, int]]:
-    """Why, and parameters, of each module that no unit takes anything of."""
-    inside = {id(module) for row in view.widths for width in row for module in width.modules()}
+def _outside(view: BlockView, ends: bool) -> Iterator[tuple[str, int]]:
+    """Why, and parameters, of each module that no unit takes anything of. `ends`: embeddings and head are units."""
+    widths = [width for row in (*view.widths, view.ends if ends else []) for width in row]
+    inside = {id(module) for width in widths for module in width.modules()}
     seen: set[int] = set()
     for path, module in view.model.named_modules():
         own = {id(p): p.numel() for p in module.parameters(recurse=False) if id(p) not in seen}

@@ -16,9 +16,10 @@ from rich.table import Table
 from autoprune import live
 from autoprune.console import CleanConsole
 from autoprune.cost_lines import amount, bound_cells, budgets_asked, budgets_in, cost_lines, number, other_budgets
+from autoprune.fine_tuned import Finetuned, forecast_told
 from autoprune.level import form_of
 from autoprune.policy import BEST, Cost, Policy, UnitPolicy
-from autoprune.recovery.result import Finetuned, won_back
+from autoprune.recovery.result import won_back
 from autoprune.refit_text import told
 from autoprune.table_fitting import fitted, needed, parts_of
 from autoprune.task_choice import measure, words_of
@@ -229,9 +230,10 @@ def _print_rows(
 
 def print_finetuned(done: Finetuned, said: Words | None = None) -> None:
     """Print the measurements of fine-tuning: dense, before and after. `said` are the words of the run's task."""
-    _print_rows("Fine-tuning, validation split; before: the policy as the search found it", done.rows, said)
+    _print_rows("Fine-tuning, validation split; found: the policy as the search found it", done.rows, said)
     took = None if done.seconds is None else f"It took {duration(done.seconds)}."
-    told = " ".join(filter(None, (won_back(done, said), took)))
+    ahead = None if said is None else forecast_told(done.law, said)
+    told = " ".join(filter(None, (won_back(done, said), ahead, took)))
     if told:
         console().print(told, soft_wrap=True)
 

@@ -68,6 +68,11 @@ def chosen_forms(forms: str) -> list[ChosenForm]:
     return [_chosen(part) for part in forms.split(",")]
 
 
+def only_groups(forms: str) -> bool:
+    """Whether levels are of the form `groups` alone."""
+    return all(one.name == GROUPS for one in chosen_forms(forms))
+
+
 def check_forms(forms: str) -> None:
     """Raise a UserError where there is no such form, or a form does not take its argument."""
     for one in chosen_forms(forms):
@@ -81,7 +86,7 @@ def check_together(config: "SearchConfig", masks: bool) -> None:
         config: the settings.
         masks: whether the agent keeps or removes single groups.
     """
-    if all(one.name == GROUPS for one in chosen_forms(config.forms)):
+    if only_groups(config.forms):
         return
     if masks:
         raise UserError(

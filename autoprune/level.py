@@ -126,6 +126,10 @@ class Width(Protocol):
         """Keep the first groups."""
         ...
 
+    def bare(self) -> bool:
+        """Take off what a form put in the place of a dropped sub-block. Returns whether there was something."""
+        ...
+
 
 class Form:
     """The words, costs and shapes of the levels of one form. No tensors are needed.
@@ -211,9 +215,13 @@ class Form:
         """Entries in the cache of keys and values for one position."""
         return unit.cache(level.kept)
 
+    def kernels(self, unit: "Unit", level: Level) -> int:
+        """Kernels that one pass launches at least: one for each matrix, and one for an attention's scores."""
+        return 0 if self.drops(level) else unit.matrices + (unit.context_macs > 0)
+
     def shape(self, level: Level, width: Width) -> bool:
         """Give a live width the shape of a level, with any weights, to measure latency. Returns whether it changed."""
-        changed = width.kept != level.kept
+        changed = width.bare() or width.kept != level.kept
         if changed:
             width.keep(level.kept)
         return changed

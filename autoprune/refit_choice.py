@@ -10,7 +10,7 @@ from typing import NamedTuple
 from autoprune.assembly import Assembly
 from autoprune.callbacks import Callback
 from autoprune.policy import Refit
-from autoprune.refits import Refitted, refit, sample
+from autoprune.refits import Refitted, refit
 from autoprune.space import Proposal
 from autoprune.validation import Row, mean_losses
 
@@ -29,7 +29,7 @@ class Kept(NamedTuple):
         """What the policy file says of it; `found` was measured on the validation split without it."""
         return Refit(
             digest=self.network.digest,
-            sequences=len(sample(assembly)),
+            sequences=len(assembly.splits.reconstruction),
             seconds=self.network.seconds,
             search={"found": _finite(self.found), "refitted": _finite(self.refitted)},
             found={key: _finite(value) for key, value in found.losses.items()},

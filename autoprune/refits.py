@@ -32,10 +32,6 @@ from autoprune.training.refit import place_refitted
 
 VERSION = 1
 FILE = "refit.safetensors"
-ITEMS = 2**14
-"""Tokens or images of the reconstruction split that are enough for consumers with few inputs."""
-OF_INPUTS = 16
-"""Tokens or images for each input of the widest consumer."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +88,9 @@ def refit(
     return Refitted(proposal, tensors, _digest(path), time.monotonic() - begun)
 
 
-def sample(assembly: Assembly) -> Tensor:
-    """The first samples of the reconstruction split, `[N, T]`: no more than consumers of these widths need."""
-    tokens_NT = assembly.splits.reconstruction
-    links = [link for widths in assembly.view.widths for link in links_of(widths)]
-    wanted = max(ITEMS, OF_INPUTS * max(link.consumer_weight.shape[1] for link in links))
-    return tokens_NT[: -(-wanted // tokens_NT.shape[1])]
-
-
 def _computed(assembly: Assembly, proposal: Proposal, progress: Callable[[float], None]) -> dict[str, Tensor]:
     config, dtype = assembly.config, assembly.loaded.checkpoint_dtype
-    tokens_NT = sample(assembly).to(config.device)
+    tokens_NT = assembly.splits.reconstruction.to(config.device)
     try:
         place_refitted(assembly.placer, proposal, tokens_NT, config.batch_size(), progress)
         return {name: tensor.data.to("cpu", dtype).clone() for name, tensor in _standing(assembly.placer).items()}

@@ -36,6 +36,7 @@ PARTS: dict[str, dict[str, str]] = {
         "ppo": "autoprune.agents.ppo:PPO",
         "maskable-ppo": "autoprune.agents.maskable_ppo:MaskablePPO",
         "dqn": "autoprune.agents.dqn:DQN",
+        "purl": "autoprune.agents.purl:PuRL",
         "ddpg": "autoprune.agents.ddpg:DDPG",
         "sac": "autoprune.agents.sac:SAC",
         "td3": "autoprune.agents.td3:TD3",
@@ -43,6 +44,7 @@ PARTS: dict[str, dict[str, str]] = {
     "rewards": {
         "amc": "autoprune.envs.rewards.amc:amc",
         "purl": "autoprune.envs.rewards.purl:purl",
+        "purl-end": "autoprune.envs.rewards.purl:purl_at_end",
         "loss": "autoprune.envs.rewards.loss:loss",
         "rewarded-meta": "autoprune.envs.rewards.rewarded_meta:rewarded_meta",
     },
@@ -71,6 +73,7 @@ PARTS: dict[str, dict[str, str]] = {
         "sparse": "autoprune.levels.sparse:Sparse",
         "n:m": "autoprune.levels.n_of_m:NOfM",
         "bits": "autoprune.levels.bits:Bits",
+        "linear": "autoprune.levels.linear:Linear",
     },
     "losses": {
         "kl": "autoprune.calibration.losses:KullbackLeibler",

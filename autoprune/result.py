@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoprune.assembly import Assembly
 from autoprune.exporting import export_policy, network_in_memory, reopen
+from autoprune.fine_tuned import Finetuned, read_finetuned
 from autoprune.objective import Answer, Spent
 from autoprune.policy import Policy
 from autoprune.space import SearchSpace
@@ -68,6 +69,15 @@ class SearchResult:
     def tokenizer(self) -> Any:
         """The tokenizer of the network; None where it reads no text."""
         return self.assembly.loaded.tokenizer
+
+    @property
+    def recovered(self) -> Finetuned | None:
+        """What fine-tuning left in the run: dense, uniform, found, refitted, recovered. None before fine-tuning.
+
+        Raises:
+            UserError: its file is damaged.
+        """
+        return read_finetuned(self.path)
 
     def model(self, to: str | None = None, refit: bool = True, **options: Any) -> "nn.Module":
         """The pruned network in memory, in evaluation mode: what `export` writes. It is a copy, every time.

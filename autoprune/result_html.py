@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING
 
 from autoprune import result_table
 from autoprune.drawing.kept import kept_chart
-from autoprune.drawing.markup import tag
+from autoprune.drawing.markup import Markup, tag
 from autoprune.drawing.style import NOTEBOOK
 from autoprune.drawing.tables import figures, note, table
+from autoprune.fine_tuned import forecast_told
 from autoprune.refit_text import told
+from autoprune.result_text import recovered_of
 
 if TYPE_CHECKING:
     from autoprune.result import SearchResult
@@ -26,6 +28,7 @@ def html_of(result: "SearchResult") -> str:
         tag("p", tag("b", "Search result "), result_table.headline(result)),
         table("Validation", result_table.columns(result), result_table.rows(result)),
         note(refitted) if (refitted := told(result.policy, result.space.words)) else None,
+        *_recovered(result),
         *(note("Budget: ", one) for one in result_table.budgets(result)),
         figures(*charts),
         note(f"And {more} more kinds of units.") if more > 0 else None,
@@ -35,3 +38,13 @@ def html_of(result: "SearchResult") -> str:
         ),
         class_="autoprune",
     )
+
+
+def _recovered(result: "SearchResult") -> list[Markup]:
+    """The table of recovery, where the run was fine-tuned."""
+    done = recovered_of(result)
+    if done is None:
+        return []
+    head, *rows = done.table(result.space.words)
+    ahead = forecast_told(done.law, result.space.words)
+    return [table("After fine-tuning", head, rows), *([note(ahead)] if ahead else [])]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from autoprune import result_table
 from autoprune.drawing.scales import thin
+from autoprune.errors import UserError
+from autoprune.fine_tuned import Finetuned
 from autoprune.refit_text import told
 from autoprune.result_table import mean
 from autoprune.table_fitting import parts_of
@@ -31,11 +33,21 @@ def text_of(result: "SearchResult") -> str:
         lines += textwrap.wrap(f"budget: {one}", WIDTH, initial_indent="  ", subsequent_indent="    ")
     if refitted := told(result.policy, result.space.words):
         lines += textwrap.wrap(refitted, WIDTH, initial_indent="  ", subsequent_indent="    ")
+    if done := recovered_of(result):
+        lines += ["  after fine-tuning:", *in_columns(done.table(result.space.words))]
     lines += _kept(result)
     lines += [f"  run: {result.path}"]
     if result.interrupted:
         lines += [f"  go on: autoprune.resume('{result.path}')"]
     return "\n".join(map(clean, lines))
+
+
+def recovered_of(result: "SearchResult") -> Finetuned | None:
+    """What fine-tuning left; None before it, and where its file is damaged, which the report says."""
+    try:
+        return result.recovered
+    except UserError:
+        return None
 
 
 def _head(columns: Sequence[str]) -> list[list[str]]:

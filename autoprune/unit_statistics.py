@@ -6,6 +6,11 @@ split. Agents may use them; the pruning environment shows them as observations.
 
 from dataclasses import dataclass
 
+MAGNITUDE_STEP = 0.1
+"""Standard deviations between two magnitudes at which `UnitStatistics.magnitudes` counts weights."""
+MAGNITUDES = 40
+"""Number of these magnitudes."""
+
 
 @dataclass(frozen=True)
 class UnitStatistics:
@@ -20,6 +25,8 @@ class UnitStatistics:
         activation_rms: root mean square of the consumer's inputs.
         activation_rank: participation ratio of the inputs' second moments, tr(H)^2 / (D tr(H^2)), in (0, 1].
         output_errors: at each level, E|Wx - W_K x_K|^2 / E|Wx|^2 of the consumer, 0 at level 0 and 1 when dropped.
+        magnitudes: shares of the weights whose magnitude is at most 0.1, 0.2, ... 4 times their standard deviation.
+            Empty in statistics of earlier versions.
     """
 
     weight_rms: float
@@ -29,3 +36,4 @@ class UnitStatistics:
     activation_rms: float
     activation_rank: float
     output_errors: tuple[float, ...]
+    magnitudes: tuple[float, ...] = ()

@@ -37,6 +37,7 @@ class Row:
         bounds: the bounds that it can be had at; none is all.
         alone: whether the only levels are dense and the bound, as where one threshold sets the shares of all units.
         settings: further ones.
+        least: whether every unit has its last level, whatever the bounds: what is compared has a cost of its own.
     """
 
     forms: str
@@ -44,6 +45,7 @@ class Row:
     bounds: tuple[float, ...] = ()
     alone: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
+    least: bool = False
 
     def of(self, bound: float) -> dict[str, Any]:
         """Settings at a bound."""
@@ -61,6 +63,16 @@ ROWS = {
     "2:4-sparsegpt": Row("2:4", "sparsegpt", (0.5,)),
     "groups+sparse": Row("groups,sparse", "sparsegpt"),
     "groups+sparse+2:4": Row("groups,sparse,2:4", "sparsegpt"),
+    "bits": Row("bits", "obs"),
+    "groups+bits": Row("groups,bits", "obs"),
+    "all-8-bits": Row("bits:8", "obs", least=True),
+    "all-4-bits": Row("bits:4", "obs", least=True),
+    "all-3-bits": Row("bits:3", "obs", least=True),
+    "depth": Row("groups", "obs", settings={"levels": [1, 0]}),
+    "depth+constant": Row("linear:constant", "obs"),
+    "depth+linear": Row("linear:full", "obs"),
+    "depth+rank": Row("linear:rank", "obs"),
+    "groups+linear": Row("groups,linear", "obs"),
 }
 """Name -> settings. A new form adds its rows here."""
 
@@ -91,10 +103,13 @@ class Found:
 def search(run: Run) -> Found:
     """One search, and its policy on the test text."""
     bench = prepare(run.setup)
-    objective = bench.objective(Limits(tokens=run.tokens))
-    with suppress(LimitReached):
-        agent_of(run.agent).search(objective, np.random.default_rng(run.seed))
-    best, space = objective.best, bench.assembly.space
+    objective, space = bench.objective(Limits(tokens=run.tokens)), bench.assembly.space
+    if ROWS[run.row].least:
+        best = space.sparsest
+    else:
+        with suppress(LimitReached):
+            agent_of(run.agent).search(objective, np.random.default_rng(run.seed))
+        best = objective.best
     (metric,) = space.budgets
     kl, ce = bench.test_losses(best)
     cost = space.cost(best, metric) / space.cost(space.dense, metric)
@@ -115,13 +130,16 @@ def main() -> None:
     unknown = [name for name in names if name not in ROWS]
     if unknown:
         raise UserError(f"there is no row '{unknown[0]}'. Known: {', '.join(ROWS)}.")
-    runs = [
+    runs = [Run(name, "uniform", 1.0, 0, 0, _setup(args, ROWS[name], 1.0)) for name in names if ROWS[name].least]
+    runs += [
         Run(name, agent, bound, seed, parse_count(args.max_tokens), _setup(args, ROWS[name], bound))
         for name in names
         for bound in bounds
         for agent in args.agents.split(",")
         for seed in range(1 if agent == "uniform" else args.seeds)
-        if bound in (ROWS[name].bounds or bounds) and not (ROWS[name].alone and agent != "uniform")
+        if bound in (ROWS[name].bounds or bounds)
+        and not (ROWS[name].alone and agent != "uniform")
+        and not ROWS[name].least
     ]
     found = []
     for one in spread(search, runs, args.jobs):

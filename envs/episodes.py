@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from autoprune.envs.observation import GROUPS, HIGH_F, LOW_F, Observer, columns_of
 from autoprune.envs.rewards.record import HIGHEST_LOSS, Reward, RewardRecord, pay, pays_every_step
+from autoprune.envs.thresholds import THRESHOLDS, levels_at
 from autoprune.envs.walk import Walk
 from autoprune.errors import UserError
 from autoprune.objective import Objective
 from autoprune.space import Levels
 
 Floats = NDArray[np.float64]
-Actions = Literal["discrete", "continuous"]
+Actions = Literal["discrete", "continuous", "thresholds"]
 Sampler = Callable[[np.random.Generator], Sequence[int]]
 """A function that draws the sequences on which the next episodes are scored."""
 
@@ -35,12 +36,13 @@ class EpisodeRules:
     Args:
         objective: scores policies and knows the space.
         reward: a function of a `RewardRecord`.
-        actions: `discrete` for levels, or `continuous` for a ratio.
+        actions: `discrete` for levels, `continuous` for a ratio, or `thresholds` on magnitudes (thresholds.py).
         sampler: draws the sequences of the next episodes; None is the whole search split.
         added_UL: single-unit sensitivities (sensitivity.py). With None, they are observed as zeros and shaping is off.
         reference: the policy whose pace the neutral action keeps. With None, actions are mapped to ratios directly.
         shaping: weight of the potential-based shaping; 0 is off.
         observation: `vector` or `dict`.
+        thresholds: the actions `thresholds`, in standard deviations of a unit's weights.
     """
 
     objective: Objective
@@ -51,9 +53,12 @@ class EpisodeRules:
     reference: Levels | None = None
     shaping: float = 0.0
     observation: Literal["vector", "dict"] = "vector"
+    thresholds: tuple[float, ...] = THRESHOLDS
 
     def action_space(self) -> spaces.Space[Any]:
-        """`Discrete(L)`, or `Box(-1, 1, (1,))`."""
+        """`Discrete(L)`, `Box(-1, 1, (1,))`, or `Discrete(T)` for T thresholds."""
+        if self.actions == "thresholds":
+            return spaces.Discrete(len(self.thresholds))
         if self.actions == "continuous":
             return spaces.Box(-1.0, 1.0, (1,), np.float32)
         return spaces.Discrete(int(self.objective.space.n_levels_U.max()))
@@ -85,7 +90,9 @@ class Episodes:
 
     def __init__(self, rules: EpisodeRules, n: int = 1) -> None:
         self.rules, self.n, space = rules, n, rules.objective.space
-        self.walk = Walk(space, n, rules.reference)
+        free = rules.actions == "thresholds"
+        table_UT = levels_at(rules.objective, rules.thresholds) if free else None
+        self.walk = Walk(space, n, rules.reference, table_UT)
         self._observer = Observer(rules.objective, rules.added_UL, rules.reference or space.uniform())
         self._every_step = pays_every_step(rules.reward)
         self._budgets = {
@@ -139,7 +146,8 @@ class Episodes:
             self._losses_N = self._score(policies, probe=not done)
         rewards_N = self._shaped(u, level_N)
         if done or self._every_step:
-            costs = {metric: self._costs(policies, metric) for metric in self._budgets}
+            priced = self.walk.chosen() if self.walk.free else policies  # what repair changed is no merit of theirs
+            costs = {metric: self._costs(priced, metric) for metric in self._budgets}
             for i in range(self.n):
                 rewards_N[i] += self._pay(i, u, level_N, previous_N, {m: float(c[i]) for m, c in costs.items()})
         self._total_N = self._total_N + rewards_N
@@ -168,12 +176,12 @@ class Episodes:
     # -- the parts of a step -------------------------------------------------------------------------------------
 
     def _levels(self, actions: NDArray[Any]) -> NDArray[np.int64]:
-        if self.rules.actions == "discrete":
+        if self.rules.actions != "continuous":
             level_N = actions.reshape(self.n)
-            if level_N.dtype.kind not in "iu" or level_N.min() < 0 or level_N.max() >= self.walk.n_levels:
+            if level_N.dtype.kind not in "iu" or level_N.min() < 0 or level_N.max() >= self.walk.n_actions:
                 raise InvalidAction(
                     f"the action {actions.tolist()} is outside the space: integers from 0 to "
-                    f"{self.walk.n_levels - 1} are in it."
+                    f"{self.walk.n_actions - 1} are in it."
                 )
             return self.walk.nearest_allowed(level_N.astype(np.int64))
         action_N = actions.reshape(self.n).astype(np.float64)

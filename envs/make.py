@@ -46,7 +46,7 @@ def make_env(
         model: Hugging Face directory, hub name or a live model; None is the embedded model.
         data: as in `autoprune.search`; None is Python's own documentation.
         budgets: as in `autoprune.search`: metric -> bound, or a bound of params; None is 0.5.
-        actions: `discrete` for levels, or `continuous` for a ratio.
+        actions: `discrete` for levels, `continuous` for a ratio, or `thresholds` on magnitudes, as PuRL has them.
         reward: a name from `autoprune list rewards`, `package.module:function`, `file.py:function`, or a function.
         reward_options: options of the reward, by name; None leaves all at their defaults.
         tokens: number of tokens that each score reads; None is the whole search split.

@@ -71,6 +71,9 @@ class PruningEnv(gymnasium.Env[Any, Any]):
       leaves enough of each budget for the sparsest levels of the remaining units.
     - `continuous`, `Box(-1, 1, (1,))`: -1 keeps nothing, 1 everything, and values between are linear. With a
       `reference`, 0 keeps its pace. The nearest allowed level is taken.
+    - `thresholds`, `Discrete(T)`: action k removes weights up to k tenths of the standard deviation of the unit's
+      weights (thresholds.py); the level of the nearest density is taken. All actions are allowed, and the budgets hold
+      at the end alone: the finished policy is repaired before it is scored.
 
     The pace of a reference policy is its share of the unit, scaled by a factor. With the same factor for all remaining
     units, the policy would meet the budgets exactly (`Walk.ratios`).
@@ -81,11 +84,11 @@ class PruningEnv(gymnasium.Env[Any, Any]):
 
     ## Rewards
 
-    A reward is a function of a `RewardRecord`: built-in (`amc`, `loss`, `purl`, `rewarded-meta`) or the user's own. A
-    terminal reward is paid at the last step. A reward marked `every_step` is paid at each step, for the policy so far
-    with the remaining units dense. With `shaping`, Phi(s') - Phi(s) is added at each step. Phi is minus the additive
-    estimate of the loss so far, and 0 at the end. The sum over an episode is 0, so the best policy stays the best.
-    Episodes are undiscounted (gamma = 1).
+    A reward is a function of a `RewardRecord`: built-in (`amc`, `loss`, `purl`, `purl-end`, `rewarded-meta`) or the
+    user's own. A terminal reward is paid at the last step. A reward marked `every_step` is paid at each step, for the
+    policy so far with the remaining units dense. With `shaping`, Phi(s') - Phi(s) is added at each step. Phi is minus
+    the additive estimate of the loss so far, and 0 at the end. The sum over an episode is 0, so the best policy stays
+    the best. Episodes are undiscounted (gamma = 1).
 
     ## Episode
 

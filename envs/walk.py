@@ -22,10 +22,18 @@ class Walk:
         episodes: N.
         reference: the policy that the neutral continuous action follows. With None, [-1, 1] is mapped to ratios
             directly.
+        table_UT: the level of each of T discrete actions for each unit. They are free: no level is ruled out on the
+            way, and the policy at the end is repaired. None: actions are levels, and the budgets hold on the way.
     """
 
-    def __init__(self, space: SearchSpace, episodes: int = 1, reference: Levels | None = None) -> None:
-        self.space, self.episodes = space, episodes
+    def __init__(
+        self,
+        space: SearchSpace,
+        episodes: int = 1,
+        reference: Levels | None = None,
+        table_UT: Ints | None = None,
+    ) -> None:
+        self.space, self.episodes, self._table_UT = space, episodes, table_UT
         self.n_units, self.n_levels = len(space.units), int(space.n_levels_U.max())
         units = np.arange(self.n_units)
         self.cost_MUL = np.array([space.costs[metric] for metric in space.budgets])
@@ -47,6 +55,16 @@ class Walk:
         self.step = 0
         self.levels_NU = np.zeros((self.episodes, self.n_units), dtype=np.int64)
         self.used_NM = np.zeros((self.episodes, len(self.bound_M)))
+
+    @property
+    def free(self) -> bool:
+        """Whether actions may break the budgets until the end."""
+        return self._table_UT is not None
+
+    @property
+    def n_actions(self) -> int:
+        """Number of discrete actions."""
+        return self.n_levels if self._table_UT is None else self._table_UT.shape[1]
 
     @property
     def done(self) -> bool:
@@ -73,6 +91,8 @@ class Walk:
 
     def nearest_allowed(self, action_N: Ints) -> Ints:
         """Each discrete action's level, or that of the nearest action that is allowed, `[N]`."""
+        if self._table_UT is not None:
+            return np.asarray(self._table_UT[self.unit, action_N])
         distance_NL = np.abs(np.arange(self.n_levels) - action_N[:, None]).astype(np.float64)
         return self.levels_of(np.where(self.action_masks(), distance_NL, np.inf).argmin(axis=1))
 
@@ -88,7 +108,9 @@ class Walk:
         return np.asarray(np.where((level_N >= 0) & (level_N < self.n_levels), level_N, -1))
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Discrete actions whose level is allowed now, `[N, L]`."""
+        """Discrete actions whose level is allowed now, `[N, L]`; free ones always are, `[N, T]`."""
+        if self.free:
+            return np.ones((self.episodes, self.n_actions), dtype=bool)
         allowed_NL = self.allowed()
         if self._reference_U is None:
             return allowed_NL
@@ -127,8 +149,12 @@ class Walk:
 
     def policies(self) -> list[Levels]:
         """The policies so far, with the remaining units dense. At the end, what is left of the budgets is filled."""
-        policies = [tuple(int(level) for level in row) for row in self.levels_NU]
+        policies = self.chosen()
         return [self.space.repair(policy) for policy in policies] if self.done else policies
+
+    def chosen(self) -> list[Levels]:
+        """The levels as they were set, with the remaining units dense."""
+        return [tuple(int(level) for level in row) for row in self.levels_NU]
 
     def left(self) -> Floats:
         """What is left of each budget, with the slack for rounding, `[N, M]`."""

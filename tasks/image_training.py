@@ -54,7 +54,7 @@ class ImageTraining(TrainingSet):
         device = view.images.labels.device
         self._numbers, self._held_out = numbers.to(device), held_out.to(device)
         normed = any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in view.model.modules())
-        self.defaults = {} if normed else LAYERNORM
+        self.defaults, self.validation_count = {} if normed else LAYERNORM, len(held_out)
         self._dtype = next(view.model.parameters()).dtype
 
     def loss(self, student: nn.Module, some: Tensor, settings: LossSettings, draw: torch.Generator) -> Tensor:

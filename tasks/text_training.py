@@ -71,7 +71,7 @@ class TextTraining(TrainingSet):
         digest: str = "",
     ) -> None:
         self.view, self.dense, self.count = view, view.model, len(tokens_NT)
-        self.tokens = tokens_NT.shape[1]
+        self.tokens, self.validation_count = tokens_NT.shape[1], len(held_out_NT)
         self._tokens_NT, self._held_out_NT = tokens_NT, held_out_NT
         self._layout_of, self._digest = layout, digest
         self._layouts: dict[tuple[bool, bool], Layout] = {}

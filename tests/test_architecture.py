@@ -32,7 +32,7 @@ LAYERS = (
     {"evaluation"},
     {"archive", "clock", "fidelity", "slope_requests", "losses_of_policies", "objective", "assembly", "coverage"}
     | {"undominated", "whole", "records"},
-    {"callbacks", "run_state", "cautions", "given_models", "provenance", "refits", "cards"},
+    {"callbacks", "fine_tuned", "run_state", "cautions", "given_models", "provenance", "refits", "cards"},
     {"logs", "console", "progress", "notebook_display", "showing"},
     {"exporters", "workers", "tracking"},
     {"validation", "refit_choice", "exporting", "publishing"},

@@ -1,5 +1,6 @@
 """The form bits: levels in place, in the store, in the costs, and what is exported."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,12 @@ from autoprune.levels.bits import Bits
 from autoprune.levels.quantising.storage import BITS
 from autoprune.levels.quantising.unit import Latest, columns_of, rounded_of
 from autoprune.provenance import make_policy
+from autoprune.recovery.cutting_out import cut_out
 from autoprune.space import Levels
+from autoprune.training.frozen import stays
+from autoprune.training.loop import train
+from autoprune.training.settings import settings_of
+from autoprune.training.step import make_trainable
 
 MEMORY = {"budgets": {"memory": 0.25}}
 
@@ -252,6 +258,29 @@ def test_the_configuration_of_a_packed_network_names_every_matrix_once() -> None
     groups = quantization_config(packed)["config_groups"]
     assert [one["targets"] for one in groups.values()] == [["b"], ["a", "c"]]
     assert [one["weights"]["num_bits"] for one in groups.values()] == [3, 4]
+
+
+# -- training ----------------------------------------------------------------------------------------------------
+
+
+def test_weights_of_few_bits_stay_while_a_network_is_trained(found: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(found, run)
+    with pytest.warns(UserWarning, match=r"weights of few bits stay as they are, \d+% of the parameters"):
+        recovered = autoprune.finetune(run, max_steps=3, refit=False, lr=1e-2)
+    assert recovered.trained is not None
+    assembly, policy = exporting.reopen(run)
+    before = cut_out(assembly, policy)
+    student = cut_out(assembly, policy)
+    staying = [name for name, module in student.named_modules() if stays(module)]
+    assert staying
+    settings = settings_of({}, {"max_steps": 3, "lr": 1e-2})
+    train(student, assembly.task.training(assembly), settings, None)
+    changed = {name for name, one in student.state_dict().items() if not torch.equal(one, before.state_dict()[name])}
+    assert changed
+    assert not changed & {f"{name}.weight" for name in staying}
+    with pytest.raises(UserError, match=r"adapters could be trained for \(weights of few bits stay as they are\)"):
+        make_trainable(cut_out(assembly, policy), settings_of({}, {"max_steps": 3, "lora": 4}))
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------

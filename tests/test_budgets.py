@@ -50,7 +50,7 @@ def units(draw: st.DrawFn) -> Unit:
     kind = draw(st.sampled_from(["attention", "mlp"]))
     return Unit(
         f"7.{kind}", kind, 7, groups, group_levels(groups, kept), draw(count) + 1, draw(count), draw(count) + 1,
-        draw(count),
+        draw(count), draw(count) + 1,
     )  # fmt: skip
 
 

@@ -327,8 +327,9 @@ def test_a_fine_tuned_network_has_the_numbers_of_its_recovery(
     assert cli("finetune", "tuned", "--max-steps", "3", "lr=1e-4").status == 0
     result = json.loads(Path("tuned/finetuned/result.json").read_text())
     card = card_in(Path("tuned/finetuned/network"))
-    for row in ("dense", "before", "refitted", "after"):
-        assert re.search(rf"^\| {row} \|.*{result[row]['ce']:.4f}", card.text, re.MULTILINE), row
+    named = {"dense": "dense", "uniform": "uniform", "before": "found", "refitted": "refitted", "after": "recovered"}
+    for row, called in named.items():
+        assert re.search(rf"^\| {called} \|.*{result[row]['ce']:.4f}", card.text, re.MULTILINE), row
     results = results_of(card)
     assert results["cross-entropy"] == pytest.approx(result["after"]["ce"], abs=1e-5)
     search, finetune = commands_of(card)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from autoprune import exporting, registry, training
+from autoprune.assembly import assemble
+from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.recovery import finetuning
 from autoprune.tasks.image_training import refuse_texts_settings
@@ -16,8 +18,10 @@ from autoprune.tasks.text_training import DEFAULTS, TextTraining
 from autoprune.testing import check_distillation
 from autoprune.training import logit_cache
 from autoprune.training.blending import blended
+from autoprune.training.candidate import copied
 from autoprune.training.recording import block_names, recorded
 from autoprune.training.top_k import top_of
+from tests import tiny_searches
 
 OWN, DENSE, _ = torch.randn(3, 4, 7, generator=torch.Generator().manual_seed(0)).unbind()
 LABELS = torch.tensor([1, -100, 4, 6])
@@ -212,3 +216,16 @@ def test_blocks_of_another_width_cannot_be_compared() -> None:
 def test_images_have_no_settings_of_texts(name: str) -> None:
     with pytest.raises(UserError, match="is of texts"):
         refuse_texts_settings(how(top_k=4, **{name: True}))
+
+
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+def test_blocks_of_images_are_compared(name: str, tmp_path: Path, text_file: str) -> None:
+    settings = tiny_searches.settings(tiny_searches.networks()[name], tmp_path, text_file)
+    assembly = assemble(load_config(None, settings))
+    examples = assembly.task.training(assembly)
+    assembly.placer.place(assembly.space.uniform())
+    student = copied(assembly.placer)
+    given = {"max_steps": 2, "batch": 8, "weight": 1.0, "distill": "hidden-mse", "augment": False}
+    settled, some = training.settings_of(examples.defaults, given), torch.arange(8)
+    assert float(examples.loss(examples.dense, some, settled, torch.Generator()).detach()) == 0
+    assert 0 < float(examples.loss(student, some, settled, torch.Generator()).detach()) < 100

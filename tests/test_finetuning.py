@@ -345,8 +345,8 @@ def test_the_command(cli: Callable[..., Answer], refused: Callable[..., str], ru
     answer = cli("finetune", own, "--epochs", "1", "--lora", "4", "--batch", "64", "weight=0.7")
     assert answer.status == 0, answer.err
     rows = {line.split()[0]: line for line in answer.out.splitlines()}
-    assert list(rows) == ["dense", "before", "refitted", "after", "trained:", "network:"]
-    assert "perplexity" in rows["after"]
+    assert list(rows) == ["dense", "uniform", "found", "refitted", "recovered", "trained:", "network:"]
+    assert "perplexity" in rows["recovered"]
     assert "loss (kl) 0.0000" in rows["dense"]
     assert "fine-tuning" in answer.err
     told = json.loads((own / "finetuned" / "result.json").read_text())

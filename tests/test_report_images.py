@@ -143,11 +143,11 @@ def test_fine_tuning_has_its_section(tmp_path: Path) -> None:
     page = report(recovered(run, seconds=75.0))
     told = re.sub(r"\s+", " ", said(page))
     assert sections(page)[:3] == ["Validation", "Fine-tuning", "Search"]
-    assert "dense 0.2500 91.25 % before 0.7500 81.25 % after 0.5000 89.25 %" in told
+    assert "dense 0.2500 91.25 % found 0.7500 81.25 % recovered 0.5000 89.25 %" in told
     assert "won back 80 % of the accuracy and 50 % of the cross-entropy. " in told
     assert "It took 1 min 15 s." in told
     assert "Settings: epochs 10, lr 0.05, augment yes." in told
-    assert "Accuracy, fine-tuned 89.25 % before 81.25 %, dense 91.25 %" in told
+    assert "Accuracy, fine-tuned 89.25 % found 81.25 %, dense 91.25 %" in told
 
 
 def test_fine_tuning_of_text_shows_whatever_was_measured(tmp_path: Path) -> None:
@@ -161,10 +161,10 @@ def test_fine_tuning_of_text_shows_whatever_was_measured(tmp_path: Path) -> None
     page = report(run)
     told = re.sub(r"\s+", " ", said(page))
     assert "cross-entropy loss (kl) perplexity <b>own</b>" in told
-    assert "before 4.0000 1.0000 ∞ 1.5000" in told
-    assert "after 3.2000 0.2500 24.53 –" in told
+    assert "found 4.0000 1.0000 ∞ 1.5000" in told
+    assert "recovered 3.2000 0.2500 24.53 –" in told
     assert "won back 80 % of the cross-entropy and 75 % of the loss (kl)." in told
-    assert "Perplexity, fine-tuned 24.5 before ∞, dense 20.1" in told
+    assert "Perplexity, fine-tuned 24.5 found ∞, dense 20.1" in told
     assert "<b>" not in page
 
 
@@ -185,7 +185,7 @@ def test_show_tells_of_fine_tuning(tmp_path: Path, cli: Cli) -> None:
     run = make_image_run(tmp_path / "run")
     assert "Fine-tuning" not in cli("show", run).out
     answer = cli("show", recovered(run, seconds=190))
-    assert re.search(r"after +0\.5000 +89\.25%", answer.out)
+    assert re.search(r"recovered +0\.5000 +89\.25%", answer.out)
     assert answer.out.splitlines()[-1].endswith("It took 3 min 10 s.")
     assert "Channels kept of every unit" in answer.out
     assert "Fine-tuning" not in cli("show", run / "policy.json").out

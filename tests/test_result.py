@@ -164,7 +164,8 @@ def test_a_fine_tuning_is_shown(finished_run: Path, tmp_path: Path) -> None:
         warnings.simplefilter("ignore")  # that nothing made it better
         recovered = autoprune.finetune(own, 0)
     lines = repr(recovered).splitlines()
-    assert [line.split()[0] for line in lines[2:5]] == ["dense", "before", "refitted"]
+    assert [line.split()[0] for line in lines[2:6]] == ["dense", "uniform", "found", "refitted"]
+    assert [row.split()[0] for row in repr(autoprune.load(own)).splitlines() if row.startswith("  recovered ")]
     assert max(map(len, lines[:-1])) <= 80
     assert str(recovered.path) in lines[-1]
     assert "<table" in recovered._repr_html_()

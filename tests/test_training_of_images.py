@@ -18,7 +18,7 @@ from autoprune.errors import UserError
 from autoprune.ports.candidate_training import TRAINERS, Trainer
 from autoprune.training import candidate
 from autoprune.training.learner import Learner
-from autoprune.training.loop import DivergedError
+from autoprune.training.step import DivergedError
 from tests.conftest import Answer
 from tests.test_training_stages import lines_of
 
@@ -79,7 +79,11 @@ def test_several_workers_are_refused_with_a_reason(refused: Callable[..., str], 
 def test_fewer_images_than_the_stages_ask_for_are_told(tmp_path: Path) -> None:
     """Once the refit reads all of the reconstruction split, and training reads its images again."""
     little = "too little for one comparison"
-    for trainer, there in (("refit", "256 in the reconstruction split"), ("full", "they are read more than once")):
+    fewer: tuple[tuple[Trainer, str], ...] = (
+        ("refit", "256 in the reconstruction split"),
+        ("full", "they are read more than once"),
+    )
+    for trainer, there in fewer:
         settings = searched(trainer, train_tokens=100_000) | {"max_tokens": 4000}
         with pytest.warns(RuntimeWarning, match=little), pytest.warns(RuntimeWarning, match=f"images, and .*{there}"):
             autoprune.search(**settings, out=tmp_path / trainer)

@@ -62,6 +62,7 @@ def test_a_rival_that_leads_only_without_training_does_not_win() -> None:
     stages = TrainingStages.of(objective, LENGTH, 12, CandidateTraining())
     chosen = stages.choose(objective, policies[0], policies[1:], list(range(16)))
     after_P = objective(policies, steps=16)
+    assert chosen is not None
     assert after_P[policies.index(chosen)] <= after_P[0]
     assert shortlist(objective, policies[0], policies, list(range(16)), 3) == policies[1:4]
 

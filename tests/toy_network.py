@@ -26,6 +26,9 @@ class ToyWidth:
     def keep(self, groups: int) -> None:
         self.kept = groups
 
+    def bare(self) -> bool:
+        return False
+
 
 class ToyModel(torch.nn.Module):
     """A head of 10 x 4 and a configuration."""

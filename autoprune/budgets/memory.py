@@ -7,7 +7,6 @@ Dense weights have the dtype of the checkpoint. Weights of the form `bits` are p
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from autoprune.errors import UserError
 from autoprune.level import Level, form_of
 from autoprune.ports.metric import Metric, Network, of_network
 from autoprune.space import Unit
@@ -50,14 +49,8 @@ class Memory(Metric):
 
 @of_network
 def memory(network: Network) -> Memory:
-    """The metric of a network.
-
-    Raises:
-        UserError: the dtype of the checkpoint is not known.
-    """
-    itemsize = network.itemsize
-    if itemsize is None:
-        raise UserError("the budget memory needs the dtype of the checkpoint, which this network does not have.")
+    """The metric of a network."""
+    itemsize = network.itemsize or next(network.view.model.parameters()).element_size()
     dense = [Level.of_groups(unit.groups, unit.groups) for unit in network.units]
     units = sum(form_of(level).nbytes(unit, level, itemsize) for unit, level in zip(network.units, dense, strict=True))
     return Memory(itemsize, max(0.0, weight_bytes(network.view.model, itemsize) - units))

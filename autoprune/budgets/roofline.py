@@ -83,7 +83,7 @@ class Roofline(Metric):
         seconds = self._seconds(tokens * macs, macs * self._itemsize)
         attention = tokens * (form.macs(unit, level, workload.context) - macs)
         seconds += self._seconds(attention, positions * form.cache(unit, level) * self._itemsize)
-        return 1e3 * (seconds + (unit.matrices + (unit.context_macs > 0)) * self.device.launch)
+        return 1e3 * (seconds + form.kernels(unit, level) * self.device.launch)
 
     def _seconds(self, macs: float, nbytes: float) -> float:
         return max(2 * macs / self.device.flops[self.dtype], nbytes / self.device.bandwidth)

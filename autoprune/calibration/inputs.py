@@ -61,9 +61,6 @@ class _Sums:
                 first = self._with.setdefault(path, next(same, path))
                 if first == path:
                     read[path] = args[0]
-                    x_ND = layout_of(module).read(module, args[0])
-                    row_ND = torch.cat([x_ND, x_ND.new_ones(len(x_ND), 1)], dim=1)
-                    add_product(self._sums.setdefault(path, [torch.zeros(0)]), 0, row_ND.float())
 
             return add
 
@@ -73,6 +70,10 @@ class _Sums:
         finally:
             for one in hooks:
                 one.remove()
+        for path, x in read.items():  # without hooks, because some layers are called to find what they read
+            x_ND = layout_of(self._modules[path]).read(self._modules[path], x)
+            row_ND = torch.cat([x_ND, x_ND.new_ones(len(x_ND), 1)], dim=1)
+            add_product(self._sums.setdefault(path, [torch.zeros(0)]), 0, row_ND.float())
 
     def means(self, positions: int) -> Inputs:
         """The moments of each module that was run, by path."""

@@ -24,12 +24,14 @@ class Recovery:
         given: the settings of the fine-tuning that the user gave.
         chosen: which of the networks is exported: `before`, `refitted` or `trained`.
         trained: tokens or images that it was trained on, and seconds; None where nothing was trained.
+        ahead: a sentence on what more tokens would buy, where that is known.
     """
 
     rows: Mapping[str, Mapping[str, float]]
     given: Mapping[str, Any]
     chosen: str
     trained: tuple[int, float] | None = None
+    ahead: str | None = None
 
 
 def numbers(policy: Policy, words: Words, parameters: int | None, dense: int | None) -> list[str]:
@@ -67,7 +69,8 @@ def recovered(recovery: Recovery | None, words: Words) -> list[str]:
         items, seconds = recovery.trained
         spent = f" Training saw {items:,} {words.items} in {duration(seconds)}."
     told = f"Measured on the same split, before and after recovery. {chosen}{spent}"
-    return ["", "## Recovery", "", told, "", *_measured("network", recovery.rows, words)]
+    ahead = ["", recovery.ahead] if recovery.ahead else []
+    return ["", "## Recovery", "", told, "", *_measured("network", recovery.rows, words), *ahead]
 
 
 def origin(config: SearchConfig, policy: Policy, words: Words, data: str) -> list[str]:

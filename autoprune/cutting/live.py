@@ -164,6 +164,12 @@ class LiveWidth:
         """Keep all groups, with the dense weights."""
         self.keep(self.width.groups)
 
+    def bare(self) -> bool:
+        """Take off what a form put in the place of the dropped sub-block. Returns whether there was something."""
+        replaced = self.dropping.replacement is not None
+        self.dropping.restore()
+        return replaced
+
     def move(self, tensors: Mapping[Key, Tensor]) -> None:
         """Compute with copies of the dense tensors that are elsewhere from now on; what is kept stays as it is."""
         self.dense.tensors.update(tensors)

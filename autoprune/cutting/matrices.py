@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from autoprune.cutting.cuts import Cut
-from autoprune.cutting.layouts import Layout, Transposed, layout_of
+from autoprune.cutting.layouts import Depthwise, Layout, Transposed, layout_of
 from autoprune.unit import MatrixShape
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def matrices_of(live: "LiveWidth") -> list[Matrix] | None:
         layout = live.layout if cut is live.cuts[-1] else layout_of(live.dense.modules[cut.key[0]])
         if weight.dim() not in (2, 4):
             return None
+        if isinstance(layout, Depthwise):  # a weight for each channel, and no matrix
+            continue
         found.append(Matrix(cut, layout, cut.dim == int(isinstance(layout, Transposed))))
     return found
 

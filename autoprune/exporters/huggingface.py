@@ -7,7 +7,7 @@ layers that are dropped completely.
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from autoprune.cards.card import write_card
 from autoprune.cards.loading import Form
 from autoprune.config import SearchConfig, is_module
 from autoprune.exporters import padding
+from autoprune.exporters.constants import as_biases, check, constants_of, new_biases
 from autoprune.exporters.directory import check_target, neighbour
 from autoprune.exporters.source import Source
 from autoprune.levels.form import live_form
@@ -131,10 +132,18 @@ def _uniform(assembly: Assembly) -> Any:
     stays = _layers_that_stay(assembly)
     config = _config_of_layers(assembly, stays)
     model_class = type(assembly.loaded.model)
+    constants = constants_of({i: assembly.view.widths[i] for i in stays})
     config = padding.pad(model_class, config, [assembly.view.widths[i] for i in stays])
     if not stays:
         config.use_cache = False
-    return _filled(model_class, config, _state(assembly, stays, assembly.loaded.model))
+    if assembly.loaded.family.task == "text":  # no family of images has norms behind its sub-blocks
+        check(constants, assembly.view)
+    as_biases(constants, config)
+    state = _state(assembly, stays, assembly.loaded.model)
+    if constants:
+        renumbered = [replace(one, layer=stays.index(one.layer)) for one in constants]
+        new_biases(renumbered, model_class, config, assembly.loaded.family.blocks + ".", state)
+    return _filled(model_class, config, state)
 
 
 def _only_zeros(source: Source) -> bool:

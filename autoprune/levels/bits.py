@@ -39,6 +39,7 @@ class Bits(LiveForm):
 
     changes_producers = True
     ends = True
+    stays = True
 
     # -- which levels there are ------------------------------------------------------------------------------------
 
@@ -79,6 +80,16 @@ class Bits(LiveForm):
         others = unit.params(level.kept) + unit.fixed_params - sum(rows * columns for rows, columns in sizes)
         return packed + others * itemsize
 
+    def notice(self, metrics: Sequence[str]) -> str | None:
+        """Stock kernels multiply weights out first."""
+        timed = [metric for metric in metrics if metric in ("latency", "roofline")]
+        if not timed:
+            return None
+        return (
+            f"Levels of the form bits count with the {timed[0]} of their groups in dense weights: kernels for few bits "
+            "are not measured."
+        )
+
     # -- how they are made -----------------------------------------------------------------------------------------
 
     def build(self, level: Level, of: Building) -> "Mapping[str, Tensor]":
@@ -112,6 +123,8 @@ class Bits(LiveForm):
 
         kinds = {CODES: torch.int32, ZEROS: torch.uint8}
         name = what.rstrip("0123456789")
+        if what == "norm":
+            return super().fits(level, what, tensor)
         if name in kinds:
             return tensor.dtype == kinds[name] and tensor.dim() == 2
         return name in (SCALES, LOST) and tensor.is_floating_point()

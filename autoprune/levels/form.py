@@ -36,7 +36,7 @@ class Building:
         reconstruction: makes the least-squares weights on some inputs; it is worked out once for all levels.
         dtype: the checkpoint's, which weights are rounded to.
         read: path of a producer in the block -> second moments of what it reads and of a constant 1, where a form asks
-            for them (calibration/inputs.py).
+            for them (calibration/inputs.py), and what its sub-blocks read and add (calibration/sub_blocks.py).
         memo: what forms remember for other levels of the width.
     """
 
@@ -68,14 +68,18 @@ class LiveForm(Form):
     Attributes:
         refits: whether consumers of such a level may be solved once more without leaving the form (training/refit.py).
         changes_producers: whether `build` or `build_unit` needs the moments of what producers read (`Building.read`).
+        reads_sub_blocks: whether `build` needs what whole sub-blocks read and add (levels/sub_blocks.py).
         whole: whether a level changes more matrices than the consumer, and is built by `build_unit` for the whole unit.
         keeps_zeros: whether weights that are zero at a level stay zero when the network is trained.
+        stays: whether the matrices of a level stay as they are when the network is trained.
     """
 
     refits: bool = False
     changes_producers: bool = False
+    reads_sub_blocks: bool = False
     whole: bool = False
     keeps_zeros: bool = False
+    stays: bool = False
 
     def build(self, level: Level, of: Building) -> "Mapping[str, Tensor]":
         """Tensors that the store keeps of a level: `level` is the consumer's weight in the layout of its module, with
@@ -122,7 +126,10 @@ class LiveForm(Form):
         return None
 
     def lost(self, level: Level, own: "Mapping[str, Tensor]") -> float:
-        """Shares of the outputs of producers that a level loses, squared and added up. By default 0."""
+        """Shares of the outputs of producers that a level loses, squared and added up. By default 0.
+
+        It is below 0 where something else than the consumer gives a part of the outputs back.
+        """
         return 0.0
 
     def borrows(self, level: Level, levels: "Sequence[Level]") -> int | None:

@@ -13,7 +13,7 @@ from autoprune.cutting.live import LiveWidth
 from autoprune.level import Level
 from autoprune.levels.form import live_form
 from autoprune.space import Unit
-from autoprune.unit_statistics import UnitStatistics
+from autoprune.unit_statistics import MAGNITUDE_STEP, MAGNITUDES, UnitStatistics
 
 
 def measure(
@@ -42,6 +42,7 @@ def measure(
         activation_rms=_finite(diagonal_D.clamp_min(0).mean().sqrt()),
         activation_rank=_finite(diagonal_D.sum().square() / (len(diagonal_D) * h_DD.square().sum())),
         output_errors=_output_errors(unit, width, weight_OD, h_DD, levels, owned or [{}] * len(unit.levels)),
+        magnitudes=_magnitudes(weights),
     )
 
 
@@ -74,6 +75,15 @@ def _output_errors(
 def _comparable(level: Level, denser: Level) -> bool:
     """Whether a level of the same form differs in one respect alone: by rounding, the sparser could seem better."""
     return denser.form == level.form and (denser.kept == level.kept or denser.options == level.options)
+
+
+def _magnitudes(weights: Tensor) -> tuple[float, ...]:
+    """Shares of the weights up to each magnitude; empty where all of them are alike."""
+    ratios = weights.abs() / weights.std(correction=0)
+    if not torch.isfinite(ratios).all():
+        return ()
+    counts = torch.histc(ratios.cpu(), MAGNITUDES, 0, MAGNITUDES * MAGNITUDE_STEP)
+    return tuple((counts.cumsum(0) / len(weights)).tolist())
 
 
 def _kurtosis(weights: Tensor) -> float:

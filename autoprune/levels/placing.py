@@ -3,7 +3,7 @@
 Shapes: U units, B states of a forward pass, T tokens, D hidden.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -149,9 +149,17 @@ class Placer:
 
     def modules_with_zeros(self) -> list[nn.Module]:
         """Modules whose weights have zeros now that training must leave."""
+        return self._modules(lambda form: form.keeps_zeros)
+
+    def modules_that_stay(self) -> list[nn.Module]:
+        """Modules whose weights training must leave as they are now."""
+        return self._modules(lambda form: form.stays)
+
+    def _modules(self, of_form: Callable[[LiveForm], bool]) -> list[nn.Module]:
+        """Modules with the matrices of units that now stand at levels of some forms."""
         found: dict[nn.Module, None] = {}
         for width, standing in zip(self._widths, self._standing, strict=True):
-            if standing is not None and standing[0].keeps_zeros:
+            if standing is not None and of_form(standing[0]):
                 found |= dict.fromkeys(width.dense.modules[path] for path, _ in width.matrix_keys)
         return list(found)
 

@@ -9,6 +9,9 @@ transformers and ModelOpt:
                           "1": {"num_attention_heads": 0, "num_key_value_heads": 0, "intermediate_size": 96,
                                 "skip": ["attention"]}}}
 
+A `"linear": {"mlp": {"map": "rank", "rank": 16}}` beside `skip` says that a linear map, or a constant, stands where the
+MLP was (cutting/replacing.py).
+
 Stock transformers refuses the type. With autoprune imported, the family's own model class is built (without memory,
 inside `from_pretrained`) and cut by the code that cut the live network. Every auto class that loads the dense network
 loads the pruned one. The classes are made when they are asked for and belong to this module by name, so that models and
@@ -28,6 +31,7 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from autoprune.cutting.dense import materialise
 from autoprune.cutting.live import LiveWidth
+from autoprune.cutting.replacing import described, replace_as
 from autoprune.cutting.widths import Width
 from autoprune.networks.family import Family
 from autoprune.networks.slots import cache_slots, layer_types, sharing_modes
@@ -40,7 +44,7 @@ HINT = (
 """What `config.json` says under `how_to_load`, for whoever opens it."""
 
 LayerConfig = Mapping[str, Any]
-"""Configuration attribute -> the layer's own value; `skip`: kinds of which nothing is kept."""
+"""Configuration attribute -> the layer's own value; `skip`: kinds of which nothing is kept; `linear`: what is there."""
 
 
 class PrunedConfig(PreTrainedConfig):  # type: ignore[misc] # transformers is untyped here
@@ -234,7 +238,8 @@ def layer_config(widths: Sequence[LiveWidth]) -> LayerConfig:
         name: value for width in widths for name, value in width.width.config_of(width.kept).items()
     }
     skip = sorted(width.width.kind for width in widths if width.kept == 0)
-    return values | ({"skip": skip} if skip else {})
+    linear = {width.width.kind: said for width in widths if (said := described(width)) is not None}
+    return values | ({"skip": skip} if skip else {}) | ({"linear": linear} if linear else {})
 
 
 def cut(model: Any, config: Any) -> None:
@@ -254,10 +259,22 @@ def cut(model: Any, config: Any) -> None:
         raise ValueError(f"`per_layer_config` describes {len(layers)} layers, and the model has {len(blocks)}.")
     for index, (block, layer) in enumerate(zip(blocks, layers, strict=True)):
         for width in family.widths_of(block, config):
-            LiveWidth(block, width).keep(_kept_groups(width, layer, index))
+            live = LiveWidth(block, width)
+            live.keep(_kept_groups(width, layer, index))
+            if width.kind in layer.get("linear", {}):
+                _replace(live, layer["linear"][width.kind], index)
         materialise(block)
     if family.task == "text":
         _number_caches(blocks, config, family.attention)
+
+
+def _replace(live: LiveWidth, said: Any, index: int) -> None:
+    try:
+        if live.kept:
+            raise ValueError(f"{live.kept} groups of the {live.width.kind} are kept")
+        replace_as(live, said)
+    except ValueError as error:
+        raise ValueError(f"`per_layer_config` of layer {index} has a `linear` that does not fit: {error}.") from None
 
 
 def _number_caches(blocks: Sequence[nn.Module], config: Any, attention: str) -> None:

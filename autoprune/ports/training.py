@@ -95,6 +95,8 @@ class TrainingSet(ABC):
     dense: "nn.Module"
     count: int
     tokens: int = 1
+    validation_count: int = 0
+    """Number of examples of the validation split; 0 if it is not known, and then nothing is measured while training."""
     as_trained: bool = False
     """Whether BatchNorm and dropout are in training mode."""
     defaults: Mapping[str, Any] = {}

@@ -23,13 +23,16 @@ from autoprune.config import load_config
 from autoprune.exporters.source import Source
 from autoprune.exporting import make_exporter, own_exporter_of, reopen
 from autoprune.files.writing import write_atomically
+from autoprune.fine_tuned import STAGES, Lawful, forecast_told, uniform_row
 from autoprune.level import GROUPS
 from autoprune.policy import Policy, to_json
 from autoprune.ports.training import Measurement
 from autoprune.recovery import shown
 from autoprune.recovery.crew import train_together
 from autoprune.recovery.cutting_out import cut_out as cut_out
+from autoprune.recovery.forecasting import law_of, record_of
 from autoprune.tracking.following import tracked
+from autoprune.training import frozen
 from autoprune.training.loop import Trained, train
 from autoprune.training.rehearsal import rehearse
 from autoprune.training.settings import settings_of
@@ -51,6 +54,8 @@ class Recovered:
         chosen: name of the network with the least loss against the labels.
         path: path of its export.
         training: how far the training went; None if nothing was trained.
+        uniform: what the search measured of the uniform policy, by key; None in runs that did not.
+        law: what more tokens would buy; None if too little was measured while training.
     """
 
     dense: Measurement
@@ -60,6 +65,8 @@ class Recovered:
     chosen: str
     path: Path
     training: Trained | None = None
+    uniform: Mapping[str, float] | None = None
+    law: Lawful | None = None
 
     @property
     def after(self) -> Measurement:
@@ -75,11 +82,17 @@ class Recovered:
         named = {name: known for name, known in steps.items() if known is not None and name != left_out}
         return named | {"after": self.after}
 
+    @property
+    def table(self) -> dict[str, Mapping[str, float]]:
+        """What was measured of each network, by the names of tables: dense, uniform, found, refitted, recovered."""
+        rows: dict[str, Mapping[str, float] | None] = {name: asdict(one) for name, one in self.rows.items()}
+        rows["uniform"] = self.uniform
+        return {name: row for key, name in STAGES.items() if (row := rows.get(key)) is not None}
+
     def record(self, given: Mapping[str, Any]) -> Recovery:
         """What the card of its export says. `given` are the settings that the user gave."""
-        rows = {name: asdict(one) for name, one in self.rows.items()}
         spent = None if self.training is None else (self.training.tokens, self.training.seconds)
-        return Recovery(rows, given, self.chosen, spent)
+        return Recovery(self.table, given, self.chosen, spent, forecast_told(self.law, self.dense.words))
 
     def __repr__(self) -> str:
         return shown.text_of(self)
@@ -150,6 +163,8 @@ def finetune(
         callbacks.on_start(settings, run)
         done(folder, asdict(settings), _mark(policy))  # another training is refused before any work
         student = cut_out(assembly, policy)
+        if settings.epochs != 0 and (what := frozen.told(student)):
+            warnings.warn(what, UserWarning, stacklevel=2)
         rehearse(student, examples, settings)
         dense, measurements = measured("dense", examples.dense), {"before": measured("before", student)}
 
@@ -170,8 +185,14 @@ def finetune(
                 trained = train_together(run, assembly, student, examples, settings, folder, mark, callbacks)
             else:
                 trained = train(student, examples, settings, folder, progress, mark, callbacks.on_step)
+            if trained.diverged is not None:
+                warnings.warn(trained.divergence(settings.lr, folder), RuntimeWarning, stacklevel=2)
             round_weights(assembly, student)
             measurements["trained"] = measured("trained", student)
+        start_loss, law = measurements[start].loss, None
+        if trained:
+            end_loss = measurements["trained"].loss
+            law = record_of(law_of(folder, examples, settings, trained, start_loss, end_loss))
         chosen, _ = better(measurements)
         student = rebuilt(start) if trained and chosen == start else student
         recovered = Recovered(
@@ -182,6 +203,8 @@ def finetune(
             chosen,
             folder / "network",
             trained,
+            uniform_row(policy, list(asdict(dense))),
+            law,
         )
         make_exporter(own_exporter_of(assembly.config)).write_trained(
             Source(policy.as_found(), lambda: assembly, recovery=recovered.record(given)), student, recovered.path
@@ -189,7 +212,8 @@ def finetune(
         if hand_over is not None:
             hand_over(assembly, policy, student)
         result: dict[str, Any] = {name: asdict(measurement) for name, measurement in recovered.rows.items()}
-        result |= {"tuning": asdict(settings), "chosen": chosen}
+        result |= {"tuning": asdict(settings), "chosen": chosen, "uniform": recovered.uniform}
+        result |= {"law": law.model_dump()} if law else {}
         if trained:
             result |= {"training": asdict(trained), "seconds": trained.seconds}
         write_atomically(folder / "result.json", to_json(result) + "\n")

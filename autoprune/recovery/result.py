@@ -1,66 +1,17 @@
-"""What fine-tuning left in a run, `RUN/finetuned/result.json`, for those who show it.
-
-    {"tuning": {"epochs": 10, ...}, "chosen": "trained", "dense": {"ce": ..., "accuracy": ...}, "before": {...},
-     "refitted": {...}, "after": {...}}
-
-The networks have been measured on the validation split. `after` is the chosen network, and `chosen` is its name:
-"before", "refitted" or "trained". `trained` is present if another network was chosen. The task decides what is
-measured; it is shown as it is in the file. `seconds`, the duration of the training, is optional.
-"""
+"""What fine-tuning left in a run (fine_tuned.py has the file), and what it won back."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from autoprune.errors import UserError
-from autoprune.files.reading import explained, read_json
+from autoprune.fine_tuned import Finetuned, read_finetuned
 from autoprune.policy import Policy
 from autoprune.task_choice import measure
 from autoprune.wording import Words
 
+__all__ = ["Finetuned", "finetuned_network", "of_earlier_policy", "read_finetuned", "won_back"]
+
 LOST = 1e-9  # less is nothing to win back
-
-
-class Finetuned(BaseModel):
-    """`result.json`; a number is None where it overflowed."""
-
-    model_config = ConfigDict(frozen=True)
-
-    tuning: dict[str, Any]
-    dense: dict[str, float | None]
-    before: dict[str, float | None]
-    refitted: dict[str, float | None] | None = None
-    trained: dict[str, float | None] | None = None
-    chosen: str | None = None
-    after: dict[str, float | None]
-    seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
-
-    @property
-    def rows(self) -> Mapping[str, Mapping[str, float | None]]:
-        """The networks by name, as a table has them."""
-        named = {"dense": self.dense, "before": self.before, "refitted": self.refitted, "trained": self.trained}
-        return {name: row for name, row in (named | {"after": self.after}).items() if row is not None}
-
-    @property
-    def keys(self) -> list[str]:
-        """Everything that was measured of any of them."""
-        return list(dict.fromkeys(key for row in self.rows.values() for key in row))
-
-
-def read_finetuned(run: Path) -> Finetuned | None:
-    """What is there of a run; None where it was not fine-tuned to the end.
-
-    Raises:
-        UserError: the file is damaged or cannot be read.
-    """
-    path = run / "finetuned" / "result.json"
-    if not path.is_file():
-        return None
-    with explained("the result", path, "`autoprune finetune` with the same settings writes it anew"):
-        return Finetuned.model_validate(read_json(path))
 
 
 def finetuned_network(run: Path) -> Path:

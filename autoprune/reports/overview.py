@@ -166,7 +166,7 @@ def _finetuned(run: Run) -> list[tuple[str, str, str]]:
         return []
     told = {name: quality(run.words, row) for name, row in done.rows.items()}
     return [
-        (f"{_capitalised(known.name)}, fine-tuned", told["after"], f"before {told['before']}, dense {told['dense']}")
+        (f"{_capitalised(known.name)}, fine-tuned", told["recovered"], f"found {told['found']}, dense {told['dense']}")
     ]
 
 

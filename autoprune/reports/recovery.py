@@ -1,10 +1,11 @@
-"""What fine-tuning gave: the dense network, the policy's as it was found, and after."""
+"""What recovery gave: dense, uniform, found, refitted, recovered; and what more tokens would buy."""
 
 from collections.abc import Mapping
 
 from autoprune.drawing.markup import Markup, tag
 from autoprune.drawing.tables import duration, note, section, table
-from autoprune.recovery.result import Finetuned, of_earlier_policy, won_back
+from autoprune.fine_tuned import Finetuned, forecast_told
+from autoprune.recovery.result import of_earlier_policy, won_back
 from autoprune.reports.record import Run
 from autoprune.task_choice import measure
 from autoprune.wording import Words
@@ -20,7 +21,8 @@ def fine_tuning(run: Run) -> Markup | None:
     took = "" if done.seconds is None else f" It took {duration(done.seconds)}."
     gain = _spaced(won_back(done, run.words) or "")
     earlier = "" if run.policy is None else of_earlier_policy(run.path, run.policy) or ""
-    said = f"Measured on the validation split, on which it was not trained.{took} {gain} {earlier}"
+    ahead = _spaced(forecast_told(done.law, run.words) or "")
+    said = f"Measured on the validation split, on which it was not trained.{took} {gain} {ahead} {earlier}"
     columns = ("", *(measure(key, run.words).name for key in done.keys))
     return section(
         "Fine-tuning", note(said.strip()), table("Fine-tuning", columns, _rows(done, run.words)), _settings(done)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autoprune.errors import UserError
+from autoprune.training.frozen import frozen, stays
 from autoprune.training.zeros import mask_of
 
 
@@ -73,7 +74,8 @@ def attach(network: nn.Module, rank: int, alpha: float, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     layers = list(_adaptable(network))
     if not layers:
-        raise UserError("nothing is left of the network that adapters could be trained for: leave --lora.")
+        why = " (weights of few bits stay as they are)" if frozen(network) else ""
+        raise UserError(f"nothing is left of the network that adapters could be trained for{why}: leave --lora.")
     for layer in layers:
         layer.adapter = Adapter(layer, rank, alpha, draw)
         layer.adapter.hook = layer.register_forward_hook(_added)
@@ -113,7 +115,7 @@ def _adaptable(network: Any) -> Iterator[Any]:
     for layer in network.modules():
         linear = (isinstance(layer, nn.Linear) or _is_transposed(layer)) and layer is not head
         plain = isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
-        if (linear or plain) and layer.weight.numel():
+        if (linear or plain) and layer.weight.numel() and not stays(layer):
             yield layer
 
 

@@ -20,7 +20,7 @@ from autoprune.levels.placing import Placer
 from autoprune.ports.candidate_training import TRAINERS, CandidateTraining, Trainer
 from autoprune.ports.training import TrainingSet
 from autoprune.space import Proposal
-from autoprune.training import adapters
+from autoprune.training import adapters, frozen
 from autoprune.training.learner import Learner
 from autoprune.training.memory import check_memory, free_bytes, too_little, training_bytes
 from autoprune.training.refit import place_refitted
@@ -189,7 +189,7 @@ def cut_out(placer: Placer, proposal: Proposal) -> nn.Module:
 
 def copied(placer: Placer) -> nn.Module:
     """Copy the live network as it is. The live network is dense afterwards."""
-    with marked(placer.modules_with_zeros()):
+    with marked(placer.modules_with_zeros()), marked(placer.modules_that_stay(), frozen.MARK):
         student = copy.deepcopy(placer.view.model)
     placer.release()
     materialise(student)

@@ -18,6 +18,8 @@ from autoprune.errors import StopSearch, UserError
 from autoprune.ports.task import Progress
 from autoprune.ports.training import TrainingSet
 from autoprune.training import adapters
+from autoprune.training.curve import Curve
+from autoprune.training.room import check_room, is_out_of_memory, out_of_memory
 from autoprune.training.settings import TrainingSettings
 from autoprune.training.state import State
 from autoprune.training.step import DivergedError, Stepper, make_trainable
@@ -60,6 +62,14 @@ class Trained:
         best = f"; the network after {self.best:,} was best" if self.best not in (None, self.steps) else ""
         return f"{self.steps:,}{whole} steps, {self.seconds:.1f} s{early}{best}"
 
+    def divergence(self, lr: float, folder: Path) -> str:
+        """A sentence about a step that diverged, and what is left."""
+        return (
+            f"fine-tuning has diverged in step {self.diverged}: its loss or its weights were not finite. What was "
+            f"trained before is kept: the network after step {self.best or self.steps:,}. To train again with a "
+            f"smaller learning rate than lr={lr}, delete '{folder}'."
+        )
+
 
 def train(
     student: nn.Module,
@@ -93,24 +103,36 @@ def train(
 
     Raises:
         DivergedError: the training diverges before a state was saved.
-        UserError: the folder has the state of another training, or the disk is full.
+        UserError: the folder has the state of another training, the disk is full, or the memory is too small; the
+            message names settings that need less.
     """
     if examples.count < 1:
         raise UserError(
             f"the examples {usercode.located(examples)} are {examples.count}: there is nothing to train on."
         )
+    if team.size == 1 and not ended:
+        check_room(student, settings)
     make_trainable(student, settings)
     stepper = Stepper(student, examples, settings, team)
     state = None if folder is None else State(folder, student, stepper.optimizer, settings, mark, team)
     total = settings.steps(examples.count, examples.tokens)
     stopping = Stopping(student, examples, settings.patience, folder, team) if settings.patience else None
-    run = _Run(settings, math.ceil(examples.count / settings.step_examples), total, stepper, state, stopping, team)
+    curve = None if folder is None else Curve(student, examples, settings, folder, team)
+    run = _Run(
+        settings, math.ceil(examples.count / settings.step_examples), total, stepper, state, stopping, team, curve
+    )
     run.step, run.seconds = run.kept = state.restore() if state else (0, 0.0)
     if not ended:
         weights = stepper.weights
         student.train(examples.as_trained)
         with torch.random.fork_rng([weights[0].device] if weights[0].is_cuda else []):
-            run.go(progress, on_step)
+            try:
+                run.go(progress, on_step)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                least = 2 if examples.as_trained else 1  # BatchNorm needs two
+                raise out_of_memory(settings, least, weights[0].device) from error
         student.eval()
     if team.size == 1:
         if stopping:
@@ -132,6 +154,7 @@ class _Run:
     state: State | None
     stopping: Stopping | None
     team: Team
+    curve: Curve | None
     step: int = 0
     seconds: float = 0.0
     kept: tuple[int, float] = (0, 0.0)
@@ -160,6 +183,8 @@ class _Run:
             measures = self.stepper.take(*divmod(self.step, self.of_epoch))
             progress("fine-tuning", max(at / end, self.seconds / (settings.max_time or math.inf)))
             self.step += 1
+            if self.curve:
+                self.curve.after(self.step)
             ends = on_step is not None and self._ends(on_step, measures)
             now = time.monotonic()
             self.seconds, late, over = team.agreed(before + now - began, now - saved > SAVE_SECONDS, ends)

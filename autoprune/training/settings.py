@@ -52,7 +52,8 @@ class TrainingSettings:
         cached: whether the dense network answers once for each text, and its answers are kept on disk. Needs `top_k`.
         separate_documents: whether no token attends to another document of its sequence.
         answers_only: whether only what the assistant says in chats is learned.
-        law: whether the validation loss is measured while training, for a forecast of what more tokens would buy.
+        law: the largest share of the training that measuring the validation loss on the way may take. From these losses
+            it is said what more tokens would buy. 0 measures none.
         decay: weight decay.
         warmup: share of the steps in which the learning rate rises.
         clip: the largest norm of the gradient; 0 is no limit.
@@ -85,7 +86,7 @@ class TrainingSettings:
     cached: bool = False
     separate_documents: bool = False
     answers_only: bool = False
-    law: bool = True
+    law: Share = 0.1
     decay: AtLeast0 = 5e-4
     warmup: Share = 0.0
     clip: AtLeast0 = 0.0

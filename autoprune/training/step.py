@@ -14,6 +14,7 @@ from autoprune import usercode
 from autoprune.errors import UserError
 from autoprune.ports.training import TrainingSet
 from autoprune.training import adapters
+from autoprune.training.frozen import freeze
 from autoprune.training.settings import TrainingSettings
 from autoprune.training.team import ALONE, Team
 from autoprune.training.zeros import Masks
@@ -139,6 +140,7 @@ def make_trainable(student: nn.Module, settings: TrainingSettings) -> None:
         parameter.data = parameter.data.float()
     for parameter in student.parameters():
         parameter.requires_grad_(not settings.norms_only or parameter.dim() < 2)
+    freeze(student)
     if not any(parameter.requires_grad for parameter in student.parameters()):
         raise UserError("the network has no norms, biases or scales that could be trained: train all weights.")
 

@@ -15,16 +15,16 @@ MARK = "zeros_stay"
 
 
 @contextmanager
-def marked(modules: Iterable[nn.Module]) -> Iterator[None]:
+def marked(modules: Iterable[nn.Module], mark: str = MARK) -> Iterator[None]:
     """Mark modules for a while, in which the network is copied: copies keep the mark."""
     found = list(modules)
     for module in found:
-        setattr(module, MARK, True)
+        setattr(module, mark, True)
     try:
         yield
     finally:
         for module in found:
-            delattr(module, MARK)
+            delattr(module, mark)
 
 
 def mask_of(layer: nn.Module) -> Tensor | None:

@@ -26,7 +26,7 @@ def purl(
     accuracy_target: Share | None = None,
     sparsity_target: Share | None = None,
 ) -> float:
-    """Minus beta times the shortfalls from both targets; at most 0.
+    """PuRL's reward: minus the shortfalls of accuracy and sparsity, at every step (Gupta et al. 2020, sec. 3.2).
 
     Args:
         record: one step.
@@ -38,6 +38,24 @@ def purl(
     wanted = min(1.0, TARGET * uniform) if accuracy_target is None else accuracy_target
     reached = [_reached(record.costs[metric], bound, sparsity_target) for metric, bound in record.budgets.items()]
     return -beta * (max(1 - record.quality / wanted, 0.0) + max(1 - min(reached), 0.0))
+
+
+def purl_at_end(
+    record: RewardRecord,
+    *,
+    beta: NonNegativeFloat = 5.0,
+    accuracy_target: Share | None = None,
+    sparsity_target: Share | None = None,
+) -> float:
+    """The reward `purl`, paid at the end alone: an episode costs one score.
+
+    Args:
+        record: the last step.
+        beta: size of the penalty.
+        accuracy_target: T_A, as of `purl`.
+        sparsity_target: T_S, as of `purl`.
+    """
+    return purl(record, beta=beta, accuracy_target=accuracy_target, sparsity_target=sparsity_target)
 
 
 def _reached(cost: float, bound: float, target: float | None) -> float:

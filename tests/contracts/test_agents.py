@@ -33,6 +33,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "gp": SAMPLED | {"startup": 8},
     "maskable-ppo": TOY | {"epochs": 4},
     **{name: TOY | {"gradient_steps": 8, "batch_size": 64} for name in ("dqn", "ddpg", "sac", "td3")},
+    "purl": TOY | {"gradient_steps": 8, "batch_size": 64, "episodes": 1},
 }
 
 

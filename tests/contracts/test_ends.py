@@ -43,6 +43,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "gp": FEW | {"batch": 1, "startup": 20},
     **{name: FEW | {"episodes": 2, "net_arch": (8,), "epochs": 1} for name in ("ppo", "maskable-ppo")},
     **{name: FEW | {"episodes": 2, "net_arch": (8,), "gradient_steps": 1} for name in ("dqn", "ddpg", "sac", "td3")},
+    "purl": FEW | {"net_arch": (8,), "gradient_steps": 1},
 }
 """Settings with which a search of a toy takes a moment."""
 

@@ -81,6 +81,13 @@ def image_run(tmp_path_factory: pytest.TempPathFactory, text_file: str) -> Path:
     return autoprune.search(**settings, agent="random", max_evals=4, out=folder / "run").path
 
 
+@pytest.fixture(scope="module")
+def run_of_bits(quick: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished search of weights of few bits."""
+    own = {"budgets": {"memory": 0.5}, "forms": "bits:8/4/symmetric", "agent": "random", "max_evals": 4}
+    return autoprune.search(**quick | own, out=tmp_path_factory.mktemp("bits") / "run").path
+
+
 def loaded_text(path: Path, inputs: Tensor) -> Tensor:
     from transformers import AutoModelForCausalLM
 
@@ -90,14 +97,16 @@ def loaded_text(path: Path, inputs: Tensor) -> Tensor:
 
 
 @pytest.mark.filterwarnings("ignore:the export saves nothing:UserWarning")
+@pytest.mark.filterwarnings("ignore:transformers loads no packed embeddings:UserWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("exporter", registry.names("exporters"))
-def test_exporters(exporter: str, finished_run: Path, image_run: Path) -> None:
-    """On the run of the language model, or on that of the module where it refuses the former."""
+def test_exporters(exporter: str, finished_run: Path, image_run: Path, run_of_bits: Path) -> None:
+    """On the run of the language model, or on the first that it does not refuse."""
     loads = exporter == "hf"
-    text = load_exporter(exporter)().refuses(load_config(finished_run / "config.yaml")) is None
+    runs = (finished_run, image_run, run_of_bits)
+    run = next(run for run in runs if load_exporter(exporter)().refuses(load_config(run / "config.yaml")) is None)
     inputs = torch.arange(26).view(2, 13) if loads else None
-    check_exporter(exporter, finished_run if text else image_run, {}, inputs, loaded_text if loads else None)
+    check_exporter(exporter, run, {}, inputs, loaded_text if loads else None)
 
 
 # -- what they find --------------------------------------------------------------------------------------------------

@@ -93,6 +93,12 @@ class Gguf(Exporter):
         self._write(network, tokenizer, policy, None, path)
 
     def _write(self, network: Any, tokenizer: Any, policy: Policy, dense: Any, path: Path) -> None:
+        replaced = next((unit.name for unit in policy.units if unit.form == "linear"), None)
+        if replaced:
+            raise UserError(
+                f"llama.cpp has no place for the constant or linear map where {replaced} was: export it with --to hf, "
+                "or search without the form linear."
+            )
         state, config = {name: tensor.to("cpu") for name, tensor in network.state_dict().items()}, network.config
         if shifted(config):
             state, config = with_empty_layers(state, config, layers_that_stay(policy), dense)

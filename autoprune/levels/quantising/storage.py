@@ -35,7 +35,7 @@ class Grid:
     @property
     def most(self) -> int:
         """The largest code."""
-        return 2**self.bits - 1
+        return (1 << self.bits) - 1
 
 
 def group_of(columns: int, wanted: int) -> int:
