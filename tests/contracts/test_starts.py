@@ -1,4 +1,4 @@
-"""Every family: a pruned and trained network at the dense shapes gives what the small one gives, also at what is left."""
+"""Every family: a pruned and trained network at the dense shapes gives what the small one gives."""
 
 import random
 from pathlib import Path
