@@ -133,6 +133,20 @@ def test_levels_say_what_they_store(linear: Assembly) -> None:
     assert [level.density for level in mlp.levels] == sorted((one.density for one in mlp.levels), reverse=True)
 
 
+@pytest.mark.parametrize("metric", ["nonzeros", "memory", "kv_cache", "macs"])
+def test_every_metric_counts_it(settings: dict[str, Any], metric: str) -> None:
+    assembly = assemble(load_config(overrides=settings | {"budgets": {metric: 0.8}}))
+    for unit, row in zip(assembly.space.units, assembly.space.rows(metric), strict=True):
+        costs = dict(zip([level.name for level in unit.levels], row, strict=True))
+        maps = [cost for name, cost in costs.items() if name.startswith("linear")]
+        nothing = costs.get("groups:0", 0)
+        assert maps == sorted(maps, reverse=True)
+        assert all(nothing <= cost <= row[0] for cost in maps)
+        if metric in ("nonzeros", "memory"):
+            stored = {"nonzeros": HIDDEN, "memory": 4 * HIDDEN}[metric]
+            assert costs.get("linear:0,map=constant,hidden=64", stored) == stored
+
+
 def test_words(linear: Assembly) -> None:
     unit = linear.space.units[1]
     told = {form_of(level).told(level, unit.groups, "mlp") for level in unit.levels if level.form == "linear"}
@@ -351,6 +365,11 @@ def test_what_is_no_map_is_refused(quick: dict[str, Any]) -> None:
     for argument in ("affine", "0", "constant/", "-3"):
         with pytest.raises(UserError, match=r"the form 'linear' has no map '.*': write linear:constant, linear:full"):
             assemble(load_config(overrides=quick | {"forms": f"groups,linear:{argument}"}))
+
+
+def test_a_network_without_sub_blocks_is_refused() -> None:
+    with pytest.raises(UserError, match=r"the family 'resnet' has none: leave linear out of forms=groups,linear"):
+        assemble(load_config(overrides={"model": "tiny-cnn", "forms": "groups,linear", "budgets": {"params": 0.5}}))
 
 
 def test_streamed_blocks_are_refused(settings: dict[str, Any]) -> None:
