@@ -167,7 +167,7 @@ def finetune(
         if settings.epochs != 0 and (what := frozen.told(student)):
             warnings.warn(what, UserWarning, stacklevel=2)
         check_adapters(settings, student)
-        rehearse(student, examples, settings)
+        rehearse(student, examples, settings, progress)
         dense, measurements = measured("dense", examples.dense), {"before": measured("before", student)}
 
         def rebuilt(name: str) -> nn.Module:
