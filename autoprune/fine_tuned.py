@@ -118,7 +118,7 @@ def uniform_row(policy: Policy, keys: Sequence[str]) -> dict[str, float] | None:
     if not isinstance(row, dict):
         return None
     own = {str(policy.provenance.get("loss")): row.get("loss")} | row
-    return {key: float(own[key]) for key in keys if isinstance(own.get(key), int | float)} or None
+    return {key: float(value) for key in keys if isinstance(value := own.get(key), int | float)} or None
 
 
 def forecast_told(law: Lawful | None, words: Words) -> str | None:

@@ -40,7 +40,8 @@ class Refitted:
 
     Args:
         proposal: the levels or the mask.
-        tensors: `BLOCK.NUMBER.weight`, `.bias` and `.mean` of every consumer that is kept, by its number in the block.
+        tensors: `BLOCK.NUMBER.weight`, `.bias` and `.mean` of every consumer that is kept, by its number in the block;
+            where a constant or a map is in the place of a sub-block, its own.
         digest: SHA-256 of the file that holds them.
         seconds: what computing them took; 0 where they were there.
     """
@@ -103,12 +104,14 @@ def _standing(placer: Placer) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for block, widths in enumerate(placer.view.widths):
         for number, link in enumerate(links_of(widths)):
-            if link.kept:
+            if link.kept or link.dropping.replacement is not None:
                 found |= {f"{block}.{number}.{what}": tensor for what, tensor in _tensors(link).items()}
     return found
 
 
 def _tensors(link: LiveWidth) -> dict[str, Tensor]:
+    if link.dropping.replacement is not None:
+        return dict(link.dropping.replacement.named_parameters())
     consumer, norm = link.consumer, link.norm
     mean = None if norm is None else norm.running_mean
     named = {"weight": consumer.weight, "bias": consumer.bias, "mean": mean}

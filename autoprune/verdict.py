@@ -36,8 +36,8 @@ def not_below_uniform(
         else "Search longer, or with another agent."
     )
     if best == uniform:
-        found = f"The search found nothing better than the uniform policy (loss {best:.4f} on the validation split)."
-        return f"{found} {advice}"
+        nothing = f"The search found nothing better than the uniform policy (loss {best:.4f} on the validation split)."
+        return f"{nothing} {advice}"
     return (
         f"The best policy is not below the uniform one on the validation split: loss {best:.4f}, uniform "
         f"{uniform:.4f}. {advice}"

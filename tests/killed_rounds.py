@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,16 @@ class Deadly(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def dying(save: Callable[..., None]) -> Callable[..., None]:
+    """A function that kills its process when it has done its work."""
+
+    def saved(*given: Any) -> None:
+        save(*given)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return saved
+
+
 def killed(stage: str, settings: dict[str, Any], run: Path) -> None:
     """The run, begun or resumed, in a process that dies in a stage."""
     child = os.fork()
@@ -57,8 +67,7 @@ def killed(stage: str, settings: dict[str, Any], run: Path) -> None:
         try:
             loop.SAVE_SECONDS = 0.0
             if stage == "start":  # the weights are there, and nothing says so yet
-                save = starting.save_start
-                starting.save_start = lambda *given: (save(*given), os.kill(os.getpid(), signal.SIGKILL))
+                starting.save_start = dying(starting.save_start)
             go(settings, run, Deadly(stage, run))
         except BaseException:
             traceback.print_exc()

@@ -6,6 +6,7 @@ import numpy as np
 
 from autoprune.level import Level, group_levels
 from autoprune.space import SearchSpace, Unit
+from autoprune.workload import Workload
 
 FORM = "autoprune.level:Form"
 
@@ -13,6 +14,11 @@ FORM = "autoprune.level:Form"
 def single(groups: int, share: float) -> Level:
     """All groups, and a share of their weights."""
     return Level(groups, share, FORM, (("share", share),))
+
+
+def everything(unit: Unit, level: Level, workload: Workload) -> float:
+    """A metric under which no level is dominated, so that a space has all of them."""
+    return level.density
 
 
 def mixed_space(seed: int = 0, units: int = 6, budgets: Mapping[str, float] | None = None) -> SearchSpace:

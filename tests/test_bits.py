@@ -1,6 +1,8 @@
 """The form bits: levels in place, in the store, in the costs, and what is exported."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from autoprune.training.frozen import stays
 from autoprune.training.loop import train
 from autoprune.training.settings import settings_of
 from autoprune.training.step import make_trainable
+from autoprune.workers.bundle import open_bundle, write_bundle
 
 MEMORY = {"budgets": {"memory": 0.25}}
 
@@ -152,6 +155,14 @@ def test_latest_weights_are_remembered_up_to_a_limit() -> None:
     assert [latest.get(code) is not None for code in codes] == [False, True, True]
 
 
+def test_workers_score_the_same_levels(mixed: Assembly, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path))
+    policies = [some_policy(mixed), mixed.space.uniform()]
+    wanted = mixed.evaluator(mixed.splits.search, "kl").score(policies, range(2))
+    bundle = write_bundle(mixed, "here", 1)
+    np.testing.assert_allclose(open_bundle(bundle, "here").score(policies, range(2)), wanted, rtol=1e-5, atol=1e-8)
+
+
 # -- costs -------------------------------------------------------------------------------------------------------
 
 
@@ -231,6 +242,31 @@ def test_packed_exports_are_loaded_by_transformers_and_as_large_as_memory_says(f
     packed_bytes = form_of(policy.units[u].as_level).nbytes(embedding, policy.units[u].as_level, 4)
     in_file = sum(t.numel() * t.element_size() for t in stored.values())
     assert in_file - 4 * embedding.fixed_params + packed_bytes == policy.costs["memory"].policy
+
+
+LOADED = """
+import sys, torch
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+assert "autoprune" not in sys.modules
+with torch.no_grad():
+    torch.save(model(torch.load(sys.argv[2])).logits, sys.argv[3])
+"""
+
+
+@pytest.mark.slow
+def test_a_process_without_autoprune_loads_a_packed_network(quick: dict[str, Any], tmp_path: Path) -> None:
+    """Where no group was removed, it is a stock model."""
+    pytest.importorskip("compressed_tensors")
+    assembly = assembled(quick, "bits:8/4/symmetric")
+    policy, tokens = tuple(min(2, len(unit.levels) - 1) for unit in assembly.space.units), assembly.splits.search[:2]
+    policy = (*policy[:-2], 0, policy[-1])  # no packed embedding
+    exporting.export_policy(assembly, make_policy(assembly, policy, {}), tmp_path / "packed", "compressed-tensors")
+    torch.save(tokens, tmp_path / "tokens")
+    script = [sys.executable, "-c", LOADED, *(str(tmp_path / name) for name in ("packed", "tokens", "logits"))]
+    subprocess.run(script, check=True, capture_output=True, cwd=tmp_path)
+    assembly.placer.place(policy)
+    torch.testing.assert_close(torch.load(tmp_path / "logits"), assembly.view(tokens), rtol=1e-4, atol=1e-4)
 
 
 def test_grids_without_symmetry_are_not_packed(mixed: Assembly, tmp_path: Path) -> None:

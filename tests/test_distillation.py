@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from autoprune import exporting, registry, training
 from autoprune.assembly import assemble
+from autoprune.callbacks import Callback
 from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.recovery import finetuning
@@ -159,7 +160,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_written(
     opened: tuple[Any, Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path))
-    monkeypatch.setattr(logit_cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match="smaller top_k, leave cached=true, or set AUTOPRUNE_CACHE"):
         loss_of(opened, finetuning.cut_out(opened[0], opened[1]), how(top_k=7, cached=True))
 
@@ -197,7 +198,7 @@ def test_more_classes_than_there_are_is_said_before_any_work(finished_run: Path,
     for name in ("config.yaml", "policy.json"):
         (run / name).write_bytes((finished_run / name).read_bytes())
     stages: list[str] = []
-    told = finetuning.SILENT.__class__()
+    told = Callback()
     told.on_stage = lambda stage, share: stages.append(stage)  # type: ignore[method-assign]
     with pytest.raises(UserError, match="top_k=300 is more than the network's 257 outputs"):
         finetuning.finetune(run, {"max_steps": 2, "top_k": 300}, told)

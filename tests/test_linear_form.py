@@ -23,8 +23,10 @@ from autoprune.exporting import network_in_memory
 from autoprune.level import Level, form_of
 from autoprune.levels.linear import linear_level
 from autoprune.provenance import make_policy
+from autoprune.refits import refit
 from autoprune.training import adapters
 from autoprune.training.candidate import copied
+from autoprune.training.refit import _step
 from autoprune.validation import total_macs, total_params
 from tests.conftest import Answer, save_byte_tokenizer
 
@@ -230,7 +232,7 @@ def test_a_parallel_block_and_a_norm_behind_are_read_and_written_where_the_stand
         for width in view.widths[0]:
             width.restore()
         scale = getattr(config, "residual_multiplier", 1.0)
-        assert torch.allclose((before - nothing).mean((0, 1)), scale * sum(added), atol=0.5)
+        assert torch.allclose((before - nothing).mean((0, 1)), scale * torch.stack(added).sum(0), atol=0.5)
         assert torch.equal(view.run(0, hidden), before)
         assert float(reads[0].read[-1, -1]) == tokens.numel()
 
@@ -311,6 +313,35 @@ def test_a_whole_search_and_fine_tuning_keep_the_form(
     assert replaced == {
         (str(unit.block), unit.kind) for unit in found.policy.units if unit.form == "linear"
     }  # fmt: skip
+
+
+def test_a_refit_solves_what_stands_there_and_changes_no_store(linear: Assembly) -> None:
+    proposal = mixed(linear)
+    evaluator = linear.evaluator(linear.splits.search, "kl")
+    before = float(evaluator.score([proposal], range(8)).mean())
+    found = refit(linear, proposal)
+    assert {"0.0.bias", "0.1.up.weight", "0.1.down.weight", "0.1.up.bias"} <= set(found.tensors)
+    tokens = linear.splits.search
+    dense = linear.view(tokens).log_softmax(-1)
+    found.place(linear.placer)
+    after = float((dense.exp() * (dense - linear.view(tokens).log_softmax(-1))).sum(-1).mean())
+    assert after < before
+    linear.placer.release()
+    assert float(evaluator.score([proposal], range(8)).mean()) == pytest.approx(before, rel=1e-6)
+    own = linear.store.own(0, proposal[0])["bias"]
+    linear.placer.place(proposal)
+    assert torch.equal(linear.view.blocks[0].get_submodule("self_attn").get_parameter("bias"), own)
+    linear.placer.release()
+
+
+def test_what_is_behind_a_map_is_not_refitted_to_what_the_map_gives_already(linear: Assembly) -> None:
+    linear.placer.place(at(linear, "full"))
+    step = _step(linear.view, 0, linear.view.embed(linear.splits.search[:2]))
+    linear.placer.release()
+    whole = _step(linear.view, 0, linear.view.embed(linear.splits.search[:2]))
+    assert set(step.written) == {0, 1}
+    left = float((step.written[0] - whole.written[0]).square().sum() / whole.written[0].square().sum())
+    assert left < 0.95
 
 
 # -- what cannot be --------------------------------------------------------------------------------------------------

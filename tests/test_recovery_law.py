@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from autoprune.policy import Policy
 from autoprune.recovery import finetuning
 from autoprune.recovery.forecasting import law_of, law_of_losses, record_of
 from autoprune.recovery.law import Law, counted, fit_law
+from autoprune.result_file import load_result
 from autoprune.task_choice import built_in
 from autoprune.tasks.text_training import DEFAULTS, TextTraining
 from autoprune.training.curve import CURVE, first_point, is_due, read_curve
@@ -202,10 +204,6 @@ def test_the_sentence() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*made it worse.*:RuntimeWarning")
 def test_the_command_tells_the_table_and_the_law(cli: Any, finished_run: Path, tmp_path: Path) -> None:
-    import shutil
-
-    import autoprune
-
     run = shutil.copytree(finished_run, tmp_path / "run")
     answer = cli("finetune", run, "--max-steps", "48", "--batch", "8", "law=1", "lr=1e-3", "labels=1")
     assert answer.status == 0, answer.err
@@ -220,7 +218,7 @@ def test_the_command_tells_the_table_and_the_law(cli: Any, finished_run: Path, t
     assert list(done.rows) == ["dense", "uniform", "found", "refitted", "recovered"]
     assert done.law is not None
     assert [one.times for one in done.law.forecasts] == [2, 4]
-    result = autoprune.load(run)
+    result = load_result(run)
     assert result.recovered == done
     assert "recovered" in repr(result)
     assert "After fine-tuning" in result._repr_html_()
@@ -232,6 +230,6 @@ def test_the_command_tells_the_table_and_the_law(cli: Any, finished_run: Path, t
     assert "By the law of this training" in (run / "report.html").read_text(encoding="utf-8")
     assert "By the law" in " ".join(cli("show", run).out.split())
     (run / "finetuned" / "result.json").write_text("{")
-    assert "recovered" not in repr(autoprune.load(run))
+    assert "recovered" not in repr(load_result(run))
     with pytest.raises(UserError, match="is damaged"):
-        _ = autoprune.load(run).recovered
+        _ = load_result(run).recovered

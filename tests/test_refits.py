@@ -1,7 +1,6 @@
 """The refit by default: what is validated is what is exported, and searches find the same as without it."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -148,12 +147,11 @@ def test_an_earlier_policy_is_exported_as_it_was(result: SearchResult, tmp_path:
 def test_it_takes_no_part_of_the_validation_split(result: SearchResult, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Tensor] = []
     from autoprune import refits
-
-    real: Callable[..., None] = refits.place_refitted
+    from autoprune.training.refit import place_refitted
 
     def spy(placer: Any, proposal: Any, tokens_NT: torch.Tensor, *rest: Any) -> None:
         seen.append(tokens_NT)
-        real(placer, proposal, tokens_NT, *rest)
+        place_refitted(placer, proposal, tokens_NT, *rest)
 
     monkeypatch.setattr(refits, "place_refitted", spy)
     assembly, policy = reopen(result.path)

@@ -64,7 +64,7 @@ def test_budgets_step_down_to_the_last_which_is_of_the_dense_network(run: Path) 
     for cost, share in zip(costs, shares, strict=True):
         assert cost.dense == costs[0].dense
         assert cost.budget == pytest.approx(share * cost.dense)
-        assert cost.policy <= cost.budget
+        assert cost.policy <= share * cost.dense * (1 + 1e-9)
     assert read(run).plan.shares == {"params": 0.5}
 
 
@@ -219,6 +219,7 @@ def test_a_stopped_round_is_gone_on_with(quick: dict[str, Any], tmp_path: Path) 
         ({"rounds": 2, "max_tokens": 100_000, "round_tokens": 100}, "one step of training takes"),
         ({"rounds": 40, "max_tokens": 20_000}, "which is what the limits of the search leave"),
         ({"rounds": 2, "workers": 2}, "leave --workers"),
+        ({"rounds": 2, "agent": "policy-gradient-masks"}, "rounds are of levels"),
         ({"rounds": 2, "forms": "groups,sparse"}, "leave --forms"),
         ({"rounds": 2, "device_memory": "8GiB"}, "leave --device-memory"),
         ({"rounds": 2, "max_tokens": 100_000, "of": "model", "budgets": {"params": 0.1}}, "cannot be met"),

@@ -31,6 +31,7 @@ from autoprune.training import settings as training_settings
 
 CRITERIA = ("magnitude", "wanda", "sparsegpt")
 FORMS = "groups,sparse,2:4"
+EVERYTHING = "tests.mixed_space:everything"
 
 
 def error(weight_OD: Tensor, new_OD: Tensor, moments_DD: Tensor) -> float:
@@ -111,7 +112,7 @@ def test_a_threshold_of_the_network_keeps_the_share_and_no_matrix_collapses() ->
 @pytest.fixture(scope="module", params=["wanda", "sparsegpt", "global-magnitude"])
 def sparse(request: pytest.FixtureRequest, quick: dict[str, Any]) -> Assembly:
     """A network whose units have levels of three forms."""
-    own = {"forms": FORMS, "criterion": request.param, "budgets": {"nonzeros": 0.5, "params": 0.6}}
+    own = {"forms": FORMS, "criterion": request.param, "budgets": {"nonzeros": 0.5, EVERYTHING: 1.0}}
     return assemble(load_config(overrides=quick | own))
 
 
@@ -184,7 +185,9 @@ def test_levels_are_ordered_by_density_and_told(sparse: Assembly) -> None:
 
 @pytest.mark.parametrize(("rank", "optimizer"), [(0, "adamw"), (0, "sgd"), (4, "adamw")])
 def test_masks_stay_masks_while_a_network_is_trained(quick: dict[str, Any], rank: int, optimizer: str) -> None:
-    sparse = assemble(load_config(overrides=quick | {"forms": FORMS, "criterion": "wanda"}))
+    sparse = assemble(
+        load_config(overrides=quick | {"forms": FORMS, "criterion": "wanda", "budgets": {EVERYTHING: 0.6}})
+    )
     policy = make_policy(sparse, policy_of(sparse, *MIXED), {})
     student = cut_out(sparse, policy)
     fresh = {name: tensor.clone() for name, tensor in student.named_parameters()}
@@ -195,6 +198,22 @@ def test_masks_stay_masks_while_a_network_is_trained(quick: dict[str, Any], rank
         if name.split(".")[-2].endswith("_proj"):
             assert not torch.equal(tensor, fresh[name]), name
             assert not tensor[fresh[name] == 0].any(), name
+
+
+def test_levels_that_another_one_beats_are_left_out(quick: dict[str, Any]) -> None:
+    own = {"forms": FORMS, "criterion": "sparsegpt"}
+    every = assemble(load_config(overrides=quick | own | {"budgets": {EVERYTHING: 0.5}}))
+    some = assemble(load_config(overrides=quick | own | {"budgets": {"nonzeros": 0.5}}))
+    for all_of, unit, known in zip(every.space.units, some.space.units, some.store.statistics, strict=True):
+        assert len(unit.levels) < len(all_of.levels)
+        assert set(unit.levels) <= set(all_of.levels)
+        assert unit.levels[-1].kept == 0
+        assert not any(level.form == "n:m" for level in unit.levels), "a share of as many weights is better"
+        left = [
+            (form_of(one).nonzeros(unit, one), error)
+            for one, error in zip(unit.levels, known.output_errors, strict=True)
+        ]
+        assert not any(one != other and one[0] <= other[0] and one[1] <= other[1] for one in left for other in left)
 
 
 # -- searches and mistakes ---------------------------------------------------------------------------------------------

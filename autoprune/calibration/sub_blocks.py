@@ -157,7 +157,8 @@ class SubBlock:
     def _directions(self) -> Tensor:
         """The directions of what it adds, by their variance, `[O, O]`, the largest last."""
         spread_OO: Tensor = self._matrix @ self._all.covariance @ self._matrix.T
-        return torch.linalg.eigh(spread_OO).eigenvectors
+        directions_OO: Tensor = torch.linalg.eigh(spread_OO).eigenvectors
+        return directions_OO
 
     def _ridge(self) -> float:
         """The one whose map errs least on the sequences that it was not fitted to."""

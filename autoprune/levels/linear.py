@@ -34,6 +34,7 @@ RANK_SHARE = 8
 class Linear(LiveForm):
     """A constant or a linear map in the place of a dropped sub-block."""
 
+    refits = True
     reads_sub_blocks = True
 
     # -- which levels there are --------------------------------------------------------------------------------

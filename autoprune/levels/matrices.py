@@ -46,6 +46,13 @@ class Matrix:
         """The weight as a matrix."""
         return self.layout.matrix(self.weight)
 
+    def lost(self, new_OD: Tensor) -> float:
+        """E|Wx - W'x|^2 / E|Wx|^2."""
+        old_OD = self.matrix_od.double()
+        gone_OD = old_OD - new_OD.double()
+        gone, whole = (float((one @ self.moments * one).sum()) for one in (gone_OD, old_OD))
+        return gone / whole if whole > 0 else 0.0
+
     def laid_out(self, weight_OD: Tensor) -> Tensor:
         """A matrix in the layout of the weight, contiguous."""
         return self.layout.laid_out(weight_OD, self.weight).contiguous()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MATRIX, NORM = "matrix-", "statistics-"
 """Names of the store's tensors of a level, before the number of the matrix."""
+LOST = "lost"
+"""The name of the share of the outputs of all matrices but the last that a level loses."""
 
 
 class SingleWeights(LiveForm):
@@ -88,7 +90,10 @@ class SingleWeights(LiveForm):
 
     def build_unit(self, levels: Mapping[int, Level], of: "UnitBuilding") -> "Mapping[str, Tensor]":
         """Every matrix at every level: all levels of a matrix come from one pass."""
+        import torch
+
         tensors: dict[str, Tensor] = {}
+        lost, last = dict.fromkeys(levels, 0.0), of.width.links[-1].width.consumer.key
         for i, matrix in enumerate(of.matrices):
             choices = [self.choice(level, matrix) for level in levels.values()]
             for number, new_OD in zip(levels, self.prune(matrix, choices, of), strict=True):
@@ -97,7 +102,12 @@ class SingleWeights(LiveForm):
                 statistics = of.statistics(matrix, new_OD)
                 if statistics is not None:
                     tensors[f"{NORM}{i}.{number}"] = statistics.cpu()
-        return tensors
+                lost[number] += 0.0 if matrix.key == last else matrix.lost(new_OD)
+        return tensors | {f"{LOST}.{number}": torch.tensor([share]) for number, share in lost.items()}
+
+    def lost(self, level: Level, own: "Mapping[str, Tensor]") -> float:
+        """As it was measured when the level was built."""
+        return float(own[LOST])
 
     def prune(self, matrix: "Matrix", choices: "Sequence[Choice]", of: "UnitBuilding") -> "list[Tensor]":
         """A matrix at several levels, `[O, D]` each."""
@@ -111,6 +121,8 @@ class SingleWeights(LiveForm):
 
     def fits(self, level: Level, what: str, tensor: "Tensor") -> bool:
         """Whole matrices, and means and variances."""
+        if what == LOST:
+            return tensor.is_floating_point() and tensor.shape == (1,)
         if what.startswith(NORM):
             return tensor.is_floating_point() and tensor.dim() == 2 and len(tensor) == 2
         return (what.startswith(MATRIX) or what == "level") and tensor.is_floating_point() and tensor.dim() > 1
@@ -145,6 +157,8 @@ def _placed(width: "LiveWidth", name: str, tensor: "Tensor") -> "Iterator[tuple[
     from autoprune.cutting.widths import STATISTICS
     from autoprune.levels.matrices import norm_behind
 
+    if name == LOST:
+        return
     key = width.matrix_keys[int(name.rpartition("-")[2])]
     if name.startswith(MATRIX):
         yield key, tensor

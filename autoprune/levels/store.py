@@ -40,22 +40,20 @@ from autoprune.files.arrays import read_tensors
 from autoprune.files.names import slug
 from autoprune.files.reading import explained, read_json
 from autoprune.files.writing import BUILDING, scratch
-from autoprune.level import Level
 from autoprune.levels.criterion import Reconstruction, order_of, workspace_bytes
+from autoprune.levels.ends import end_of
 from autoprune.levels.evidence import Evidence
 from autoprune.levels.form import Building, live_form
 from autoprune.levels.matrices import UnitBuilding
 from autoprune.levels.measure_unit import measure
 from autoprune.levels.seal import SMALL, Seal, check, sealed
+from autoprune.levels.tensors import BEHIND, orders_of, owned, weights_by_level
 from autoprune.networks.blocks import BlockView
 from autoprune.ports.criterion import Criterion
 from autoprune.space import Unit
 from autoprune.unit_statistics import UnitStatistics
 
 VERSION: Literal[4] = 4
-BEHIND = "behind."
-SHARED = ("level", "norm")
-"""Names of tensors that mean the same in every form."""
 
 
 def store_key(units: Sequence[Unit], *parts: str) -> str:
@@ -104,12 +102,18 @@ class LevelStore:
         directory: where `build` put it.
         device: tensors are handed out on this device; on a CPU they are views of the mapped files.
 
+    Attributes:
+        units: with all levels that are stored.
+        chosen: the numbers of the levels that are handed out, of each unit; None is all.
+
     Raises:
         UserError: the store is incomplete or damaged.
     """
 
     def __init__(self, directory: Path, units: Sequence[Unit], device: str = "cpu") -> None:
         self.directory, self.device = directory, device
+        self.units = tuple(units)
+        self.chosen: list[list[int]] | None = None
         self._tensors: list[dict[str, Tensor]] = []
         self.statistics: tuple[UnitStatistics, ...] = ()
         with explained("the level store", directory, "delete that folder"):
@@ -122,12 +126,13 @@ class LevelStore:
                 self._tensors.append(read_tensors(directory / file_of(unit), device))
                 _check_unit(unit, self._tensors[-1])
         tables = list(zip(self._tensors, units, strict=True))
-        self._weights = [_weights(tensors, len(unit.levels)) for tensors, unit in tables]
-        self._own = [_own(tensors, unit.levels) for tensors, unit in tables]
+        self._weights = [weights_by_level(tensors, len(unit.levels)) for tensors, unit in tables]
+        self._own = [owned(tensors, unit.levels) for tensors, unit in tables]
 
     def choosing(self, chosen: Sequence[Sequence[int]]) -> "LevelStore":
         """The same store with some levels of each unit, by their numbers. They are numbered anew."""
         own = copy.copy(self)
+        own.chosen = [list(some) for some in chosen]
         own._weights = [[row[number] for number in some] for row, some in zip(self._weights, chosen, strict=True)]
         own._own = [[row[number] for number in some] for row, some in zip(self._own, chosen, strict=True)]
         own.statistics = tuple(
@@ -142,7 +147,7 @@ class LevelStore:
 
     def orders(self, u: int) -> list[Tensor]:
         """The same of its width and of those behind."""
-        return _orders(self._tensors[u])
+        return orders_of(self._tensors[u])
 
     def consumer(self, u: int, level: int) -> Tensor | None:
         """The reconstructed weight of unit `u`'s consumer, or None where the dense weight's prefix serves."""
@@ -159,37 +164,6 @@ class LevelStore:
     def kept_groups(self, u: int, kept: int) -> list[int]:
         """The numbers of the `kept` most important groups in the original network, ascending."""
         return sorted(int(g) for g in self.order(u)[:kept])
-
-
-def _orders(tensors: Mapping[str, Tensor]) -> list[Tensor]:
-    """Orders of the groups of a width and of those behind it."""
-    names = [name for name in sorted(tensors, key=len) if name.split(".")[-1] == "order"]
-    return [tensors[name] for name in names]
-
-
-def _weights(tensors: Mapping[str, Tensor], levels: int) -> list[LevelWeights]:
-    """The weights of each of so many levels, of a width and of those behind it."""
-    found: list[LevelWeights] = []
-    links = len(_orders(tensors))
-    for level in range(levels):
-        weights = None
-        for prefix in (BEHIND * link for link in reversed(range(links))):
-            consumer, norm = (tensors.get(f"{prefix}{what}.{level}") for what in SHARED)
-            weights = LevelWeights(consumer, norm, weights)
-        assert weights is not None
-        found.append(weights)
-    return found
-
-
-def _own(tensors: Mapping[str, Tensor], levels: Sequence[Level]) -> list[dict[str, Tensor]]:
-    """The tensors of each level that only its form knows, by name, with those of the level that it borrows from."""
-    found: list[dict[str, Tensor]] = [{} for _ in levels]
-    for name, tensor in tensors.items():
-        what, _, level = name.rpartition(".")
-        if what and what.split(".")[-1] not in SHARED and level != "order":
-            found[int(level)][what] = tensor
-    lenders = [live_form(level).borrows(level, levels) for level in levels]
-    return [own if lender is None else found[lender] | own for own, lender in zip(found, lenders, strict=True)]
 
 
 def file_of(unit: Unit) -> str:
@@ -235,7 +209,7 @@ def build(
         for done, (unit, width) in enumerate(zip(units, widths, strict=True)):
             with view.bench(_workspace(width)) as device:
                 if unit.block == len(view.blocks):
-                    levels, measured = _end(unit, width, dtype)
+                    levels, measured = end_of(unit, width, dtype)
                 else:
                     if device.type == "cpu":
                         view.rest()
@@ -305,24 +279,7 @@ def _unit(
             tensors |= form.build_unit(own, of)
     last, prefix = width.links[-1], BEHIND * (len(orders) - 1)
     of_last = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    return tensors, measure(unit, last, reading.moments(last, of_links[-1][0])[0], of_last, _own(of_last, unit.levels))
-
-
-def _end(unit: Unit, width: LiveWidth, dtype: torch.dtype) -> tuple[dict[str, Tensor], UnitStatistics]:
-    """The same of embeddings or a head, of a single group; all that is known of their inputs is how many there are."""
-    inputs = width.consumer_weight.shape[1]
-    tensors: dict[str, Tensor] = {"order": torch.zeros(1, dtype=torch.int64)}
-    unknown = torch.zeros(0, 0, dtype=torch.float64)
-    numbers = torch.arange(inputs, device=width.consumer_weight.device)
-    of = Building(unit, width, unknown, None, numbers, False, _none, dtype)
-    for number, level in enumerate(unit.levels):
-        tensors |= {f"{name}.{number}": tensor for name, tensor in live_form(level).build(level, of).items()}
-    alike_DD = torch.eye(inputs, dtype=torch.float64)
-    return tensors, measure(unit, width, alike_DD, tensors, _own(tensors, unit.levels))
-
-
-def _none() -> Reconstruction:
-    raise AssertionError("ends keep all of their inputs")
+    return tensors, measure(unit, last, reading.moments(last, of_links[-1][0])[0], of_last, owned(of_last, unit.levels))
 
 
 def _in_order(tensor: Tensor, name: str, rows_O: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from autoprune.level import GROUPS
 from autoprune.policy import Policy, to_json
 from autoprune.ports.training import Measurement
 from autoprune.recovery import shown
+from autoprune.recovery.adapter_files import BASE, check_adapters, save_adapters
 from autoprune.recovery.crew import train_together
 from autoprune.recovery.cutting_out import cut_out as cut_out
 from autoprune.recovery.forecasting import law_of, record_of
@@ -165,6 +166,7 @@ def finetune(
         student = cut_out(assembly, policy)
         if settings.epochs != 0 and (what := frozen.told(student)):
             warnings.warn(what, UserWarning, stacklevel=2)
+        check_adapters(settings, student)
         rehearse(student, examples, settings)
         dense, measurements = measured("dense", examples.dense), {"before": measured("before", student)}
 
@@ -209,6 +211,11 @@ def finetune(
         make_exporter(own_exporter_of(assembly.config)).write_trained(
             Source(policy.as_found(), lambda: assembly, recovery=recovered.record(given)), student, recovered.path
         )
+        if trained and settings.save_adapters:
+            base = rebuilt(start)
+            own = make_exporter(own_exporter_of(assembly.config))
+            own.write_trained(Source(policy.as_found(), lambda: assembly), base, folder / BASE)
+            save_adapters(folder, base, settings)
         if hand_over is not None:
             hand_over(assembly, policy, student)
         result: dict[str, Any] = {name: asdict(measurement) for name, measurement in recovered.rows.items()}

@@ -44,7 +44,7 @@ def work(at: Path, attempt: int, rank: int, device: str | None = None) -> None:
     assembly, policy = reopen(Path(job.run), places={"device_memory": None, "device": device})
     student = cut_out(assembly, policy)
     put_start(at, student)
-    examples = assembly.task.training(assembly)
+    examples = assembly.task.training(assembly.original)
     untyped: Any = distributed
     store = untyped.FileStore(str(at / f"store-{attempt}"), job.settings.workers)
     distributed.init_process_group(

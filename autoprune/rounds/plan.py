@@ -2,10 +2,12 @@
 
 import math
 
+from autoprune import live
 from autoprune.assembly import Assembly
 from autoprune.config import DEFAULT_TOKENS, SearchConfig
 from autoprune.errors import UserError
 from autoprune.level import GROUPS
+from autoprune.ports.agent import load_agent
 from autoprune.rounds_file import RoundsPlan
 from autoprune.training.candidate import OWN_PASS
 from autoprune.training.settings import settings_of
@@ -25,6 +27,11 @@ def check_settings(config: SearchConfig) -> None:
         return
     if config.forms != GROUPS:
         raise UserError(f"rounds are of levels that remove groups so far, and forms={config.forms}: leave --forms.")
+    if load_agent(config.agent).masks:
+        raise UserError(
+            f"the agent {live.shown(config.agent)} keeps and removes single groups, and rounds are of levels: take an "
+            "agent of levels, or leave --rounds."
+        )
     if (config.workers or 1) > 1 or config.ray_address is not None:
         raise UserError("rounds are searched and trained in one process so far: leave --workers and --ray-address.")
     if config.device_memory is not None:

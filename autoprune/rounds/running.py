@@ -10,8 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from autoprune import rundir, stopping, study
@@ -21,7 +19,6 @@ from autoprune.config import LIMITS, SearchConfig, load_config
 from autoprune.errors import UserError
 from autoprune.files.writing import own_folder
 from autoprune.level import GROUPS
-from autoprune.mask import Mask
 from autoprune.networks import starting
 from autoprune.policy import Policy
 from autoprune.provenance import proposal_of
@@ -32,7 +29,6 @@ from autoprune.result_file import load_result
 from autoprune.rounds.plan import check_settings, config_of, plan_of
 from autoprune.rounds_file import RoundDone, Rounds, RoundsPlan, read_rounds
 from autoprune.run_state import RunState
-from autoprune.space import Proposal
 from autoprune.spending import Limits, Spent
 from autoprune.tracking.following import tracked
 
@@ -110,6 +106,7 @@ def _run(out: Path, config: SearchConfig, known: Rounds, callbacks: Callback, to
         if len(known.done) >= number and target.is_file():
             continue
         own_folder(out / FOLDER)
+        own_folder(run)
         own_folder(target.parent)
         one = _round(run, config_of(config, plan, number), plan, target, _Told(callbacks, out, number, plan.rounds))
         known = known.with_done(one)
@@ -176,22 +173,11 @@ def _write_start(assembly: Assembly, policy: Policy, student: nn.Module, target:
             f"rounds are of levels that remove groups so far, and {other.name} has the level {other.as_level.name}: "
             "search in one round."
         )
-    proposal = proposal_of(assembly, policy)
-    left = zip(assembly.space.units, assembly.space.kept(proposal), strict=True)
-    starting.save_start(
-        target, assembly.view, student, _kept(assembly, proposal), {unit.name: kept for unit, kept in left}
-    )
-
-
-def _kept(assembly: Assembly, proposal: Proposal) -> list[Sequence[Tensor]]:
-    """For each width and those behind it, the groups that are left, as the student has them."""
     space, store = assembly.space, assembly.store
-    if not isinstance(proposal, Mask):
-        counts = enumerate(space.kept(proposal))
-        return [[order_G[:kept].cpu() for order_G in store.orders(u)] for u, kept in counts]
-    masks = zip(proposal.unpack(space.groups), space.units, strict=True)
-    indices = [torch.from_numpy(np.flatnonzero(mask.repeat(unit.bundle))) for mask, unit in masks]
-    return [[order_G.cpu()[index] for order_G in store.orders(u)] for u, index in enumerate(indices)]
+    kept = space.kept(proposal_of(assembly, policy))
+    orders: list[Sequence[Tensor]] = [[order_G[:k].cpu() for order_G in store.orders(u)] for u, k in enumerate(kept)]
+    left = {unit.name: k for unit, k in zip(space.units, kept, strict=True)}
+    starting.save_start(target, assembly.view, student, orders, left)
 
 
 class _Told(Callback):

@@ -32,7 +32,7 @@ class Adapter(nn.Module):
         super().__init__()
         # not the layer itself, of which this is a part
         self.geometry: Any = (layer.stride, layer.padding, layer.dilation) if isinstance(layer, nn.Conv2d) else None
-        self.transposed = _is_transposed(layer)
+        self.transposed = is_transposed(layer)
         shape = layer.weight.shape[::-1] if self.transposed else layer.weight.shape
         self.scale, rank = alpha / rank, min(rank, shape[0], math.prod(shape[1:]))
         down = torch.randn(rank, *shape[1:], generator=draw) / math.prod(shape[1:]) ** 0.5
@@ -113,13 +113,13 @@ def merge(network: nn.Module) -> None:
 def _adaptable(network: Any) -> Iterator[Any]:
     head = network.get_output_embeddings() if hasattr(network, "get_output_embeddings") else None
     for layer in network.modules():
-        linear = (isinstance(layer, nn.Linear) or _is_transposed(layer)) and layer is not head
+        linear = (isinstance(layer, nn.Linear) or is_transposed(layer)) and layer is not head
         plain = isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
         if (linear or plain) and layer.weight.numel() and not stays(layer):
             yield layer
 
 
-def _is_transposed(layer: nn.Module) -> bool:
+def is_transposed(layer: nn.Module) -> bool:
     """Whether it is a Conv1D of transformers, which is not imported for that."""
     return type(layer).__name__ == "Conv1D" and hasattr(layer, "nf")
 

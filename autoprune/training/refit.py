@@ -28,6 +28,7 @@ from autoprune.levels.criterion import DAMPING
 from autoprune.levels.placing import Placer
 from autoprune.networks.blocks import BlockView
 from autoprune.space import Proposal
+from autoprune.training.refit_maps import AffineOfMap
 
 NEAR = 1e-2
 """Of the stream: what may be left of it where blocks are said to add to it."""
@@ -45,7 +46,7 @@ AFTER: tuple[Callable[[Tensor], Tensor], ...] = (lambda stream: stream, function
 class Step:
     """One block on one batch: the stream before and after, and what the consumers read and wrote, by their number.
 
-    Consumers of what is dropped are missing.
+    Consumers of what is dropped are missing, but for what is in the place of a sub-block.
     """
 
     before: Tensor
@@ -88,9 +89,11 @@ def place_refitted(
         stream = [number for number, link in enumerate(links) if link.behind is None]
         added = bool(stream) and _adds(wanted[0], stream)
         for number, link in enumerate(links):
-            if link.kept and refits[of_unit[number]]:
+            solves = refits[of_unit[number]] and (link.kept or (added and link.dropping.replacement is not None))
+            if solves:
                 lost = [m for m in stream if m < number] if added and number in stream else None
-                _refit(link, _pairs(view, block, pruned, wanted, number, lost), min(HELD_OUT, len(wanted)))
+                pairs = _pairs(view, block, pruned, wanted, number, lost)
+                _refit(_affine(link), pairs, min(HELD_OUT, len(wanted)))
         dense = [step.after for step in wanted]
         pruned = [view.run(block, hidden) for hidden in pruned]
         progress((block + 1) / len(view.blocks))
@@ -102,6 +105,10 @@ def _step(view: BlockView, block: int, hidden: Tensor) -> Step:
     written: dict[int, Tensor] = {}
     hooks = []
     for number, link in enumerate(links_of(view.widths[block])):
+        if link.dropping.replacement is not None:
+            hooks.append(
+                link.dropping.replacement.register_forward_hook(_seen(number, read, written), with_kwargs=True)
+            )
         hooks.append(link.consumer.register_forward_pre_hook(lambda _, args, n=number: read.update({n: args[0]})))
         writer = link.norm or link.consumer
         # some blocks add to what was written in place
@@ -111,6 +118,22 @@ def _step(view: BlockView, block: int, hidden: Tensor) -> Step:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _seen(number: int, read: dict[int, Tensor], written: dict[int, Tensor]) -> Callable[..., None]:
+    """A hook that remembers what a replacement read and wrote."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        read[number] = args[0] if args else kwargs["hidden_states"]
+        written[number] = (output[0] if isinstance(output, tuple) else output).clone()
+
+    return hook
+
+
+def _affine(link: LiveWidth) -> "Affine | AffineOfMap":
+    """What is solved of a width: its consumer, or what is in the place of its sub-block."""
+    module: Any = link.dropping.replacement
+    return Affine(link) if module is None else AffineOfMap(module)
 
 
 def _adds(step: Step, stream: Sequence[int]) -> bool:
@@ -143,15 +166,14 @@ def _pairs(
         yield now.read[number], target
 
 
-def _refit(link: LiveWidth, pairs: Iterable[tuple[Tensor, Tensor]], every: int) -> None:
+def _refit(affine: "Affine | AffineOfMap", pairs: Iterable[tuple[Tensor, Tensor]], every: int) -> None:
     """Solve a consumer's weight, and its bias or the mean of the norm behind it, if that serves what is held out.
 
     Args:
-        link: its width.
+        affine: the consumer, or what is in the place of its sub-block.
         pairs: what it reads and should write, a batch at a time.
         every: one batch of so many is held out.
     """
-    affine = Affine(link)
     parts = [Fit(affine.matrix(), affine.inputs) for _ in range(2)]
     for number, (read, written) in enumerate(pairs):
         parts[number % every == every - 1].add(*affine.rows(read, written))
@@ -196,7 +218,8 @@ class Fit:
     def solved(self, ridge: float) -> Tensor:
         """`[D, O]`, drawn to what is there by a share of the mean diagonal; the constant is free."""
         ridge_D = torch.zeros_like(self._h_DD.diagonal())
-        ridge_D[: self._inputs] = ridge * float(self._h_DD.diagonal()[: self._inputs].mean()) or 1.0
+        if self._inputs:
+            ridge_D[: self._inputs] = ridge * float(self._h_DD.diagonal()[: self._inputs].mean()) or 1.0
         target_DO = self._r_DO + ridge_D[:, None] * self._now_DO
         found_DO: Tensor = torch.linalg.solve(self._h_DD + ridge_D.diag(), target_DO)
         return found_DO

@@ -33,6 +33,7 @@ class TrainingSettings:
         seed: random seed of the order of examples, of shifts and mirrors, and of adapters.
         lora: rank of the adapters that are trained instead of the weights; 0 trains all weights.
         norms_only: whether norms, biases and scales alone are trained (Zimmer et al. 2023, "PERP").
+        save_adapters: whether the adapters are also saved apart, in peft's format, beside the network without them.
         alpha: adapters count `alpha / lora` times (Hu et al. 2021, sec. 4.1).
         lr: the highest learning rate.
         batch: number of sequences or images in a step; of each worker, and for each time that `accumulate` counts.
@@ -70,6 +71,7 @@ class TrainingSettings:
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     lora: Annotated[int, Field(ge=0)] = 0
     norms_only: bool = False
+    save_adapters: bool = False
     alpha: Positive = 16.0
     lr: Positive = 0.05
     batch: AtLeast1 = 128
@@ -169,6 +171,8 @@ def settings_of(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Traini
         raise UserError(f"the setting {where} of fine-tuning: {first['msg']} (got {first['input']!r}).") from error
     if settings.sharding != "none" and settings.workers == 1:
         raise UserError(f"sharding={settings.sharding} spreads a network over several workers: give --workers, too.")
+    if settings.save_adapters and not settings.lora:
+        raise UserError("save_adapters=true saves what --lora trains: give its rank, or leave save_adapters.")
     if settings.lora and settings.norms_only:
         raise UserError(
             f"lora={settings.lora} trains adapters alone, norms_only=true norms and biases alone: leave one of them."

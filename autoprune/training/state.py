@@ -125,7 +125,9 @@ def done(folder: Path, settings: Mapping[str, Any], mark: str) -> tuple[int, flo
         before = OF_EARLIER_FILES | parse_json(told["tuning"])
         if told["mark"] != mark:
             raise ValueError(f"it is of {told['mark'] or 'other weights'}")
-    free = {"save_every", "sharding", "law"} | (set(SIZES) if _examples(before) == _examples(settings) else set())
+    free = {"save_every", "save_adapters", "sharding", "law"} | (
+        set(SIZES) if _examples(before) == _examples(settings) else set()
+    )
     changed = [f"{key}={value}" for key, value in before.items() if key not in free and settings.get(key) != value]
     if changed:
         raise UserError(

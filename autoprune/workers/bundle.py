@@ -34,12 +34,12 @@ from autoprune.files.cache import cache_directory
 from autoprune.files.reading import explained, read_json
 from autoprune.files.writing import BUILDING, scratch
 from autoprune.levels.placing import Placer
-from autoprune.levels.store import LevelStore
 from autoprune.networks import pretrained
 from autoprune.networks.loading import explained as loading
 from autoprune.networks.loading import family_of
 from autoprune.networks.quiet import without_bars
 from autoprune.space_file import load_space, save_space
+from autoprune.workers.chosen import open_store, save_chosen
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -118,6 +118,7 @@ def _fill(assembly: Assembly, directory: Path) -> None:
             model.save_pretrained(temporary / "network")
         save_file({"tokens": assembly.splits.search.contiguous()}, temporary / "tokens.safetensors")
         save_space(temporary / "space.json", assembly.space)
+        save_chosen(temporary, assembly.store)
         (temporary / "levels").symlink_to(assembly.store.directory.absolute(), target_is_directory=True)
         if masked is not None and masked.path is not None:
             (temporary / "moments.safetensors").symlink_to(masked.path.absolute())
@@ -142,7 +143,7 @@ def open_bundle(bundle: FileBundle, node: str) -> Evaluator:
     model = _network(directory / "network", config)
     task = config.chosen_task()
     view = task.view_of(model, family_of(str(model.config.model_type)), config, described.masks)
-    store, masked = LevelStore(directory / "levels", space.units, config.home()), None
+    store, masked = open_store(directory, space.units, config.home()), None
     if described.masks:
         moments = directory / "moments.safetensors"
         masked = masked_weights(view, space.units, store, moments if moments.exists() else None, dtype)

@@ -37,7 +37,7 @@ def _maker(function: Reward) -> Callable[..., Reward]:
     """A constructor of the function with options; its arguments are the function's keyword-only ones."""
 
     def constructor(**options: Any) -> Reward:
-        return functools.update_wrapper(functools.partial(function, **options), function)  # type: ignore[return-value]
+        return functools.update_wrapper(functools.partial(function, **options), function)
 
     own = function if inspect.isfunction(function) or inspect.ismethod(function) else type(function).__call__
     try:

@@ -385,7 +385,7 @@ def test_an_action_outside_the_space_is_refused_for_any_of_them() -> None:
 
 def test_all_that_a_user_may_call_wrongly_is_a_sentence(small: dict[str, Any]) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"actions": "both"}, "actions: Input should be 'discrete' or 'continuous' (got 'both')"),
+        ({"actions": "both"}, "actions: Input should be 'discrete', 'continuous' or 'thresholds' (got 'both')"),
         ({"observation": "image"}, "observation: Input should be 'vector' or 'dict' (got 'image')"),
         ({"reference": "best"}, "reference: Input should be 'uniform' or 'additive' (got 'best')"),
         ({"reference": "additive", "sensitivities": False}, "sensitivities=False"),

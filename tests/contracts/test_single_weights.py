@@ -13,7 +13,7 @@ from autoprune.cutting.live import LiveWidth
 from autoprune.level import Level, group_levels
 from autoprune.levels.matrices import UnitBuilding, norm_behind
 from autoprune.levels.sparse import Sparse
-from autoprune.levels.store import _own, _weights
+from autoprune.levels.tensors import owned, weights_by_level
 from autoprune.networks.blocks import BlockView
 from autoprune.ports.criterion import load_criterion
 from tests import image_families
@@ -36,8 +36,10 @@ def place_half(view: BlockView, tokens_NT: Tensor, criterion: str, permuted: boo
             chosen = load_criterion(criterion)
             of = UnitBuilding(unit, width, orders, inputs[block], consumers, chosen, torch.float32)
             tensors: dict[str, Tensor] = dict(form.build_unit({0: level}, of))
-            own = _own(tensors, [level])[0]
-            weights = _weights(tensors | {"behind." * i + "order": order for i, order in enumerate(orders)}, 1)[0]
+            own = owned(tensors, [level])[0]
+            weights = weights_by_level(tensors | {"behind." * i + "order": order for i, order in enumerate(orders)}, 1)[
+                0
+            ]
             width.permute(*orders)
             if not blocks or block in blocks:
                 form.place(level, width, weights, own)
