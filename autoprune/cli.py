@@ -98,9 +98,12 @@ def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
 @app.command()
 def export(
     run: Run,
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to write to.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Directory to write to; --to gguf and --to policy write a file.")
+    ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Any option of the exporter.")
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Any option of the exporter, as outtype=q8_0 of gguf."),
     ] = None,
     to: Annotated[
         str | None,
@@ -117,7 +120,7 @@ def export(
         typer.Option("--uniform", help="Short for uniform=true: pad with zeros, so that stock transformers loads it."),
     ] = False,
     refit: Annotated[
-        bool, typer.Option("--refit/--no-refit", help="Keep the refit, or write the network as the search found it.")
+        bool, typer.Option("--refit/--no-refit", help="Write the refitted network, or the one that the search scored.")
     ] = True,
     as_json: Json = False,
 ) -> None:
@@ -178,7 +181,10 @@ def finetune(
     run: Run,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Any other setting of fine-tuning, as patience=2."),
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Any other setting, as labels=0.3 or distill=kl,hidden-mse=0.5; docs/guides/recovery.md has them.",
+        ),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=0, help="Passes over the text or the images; 0 only refits.")
@@ -195,8 +201,8 @@ def finetune(
         int, typer.Option(min=0, metavar="RANK", help="Rank of adapters to train and merge; 0 trains all weights.")
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
-    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Sequences or images in a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate; the default is the network's.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Sequences (8) or images (128) in a step.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Processes that train together, each on its own GPU.")
     ] = None,

@@ -90,16 +90,16 @@ class SearchConfig(Settings):
         9, description="number of evenly spaced levels, or the fractions kept"
     )
     forms: Annotated[str, LEVELS] = Field(
-        "groups", description="forms of levels, with commas, see `autoprune list forms`: groups,sparse,2:4"
+        "groups", description="forms of levels, with commas: groups,sparse,2:4,bits,linear; see `autoprune list forms`"
     )
     round_to: Annotated[int, LEVELS] = Field(1, ge=1, description="MLP levels keep multiples of this many neurons")
     mlp_group: Annotated[int, LEVELS] = Field(1, ge=1, description="neighbouring neurons that are removed together")
     criterion: Annotated[str, LEVELS] = Field(
-        "obs", description="orders the groups of a unit and reconstructs its consumer"
+        "obs", description="which groups or weights leave first, see `autoprune list criteria`"
     )
     refit: Annotated[bool, LEVELS] = Field(
         True,
-        description="refit the consumers of the best policy to each other before it is validated and exported; "
+        description="correct the weights of the best policy once more, together, before it is validated and exported; "
         "--no-refit leaves them as the search scored them",
     )
     loss: Annotated[str, AGENT] = Field("kl", description="loss that agents minimise")
@@ -120,7 +120,7 @@ class SearchConfig(Settings):
     rounds: Annotated[int, BUDGETS] = Field(
         1,
         ge=1,
-        description="searches in a row; each starts from what the one before found, trained since",
+        description="number of searches in a row, with a training between two; each goes on from the trained network",
     )
     round_tokens: Annotated[int | None, BUDGETS] = Field(
         None,

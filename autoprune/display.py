@@ -17,13 +17,13 @@ from autoprune import live
 from autoprune.console import CleanConsole
 from autoprune.cost_lines import amount, bound_cells, budgets_asked, budgets_in, cost_lines, number, other_budgets
 from autoprune.fine_tuned import Finetuned, forecast_told
-from autoprune.level import form_of
+from autoprune.level import left, what_is_kept
 from autoprune.policy import BEST, Cost, Policy, UnitPolicy
 from autoprune.recovery.result import won_back
 from autoprune.refit_text import told
 from autoprune.table_fitting import fitted, needed, parts_of
 from autoprune.task_choice import measure, words_of
-from autoprune.wording import Words, duration, groups
+from autoprune.wording import Words, duration
 
 BARS = (16, 8)  # characters of one unit's bar, where there is room and where there is less
 WIDTH = 80  # of tables where stdout is no terminal and COLUMNS is not set
@@ -151,7 +151,8 @@ def _plus_minus(value: float, spread: float | None) -> str:
 def print_policy(found: Policy, said: Words | None = None) -> None:
     """A policy as bars for each block and unit, its costs, losses and provenance; `said` are the words of its task."""
     kinds = list(dict.fromkeys(unit.kind for unit in found.units))
-    print_table(f"{groups(kinds).capitalize()} kept of every unit", ["block", *kinds], _bars(found.units, kinds))
+    kept = what_is_kept((unit.as_level for unit in found.units), kinds)
+    print_table(f"{kept} of every unit", ["block", *kinds], _bars(found.units, kinds))
     print_costs(found.costs, found.called)
     print_validation(found, said)
     if refitted := told(found, said):
@@ -241,8 +242,8 @@ def print_finetuned(done: Finetuned, said: Words | None = None) -> None:
 def bar(unit: UnitPolicy, length: int = BARS[0]) -> str:
     """`██████······  50 %  3/6`."""
     full = round(unit.density * length)
-    left = form_of(unit.as_level).short(unit.as_level)
-    return f"{'█' * full}{'·' * (length - full)} {unit.density:4.0%} {left:>5}/{unit.groups:,}"
+    room = len(f"{unit.groups:,}") + 6
+    return f"{'█' * full}{'·' * (length - full)} {unit.density:4.0%} {left(unit.as_level, unit.groups):>{room}}"
 
 
 def _kept(dense: float, policy: float, measure: str | None) -> list[str]:

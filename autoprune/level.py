@@ -211,6 +211,10 @@ class Form:
         """Multiply-accumulates per token when `context` positions are attended to."""
         return unit.macs(level.kept, context)
 
+    def zero_macs(self, unit: "Unit", level: Level) -> float:
+        """Products per token with weights that are zero. Running the network counts them, and `macs` does not."""
+        return 0.0
+
     def cache(self, unit: "Unit", level: Level) -> float:
         """Entries in the cache of keys and values for one position."""
         return unit.cache(level.kept)
@@ -239,6 +243,22 @@ def form_called(name: str) -> Form:
     if not isinstance(form, Form):
         raise UserError(f"the form '{name}' is a {type(form).__name__}: it must derive from autoprune.level.Form.")
     return form
+
+
+def left(level: Level, groups: int) -> str:
+    """How tables say what a level leaves of a unit with so many groups: `3/6`, `4 bits`, `3/6, 4 bits`."""
+    kept = f"{level.kept:,}/{groups:,}"
+    if level.form == GROUPS:
+        return kept
+    short = form_of(level).short(level)
+    return f"{kept}, {short}" if 0 < level.kept < groups else short
+
+
+def what_is_kept(levels: Iterable[Level], kinds: Iterable[str]) -> str:
+    """What the bars of a policy are shares of: its groups, or the weights that are stored if it has other forms."""
+    if all(level.form == GROUPS for level in levels):
+        return f"{called(kinds).capitalize()} kept"
+    return "Share of the weights stored"
 
 
 def form_of(level: Level) -> Form:

@@ -20,6 +20,8 @@ def describe(kind: str | None = None) -> dict[str, dict[str, str]]:
     if kind is not None and kind not in registry.PARTS:
         near = difflib.get_close_matches(kind, registry.PARTS, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
+        if kind == "metrics":
+            hint = " The metrics that a budget can bound are listed by `autoprune list budgets`."
         inside = [one for one in registry.PARTS if kind in registry.names(one)]
         if inside:
             hint = f" It is a part: `autoprune list {inside[0]}` describes it."

@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from autoprune.display import console
+from autoprune.level import what_is_kept
 from autoprune.policy import Policy
 from autoprune.terminal import clean
-from autoprune.wording import groups
 
 EIGHTHS = " ▁▂▃▄▅▆▇█"
 NOTHING, BLOCK = "·", "block"
@@ -22,7 +22,7 @@ def print_picture(policy: Policy) -> None:
     """Print what is kept of every block, one chart for each kind of unit."""
     out = console()
     kinds = list(dict.fromkeys(unit.kind for unit in policy.units))
-    out.print(f"{groups(kinds).capitalize()} kept in every block")
+    out.print(f"{what_is_kept((unit.as_level for unit in policy.units), kinds)} in every block")
     for line in picture(bars_of(policy), out.width):
         out.print(line, soft_wrap=True)
 

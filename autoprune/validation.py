@@ -180,7 +180,12 @@ def total_params(assembly: Assembly, proposal: Proposal) -> int:
 
 
 def total_macs(assembly: Assembly, proposal: Proposal) -> float:
-    """Multiply-accumulates of the whole network under a policy, per item, at the workload's context."""
+    """Multiply-accumulates of the whole network under a policy, per item, at the workload's context.
+
+    Products with single weights that are zero do not count, as in the metric `macs`.
+    """
     assembly.placer.place(proposal)
     some_1T = assembly.splits.validation[:1].to(assembly.config.device)
-    return assembly.task.macs(assembly.view, some_1T, assembly.config.workload_of())
+    units = zip(assembly.space.units, assembly.space.levels_of(proposal), strict=True)
+    zeros = sum(form_of(level).zero_macs(unit, level) for unit, level in units)
+    return assembly.task.macs(assembly.view, some_1T, assembly.config.workload_of()) - zeros

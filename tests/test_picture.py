@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from autoprune.level import Level, left, what_is_kept
 from autoprune.picture import bars_of, picture
 from autoprune.policy import Policy
 from tests.conftest import Answer
@@ -34,6 +35,14 @@ def test_a_block_without_a_unit_has_no_column() -> None:
     assert all(line.rstrip() == line for line in lines)
     assert "100%" in lines[-2]
     assert lines[-2].count("%") == 1
+
+
+def test_bars_say_what_they_are_shares_of() -> None:
+    groups = Level(3, 0.5)
+    bits, some = (Level(kept, 0.25, "bits", (("bits", 4),)) for kept in (6, 3))
+    assert what_is_kept([groups], ["conv"]) == "Channels kept"
+    assert what_is_kept([groups, bits], ["mlp"]) == "Share of the weights stored"
+    assert [left(one, 6) for one in (groups, bits, some)] == ["3/6", "4 bits", "3/6, 4 bits"]
 
 
 def test_a_search_ends_with_it(cli: Callable[..., Answer], quick_arguments: list[str]) -> None:

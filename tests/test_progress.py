@@ -187,7 +187,7 @@ def test_every_stage_tells_how_far_it_is(cli: Cli, quick_arguments: list[str]) -
     for stage in ("building levels", "searching", "validating", "timing"):
         assert any(line.startswith(f"{stage}: ") and "%" in line for line in told), (stage, told)
     recovered = cli("finetune", "run", "--epochs", "1", "--json").err.splitlines()
-    stages = [f"validating ({one})" for one in ("dense", "before", "refitted", "trained")]
+    stages = [f"validating ({one})" for one in ("dense", "found", "refitted", "trained")]
     for stage in ("refitting", "fine-tuning", *stages):
         assert any(line.startswith(f"{stage}: ") and "%" in line for line in recovered), (stage, recovered)
     evaluated = cli("evaluate", "run", "--json").err.splitlines()

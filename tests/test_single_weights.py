@@ -28,6 +28,7 @@ from autoprune.recovery.cutting_out import cut_out
 from autoprune.testing.levels import consumer
 from autoprune.training import loop as training
 from autoprune.training import settings as training_settings
+from autoprune.validation import total_macs
 
 CRITERIA = ("magnitude", "wanda", "sparsegpt")
 FORMS = "groups,sparse,2:4"
@@ -126,6 +127,15 @@ def policy_of(assembly: Assembly, *names: str) -> tuple[int, ...]:
 
 
 MIXED = ("sparse:{},share=0.5", "n:m:{},pattern=2:4", "sparse:{},share=0.25")
+
+
+def test_macs_of_the_whole_network_and_of_what_can_be_pruned_agree_on_zeros(sparse: Assembly) -> None:
+    proposal, dense = policy_of(sparse, *MIXED), sparse.space.dense
+    context = sparse.config.workload_of().context
+    units = zip(sparse.space.units, sparse.space.levels_of(proposal), strict=True)
+    saved = sum(unit.macs(unit.groups, context) - form_of(level).macs(unit, level, context) for unit, level in units)
+    assert total_macs(sparse, dense) - total_macs(sparse, proposal) == pytest.approx(saved)
+    assert saved > 0
 
 
 def test_every_form_placed_equals_every_form_exported(sparse: Assembly, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from autoprune.levels.form import Building, LiveForm
 from autoprune.levels.quantising.setting import Setting, grid_of, read
 from autoprune.levels.quantising.storage import stored_bytes
 from autoprune.unit import kept_groups
+from autoprune.wording import groups as called
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,6 +71,14 @@ class Bits(LiveForm):
         level = Level(kept, 1.0, "bits", setting.options(bits))
         density = self.nbytes(unit, level, REFERENCE) / _dense_bytes(unit)
         return Level(kept, min(1.0, density), "bits", level.options)
+
+    def short(self, level: Level) -> str:
+        """`4 bits`."""
+        return f"{level.option('bits')} bits"
+
+    def told(self, level: Level, groups: int, kind: str) -> str:
+        """`12 of 12 groups kept in 4 bits`."""
+        return f"{level.kept:,} of {groups:,} {called([kind])} kept in {self.short(level)}"
 
     # -- what they cost --------------------------------------------------------------------------------------------
 

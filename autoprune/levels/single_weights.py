@@ -76,6 +76,10 @@ class SingleWeights(LiveForm):
         dense = unit.macs(level.kept, 0)
         return unit.macs(level.kept, context) - dense + self.share(level) * dense
 
+    def zero_macs(self, unit: "Unit", level: Level) -> float:
+        """Those with the weights that left."""
+        return (1 - self.share(level)) * unit.macs(level.kept, 0)
+
     def notice(self, metrics: Sequence[str]) -> str | None:
         """Stock kernels take no less time for zeros."""
         timed = [metric for metric in metrics if metric == "latency"]

@@ -165,7 +165,7 @@ def finetune(
         examples = assembly.task.training(assembly.original)
 
         def measured(name: str, network: nn.Module) -> Measurement:
-            return examples.measured(network, partial(progress, f"validating ({name})"))
+            return examples.measured(network, partial(progress, f"validating ({STAGES.get(name, name)})"))
 
         settings = settings_of(examples.defaults, given)
         settings.steps(examples.count, examples.tokens)

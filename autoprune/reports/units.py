@@ -8,7 +8,7 @@ from autoprune.drawing.charts import colour, legend
 from autoprune.drawing.kept import kept_chart
 from autoprune.drawing.markup import Markup, tag
 from autoprune.drawing.tables import amount, figure, figures, note, percent, section, table
-from autoprune.level import Level, form_of
+from autoprune.level import GROUPS, Level, left
 from autoprune.reports.record import Run
 from autoprune.space import Unit
 from autoprune.wording import groups
@@ -75,7 +75,7 @@ def layers(run: Run) -> Markup | None:
         [
             unit.name,
             f"{unit.groups:,}",
-            form_of(level).short(level),
+            f"{level.kept:,}" if level.form == GROUPS else left(level, unit.groups),
             tag("td", percent(level.density, 1), _meter(level.density, order.index(unit.kind))),
             "mask" if run.best.numbers is None else str(run.best.numbers[u]),
         ]

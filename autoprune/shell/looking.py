@@ -47,7 +47,12 @@ def show(
 @app.command(name="list")
 def list_parts(
     kind: Annotated[
-        str | None, typer.Argument(metavar="KIND", help="agents, budgets, ...", autocompletion=completion.kinds)
+        str | None,
+        typer.Argument(
+            metavar="KIND",
+            help="Agents, forms, budgets (the metrics), criteria, exporters, ...; the default is all kinds.",
+            autocompletion=completion.kinds,
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
