@@ -51,14 +51,14 @@ def _options(part: ast.stmt) -> str:
     """The options of a reward as a sentence: the keyword-only arguments, their defaults and their descriptions."""
     if not isinstance(part, ast.FunctionDef):
         return ""
-    about, told = _described(ast.get_docstring(part) or ""), []
+    about, told = described(ast.get_docstring(part) or ""), []
     for one, default in zip(part.args.kwonlyargs, part.args.kw_defaults, strict=True):
         value = "" if default is None else f"={ast.unparse(default)}"
         told.append(f"{one.arg}{value}: {about[one.arg]}" if one.arg in about else f"{one.arg}{value}")
     return f" Options: {'. '.join(told)}." if told else ""
 
 
-def _described(docstring: str) -> dict[str, str]:
+def described(docstring: str) -> dict[str, str]:
     """The arguments that a docstring describes: name -> description, without its full stop."""
     found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", docstring.partition("Args:\n")[2], re.MULTILINE)
     return {name: " ".join(text.split()).removesuffix(".") for name, text in found}

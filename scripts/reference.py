@@ -1,13 +1,18 @@
 """Pages of the reference that are generated from the code when the site is built (a hook of mkdocs)."""
 
+import inspect
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 
 from autoprune import registry
 from autoprune.config import SearchConfig
-from autoprune.listing import describe
+from autoprune.listing import describe, described
 from autoprune.settings_record import WorkloadConfig
+from autoprune.tasks.text_training import DEFAULTS
+from autoprune.training.settings import ADAPTERS, LAYERNORM, TrainingSettings
 
 PYTHON = """# Python
 
@@ -42,7 +47,7 @@ def parts() -> str:
 
 
 def settings() -> str:
-    """Every field of the two records of settings."""
+    """Every setting of a search, of a workload and of fine-tuning."""
     how = "Give them as `KEY=VALUE`, in the YAML file of `--config`, or as arguments in Python."
     lines = ["# Settings", "", how, ""]
     for title, record in {"Search": SearchConfig, "Workload (`workload.KEY=VALUE`)": WorkloadConfig}.items():
@@ -52,7 +57,19 @@ def settings() -> str:
             shown = "" if default is None or hasattr(default, "model_fields") else f"`{default}`"
             lines.append(f"| `{name}` | {shown} | {cell(field.description or '')} |")
         lines.append("")
-    return "\n".join(lines)
+    told = described(inspect.getdoc(TrainingSettings) or "")
+    lines += ["## Fine-tuning (`finetune ... KEY=VALUE`)", "", "The defaults are those of networks with BatchNorm.", ""]
+    lines += [f"- Networks without BatchNorm: {_defaults(LAYERNORM)}.", f"- Texts: {_defaults(DEFAULTS)}."]
+    lines += [f"- Adapters (`lora`): {_defaults(ADAPTERS)}.", ""]
+    lines += ["| setting | default | what it is |", "|---|---|---|"]
+    lines += [f"| `{f.name}` | `{f.default}` | {cell(told.get(f.name, ''))} |" for f in fields(TrainingSettings)]
+    lines.append("| `labels` | `0.5` | share of the labels in the loss; `weight` is 1 minus it |")
+    return "\n".join([*lines, ""])
+
+
+def _defaults(values: Mapping[str, Any]) -> str:
+    """`lr=0.003`, ... as code."""
+    return ", ".join(f"`{name}={value}`" for name, value in values.items())
 
 
 def cell(text: str) -> str:

@@ -23,13 +23,13 @@ class TrainingSettings:
     """Settings of training. The defaults here are for networks with BatchNorm; `settings_of` applies others.
 
     Args:
-        epochs: passes over the sequences or images. 0 only refits; None is as many as the limits allow.
+        epochs: passes over the sequences or images. 0 only refits; None is as many as the other limits allow.
         max_steps: limit on the number of steps.
         max_tokens: limit on the tokens, or images, trained on.
         max_time: limit on the seconds of training.
         patience: number of epochs without a smaller loss on the validation split after which training ends. The network
             of the best epoch is handed over. None trains to the end and hands over the last.
-        refit: whether the consumers of pruned widths are refitted before training (refit.py).
+        refit: whether the consumers of pruned widths are refitted before training.
         seed: random seed of the order of examples, of shifts and mirrors, and of adapters.
         lora: rank of the adapters that are trained instead of the weights; 0 trains all weights.
         norms_only: whether norms, biases and scales alone are trained (Zimmer et al. 2023, "PERP").
@@ -37,7 +37,7 @@ class TrainingSettings:
         alpha: adapters count `alpha / lora` times (Hu et al. 2021, sec. 4.1).
         lr: the highest learning rate.
         batch: number of sequences or images in a step; of each worker, and for each time that `accumulate` counts.
-        at_once: number of them in a forward pass. Gradients of a step are summed. 0 is all of them.
+        at_once: number of sequences or images in a forward pass. Gradients of a step are summed. 0 is all of them.
         accumulate: number of batches whose gradients are summed in a step.
         workers: number of processes that share the examples of a step, each on its own GPU where there are some.
         sharding: `none` (every worker has the whole network) or `fsdp` (weights, gradients and the optimizer's state
@@ -45,7 +45,7 @@ class TrainingSettings:
         dtype: what the network computes in while it is trained. With `bfloat16` its weights, their gradients and the
             optimizer's state are float32. `auto` is bfloat16 where the dense network is in half precision.
         save_every: number of steps between two saved states. One is saved after every epoch and every few minutes, too.
-        weight: weight of the dense network's outputs relative to the labels.
+        weight: weight of the distances from the dense network in the loss; the labels have the rest.
         temperature: temperature of both networks' probabilities when they are compared.
         distill: distances from the dense network, by name, as `kl` or `kl,hidden-mse=0.5` (`list distillations`).
         top_k: number of the dense network's most likely classes that are compared, with all others as one more class.
