@@ -97,7 +97,14 @@ def resume(given: dict[str, Any], run: Run, as_json: Json = False) -> None:
 
 @app.command()
 def export(
-    run: Run,
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="Directory of a run; with --to gguf also of an export, as RUN/finetuned/network.",
+            autocompletion=completion.runs,
+        ),
+    ],
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="Directory to write to; --to gguf and --to policy write a file.")
     ],

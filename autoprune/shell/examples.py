@@ -51,7 +51,10 @@ autoprune export runs/half smaller
 # padded with zeros, for stock transformers
 autoprune export runs/half smaller --uniform
 # ONNX
-autoprune export runs/half smaller --to onnx""",
+autoprune export runs/half smaller --to onnx
+# one file for llama.cpp, of the search and of the fine-tuned network
+autoprune export runs/half half.gguf --to gguf outtype=q8_0
+autoprune export runs/half/finetuned/network half.gguf --to gguf""",
     "push": """\
 # an export, to a repository that only you can see
 autoprune push smaller me/smaller --private
@@ -76,7 +79,9 @@ autoprune watch runs/half --control""",
 # refit alone, which takes seconds
 autoprune finetune runs/half --epochs 0
 # an hour at most, with adapters of rank 16
-autoprune finetune runs/half --max-time 3600 --lora 16""",
+autoprune finetune runs/half --max-time 3600 --lora 16
+# less weight on the labels, and hidden states of the dense network beside its probabilities
+autoprune finetune runs/half --epochs 1 labels=0.3 distill=kl,hidden-mse=0.5""",
     "evaluate": """\
 # a network, pruned or not, on a text that no search has read
 autoprune evaluate smaller --data another_text.txt
