@@ -23,6 +23,7 @@ from autoprune.mask import Mask
 from autoprune.networks.loading import load_model
 from autoprune.policy import Policy, ranges, unranges
 from autoprune.provenance import make_policy, proposal_of
+from autoprune.refits import refit
 from autoprune.space import Proposal, SearchSpace, Unit
 from autoprune.space_file import load_space, save_space
 from autoprune.testing.toys import counts, toy_space
@@ -274,7 +275,11 @@ def test_a_search_of_masks_ends_in_a_smaller_network(
     assert report[tmp_path / "hf"]["params"] == report[run]["params"]
     exported = load_exported(tmp_path / "hf")
     reopened = assemble(load_config(run / "config.yaml"))
-    reopened.placer.place(proposal_of(reopened, policy))
+    proposal = proposal_of(reopened, policy)
+    if policy.refit is None:
+        reopened.placer.place(proposal)
+    else:
+        refit(reopened, proposal, policy.refit.digest).place(reopened.placer)
     tokens_NT = reopened.splits.search
     with torch.no_grad():
         placed, loaded = (model(input_ids=tokens_NT).logits for model in (reopened.loaded.model, exported))

@@ -21,6 +21,7 @@ from autoprune.errors import UserError
 from autoprune.exporters import load_module
 from autoprune.ports.task import FEATURES, Task
 from autoprune.provenance import proposal_of
+from autoprune.refits import refit
 from autoprune.task_choice import DEFAULT, built_in, load_task, task_of, words_of
 from autoprune.wording import Measure, Words
 from tests import vectors
@@ -93,7 +94,10 @@ def test_a_third_task_s_export_gives_what_was_scored(settings: dict[str, Any], t
     result.export(tmp_path / "out", to="module")
     network = load_module.load(vectors.network(), tmp_path / "out")
     assembly = result.assembly
-    assembly.placer.place(proposal_of(assembly, result.policy))
+    if result.policy.refit is None:
+        assembly.placer.place(proposal_of(assembly, result.policy))
+    else:
+        refit(assembly, proposal_of(assembly, result.policy), result.policy.refit.digest).place(assembly.placer)
     x = torch.from_numpy(np.load(settings["data"])["x"][:5])
     with torch.no_grad():
         assert torch.allclose(network(x), assembly.view(torch.arange(5).view(1, 5))[0], atol=1e-5)
