@@ -7,7 +7,7 @@ Without such levels, a step to the next level is a small change again. A level t
 Budgets on anything else, as a latency, can need such levels, and keep them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from autoprune.config import SearchConfig
@@ -20,6 +20,8 @@ from autoprune.wording import STORED
 
 LEAST = 0.03
 """Of a unit's dense cost: what a level saves at least against one that loses less."""
+HANDICAP = 2.0
+"""By how much the error of removed groups counts more than the same error of rounding, which is like noise."""
 
 
 def undominated(
@@ -65,14 +67,27 @@ def _best(unit: Unit, known: UnitStatistics, costs: list[list[float]]) -> list[i
     forms = {level.form for level in unit.levels[1:]}
     if len(forms) == 1 and live_form(unit.levels[1]).keeps_zeros:  # nothing is mixed
         return list(range(len(unit.levels)))
-    errors = known.output_errors
-    order = sorted(range(len(costs)), key=lambda number: (errors[number], costs[number], number))
+    errors = list(known.output_errors)
+    stay = set(_front(range(len(costs)), costs, errors))
+    if any(live_form(level).stays for level in unit.levels):
+        # levels of all groups are also compared with each other alone, so that they are there whatever else is
+        whole = [number for number, level in enumerate(unit.levels) if level.kept == unit.groups]
+        weighed = [error if n in whole else HANDICAP * error for n, error in enumerate(errors)]
+        stay = set(_front(whole, costs, errors)) | set(_front(range(len(costs)), costs, weighed)) - set(whole)
+    smallest = [
+        min(range(len(costs)), key=lambda number: (costs[number][m], errors[number])) for m in range(len(costs[0]))
+    ]
+    return sorted({*stay, *smallest}, key=lambda number: (-unit.levels[number].density, number))
+
+
+def _front(some: Iterable[int], costs: list[list[float]], errors: list[float]) -> list[int]:
+    """Those of some levels that no other one of them dominates, the dense one first."""
     stay = [0]
-    for number in order:  # each one loses more than those before it, so it must save something against each of them
+    for number in sorted(some, key=lambda number: (errors[number], costs[number], number)):
+        # each one loses more than those before it, so it must save something against each of them
         if all(_saves(costs[number], costs[other], costs[0]) for other in stay):
             stay.append(number)
-    smallest = [min(order, key=lambda number: (costs[number][m], errors[number])) for m in range(len(costs[0]))]
-    return sorted({*stay, *smallest}, key=lambda number: (-unit.levels[number].density, number))
+    return stay
 
 
 def _saves(costs: list[float], others: list[float], dense: list[float]) -> bool:

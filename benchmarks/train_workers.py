@@ -29,6 +29,7 @@ from common import command
 
 import autoprune
 from autoprune.display import print_table
+from autoprune.errors import UserError
 from autoprune.files.arrays import read_tensors
 from autoprune.written import parse_override
 
@@ -68,6 +69,8 @@ def main() -> None:
     args = arguments()
     counts = [int(count) for count in args.workers.split(",")]
     most = max(counts)
+    if uneven := [count for count in counts if args.batch % count]:
+        raise UserError(f"--batch {args.batch} cannot be shared by {uneven[0]} workers evenly: give a multiple of it.")
     with tempfile.TemporaryDirectory() as folder:
         run = searched(Path(folder), args)
         rows = {f"{count} workers": trained(run, args, count) for count in counts}

@@ -37,7 +37,7 @@ KINDS = ("full", "rank", "constant")
 @pytest.fixture(scope="module")
 def settings(quick: dict[str, Any]) -> dict[str, Any]:
     """Of a quick search with this form."""
-    return quick | {"forms": "groups,linear", "budgets": {"params": 0.4}}
+    return quick | {"forms": "groups,linear", "budgets": {"macs": 0.4}}  # with params some levels are left out
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +131,20 @@ def test_levels_say_what_they_store(linear: Assembly) -> None:
                 assert form.cache(unit, level) == 0
                 assert form.macs(unit, level, 100) == form.params(unit, level) - HIDDEN
     assert [level.density for level in mlp.levels] == sorted((one.density for one in mlp.levels), reverse=True)
+
+
+@pytest.mark.parametrize("metric", ["nonzeros", "memory", "kv_cache", "macs"])
+def test_every_metric_counts_it(settings: dict[str, Any], metric: str) -> None:
+    assembly = assemble(load_config(overrides=settings | {"budgets": {metric: 0.8}}))
+    for unit, row in zip(assembly.space.units, assembly.space.rows(metric), strict=True):
+        costs = dict(zip([level.name for level in unit.levels], row, strict=True))
+        maps = [cost for name, cost in costs.items() if name.startswith("linear")]
+        nothing = costs.get("groups:0", 0)
+        assert maps == sorted(maps, reverse=True)
+        assert all(nothing <= cost <= row[0] for cost in maps)
+        if metric in ("nonzeros", "memory"):
+            stored = {"nonzeros": HIDDEN, "memory": 4 * HIDDEN}[metric]
+            assert costs.get("linear:0,map=constant,hidden=64", stored) == stored
 
 
 def test_words(linear: Assembly) -> None:
@@ -353,6 +367,11 @@ def test_what_is_no_map_is_refused(quick: dict[str, Any]) -> None:
             assemble(load_config(overrides=quick | {"forms": f"groups,linear:{argument}"}))
 
 
+def test_a_network_without_sub_blocks_is_refused() -> None:
+    with pytest.raises(UserError, match=r"the family 'resnet' has none: leave linear out of forms=groups,linear"):
+        assemble(load_config(overrides={"model": "tiny-cnn", "forms": "groups,linear", "budgets": {"params": 0.5}}))
+
+
 def test_streamed_blocks_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"with device_memory, blocks are streamed .* not with forms=groups,linear"):
         assemble(load_config(overrides=settings | {"device_memory": 10**7}))
@@ -425,7 +444,12 @@ def test_constants_are_biases_where_a_stock_model_has_them(
     model_class = getattr(transformers, "GPT2LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM")
     model_class(config).save_pretrained(tmp_path / "model")
     save_byte_tokenizer(tmp_path / "model")
-    settings = quick | {"model": str(tmp_path / "model"), "forms": "groups,linear:constant", "levels": [1, 0]}
+    settings = quick | {
+        "model": str(tmp_path / "model"),
+        "forms": "groups,linear:constant",
+        "levels": [1, 0],
+        "budgets": {"macs": 0.5},
+    }
     assembly = assemble(load_config(overrides=settings))
     proposal = at(assembly, "constant", "dense", "dense", "constant")
     assembly.placer.place(proposal)

@@ -116,6 +116,7 @@ def test_the_result_is_measured_against_the_dense_network(run: Path, tmp_path: P
     assert dense.validation_loss == pytest.approx(0, abs=1e-5)
     assert best.validation_loss == result.loss > 0.01
     exported = result.export(tmp_path / "export")
+    assert "in 3 rounds and trained between them" in (exported / "README.md").read_text()
     from transformers import AutoModelForCausalLM
 
     network = AutoModelForCausalLM.from_pretrained(exported)

@@ -18,7 +18,7 @@ from autoprune.assembly import Assembly, assemble
 from autoprune.config import load_config
 from autoprune.errors import UserError
 from autoprune.exporting import export_policy
-from autoprune.level import form_of
+from autoprune.level import form_called, form_of
 from autoprune.levels.matrices import layout_at
 from autoprune.levels.threshold import FLOOR, kept_above, threshold_of
 from autoprune.levels.weights import Choice, kept_of_share, pruned
@@ -198,6 +198,13 @@ def test_masks_stay_masks_while_a_network_is_trained(quick: dict[str, Any], rank
         if name.split(".")[-2].endswith("_proj"):
             assert not torch.equal(tensor, fresh[name]), name
             assert not tensor[fresh[name] == 0].any(), name
+
+
+def test_users_of_latency_are_told_that_zeros_save_none() -> None:
+    told = form_called("sparse").notice(["params", "latency"])
+    assert told is not None
+    assert "stock kernels take as long with zeros" in told
+    assert form_called("sparse").notice(["params"]) is None
 
 
 def test_levels_that_another_one_beats_are_left_out(quick: dict[str, Any]) -> None:

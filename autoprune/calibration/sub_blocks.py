@@ -136,10 +136,10 @@ class SubBlock:
         }
 
     @classmethod
-    def found(cls, kind: str, named: Mapping[str, Tensor]) -> "SubBlock":
-        """The sub-block of that kind among named tensors."""
+    def found(cls, kind: str, named: Mapping[str, Tensor], device: torch.device | str = "cpu") -> "SubBlock":
+        """The sub-block of that kind among named tensors, on a device."""
         fitted, held_out = (
-            [named[f"{kind}.{part}.{name}"] for name in NAMES if f"{kind}.{part}.{name}" in named]
+            [named[f"{kind}.{part}.{name}"].to(device) for name in NAMES if f"{kind}.{part}.{name}" in named]
             for part in ("fitted", "held_out")
         )
         return cls(Sums(*fitted), Sums(*held_out) if held_out else None)

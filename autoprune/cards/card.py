@@ -69,11 +69,17 @@ def card_of(
     rows = (recovery.rows if recovery is not None else validation) if parameters is not None else {"": {}}
     measured = list(rows.values())[-1]  # of the network in the directory
     told = name(dense_name(config))
-    data = metadata(config, words, measured, form.library, auto, recovery is not None and recovery.chosen == "trained")
+    trained = config.rounds > 1 or (recovery is not None and recovery.chosen == "trained")
+    data = metadata(config, words, measured, form.library, auto, trained)
+    in_rounds = (
+        f" It was pruned in {config.rounds} rounds and trained between them: its weights are not those of the dense "
+        "network, and the policy alone does not make it."
+    )
     lines = [
         f"# {told}, pruned",
         "",
-        f"{told} was pruned with autoprune. `policy.json` says what was kept of every unit, and where it comes from.",
+        f"{told} was pruned with autoprune. `policy.json` says what was kept of every unit, and where it comes from."
+        f"{in_rounds if config.rounds > 1 else ''}",
         "",
         "## How to load it",
         "",

@@ -154,9 +154,10 @@ def _packed(assembly: Assembly, source: Source) -> Iterator[Packed]:
 def _warn_of_embeddings(assembly: Assembly, source: Source) -> None:
     """Tell how much larger the file is than the metric `memory` says."""
     numbers, itemsize, more = source.proposal, assembly.loaded.checkpoint_dtype.itemsize, 0.0
+    assert isinstance(numbers, tuple)
     for u, unit in enumerate(assembly.space.units):
         if unit.kind == EMBEDDING:
-            level = unit.levels[int(numbers[u])]
+            level = unit.levels[numbers[u]]
             more += itemsize * unit.fixed_params - form_of(level).nbytes(unit, level, itemsize)
     if more:
         told = (

@@ -96,7 +96,7 @@ class Bits(LiveForm):
         """Codes, scales and zero points of each matrix: of producers with the first level of these bits, whole."""
         from autoprune.levels.quantising.unit import rounded_consumer, rounded_producers
 
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         if self.borrows(level, of.unit.levels) is None:
             tensors |= rounded_producers(level, of, _alike(level, of.unit.levels))
         same = [other for other in _alike(level, of.unit.levels) if other.kept == level.kept]

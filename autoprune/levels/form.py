@@ -49,7 +49,7 @@ class Building:
     reconstruction: "Callable[[], Reconstruction]"
     dtype: "torch.dtype"
     read: "Mapping[str, Tensor]" = field(default_factory=dict)
-    memo: "dict[str, Any]" = field(default_factory=dict)
+    memo: "dict[Any, Any]" = field(default_factory=dict)
 
     @property
     def size(self) -> int:

@@ -5,10 +5,12 @@ least a share of what the level asks for (levels/threshold.py), because otherwis
 ordered as by `magnitude`.
 """
 
+from typing import ClassVar, Literal
+
 from autoprune.levels.magnitude import Magnitude
 
 
 class GlobalMagnitude(Magnitude):
     """Order by weights alone, and compare single weights over the network."""
 
-    compares = "network"
+    compares: ClassVar[Literal["row", "matrix", "network"]] = "network"

@@ -130,8 +130,11 @@ class Linear(LiveForm):
 
         from autoprune.calibration.sub_blocks import SubBlock
 
-        sub_block: SubBlock = of.memo.setdefault(LINEAR, SubBlock.found(of.unit.kind, of.read))
-        compute = of.width.consumer_weight.dtype
+        weight_OD = of.width.consumer_weight
+        compute = weight_OD.dtype
+        if LINEAR not in of.memo:
+            of.memo[LINEAR] = SubBlock.found(of.unit.kind, of.read, weight_OD.device)
+        sub_block: SubBlock = of.memo[LINEAR]
         found = {name: tensor.to(of.dtype) for name, tensor in sub_block.map(_rank(level)).items()}
         lost = sub_block.lost({name: tensor.double() for name, tensor in found.items()})
         tensors = {name: tensor.to(compute).cpu().contiguous() for name, tensor in found.items()}

@@ -1,5 +1,7 @@
 """Magnitude: a group's importance is the norm of its weights in the consumer (Han et al. 2015, on groups)."""
 
+from typing import ClassVar, Literal
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ class Magnitude(Criterion):
     """Order by weights alone; consumers keep their dense weights."""
 
     reconstructs = False
-    compares = "matrix"
+    compares: ClassVar[Literal["row", "matrix", "network"]] = "matrix"
 
     def order(self, weight_OD: Tensor, moments_DD: Tensor, groups: int) -> Tensor:
         """Groups by the sum of their squared weights, largest first, `[G]`."""

@@ -31,12 +31,12 @@ from autoprune.recovery import shown
 from autoprune.recovery.adapter_files import BASE, check_adapters, save_adapters
 from autoprune.recovery.crew import train_together
 from autoprune.recovery.cutting_out import cut_out as cut_out
-from autoprune.recovery.forecasting import law_of, record_of
+from autoprune.recovery.forecasting import foreseen
 from autoprune.tracking.following import tracked
 from autoprune.training import frozen
 from autoprune.training.loop import Trained, train
 from autoprune.training.rehearsal import rehearse
-from autoprune.training.settings import settings_of
+from autoprune.training.settings import TrainingSettings, settings_of
 from autoprune.training.state import done
 
 HandOver = Callable[[Assembly, Policy, nn.Module], None]
@@ -94,6 +94,14 @@ class Recovered:
         """What the card of its export says. `given` are the settings that the user gave."""
         spent = None if self.training is None else (self.training.tokens, self.training.seconds)
         return Recovery(self.table, given, self.chosen, spent, forecast_told(self.law, self.dense.words))
+
+    def result(self, settings: TrainingSettings) -> dict[str, Any]:
+        """What `result.json` says."""
+        named: dict[str, Any] = {name: asdict(measurement) for name, measurement in self.rows.items()}
+        named |= {"tuning": asdict(settings), "chosen": self.chosen, "uniform": self.uniform}
+        named |= {"law": self.law.model_dump()} if self.law else {}
+        trained = self.training
+        return named | ({"training": asdict(trained), "seconds": trained.seconds} if trained else {})
 
     def __repr__(self) -> str:
         return shown.text_of(self)
@@ -167,7 +175,7 @@ def finetune(
         if settings.epochs != 0 and (what := frozen.told(student)):
             warnings.warn(what, UserWarning, stacklevel=2)
         check_adapters(settings, student)
-        rehearse(student, examples, settings)
+        rehearse(student, examples, settings, progress)
         dense, measurements = measured("dense", examples.dense), {"before": measured("before", student)}
 
         def rebuilt(name: str) -> nn.Module:
@@ -191,10 +199,7 @@ def finetune(
                 warnings.warn(trained.divergence(settings.lr, folder), RuntimeWarning, stacklevel=2)
             round_weights(assembly, student)
             measurements["trained"] = measured("trained", student)
-        start_loss, law = measurements[start].loss, None
-        if trained:
-            end_loss = measurements["trained"].loss
-            law = record_of(law_of(folder, examples, settings, trained, start_loss, end_loss))
+        law = foreseen(folder, examples, settings, trained, measurements[start], measurements.get("trained"))
         chosen, _ = better(measurements)
         student = rebuilt(start) if trained and chosen == start else student
         recovered = Recovered(
@@ -218,12 +223,7 @@ def finetune(
             save_adapters(folder, base, settings)
         if hand_over is not None:
             hand_over(assembly, policy, student)
-        result: dict[str, Any] = {name: asdict(measurement) for name, measurement in recovered.rows.items()}
-        result |= {"tuning": asdict(settings), "chosen": chosen, "uniform": recovered.uniform}
-        result |= {"law": law.model_dump()} if law else {}
-        if trained:
-            result |= {"training": asdict(trained), "seconds": trained.seconds}
-        write_atomically(folder / "result.json", to_json(result) + "\n")
+        write_atomically(folder / "result.json", to_json(recovered.result(settings)) + "\n")
     if worse := recovered.told():
         warnings.warn(worse, RuntimeWarning, stacklevel=2)
     callbacks.on_end(recovered)

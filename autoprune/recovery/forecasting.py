@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autoprune.errors import UserError
 from autoprune.fine_tuned import Forecast, Lawful
-from autoprune.ports.training import TrainingSet
+from autoprune.ports.training import Measurement, TrainingSet
 from autoprune.recovery.law import Law, counted, fit_law
 from autoprune.training.curve import read_curve
 from autoprune.training.loop import Trained, rate
@@ -15,6 +15,20 @@ from autoprune.training.settings import TrainingSettings
 
 TIMES = (2.0, 4.0)
 """Times the tokens of the training. Further ahead a law of so few points says little."""
+
+
+def foreseen(
+    folder: Path,
+    examples: TrainingSet,
+    settings: TrainingSettings,
+    trained: Trained | None,
+    start: Measurement,
+    end: Measurement | None,
+) -> Lawful | None:
+    """What more tokens would buy, as `result.json` has it; None if nothing was trained. Arguments: as of `law_of`."""
+    if trained is None or end is None:
+        return None
+    return record_of(law_of(folder, examples, settings, trained, start.loss, end.loss))
 
 
 def law_of(

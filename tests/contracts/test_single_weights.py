@@ -70,7 +70,8 @@ def test_norms_read_the_mean_and_spread_that_they_expect(name: str) -> None:
     place_half(pruned, NUMBERS, "wanda", permuted=False, blocks=[0])
     seen: list[dict[str, Tensor]] = []
     for view in (dense, pruned):
-        width, outputs = view.widths[0][0], {}
+        width = view.widths[0][0]
+        outputs: dict[str, Tensor] = {}
         for key in width.matrix_keys[:1]:  # what reads the block's input, which is the dense one
             norm = norm_behind(width, key)
             assert norm is not None

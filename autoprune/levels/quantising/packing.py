@@ -37,4 +37,5 @@ def unpack(packed_OW: Tensor, bits: int, columns: int) -> Tensor:
     second_D = (first_D + 1).clamp_max(bytes_OB.shape[1] - 1)  # read, and not used, at the very end
     both_OD = bytes_OB[:, first_D].to(torch.int16) | (bytes_OB[:, second_D].to(torch.int16) << 8)
     # the sign of 16-bit integers is copied by the shift: what is kept lies below it
-    return ((both_OD >> shift_D) & (2**bits - 1)).to(torch.uint8)
+    codes_OD: Tensor = (both_OD >> shift_D) & ((1 << bits) - 1)
+    return codes_OD.to(torch.uint8)

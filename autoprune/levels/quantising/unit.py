@@ -116,7 +116,7 @@ def _rounded(
         parts.append(rounding.best())
     whole = [torch.cat(tensors) for tensors in zip(*((p.codes, p.scales, p.zeros) for p in parts), strict=True)]
     split = [torch.split(tensor, sizes) for tensor in whole]
-    single = [Rounded(*tensors, parts[0].group) for tensors in zip(*split, strict=True)]
+    single = [Rounded(codes, scales, zeros, parts[0].group) for codes, scales, zeros in zip(*split, strict=True)]
     return {number: single[n * len(weights) : (n + 1) * len(weights)] for n, number in enumerate(bits)}
 
 
