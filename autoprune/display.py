@@ -231,7 +231,7 @@ def _print_rows(
 
 def print_finetuned(done: Finetuned, said: Words | None = None) -> None:
     """Print the measurements of fine-tuning: dense, before and after. `said` are the words of the run's task."""
-    _print_rows("Fine-tuning, validation split; found: the policy as the search found it", done.rows, said)
+    _print_rows("Recovery, validation split (found: before the refit)", done.rows, said)
     took = None if done.seconds is None else f"It took {duration(done.seconds)}."
     ahead = None if said is None else forecast_told(done.law, said)
     told = " ".join(filter(None, (won_back(done, said), ahead, took)))

@@ -201,8 +201,8 @@ def test_nothing_lost_is_nothing_won_back(tmp_path: Path) -> None:
     run = recovered(tmp_path / "run", before={"ce": 0.5, "accuracy": 0.8125}, after={"ce": 0.625, "accuracy": 0.8625})
     done = read_finetuned(run)
     assert done is not None
-    told = "Of what pruning lost, fine-tuning won back 50% of the accuracy. It lost another 50% of the cross-entropy."
-    assert won_back(done) == told
+    told = "Of what pruning lost, refit and fine-tuning won back 50% of the accuracy."
+    assert won_back(done) == f"{told} They lost another 50% of the cross-entropy."
     assert read_finetuned(tmp_path) is None
 
 

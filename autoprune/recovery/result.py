@@ -58,7 +58,7 @@ def won_back(done: Finetuned, words: Words | None = None) -> str | None:
         if lost > LOST and math.isfinite(lost) and math.isfinite(after):
             won = sign * (after - before) / lost
             (shares if won >= 0 else worse).append(f"{abs(won):.0%} of the {one.name}")
-    told = [f"Of what pruning lost, fine-tuning won back {' and '.join(shares)}."] if shares else []
-    told += [f"It lost another {' and '.join(worse)}."] if worse else []
+    told = [f"Of what pruning lost, refit and fine-tuning won back {' and '.join(shares)}."] if shares else []
+    told += [f"They lost another {' and '.join(worse)}."] if worse else []
     told += ["Training made the refitted network worse: that one is the result."] if done.trained else []
     return " ".join(told) or None

@@ -22,7 +22,8 @@ def fine_tuning(run: Run) -> Markup | None:
     gain = _spaced(won_back(done, run.words) or "")
     earlier = "" if run.policy is None else of_earlier_policy(run.path, run.policy) or ""
     ahead = _spaced(forecast_told(done.law, run.words) or "")
-    said = f"Measured on the validation split, on which it was not trained.{took} {gain} {ahead} {earlier}"
+    rows = "The row found is the network before its refit, and recovered is the one that is handed over."
+    said = f"Measured on the validation split, on which it was not trained. {rows}{took} {gain} {ahead} {earlier}"
     columns = ("", *(measure(key, run.words).name for key in done.keys))
     return section(
         "Fine-tuning", note(said.strip()), table("Fine-tuning", columns, _rows(done, run.words)), _settings(done)
@@ -44,5 +45,5 @@ def _spaced(told: str) -> str:
 
 def _settings(done: Finetuned) -> Markup:
     spoken = {True: "yes", False: "no"}
-    told = ", ".join(f"{k} {spoken[v] if isinstance(v, bool) else v}" for k, v in done.tuning.items())
+    told = ", ".join(f"{k} {spoken[v] if isinstance(v, bool) else v}" for k, v in done.tuning.items() if v is not None)
     return tag("p", f"Settings: {told}.", class_="note after") if told else Markup("")

@@ -80,7 +80,7 @@ autoprune watch runs/half --control""",
 autoprune finetune runs/half --epochs 0
 # an hour at most, with adapters of rank 16
 autoprune finetune runs/half --max-time 3600 --lora 16
-# less weight on the labels, and hidden states of the dense network beside its probabilities
+# learn more from the dense network, and from its hidden states, too
 autoprune finetune runs/half --epochs 1 labels=0.3 distill=kl,hidden-mse=0.5""",
     "evaluate": """\
 # a network, pruned or not, on a text that no search has read
