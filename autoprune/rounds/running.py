@@ -196,8 +196,8 @@ class _Told(Callback):
 
     def begin(self, shares: Mapping[str, float]) -> None:
         """Say which round begins, and its budgets."""
-        bounds = ", ".join(f"{metric} {share:.1%}" for metric, share in shares.items())
-        self._callbacks.on_notice(f"round {self.number} of {self._total}, to {bounds} of the dense network")
+        bounds = ", ".join(f"{metric}={share:.1%}" for metric, share in shares.items())
+        self._callbacks.on_notice(f"round {self.number} of {self._total}, with the budget {bounds}")
 
     def on_stage(self, stage: str, share: float) -> None:
         """Forwarded with the round."""
