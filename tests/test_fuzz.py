@@ -45,7 +45,7 @@ from autoprune.reports.run import read_run
 from autoprune.space import Unit
 from autoprune.space_file import load_space, words_of_run
 from autoprune.task_choice import task_of
-from autoprune.training.state import done
+from autoprune.training.state import OF_EARLIER_FILES, done
 from autoprune.written import parse_override
 from tests.test_architecture import MODULES
 from tests.test_report import make_comparison, make_run
@@ -190,14 +190,7 @@ def loaders(folder: Path) -> dict[str, Loader]:
     of_agent = {"algorithm": "PPO", "observation": json.dumps(NAMES)}
     save_file(model.policy.state_dict(), folder / "agent.safetensors", of_agent)
     told = {"step": "3", "tuning": "{}", "mark": "m"}
-    tuning = {
-        "refit": False,
-        "norms_only": False,
-        "patience": None,
-        "max_steps": None,
-        "max_tokens": None,
-        "max_time": None,
-    }
+    tuning = OF_EARLIER_FILES
     (folder / "state").mkdir()
     save_file({"network.w": torch.zeros(3)}, folder / "state" / "state.safetensors", told)
 
