@@ -86,9 +86,18 @@ def proposal_of(assembly: Assembly, policy: Policy) -> Proposal:
     named = [(unit.name, unit.groups) for unit in policy.units]
     if named == [(unit.name, unit.groups) for unit in assembly.space.units]:
         proposal = _levels(policy) or _mask(assembly, policy)
-        if policy.units == _units(assembly, proposal):
+        if _has(assembly, proposal) and policy.units == _units(assembly, proposal):
             return proposal
-    raise UserError("the policy's units or kept groups are not those of this run's level store: search again.")
+    raise UserError(
+        "the policy's units or kept groups are not those of this run's level store: take a policy of this run, or "
+        "search again."
+    )
+
+
+def _has(assembly: Assembly, proposal: Proposal) -> bool:
+    """Whether a space has the levels of a policy, which may be of a run with other levels."""
+    counts = assembly.space.n_levels_U
+    return isinstance(proposal, Mask) or all(0 <= k < n for k, n in zip(proposal, counts, strict=True))
 
 
 def _in_groups(policy: Policy, units: Sequence[Unit]) -> Policy:

@@ -114,7 +114,7 @@ def read_rounds(run: Path) -> Rounds | None:
     """
     if not (run / FILE).is_file():
         return None
-    with explained("the file of rounds", run / FILE):
+    with explained("the file of rounds", run / FILE, f"delete it, and `autoprune resume {run}` writes it anew"):
         record = read_json(run / FILE)
         if record.pop("schema", None) != SCHEMA:
             raise ValueError(f"its schema is not {SCHEMA}")

@@ -17,10 +17,14 @@ def unmet(metric: str, bound: float, smallest: float, dense: float, fixed: float
     """
     of = f" {measure}" if measure is not None else ""
     whole = f" {_told(fixed)}{of} cannot be pruned." if fixed else ""
+    if smallest >= dense:
+        way = f" No level of this search lowers {live.shown(metric)}: bound another metric, or take other --forms."
+    else:
+        way = " Raise the budget."
     return UserError(
         f"the budget {live.shown(metric)}={_told(bound)}{of} ({_share(bound, dense)} of dense) cannot be met: the "
         f"smallest reachable value is {_told(smallest)}{of} ({_share(smallest, dense)} of dense, {_told(dense)}{of})."
-        f"{whole}"
+        f"{whole}{way}"
     )
 
 

@@ -192,6 +192,17 @@ def test_a_policy_of_both_forms_is_told_read_and_exported(mixed: Assembly, tmp_p
     other = policy.model_copy(update={"units": [policy.units[1], *policy.units[1:]]})
     with pytest.raises(UserError, match="are not those of this run's level store"):
         proposal_of(mixed, other)
+    finer = policy.units[0].model_copy(update={"level": 99})  # of a run with more levels
+    with pytest.raises(UserError, match="take a policy of this run"):
+        proposal_of(mixed, policy.model_copy(update={"units": [finer, *policy.units[1:]]}))
+
+
+def test_a_comparison_names_the_agent_that_cannot_choose_among_forms(quick: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the agent policy-gradient-masks keeps or removes"):
+        autoprune.compare(
+            ["random", "policy-gradient-masks"], **quick | {"forms": "groups,sparse"}, out=tmp_path / "compared"
+        )
+    assert not (tmp_path / "compared").exists()
 
 
 # -- metrics ---------------------------------------------------------------------------------------------------------

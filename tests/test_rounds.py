@@ -217,8 +217,8 @@ def test_a_stopped_round_is_gone_on_with(quick: dict[str, Any], tmp_path: Path) 
         ({"rounds": 1, "round_tokens": 512}, "one round"),
         ({"rounds": 2, "max_tokens": 2400, "round_tokens": 512}, "has no room for 2 rounds"),
         ({"rounds": 2, "max_evals": 60, "round_tokens": 512}, "max_evals=60 has no room"),
-        ({"rounds": 2, "max_tokens": 100_000, "round_tokens": 100}, "one step of training takes"),
-        ({"rounds": 40, "max_tokens": 20_000}, "which is what the limits of the search leave"),
+        ({"rounds": 2, "max_tokens": 100_000, "round_tokens": 100}, "^round_tokens=100 is less .*: raise it.$"),
+        ({"rounds": 40, "max_tokens": 20_000}, "what the limits of the search leave .* raise max_tokens or max_evals"),
         ({"rounds": 2, "workers": 2}, "leave --workers"),
         ({"rounds": 2, "agent": "policy-gradient-masks"}, "rounds are of levels"),
         ({"rounds": 2, "forms": "groups,sparse"}, "leave --forms"),
@@ -231,6 +231,12 @@ def test_what_is_refused_leaves_nothing(quick: dict[str, Any], tmp_path: Path, g
     with pytest.raises(UserError, match=told):
         autoprune.search(**quick | limits | given, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_file_of_rounds_says_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "rounds.json").write_text("{}")
+    with pytest.raises(UserError, match=r"delete it, and `autoprune resume .*` writes it anew"):
+        read_rounds(tmp_path)
 
 
 def test_a_text_that_is_too_short_for_training(quick: dict[str, Any], tmp_path: Path) -> None:

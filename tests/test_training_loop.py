@@ -89,6 +89,14 @@ def test_bfloat16_computes_with_masters_in_float32(tmp_path: Path) -> None:
     assert 0 < furthest(*students) < 0.05
 
 
+def test_limits_are_written_as_a_search_reads_them() -> None:
+    """`autoprune finetune RUN max_tokens=50k` is what `--max-tokens 50k` is."""
+    chosen = settings_of({}, {"max_tokens": "50k", "max_steps": "1e3", "max_time": "5min"})
+    assert (chosen.max_tokens, chosen.max_steps, chosen.max_time) == (50_000, 1000, 300.0)
+    with pytest.raises(UserError, match="'many' is no whole number"):
+        settings_of({}, {"max_tokens": "many"})
+
+
 def test_settings_that_contradict_each_other() -> None:
     with pytest.raises(UserError, match="lora=4 trains adapters alone, norms_only=true"):
         how(lora=4, norms_only=True)

@@ -152,6 +152,8 @@ def test_workers_that_cannot_be(finished_run: Path, refused: Any, monkeypatch: p
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match="workers=2 need a GPU each, and 1 are here"):
         crew.check_workers(given, autoprune.training.TrainingSettings(1, workers=2))
+    refused("finetune", finished_run, "--epochs", "1", "--workers", "9000", seen=("workers=9000", "cores"))
+    assert not (finished_run / "finetuned").exists()
 
 
 @pytest.mark.slow

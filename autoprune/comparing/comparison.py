@@ -29,6 +29,7 @@ from autoprune.comparing.search_runner import SearchRunner
 from autoprune.config import LIMITS, PLACES, SearchConfig, load_config
 from autoprune.errors import StopSearch, UserError
 from autoprune.files.writing import write_atomically
+from autoprune.forms import check_together
 from autoprune.journal import FILE as JOURNAL
 from autoprune.journal import check_journal
 from autoprune.policy import to_json
@@ -120,6 +121,8 @@ def compare(
     if config.storage and not config.study_name:
         config = config.model_copy(update={"study_name": out.resolve().name})
     plan = ComparisonPlan.of(config, agents, seeds)
+    for agent in plan.agents:
+        check_together(config.model_copy(update={"agent": agent}), load_agent(agent).masks)
     callbacks = tracked(config.track, callbacks, (out, config))
     before = ComparisonPlan.load(out) if is_comparison(out) else None
     if before is None:

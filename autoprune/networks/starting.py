@@ -26,6 +26,7 @@ from autoprune.networks.blocks import BlockView
 from autoprune.ports.task import Prepared
 from autoprune.space import Levels, Unit
 
+WAY = "delete it, and `autoprune resume` of the whole run makes it anew"
 FILE = "start.safetensors"
 VARIANCE = "running_var"
 """Of a BatchNorm; that of a channel that is gone is 1, so that nothing is divided by 0."""
@@ -121,7 +122,7 @@ def started(prepared: Prepared, again: Callable[[str], Prepared], file: Path | N
     if file is None:
         return prepared, prepared
     start = again(prepared.splits.digest)
-    with explained("the file of weights to start from", file):
+    with explained("the file of weights to start from", file, WAY):
         tensors = read_tensors(file)
         own = dict(_tensors(start.view.model))
         if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in own.items()}:
@@ -142,7 +143,7 @@ def floor_of(file: Path, units: Sequence[Unit]) -> Levels:
     Raises:
         UserError: the file is damaged, or of other units.
     """
-    with explained("the file of weights to start from", file), open_tensors(file) as opened:
+    with explained("the file of weights to start from", file, WAY), open_tensors(file) as opened:
         left = dict(parse_json(opened.metadata()["left"]))
         return tuple(
             max(number for number, level in enumerate(unit.levels) if level.kept >= left[unit.name]) for unit in units

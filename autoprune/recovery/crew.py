@@ -32,6 +32,8 @@ from autoprune.training.state import done
 
 TRIES = 3
 """Attempts without a new saved state in between."""
+A_CORE = 4
+"""Workers for each core at most. More of them only wait for each other."""
 LOOK, GRACE = 0.05, 3.0
 """Seconds between two looks at the workers, and until the others of a dead one have said what is wrong."""
 
@@ -86,9 +88,14 @@ def check_workers(assembly: Assembly, settings: TrainingSettings) -> None:
                 f"the {name} '{live.stem(value)}' was given in Python, and workers={settings.workers} are processes "
                 f"that do not know it: name it as module:Object, or train with workers=1."
             )
-    found = torch.cuda.device_count()
+    found, cores = torch.cuda.device_count(), os.cpu_count() or 1
     if assembly.config.device.startswith("cuda") and found < settings.workers:
         raise UserError(f"workers={settings.workers} need a GPU each, and {found} are here: take --workers {found}.")
+    if settings.workers > A_CORE * cores:
+        raise UserError(
+            f"workers={settings.workers} are more than {A_CORE} for each of the {cores} cores of this machine: take "
+            f"--workers {cores}."
+        )
 
 
 class _Crew:

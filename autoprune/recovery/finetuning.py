@@ -29,7 +29,7 @@ from autoprune.policy import Policy, to_json
 from autoprune.ports.training import Measurement
 from autoprune.recovery import shown
 from autoprune.recovery.adapter_files import BASE, check_adapters, save_adapters
-from autoprune.recovery.crew import train_together
+from autoprune.recovery.crew import check_workers, train_together
 from autoprune.recovery.cutting_out import cut_out as cut_out
 from autoprune.recovery.forecasting import foreseen
 from autoprune.tracking.following import tracked
@@ -152,6 +152,7 @@ def finetune(
         UserError: a setting is wrong, the run has no policy, something else was begun in its `finetuned/`, the training
             diverges, or the disk is full.
     """
+    rundir.check_is_run(run)
     rundir.policy_path(run)
     given = dict(given)
     callbacks = tracked(_trackers(run, given), callbacks)
@@ -171,6 +172,8 @@ def finetune(
         settings.steps(examples.count, examples.tokens)
         callbacks.on_start(settings, run)
         done(folder, asdict(settings), _mark(policy))  # another training is refused before any work
+        if settings.workers > 1:
+            check_workers(assembly, settings)
         student = cut_out(assembly, policy)
         if settings.epochs != 0 and (what := frozen.told(student)):
             warnings.warn(what, UserWarning, stacklevel=2)

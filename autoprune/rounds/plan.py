@@ -56,10 +56,12 @@ def plan_of(config: SearchConfig, assembly: Assembly) -> RoundsPlan:
     step = min(settings.batch, examples.count) * examples.tokens
     items = assembly.task.words.items
     if tokens < step:
-        told = "" if config.round_tokens else ", which is what the limits of the search leave for it"
+        told, way = "", "raise it"
+        if config.round_tokens is None:
+            told = ", which is what the limits of the search leave for it,"
+            way = "raise max_tokens or max_evals, or take fewer rounds"
         raise UserError(
-            f"round_tokens={tokens:,}{told}, is less than one step of training takes, {step:,} {items}: raise it, or "
-            "take fewer rounds."
+            f"round_tokens={tokens:,}{told} is less than one step of training takes, {step:,} {items}: {way}."
         )
     limits = _limits(config, between * charged * tokens, length, len(assembly.splits.search) * length, items)
     shares = {metric: min(1.0, bound / space.cost(space.dense, metric)) for metric, bound in space.budgets.items()}

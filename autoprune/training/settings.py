@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from autoprune.amounts import parse_count, parse_seconds
 from autoprune.arguments import TRUTH, truth_astray
 from autoprune.errors import UserError
 from autoprune.training.teaching import LABELS, check_teaching, with_labels
@@ -136,6 +137,8 @@ class TrainingSettings:
 
 LAYERNORM: dict[str, Any] = {"lr": 3e-4, "decay": 0.0, "warmup": 0.1, "clip": 1.0, "optimizer": "adamw"}
 """Defaults for networks without BatchNorm that differ from those of the record."""
+WRITTEN = {"max_steps": parse_count, "max_tokens": parse_count, "max_time": parse_seconds}
+"""How limits that are written as `50k` or `10min` are read, as a search reads its own."""
 ENDS = ("epochs", "max_steps", "max_tokens", "max_time")
 ADAPTERS: dict[str, Any] = {"lr": 3e-3, "decay": 0.0, "optimizer": "adamw"}
 """Further defaults for adapters, which take larger steps."""
@@ -152,7 +155,8 @@ def settings_of(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Traini
         UserError: a setting is unknown or has a wrong value, or no setting ends the training.
     """
     known, hints = [field.name for field in fields(TrainingSettings)], get_type_hints(TrainingSettings)
-    given = with_labels(given)
+    named = with_labels(given)
+    given = named | {name: read(named[name]) for name, read in WRITTEN.items() if isinstance(named.get(name), str)}
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, [*known, LABELS], n=1)

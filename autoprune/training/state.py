@@ -125,9 +125,10 @@ def done(folder: Path, settings: Mapping[str, Any], mark: str) -> tuple[int, flo
         before = OF_EARLIER_FILES | parse_json(told["tuning"])
         if told["mark"] != mark:
             raise ValueError(f"it is of {told['mark'] or 'other weights'}")
-    free = {"save_every", "save_adapters", "sharding", "law"} | (
-        set(SIZES) if _examples(before) == _examples(settings) else set()
-    )
+    free = {"save_every", "save_adapters", "sharding", "law"}
+    examples = _examples(before)
+    if examples is not None and examples == _examples(settings):
+        free |= set(SIZES)
     changed = [f"{key}={value}" for key, value in before.items() if key not in free and settings.get(key) != value]
     if changed:
         raise UserError(
@@ -136,9 +137,10 @@ def done(folder: Path, settings: Mapping[str, Any], mark: str) -> tuple[int, flo
     return step, seconds
 
 
-def _examples(settings: Mapping[str, Any]) -> int:
-    """Number of examples in a step, however they are spread over workers and parts of it."""
-    return math.prod(settings[name] for name in SIZES)
+def _examples(settings: Mapping[str, Any]) -> int | None:
+    """Number of examples in a step, however they are spread over workers and parts of it; None if it is not said."""
+    sizes = [size for name in SIZES if isinstance(size := settings.get(name), int)]
+    return math.prod(sizes) if len(sizes) == len(SIZES) else None
 
 
 @contextmanager
