@@ -329,7 +329,7 @@ def test_a_consumer_is_refitted_where_that_serves_what_is_held_out(rows: int, be
         alone.add(*Affine(width).rows(read, written))
     least_squares = float((Affine(width).rows(x_ND, t_NO)[0] @ alone.solved(RIDGES[0]).float() - t_NO).square().mean())
     before = float((norm(width.consumer(x_ND)) - t_NO).square().mean())
-    _refit(width, pairs, 4)
+    _refit(Affine(width), pairs, 4)
     after = float((norm(width.consumer(x_ND)) - t_NO).square().mean())
     if better:
         assert after <= 1.01 * least_squares < 0.2 * before
