@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import autoprune
-from autoprune import api, rundir, study
+from autoprune import api, rounds, rundir, study
 from autoprune.cli import app
 from autoprune.comparing import comparison
 from autoprune.config import SearchConfig, load_config
@@ -29,7 +29,7 @@ OTHER: dict[str, Any] = {
     "storage": "sqlite:///x.db", "track": "csv", "study_name": "other", "device": "meta", "dtype": "bfloat16",
     "trust_remote_code": True, "workers": 2, "ray_address": "auto", "gpus_per_worker": 0.5, "device_memory": 2**20,
     "state_memory": 2**21, "task": "images", "data_column": "body", "data_split": "test",
-    "refit": False, "forms": "groups,sparse",
+    "refit": False, "forms": "groups,sparse", "rounds": 2, "round_tokens": 31,
 }  # fmt: skip
 """For every setting a value that is not its default."""
 
@@ -51,7 +51,7 @@ def file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     def seen(config: SearchConfig, *_: Any) -> None:
         raise Seen(config)
 
-    monkeypatch.setattr(study, "start", seen)
+    monkeypatch.setattr(rounds, "start", seen)
     monkeypatch.setattr(comparison, "compare", seen)
     path = tmp_path / "other.yaml"
     path.write_text(yaml.safe_dump(OTHER))
