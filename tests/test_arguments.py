@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import autoprune
-from autoprune import api, rounds, rundir, study
+from autoprune import api, rounds, rundir
 from autoprune.cli import app
 from autoprune.comparing import comparison
 from autoprune.config import SearchConfig, load_config
