@@ -62,7 +62,7 @@ def test_a_third_task_is_searched_tuned_reported_and_exported(
     for answer in answers:
         said = (answer.out + answer.err).replace(str(tmp_path), "")
         assert not OTHERS.search(said), OTHERS.search(said)
-    assert re.search(r"before +R2 0\.\d+, squared error 0\.\d+", answers[2].out)
+    assert re.search(r"found +R2 0\.\d+, squared error 0\.\d+", answers[2].out)
     page = Path("run/report.html").read_text().partition("Configuration")[0]
     page = re.sub(r"(?s)<(style|script).*?</\1>|<[^>]+>", " ", page)
     assert {"R2", "MACs/vector"} <= set(page.split())

@@ -107,7 +107,7 @@ def check(placed: Sequence[Placed], view: BlockView) -> None:
 
     Args:
         placed: constants, whose sub-blocks are back in the network.
-        view: a language model.
+        view: the network, which is run on token 0 or on the first image.
     """
     if not placed:
         return

@@ -136,8 +136,7 @@ def _uniform(assembly: Assembly) -> Any:
     config = padding.pad(model_class, config, [assembly.view.widths[i] for i in stays])
     if not stays:
         config.use_cache = False
-    if assembly.loaded.family.task == "text":  # no family of images has norms behind its sub-blocks
-        check(constants, assembly.view)
+    check(constants, assembly.view)
     as_biases(constants, config)
     state = _state(assembly, stays, assembly.loaded.model)
     if constants:

@@ -149,7 +149,7 @@ class _Crew:
         while time.monotonic() < until and any(worker.poll() is None for worker in workers):
             time.sleep(LOOK)
         for error in sorted(self._at.glob("error-*.json")):
-            raise UserError(read_json(error)["text"])
+            raise UserError(read_json(error)["said"])
         # one that was killed is the reason why others fail
         codes = [(worker.poll() or 0, rank) for rank, worker in enumerate(workers)]
         return _Dead(*min((code, rank) for code, rank in codes if code))

@@ -102,7 +102,7 @@ def main(folder: str, attempt: str, rank: str) -> int:
         work(Path(folder), int(attempt), int(rank))
     except UserError as error:
         path = Path(folder) / f"error-{rank}.json"
-        path.with_suffix(".new").write_text(json.dumps({"text": str(error)}), encoding="utf-8")
+        path.with_suffix(".new").write_text(json.dumps({"said": str(error)}), encoding="utf-8")
         path.with_suffix(".new").rename(path)
         return 2
     return 0
