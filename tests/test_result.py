@@ -187,7 +187,7 @@ def test_completion_shows_public_names_only(result: SearchResult) -> None:
     public = {name for name in dir(result) if not name.startswith("_")}
     assert public == {
         "assembly", "export", "front", "history", "history_frame", "incumbents", "interrupted", "loss", "model", "path",
-        "plot", "policy", "space", "spent", "table", "to_frame", "tokenizer",
+        "plot", "policy", "recovered", "space", "spent", "table", "to_frame", "tokenizer",
     }  # fmt: skip
 
 
