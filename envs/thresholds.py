@@ -29,7 +29,10 @@ def levels_at(objective: Objective, thresholds: Sequence[float]) -> NDArray[np.i
     """
     known = objective.statistics or (None,) * len(objective.space.units)
     kept_UT = np.array([[share_kept(one, threshold) for threshold in thresholds] for one in known])
-    distance_UTL = np.abs(objective.space.density_UL[:, None, :] - kept_UT[:, :, None])
+    space = objective.space
+    distance_UTL = np.abs(space.density_UL[:, None, :] - kept_UT[:, :, None])
+    lacking_UL = np.arange(distance_UTL.shape[2]) >= space.n_levels_U[:, None]
+    distance_UTL[np.broadcast_to(lacking_UL[:, None, :], distance_UTL.shape)] = np.inf
     return np.asarray(distance_UTL.argmin(axis=2))
 
 

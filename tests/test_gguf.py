@@ -292,3 +292,11 @@ def test_an_export_that_would_be_padded_is_refused(tmp_path: Path, text_file: st
     native = export_policy(assembly, make_policy(assembly, awkward_levels(assembly), {}), tmp_path / "native", "hf")
     with pytest.raises(UserError, match="export the run, which pads them"):
         export_run(native, tmp_path / "out.gguf", "gguf")
+
+
+def test_bytes_that_are_never_merged_stay_bytes(tmp_path: Path, text_file: str) -> None:
+    """The file has one merge then, which makes no token."""
+    assembly = tiny_assembly("llama", tmp_path / "model", text_file)
+    path = written(assembly, awkward_levels(assembly), tmp_path / "out.gguf")
+    with loaded(path, families.VOCABULARY) as runtime:
+        assert [runtime.tokens(text) for text in TEXTS] == [assembly.loaded.tokenizer(t)["input_ids"] for t in TEXTS]

@@ -156,7 +156,7 @@ def settings_of(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Traini
     """
     known, hints = [field.name for field in fields(TrainingSettings)], get_type_hints(TrainingSettings)
     named = with_labels(given)
-    given = named | {name: read(named[name]) for name, read in WRITTEN.items() if isinstance(named.get(name), str)}
+    given = named | {name: _written(name, text) for name in WRITTEN if isinstance(text := named.get(name), str)}
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, [*known, LABELS], n=1)
@@ -183,3 +183,10 @@ def settings_of(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Traini
         )
     check_teaching(settings, given)
     return settings
+
+
+def _written(name: str, text: str) -> float:
+    try:
+        return WRITTEN[name](text)
+    except UserError as error:
+        raise UserError(f"the setting {name} of fine-tuning: {error}") from error

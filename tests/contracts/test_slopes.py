@@ -157,7 +157,7 @@ def test_a_module_may_compute_with_its_weight_in_any_way(kind: str) -> None:
     width = Width("mlp", inside, (Slice("producer", 1, 1 - dim),), Slice("consumer", 1, dim), {})
     embedding = torch.randn(families.VOCABULARY, hidden, dtype=torch.float64)
     view: Any = SimpleNamespace(
-        blocks=blocks, widths=[[LiveWidth(block, width)] for block in blocks], streamed=False,
+        blocks=blocks, widths=[[LiveWidth(block, width)] for block in blocks], ends=[], streamed=False,
         embed=lambda tokens_BT: embedding[tokens_BT], forward=lambda block, x: blocks[block](x),
         run=lambda block, x: blocks[block](x),
     )  # fmt: skip

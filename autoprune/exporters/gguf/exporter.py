@@ -106,6 +106,8 @@ class Gguf(Exporter):
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as temporary:
             self._write_file(temporary, state, config, tokenizer, policy)
+        if target != path:
+            policy.save(path / "policy.json")
 
     def _write_file(self, path: Path, state: dict[str, Tensor], config: Any, tokenizer: Any, policy: Policy) -> None:
         import gguf
@@ -131,7 +133,7 @@ class Gguf(Exporter):
 
 
 def target_of(path: Path) -> Path:
-    """The file that is written: in a directory it is `model.gguf`."""
+    """The file that is written: in a directory it is `model.gguf`, with `policy.json` beside it."""
     return path if path.suffix == ".gguf" else path / "model.gguf"
 
 

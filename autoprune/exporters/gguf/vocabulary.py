@@ -94,12 +94,16 @@ def _pairs(described: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _merges(described: Mapping[str, Any]) -> list[str]:
-    pairs = _pairs(described)
-    if not pairs:
-        raise UserError("llama.cpp loads no tokenizer without merges, and this one has none: use --to hf.")
+    pairs = _pairs(described) or _harmless(described["model"]["vocab"])
     if any(" " in part for pair in pairs for part in pair):
         raise UserError("a merge of this tokenizer has a blank in a token, which GGUF files cannot hold: use --to hf.")
     return [" ".join(pair) for pair in pairs]
+
+
+def _harmless(vocabulary: Mapping[str, int]) -> list[list[str]]:
+    """One merge that makes no token, so that nothing is merged: llama.cpp loads no tokenizer without any."""
+    tokens = sorted(token for token in vocabulary if len(token) == 1)
+    return next(([[a, b]] for a in tokens for b in tokens if a + b not in vocabulary), [])
 
 
 def _scores(described: Mapping[str, Any], tokens: list[str]) -> list[float]:
