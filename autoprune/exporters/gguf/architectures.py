@@ -55,8 +55,6 @@ PER_LAYER = {
     "deci": Architecture("deci", permuted=True),
     "openelm": Architecture("openelm", fused=True, tied_only=True),
 }
-PERIOD = 6
-"""Of Gemma 3's layers, llama.cpp takes every so manieth for one without a sliding window."""
 
 
 def architecture_of(config: Any, layers: Sequence[LayerConfig]) -> Architecture | None:
@@ -130,10 +128,3 @@ def _check_windows(config: Any, model_type: str) -> None:
             f"llama.cpp gives every layer of a '{model_type}' the same window of attention, and here they differ: use "
             "--to hf or --to onnx."
         )
-
-
-def shifted(config: Any) -> bool:
-    """Whether llama.cpp would take layers of a Gemma 3 for others: it goes by their number alone."""
-    types = list(getattr(config, "layer_types", None) or [])
-    expected = ["full_attention" if (i + 1) % PERIOD == 0 else "sliding_attention" for i in range(len(types))]
-    return type_of(config) == "gemma3_text" and types != expected

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from autoprune.config import SearchConfig, is_module
 from autoprune.errors import UserError
-from autoprune.exporters.gguf.architectures import architecture_of, layers_of, shifted, type_of
-from autoprune.exporters.gguf.empty_layers import layers_that_stay, with_empty_layers
+from autoprune.exporters.gguf.architectures import architecture_of, layers_of, type_of
 from autoprune.exporters.gguf.metadata import add_metadata
 from autoprune.exporters.gguf.outtypes import check_outtype, file_type, stored_as
 from autoprune.exporters.gguf.positions import FREQUENCIES, frequencies
@@ -76,7 +75,7 @@ class Gguf(Exporter):
         network: Any = HuggingFace().network(source)
         if architecture_of(network.config, layers_of(network.config)) is None:
             network = HuggingFace(uniform=True).network(source)
-        self._write(network, source.tokenizer, source.policy, source.network.config, path)
+        self._write(network, source.tokenizer, source.policy, path)
 
     def convert(self, directory: Path, path: Path) -> None:
         """Write the file of a network that was exported in Hugging Face form.
@@ -90,9 +89,9 @@ class Gguf(Exporter):
                 f"the layers of '{directory}' differ, and llama.cpp has no architecture for such a "
                 f"'{type_of(network.config)}': export the run, which pads them with zeros."
             )
-        self._write(network, tokenizer, policy, None, path)
+        self._write(network, tokenizer, policy, path)
 
-    def _write(self, network: Any, tokenizer: Any, policy: Policy, dense: Any, path: Path) -> None:
+    def _write(self, network: Any, tokenizer: Any, policy: Policy, path: Path) -> None:
         replaced = next((unit.name for unit in policy.units if unit.form == "linear"), None)
         if replaced:
             raise UserError(
@@ -100,8 +99,6 @@ class Gguf(Exporter):
                 "or search without the form linear."
             )
         state, config = {name: tensor.to("cpu") for name, tensor in network.state_dict().items()}, network.config
-        if shifted(config):
-            state, config = with_empty_layers(state, config, layers_that_stay(policy), dense)
         target = target_of(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as temporary:

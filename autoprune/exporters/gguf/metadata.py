@@ -38,6 +38,8 @@ def add_metadata(
     window = getattr(config, "sliding_window", None) if _slides(config) else None
     if architecture.name == "gemma3":
         writer.add_sliding_window(window)
+        # without it llama.cpp goes by the number of a layer, which dropped layers shift
+        writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config.layer_types])
         window = None
     # an architecture without windows computes the same up to the length of one
     writer.add_context_length(min(config.max_position_embeddings, window or config.max_position_embeddings))
