@@ -91,7 +91,7 @@ def given(args: argparse.Namespace) -> list[str]:
 def compared(args: argparse.Namespace, folder: Path, budget: str) -> list[Case]:
     """The searches of one budget."""
     out = folder / "runs" / budget.replace("=", "-")
-    limits = ["--seeds", str(args.seeds), "--max-tokens", str(args.tokens), "--no-refit"]  # agents, as found
+    limits = ["--seeds", str(args.seeds), "--max-tokens", str(args.tokens)]
     command("compare", *given(args), "--budget", budget, "--agents", args.agents, *limits, "--out", str(out))
     cases = []
     for agent in args.agents.split(","):
