@@ -26,7 +26,7 @@ from autoprune.files.writing import write_atomically
 from autoprune.fine_tuned import STAGES, Lawful, forecast_told, uniform_row
 from autoprune.level import GROUPS
 from autoprune.policy import Policy, to_json
-from autoprune.ports.training import Measurement
+from autoprune.ports.training import Measurement, TrainingSet
 from autoprune.recovery import shown
 from autoprune.recovery.adapter_files import BASE, check_adapters, save_adapters
 from autoprune.recovery.crew import check_workers, train_together
@@ -193,14 +193,7 @@ def finetune(
         student = student if start == list(measurements)[-1] else rebuilt(start)
         trained = None
         if settings.epochs != 0:
-            mark = _mark(policy)
-            if settings.workers > 1:
-                trained = train_together(run, assembly, student, examples, settings, folder, mark, callbacks)
-            else:
-                trained = train(student, examples, settings, folder, progress, mark, callbacks.on_step)
-            if trained.diverged is not None:
-                warnings.warn(trained.divergence(settings.lr, folder), RuntimeWarning, stacklevel=2)
-            round_weights(assembly, student)
+            trained = _trained(run, assembly, student, examples, settings, _mark(policy), callbacks)
             measurements["trained"] = measured("trained", student)
         law = foreseen(folder, examples, settings, trained, measurements[start], measurements.get("trained"))
         chosen, _ = better(measurements)
@@ -216,13 +209,13 @@ def finetune(
             uniform_row(policy, list(asdict(dense))),
             law,
         )
-        make_exporter(own_exporter_of(assembly.config)).write_trained(
+        exporter = make_exporter(own_exporter_of(assembly.config))
+        exporter.write_trained(
             Source(policy.as_found(), lambda: assembly, recovery=recovered.record(given)), student, recovered.path
         )
         if trained and settings.save_adapters:
             base = rebuilt(start)
-            own = make_exporter(own_exporter_of(assembly.config))
-            own.write_trained(Source(policy.as_found(), lambda: assembly), base, folder / BASE)
+            exporter.write_trained(Source(policy.as_found(), lambda: assembly), base, folder / BASE)
             save_adapters(folder, base, settings)
         if hand_over is not None:
             hand_over(assembly, policy, student)
@@ -231,6 +224,27 @@ def finetune(
         warnings.warn(worse, RuntimeWarning, stacklevel=2)
     callbacks.on_end(recovered)
     return recovered
+
+
+def _trained(
+    run: Path,
+    assembly: Assembly,
+    student: nn.Module,
+    examples: TrainingSet,
+    settings: TrainingSettings,
+    mark: str,
+    callbacks: Callback,
+) -> Trained:
+    """Train the network in place, in this process or in several, and round its weights to the checkpoint's dtype."""
+    folder = run / "finetuned"
+    if settings.workers > 1:
+        trained = train_together(run, assembly, student, examples, settings, folder, mark, callbacks)
+    else:
+        trained = train(student, examples, settings, folder, callbacks.on_stage, mark, callbacks.on_step)
+    if trained.diverged is not None:
+        warnings.warn(trained.divergence(settings.lr, folder), RuntimeWarning, stacklevel=3)
+    round_weights(assembly, student)
+    return trained
 
 
 def _trackers(run: Path, given: dict[str, Any]) -> str | None:
